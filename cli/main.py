@@ -1,0 +1,201 @@
+"""The `varfix` command: commands loaded when asked for, errors turned into exit codes once.
+
+Nothing heavy is imported here: `varfix --help` must answer before a network could even be looked up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from click.shell_completion import shell_complete
+
+from varfix.cli.terminal import Terminal
+from varfix.engine.errors import DiskFullError, ExitCode, VarfixError
+
+# Each command's place and its line in the overview, which must not cost an import of the command.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "dir": ("varfix.cli.dir:command", "Restore a folder of pictures, and its subfolders."),
+    "image": ("varfix.cli.image:command", "Restore one picture; '-' reads stdin or writes stdout."),
+    "eval": ("varfix.cli.eval:command", "Measure PSNR and SSIM of restored pictures."),
+    "models": ("varfix.cli.models:command", "List, show and verify restoration models."),
+    "doctor": ("varfix.cli.doctor:command", "Check which devices and formats really work here."),
+    "export-onnx": ("varfix.cli.export_onnx:command", "Turn a training checkpoint into a model."),
+    "train": ("varfix.cli.train:command", "Train a restoration network on a folder of photos."),
+}
+
+EPILOG = """\b
+Examples:
+  varfix dir photos restored                 restore every picture under photos/
+  varfix dir -p denoise photos restored      only noise is to be removed
+  varfix image night.jpg night.fixed.jpg     one picture
+  curl -s URL | varfix image - - > out.png   bytes in, bytes out
+
+\b
+Stopped or failed half-way? Run the same command again: finished pictures are
+skipped, and a file under its final name is always complete.
+
+\b
+Exit codes:
+  0  every picture was restored, or skipped because it already was
+  1  finished, but some pictures failed (each is named)
+  2  wrong usage or configuration
+  3  nothing to do: no readable picture matched
+  4  model missing, damaged, or not one that varfix can run
+  5  device unavailable, or out of memory
+  6  output problem: disk full, permission, or another run holds the folder
+  130 / 143 / 141  stopped by Ctrl-C / by SIGTERM / reader of the output went away
+
+\b
+Settings come from, strongest first: options and --set, VARFIX_* variables,
+the --preset, ./varfix.yaml, the user's configuration, built-in values.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when that command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command, or None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, suggesting near names for a mistyped one."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(_unknown_command(name), ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the overview from the table above, importing no command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="varfix", message="varfix %(version)s")
+def main() -> None:
+    """Restore damaged photographs in batches: noise, rain, haze, darkness, blur, snow.
+
+    varfix never changes or deletes its inputs, keeps names, sizes, orientation, color profiles and
+    metadata, and uses a graphics card when there is one that really works.
+    """
+
+
+def run() -> NoReturn:
+    """Run the command line and leave with its exit code: the entry point of the script."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run the command line `arguments` and return its exit code; never raises."""
+    terminal = Terminal()
+    try:
+        code = _dispatch(arguments, terminal)
+        sys.stdout.flush()
+    except BaseException as error:
+        code = _exit_code(error, terminal)
+    return code
+
+
+def _dispatch(arguments: Sequence[str], terminal: Terminal) -> int:
+    completion = os.environ.get("_VARFIX_COMPLETE")
+    if completion:
+        return shell_complete(main, {}, "varfix", "_VARFIX_COMPLETE", completion)
+    # Not `main.main`: click answers a closed pipe and Ctrl-C with exit code 1, even when asked to
+    # leave errors alone.
+    with main.make_context("varfix", list(arguments), obj=terminal) as context:
+        result = main.invoke(context)
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _exit_code(error: BaseException, terminal: Terminal) -> int:
+    """Tell people about `error` and return the exit code it stands for."""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else ExitCode.PARTIAL
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        _discard_stdout()
+        return ExitCode.SIGPIPE
+    if isinstance(error, KeyboardInterrupt | EOFError | click.Abort):
+        terminal.error("Interrupted.")
+        return ExitCode.SIGINT
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    return _report(error, terminal)
+
+
+def _report(error: BaseException, terminal: Terminal) -> int:
+    known = _translated(error)
+    if known is not None:
+        terminal.error(" ".join(part for part in (known.message, known.hint) if part))
+        code = known.exit_code
+    else:
+        terminal.error(
+            f"varfix broke: {type(error).__name__}: {error}. Please report it with the traceback"
+            " that -vv shows."
+        )
+        code = ExitCode.PARTIAL
+    _show_traceback(error, terminal)
+    return code
+
+
+def _translated(error: BaseException) -> VarfixError | None:
+    if isinstance(error, VarfixError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{error.filename or 'output'}: no space left.")
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return VarfixError(f"{place}{error.strerror or error}")
+    return None
+
+
+def _show_traceback(error: BaseException, terminal: Terminal) -> None:
+    text = "".join(traceback.format_exception(error))
+    if terminal.verbose >= 2:
+        click.echo(text, err=True)
+    if os.environ.get("VARFIX_DEBUG", "") not in ("", "0"):
+        click.echo(f"Traceback written to {_write_traceback(text)}", err=True)
+
+
+def _write_traceback(text: str) -> Path:
+    from platformdirs import user_cache_path
+
+    folder = user_cache_path("varfix", appauthor=False, ensure_exists=True)
+    path = folder / time.strftime("traceback-%Y%m%d-%H%M%S.txt")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter's last flush go nowhere instead of complaining about the closed pipe."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass  # stdout is no real file: nothing will complain

@@ -1,0 +1,287 @@
+"""The options that commands share, and the records in which commands receive them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from varfix.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from varfix.engine.settings import Resolved
+
+Function = Callable[..., Any]
+Decorator = Callable[[Function], Function]
+Record = TypeVar("Record")
+
+FORMATS = ("keep", "png", "jpg", "webp", "tiff", "avif", "bmp")
+
+# The help page's sections, and the options in each, by parameter name.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Restoration": ("preset", "model", "strength", "assignments"),
+    "Measurement": ("degrade", "pairs"),
+    "Selection": ("include", "exclude", "recursive", "files_from", "null", "sample"),
+    "Output": ("format", "name", "overwrite", "dry_run"),
+    "Machine": ("device", "precision", "batch", "jobs", "fail_fast"),
+    "Messages": ("as_json", "log_file", "quiet", "verbose", "color"),
+}
+
+
+class Command(click.Command):
+    """A command whose help page lists its options by purpose instead of in one heap."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one block per section of `SECTIONS`, then whatever is in none."""
+        records = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                records[parameter.name] = record
+        for title, names in SECTIONS.items():
+            _write(title, [records.pop(name) for name in names if name in records], formatter)
+        _write("Other", list(records.values()), formatter)
+
+
+def _write(title: str, rows: list[tuple[str, str]], formatter: click.HelpFormatter) -> None:
+    if rows:
+        with formatter.section(title):
+            formatter.write_dl(rows)
+
+
+class CountOrAuto(click.ParamType):
+    """A whole number from 1, or `auto`."""
+
+    name = "auto|N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Return the number, or the text `auto`."""
+        if str(value).lower() == "auto":
+            return "auto"
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"'{value}' is neither 'auto' nor a whole number from 1.", param, ctx)
+        return int(value)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What restores, and where; None for what was not given."""
+
+    preset: str | None
+    model: str | None
+    strength: float | None
+    device: str | None
+    precision: str | None
+    batch: int | str | None
+    assignments: tuple[str, ...]
+
+    def resolve(self, more: Mapping[str, Any] | None = None) -> Resolved:
+        """Return the settings of this run, each value with its origin.
+
+        Args:
+            more: Settings given by other options, by dotted key; None values were not given.
+
+        Raises:
+            ConfigError: A preset, variable or option is not understood.
+        """
+        from varfix.engine.settings import resolve, standard_layers
+
+        flags = {
+            "model.name": self.model,
+            "strength": self.strength,
+            "device": self.device,
+            "model.precision": self.precision,
+            "tile.batch": self.batch,
+            **(more or {}),
+        }
+        # `auto` must also undo what a preset file says, which None in `flags` would not.
+        automatic = [f"{key}=null" for key, value in flags.items() if value == "auto"]
+        automatic = [text for text in automatic if text.startswith(("tile.", "io."))]
+        given = {k: v for k, v in flags.items() if f"{k}=null" not in automatic}
+        layers = standard_layers(
+            self.preset,
+            Path.cwd(),
+            flags=given,
+            assignments=[*self.assignments, *automatic],
+            environ=os.environ,
+        )
+        return resolve(layers)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How results are stored."""
+
+    format: str | None
+    overwrite: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class EventOptions:
+    """Where the machine-readable record of the run goes."""
+
+    as_json: bool
+    log_file: Path | None
+
+
+def packed(name: str, record: type[Record], *options: Decorator) -> Decorator:
+    """Offer `options`, and hand their values to the command as one `record` called `name`."""
+    keys = [field.name for field in fields(record)]  # type: ignore[arg-type]
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            parts = {key: values.pop(key) for key in keys}
+            return function(**values, **{name: record(**parts)})
+
+        wrapped: Function = command
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
+
+
+model_options = packed(
+    "model",
+    ModelOptions,
+    click.option(
+        "-p",
+        "--preset",
+        metavar="NAME|FILE",
+        help="What is wrong with the pictures: auto, denoise, derain, dehaze, lowlight, deblur,"
+        " desnow; or a YAML file of settings.  [default: auto]",
+    ),
+    click.option(
+        "-m",
+        "--model",
+        metavar="NAME|PATH",
+        help="A model's name ('varfix models' lists them) or an .onnx file, also one from"
+        " elsewhere.  [default: from the preset]",
+    ),
+    click.option(
+        "-s",
+        "--strength",
+        type=click.FloatRange(0, 1),
+        metavar="0..1",
+        help="How much of the restoration to apply: 0 keeps the source, 1 takes the model's"
+        " result, values between are a blend.  [default: 1]",
+    ),
+    click.option(
+        "-d",
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:1, tensorrt. 'auto' takes the best one that really works; a"
+        " device asked for by name is used, or the run fails with code 5.  [default: auto]",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "fp16"]),
+        help="Arithmetic. 'auto' uses fp16 only where device and model are known to be good at"
+        " it.  [default: auto]",
+    ),
+    click.option(
+        "--batch",
+        type=CountOrAuto(),
+        metavar="auto|N",
+        help="Tiles per run; 'auto' goes by free memory. It changes speed and memory, not"
+        " results.  [default: auto]",
+    ),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any setting of a preset file, such as tile.overlap=48 or output.jpeg_quality=90;"
+        " may be repeated. '--dry-run -v' shows all keys.",
+    ),
+)
+
+output_options = packed(
+    "output",
+    OutputOptions,
+    click.option(
+        "-f",
+        "--format",
+        type=click.Choice(FORMATS, case_sensitive=False),
+        help="Format of the results; 'keep' is the source's own.  [default: keep]",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace outputs that already exist."),
+    click.option(
+        "-n",
+        "--dry-run",
+        is_flag=True,
+        help="Show what would be done and with which model and device, then stop. With -v also"
+        " every setting and where it comes from.",
+    ),
+)
+
+event_options = packed(
+    "events",
+    EventOptions,
+    click.option("--json", "as_json", is_flag=True, help="Write events as JSON lines to stdout."),
+    click.option(
+        "--log-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="PATH",
+        help="Append the same JSON lines to a file, whatever the screen shows.",
+    ),
+)
+
+
+def terminal_options(function: Function) -> Function:
+    """Offer -q, -v and --color, and pass the `Terminal` that they configure as `terminal`."""
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        return function(**values, terminal=click.get_current_context().find_object(Terminal))
+
+    wrapped: Function = command
+    for option in reversed(_TERMINAL_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _configure(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    terminal = context.ensure_object(Terminal)
+    setattr(terminal, str(parameter.name), value)
+
+
+# Eager, so that the other options' error messages already obey them.
+_TERMINAL_OPTIONS: tuple[Decorator, ...] = (
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_configure,
+        help="Show errors only.",
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_configure,
+        help="Show more; -vv also shows tracebacks.",
+    ),
+    click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        is_eager=True,
+        expose_value=False,
+        callback=_configure,
+        help="Color messages; 'auto' honors NO_COLOR, FORCE_COLOR and TERM=dumb.  [default: auto]",
+    ),
+)

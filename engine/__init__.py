@@ -1,0 +1,1 @@
+"""The restoration library: numpy only outside `networks` and `train`."""

@@ -1,0 +1,172 @@
+"""What varfix knows of file formats, as data: names, limits, signatures.
+
+Imports no imaging library, so that planning a run and printing help stay cheap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final
+
+from varfix.engine.errors import AlphaLostError, FormatLimitError
+
+
+@dataclass(frozen=True)
+class Format:
+    """Facts about one file format.
+
+    Attributes:
+        name: How the engine calls it.
+        label: How messages call it.
+        extensions: The first is the one given to new files.
+        max_side: Largest width or height in pixels.
+        alpha: Transparency survives.
+        depths: Bits per channel that can be stored.
+        icc: A colour profile survives; so do EXIF and XMP.
+    """
+
+    name: str
+    label: str
+    extensions: tuple[str, ...]
+    max_side: int
+    alpha: bool = True
+    depths: tuple[int, ...] = (8,)
+    icc: bool = True
+
+
+FORMATS: Final[dict[str, Format]] = {
+    # libjpeg refuses what the format itself would allow (65535).
+    "jpeg": Format("jpeg", "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), 65500, alpha=False),
+    "png": Format("png", "PNG", (".png",), 2**31 - 1, depths=(8, 16)),
+    "webp": Format("webp", "WebP", (".webp",), 16383),
+    "tiff": Format("tiff", "TIFF", (".tif", ".tiff"), 2**31 - 1, depths=(8, 16)),
+    "avif": Format("avif", "AVIF", (".avif",), 65536),
+    "bmp": Format("bmp", "BMP", (".bmp", ".dib"), 2**31 - 1, alpha=False, icc=False),
+}
+
+EXTENSIONS: Final[dict[str, str]] = {
+    extension: form.name for form in FORMATS.values() for extension in form.extensions
+}
+
+ALIASES: Final[dict[str, str]] = {"jpg": "jpeg", "tif": "tiff"}
+
+# Offset, bytes, what it is. Names without a slash are keys of FORMATS.
+SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
+    (0, b"\xff\xd8\xff", "jpeg"),
+    (0, b"\x89PNG\r\n\x1a\n", "png"),
+    (8, b"WEBP", "webp"),
+    (0, b"II*\x00", "tiff"),
+    (0, b"MM\x00*", "tiff"),
+    (0, b"II+\x00", "tiff"),
+    (0, b"MM\x00+", "tiff"),
+    (4, b"ftypavif", "avif"),
+    (4, b"ftypavis", "avif"),
+    (4, b"ftypheic", "image/heic"),
+    (4, b"ftypheix", "image/heic"),
+    (4, b"ftypmif1", "image/heif"),
+    (4, b"ftyp", "video/mp4"),
+    (0, b"GIF8", "image/gif"),
+    (0, b"\xff\x0a", "image/jxl"),
+    (0, b"\x00\x00\x00\x0cJXL ", "image/jxl"),
+    (0, b"8BPS", "image/vnd.adobe.photoshop"),
+    (0, b"v/1\x01", "image/x-exr"),
+    (0, b"%PDF", "application/pdf"),
+    (0, b"PK\x03\x04", "application/zip"),
+    (0, b"\x1a\x45\xdf\xa3", "video/x-matroska"),
+)
+
+# Two letters are a weak signature: plain text may begin with them.
+_BMP_HEADER_SIZES: Final = (12, 40, 52, 56, 64, 108, 124)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's first bytes say of it.
+
+    Attributes:
+        format: A key of `FORMATS`.
+        width: In pixels, after the orientation tag is applied.
+        height: In pixels, after the orientation tag is applied.
+        has_alpha: There is a transparency channel or colour, perhaps opaque everywhere.
+        depth: 8 or 16 bits per channel.
+    """
+
+    format: str
+    width: int
+    height: int
+    has_alpha: bool
+    depth: int
+
+
+def canonical(name: str) -> str:
+    """Return the key of `FORMATS` for a format as users name it (`jpg`, `tif`, `PNG`)."""
+    lower = name.lower()
+    return ALIASES.get(lower, lower)
+
+
+def format_of(path: PurePath | str) -> str | None:
+    """Return the format a file's name promises, or None when it promises none."""
+    return EXTENSIONS.get(PurePath(path).suffix.lower())
+
+
+def extension_of(name: str) -> str:
+    """Return the extension, with its dot, for new files of a format."""
+    return FORMATS[canonical(name)].extensions[0]
+
+
+def sniff(data: bytes) -> str:
+    """Tell from its first bytes what a file is.
+
+    Returns:
+        A key of `FORMATS`, or a MIME type (recognisable by its slash) for everything else.
+    """
+    head = data[:4096]
+    for offset, magic, kind in SIGNATURES:
+        if head.startswith(magic, offset):
+            return kind
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
+        return "bmp"
+    return "text/plain" if _is_text(head) else "application/octet-stream"
+
+
+def output_format(source: str, wanted: str) -> str:
+    """Return the format of a result: the source's own when `keep` is wanted."""
+    return canonical(source if wanted == "keep" else wanted)
+
+
+def check_output(name: str, header: Header, wanted: str, flatten: str | None) -> None:
+    """Refuse, before any work, what the output format cannot hold.
+
+    Args:
+        name: The source's name, for the message.
+        header: The source, with `has_alpha` false if its alpha is known to be opaque.
+        wanted: `keep` or a format.
+        flatten: Colour to put under transparency; None = transparency must survive.
+
+    Raises:
+        FormatLimitError: The picture is too wide or too high.
+        AlphaLostError: The picture has transparency, the format has none, nothing to put under it.
+    """
+    form = FORMATS[output_format(header.format, wanted)]
+    side = max(header.width, header.height)
+    if side > form.max_side:
+        raise FormatLimitError(
+            f"{name} → {form.label}: {side} px is over {form.label}'s {form.max_side} px. "
+            "Use --format tiff."
+        )
+    if header.has_alpha and not form.alpha and flatten is None:
+        raise AlphaLostError(
+            f"{name} has transparency, {form.label} cannot hold it. "
+            "Use --format png, or --set output.flatten=white."
+        )
+
+
+def _is_text(head: bytes) -> bool:
+    if b"\x00" in head:
+        return False
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return len(head) == 4096 and error.start > 4092  # a character cut by our own limit
+    return True

@@ -1,0 +1,1 @@
+"""PyTorch networks; need the `train` extra."""

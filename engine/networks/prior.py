@@ -1,0 +1,124 @@
+"""The image-level prior of VarFormer-S: a thumbnail in, the paper's S and a tone grid out.
+
+The degraded thumbnail is encoded, its latent moved towards clean ones by the adapter, the
+next-scale transformer predicts the clean tokens, and the softmax expectation over the codebook
+(instead of the most likely code) makes S continuous. Sources: VarFormer, section 3.2 and
+figure 4; design/varformer-s.md for what differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from varfix.engine.networks.blocks import AttentionBlock, ResBlock
+from varfix.engine.networks.quantizer import SCALES, flatten, split_scales
+from varfix.engine.networks.tone import GRID_CHANNELS, ToneHead
+from varfix.engine.networks.transformer import NextScaleTransformer, TransformerConfig
+from varfix.engine.networks.vqvae import Encoder, Vqvae, VqvaeConfig
+
+SMALL_VQVAE = VqvaeConfig(
+    channels=64, multipliers=(1, 2, 3), blocks=1, latent=32, codes=1024, groups=16, patch=4
+)
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """Sizes of the prior."""
+
+    vqvae: VqvaeConfig = SMALL_VQVAE
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    adapter: int = 96
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the prior says about a picture.
+
+    Attributes:
+        increments: S, (B, 10, 32, 16, 16): the predicted increment of every scale (eq. 2).
+        grid: (B, 96, 16, 16), the tone grid; zero is the identity.
+        logits: (B, 680, codes) of the tokens, for the feature-matching loss.
+        adapted: (B, 32, 16, 16), the adapter's output F_a of eq. 7.
+    """
+
+    increments: Tensor
+    grid: Tensor
+    logits: Tensor
+    adapted: Tensor
+
+    @property
+    def maps(self) -> Tensor:
+        """S and the grid as the one map (B, 416, 16, 16) that is cropped to tiles."""
+        return torch.cat([self.increments.flatten(1, 2), self.grid], 1)
+
+
+MAP_CHANNELS = len(SCALES) * SMALL_VQVAE.latent + GRID_CHANNELS
+
+
+class Adapter(nn.Module):
+    """Self-attention blocks that move a degraded latent towards the clean ones (section 3.2)."""
+
+    def __init__(self, latent: int, width: int, groups: int = 16) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            nn.Conv2d(latent, width, 1),
+            ResBlock(width, width, groups),
+            AttentionBlock(width, groups),
+            ResBlock(width, width, groups),
+            nn.Conv2d(width, latent, 1),
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Map (B, latent, 16, 16) to the same shape."""
+        moved: Tensor = self.blocks(latent)
+        return latent + moved
+
+
+class PriorNetwork(nn.Module):
+    """Encoder, adapter, transformer, codebook and tone head."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        features = config.vqvae.widths[-1]
+        self.vqvae = Vqvae(config.vqvae)
+        self.encoder = Encoder(config.vqvae)
+        self.quant_conv = nn.Conv2d(config.vqvae.latent, config.vqvae.latent, 3, padding=1)
+        self.adapter = Adapter(config.vqvae.latent, config.adapter)
+        self.transformer = NextScaleTransformer(config.transformer)
+        self.tone = ToneHead(features + config.transformer.width + config.vqvae.latent)
+
+    def adopt_vqvae(self) -> None:
+        """Start the trainable encoder of degraded pictures from the clean VQ-VAE's."""
+        self.encoder.load_state_dict(self.vqvae.encoder.state_dict())
+        self.quant_conv.load_state_dict(self.vqvae.quant_conv.state_dict())
+
+    def forward(self, thumbnail: Tensor, task: Tensor) -> Prior:
+        """Compute the prior.
+
+        Args:
+            thumbnail: (B, 3, 256, 256) in [0, 1], the whole degraded picture.
+            task: (B,) int64, 0 for unknown.
+        """
+        quantize = self.vqvae.quantize
+        features = self.encoder.features(2.0 * thumbnail - 1.0)
+        adapted = self.adapter(self.quant_conv(self.encoder.project(features)))
+        pools = [flatten(quantize.pool(adapted, k)) for k in range(1, len(SCALES))]
+        memory = torch.cat([flatten(features), flatten(adapted)], -1)
+        tokens, logits = self.transformer(torch.cat(pools, 1), memory, task)
+        increments = self.expectation(logits)
+        finest = split_scales(tokens)[-1].transpose(1, 2).unflatten(2, (SCALES[-1], SCALES[-1]))
+        grid = self.tone(torch.cat([features, finest, increments.sum(1)], 1))
+        return Prior(increments, grid, logits, adapted)
+
+    def expectation(self, logits: Tensor) -> Tensor:
+        """S (B, 10, 32, 16, 16): the expected code of every token, as increments.
+
+        Continuous, so that no token flips between devices and precisions (design/varformer-s.md).
+        """
+        quantize = self.vqvae.quantize
+        vectors = logits.softmax(-1) @ quantize.embedding.weight  # (B, 680, latent)
+        scales = enumerate(split_scales(vectors))
+        return torch.stack([quantize.increment(rows, k) for k, rows in scales], 1)

@@ -1,0 +1,128 @@
+"""The local network of VarFormer-S: a tile and its piece of the prior in, the restored tile out.
+
+A U-Net of dense 3x3 convolutions behind a 2x pixel-unshuffle: what a CPU runs fastest per
+quality (design/varformer-s.md, "Size and cost"). Tone comes first, from the prior's grid; the
+U-Net sees the picture before and after and corrects what remains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from varfix.engine.networks.fusion import SLOPE, MixUpSkip, PriorFusion
+from varfix.engine.networks.quantizer import SCALES
+from varfix.engine.networks.tone import apply_tone
+
+
+@dataclass(frozen=True)
+class RestorerConfig:
+    """Sizes of the local network.
+
+    Attributes:
+        widths: channels at 1/2, 1/4, 1/8 and 1/16 of the tile's side.
+        blocks: residual blocks per level, on the way down and again on the way up.
+        middle: residual blocks at the coarsest level.
+        latent: channels of each increment of S.
+    """
+
+    widths: tuple[int, int, int, int] = (48, 96, 160, 224)
+    blocks: int = 2
+    middle: int = 3
+    latent: int = 32
+
+
+MULTIPLE = 64
+"""Tiles are multiples of this many pixels: one attention window at 1/8 and at 1/16."""
+
+
+class PlainBlock(nn.Module):
+    """Two 3x3 convolutions and a residual, without normalisation.
+
+    Normalisation by a tile's own statistics would make neighbouring tiles disagree.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        # Near the identity at first, so that depth does not amplify.
+        self.conv2.weight.data.mul_(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        h: Tensor = self.conv2(functional.leaky_relu(self.conv1(x), SLOPE))
+        return x + h
+
+
+def stack(channels: int, count: int) -> nn.Sequential:
+    """A row of plain blocks."""
+    return nn.Sequential(*(PlainBlock(channels) for _ in range(count)))
+
+
+class RestorerNetwork(nn.Module):
+    """Encoder, decoder and the places where the prior enters."""
+
+    def __init__(self, config: RestorerConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        self.grid_from = len(SCALES) * config.latent
+        self.conv_in = nn.Conv2d(24, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(stack(w, config.blocks) for w in widths[:3])
+        self.down = nn.ModuleList(
+            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.middle = stack(widths[3], config.middle)
+        self.up = nn.ModuleList(
+            nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.skip = nn.ModuleList(MixUpSkip() for _ in widths[:3])
+        self.decoder = nn.ModuleList(stack(w, config.blocks) for w in widths[:3])
+        self.fuse_eighth = PriorFusion(widths[2], window=8)
+        self.fuse_sixteenth = PriorFusion(widths[3], window=4)
+        self.fuse_decoder = PriorFusion(widths[2], window=8)
+        self.conv_out = nn.Conv2d(widths[0], 12, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, tile: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+        """Restore.
+
+        Args:
+            tile: (B, 3, H, W) in [0, 1], H and W multiples of 64.
+            prior: (B, 416, H / 16, W / 16), S and the tone grid sampled on the tile.
+
+        Returns:
+            The restored tile and the tile after tone alone, both (B, 3, H, W) and not clamped.
+        """
+        folded = functional.pixel_unshuffle(tile, 2)
+        increments, grid = prior[:, : self.grid_from], prior[:, self.grid_from :]
+        toned = apply_tone(folded, grid)
+        correction = self.correction(torch.cat([folded, toned], 1), increments)
+        return (
+            functional.pixel_shuffle(toned + correction, 2),
+            functional.pixel_shuffle(toned, 2),
+        )
+
+    def correction(self, pictures: Tensor, coarse: Tensor) -> Tensor:
+        """What the U-Net adds, (B, 12, H / 2, W / 2).
+
+        Args:
+            pictures: (B, 24, H / 2, W / 2), the folded tile before and after tone.
+            coarse: S at 1/16, (B, 320, H / 16, W / 16).
+        """
+        fine = functional.interpolate(coarse, scale_factor=2.0, mode="bilinear")
+        half = self.encoder[0](self.conv_in(pictures))
+        quarter = self.encoder[1](self.down[0](half))
+        eighth = self.encoder[2](self.fuse_eighth(self.down[1](quarter), fine))
+        x = self.middle(self.fuse_sixteenth(self.down[2](eighth), coarse))
+        x = self.skip[2](functional.pixel_shuffle(self.up[2](x), 2), eighth)
+        x = self.decoder[2](self.fuse_decoder(x, fine))
+        x = self.skip[1](functional.pixel_shuffle(self.up[1](x), 2), quarter)
+        x = self.decoder[1](x)
+        x = self.skip[0](functional.pixel_shuffle(self.up[0](x), 2), half)
+        corrected: Tensor = self.conv_out(self.decoder[0](x))
+        return corrected

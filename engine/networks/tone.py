@@ -1,0 +1,91 @@
+"""Tone as a bilateral grid of affine colour transforms, decided once for the whole picture.
+
+Haze, exposure and colour cast are smooth in space and brightness; a coarse grid over both
+describes their removal, starting at the identity. Source: design/varformer-s.md, "Tone and
+detail"; the grid itself is Chen et al. 2007 and HDRNet (Gharbi et al. 2017).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BINS = 8
+"""Cells along brightness."""
+
+COEFFICIENTS = 12
+"""A 3x4 affine transform: three rows of red, green, blue and constant."""
+
+GRID_CHANNELS = BINS * COEFFICIENTS
+LUMA = (0.299, 0.587, 0.114)
+
+
+class ToneHead(nn.Module):
+    """Decodes prior features to the grid; zero at first, which is the identity."""
+
+    def __init__(self, channels: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.local = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.SiLU())
+        self.overall = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU())
+        self.to_grid = nn.Conv2d(hidden, GRID_CHANNELS, 1)
+        nn.init.zeros_(self.to_grid.weight)
+        nn.init.zeros_(self.to_grid.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Grid (B, 96, 16, 16) of features (B, channels, 16, 16)."""
+        local = self.local(features)
+        overall = self.overall(local.mean((2, 3)))[:, :, None, None]
+        grid: Tensor = self.to_grid(local + overall)
+        return grid
+
+
+def guide(colours: Tensor) -> Tensor:
+    """Position along the grid's brightness axis, in [0, BINS - 1].
+
+    Args:
+        colours: (B, 3, H, W) in [0, 1].
+
+    Returns:
+        (B, 1, H, W). The square root gives dark tones, which need the largest gains, more cells.
+    """
+    weights = colours.new_tensor(LUMA).reshape(1, 3, 1, 1)
+    luma = (colours * weights).sum(1, keepdim=True).clamp(1e-4, 1.0)
+    return luma.sqrt() * (BINS - 1)
+
+
+def slice_grid(grid: Tensor, position: Tensor) -> Tensor:
+    """Affine coefficients (B, 12, H, W) at each pixel, by linear interpolation of the cells.
+
+    Args:
+        grid: (B, 96, H, W), already enlarged to the pixels.
+        position: (B, 1, H, W) from `guide`.
+    """
+    cells = grid.unflatten(1, (BINS, COEFFICIENTS))
+    bins = torch.arange(BINS, device=grid.device, dtype=grid.dtype).reshape(1, BINS, 1, 1)
+    weights = (1.0 - (position - bins).abs()).clamp_min(0.0)  # (B, BINS, H, W)
+    return (cells * weights[:, :, None]).sum(1)
+
+
+def apply_tone(folded: Tensor, grid: Tensor) -> Tensor:
+    """Apply a grid to a picture folded by `pixel_unshuffle(picture, 2)`.
+
+    The transform is decided per 2x2 block: that is a quarter of the work, and the restorer that
+    follows sees single pixels.
+
+    Args:
+        folded: (B, 12, H, W), the picture in [0, 1].
+        grid: (B, 96, h, w) with (H, W) a multiple of it.
+
+    Returns:
+        (B, 12, H, W), unbounded.
+    """
+    pixels = folded.unflatten(1, (3, 4))  # (B, 3, 4, H, W)
+    enlarged = functional.interpolate(
+        grid, size=folded.shape[-2:], mode="bilinear", align_corners=False
+    )
+    affine = slice_grid(enlarged, guide(pixels.mean(2))).unflatten(1, (3, 4))  # rows x (rgb, 1)
+    moved = [
+        (affine[:, row, :3, None] * pixels).sum(1) + affine[:, row, 3, None] for row in range(3)
+    ]
+    return (pixels + torch.stack(moved, 1)).flatten(1, 2)

@@ -1,0 +1,155 @@
+"""The multi-scale VQ-VAE of VAR (parity/varformer/SPEC.md, section 3).
+
+One class serves the released checkpoint (`VqvaeConfig()`) and VarFormer-S's small one, which
+only differs in its configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from varfix.engine.networks.blocks import Downsample, Level, Middle, Upsample, group_norm
+from varfix.engine.networks.quantizer import Quantized, Quantizer
+
+
+@dataclass(frozen=True)
+class VqvaeConfig:
+    """Sizes of a VQ-VAE; the defaults are the released `vae_ch160v4096z32`.
+
+    Attributes:
+        channels: width of the first level.
+        multipliers: width of each level in units of `channels`, fine to coarse.
+        blocks: residual blocks per encoder level; decoder levels have one more.
+        latent: channels of the latent.
+        codes: entries of the codebook.
+        groups: groups of the group normalisations.
+        patch: pixels folded into channels before the first level (1: none).
+    """
+
+    channels: int = 160
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    blocks: int = 2
+    latent: int = 32
+    codes: int = 4096
+    groups: int = 32
+    patch: int = 1
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of every level, fine to coarse."""
+        return tuple(self.channels * m for m in self.multipliers)
+
+
+class EncoderLevel(Level):
+    """A level and the halving after it (none after the last)."""
+
+    def __init__(self, channels: list[int], attended: bool, last: bool, groups: int) -> None:
+        super().__init__(channels, attended, groups)
+        self.downsample = nn.Identity() if last else Downsample(channels[-1])
+
+
+class DecoderLevel(Level):
+    """A level and the doubling after it (none after the finest)."""
+
+    def __init__(self, channels: list[int], attended: bool, last: bool, groups: int) -> None:
+        super().__init__(channels, attended, groups)
+        self.upsample = nn.Identity() if last else Upsample(channels[-1])
+
+
+class Encoder(nn.Module):
+    """Picture to features: levels fine to coarse, then the bottleneck."""
+
+    def __init__(self, config: VqvaeConfig) -> None:
+        super().__init__()
+        widths, last = config.widths, len(config.widths) - 1
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(3 * config.patch**2, config.channels, 3, padding=1)
+        before = (config.channels, *widths)
+        self.down = nn.ModuleList(
+            EncoderLevel(
+                [before[i]] + [widths[i]] * config.blocks, i == last, i == last, config.groups
+            )
+            for i in range(len(widths))
+        )
+        self.mid = Middle(widths[-1], config.groups)
+        self.norm_out = group_norm(widths[-1], config.groups)
+        self.conv_out = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
+
+    def features(self, picture: Tensor) -> Tensor:
+        """Bottleneck features (B, widths[-1], 16, 16) of a picture (B, 3, H, W) in [-1, 1]."""
+        x = self.conv_in(functional.pixel_unshuffle(picture, self.patch))
+        for level in self.down:
+            x = level.downsample(level(x))
+        middle: Tensor = self.mid(x)
+        return middle
+
+    def project(self, features: Tensor) -> Tensor:
+        """Bottleneck features to the latent (B, latent, 16, 16) before `quant_conv`."""
+        latent: Tensor = self.conv_out(functional.silu(self.norm_out(features)))
+        return latent
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Latent (B, latent, 16, 16) of a picture (B, 3, H, W) in [-1, 1]."""
+        return self.project(self.features(picture))
+
+
+class Decoder(nn.Module):
+    """Latent to picture: the bottleneck, then levels coarse to fine."""
+
+    def __init__(self, config: VqvaeConfig) -> None:
+        super().__init__()
+        widths, last = config.widths, len(config.widths) - 1
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(config.latent, widths[-1], 3, padding=1)
+        self.mid = Middle(widths[-1], config.groups)
+        before = (*widths[1:], widths[-1])
+        self.up = nn.ModuleList(
+            DecoderLevel(
+                [before[i]] + [widths[i]] * (config.blocks + 1), i == last, i == 0, config.groups
+            )
+            for i in range(len(widths))
+        )
+        self.norm_out = group_norm(config.channels, config.groups)
+        self.conv_out = nn.Conv2d(config.channels, 3 * config.patch**2, 3, padding=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Picture (B, 3, H, W), about [-1, 1] but not clamped, of (B, latent, 16, 16)."""
+        x = self.mid(self.conv_in(latent))
+        for level in reversed(self.up):
+            x = level.upsample(level(x))  # type: ignore[operator]
+        x = self.conv_out(functional.silu(self.norm_out(x)))
+        return functional.pixel_shuffle(x, self.patch)
+
+
+class Vqvae(nn.Module):
+    """Encoder, multi-scale quantiser and decoder."""
+
+    def __init__(self, config: VqvaeConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quantize = Quantizer(config.codes, config.latent)
+        self.quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
+        self.post_quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
+
+    def encode(self, picture: Tensor) -> Tensor:
+        """Continuous latent (B, latent, 16, 16) of a picture (B, 3, 256, 256) in [-1, 1]."""
+        latent: Tensor = self.quant_conv(self.encoder(picture))
+        return latent
+
+    def quantized(self, picture: Tensor) -> Quantized:
+        """Tokens and increments of a picture (B, 3, 256, 256) in [-1, 1]."""
+        found: Quantized = self.quantize(self.encode(picture))
+        return found
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Picture (B, 3, 256, 256) of a latent (B, latent, 16, 16); not clamped."""
+        picture: Tensor = self.decoder(self.post_quant_conv(latent))
+        return picture
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Reconstruction (B, 3, 256, 256) in [-1, 1] of a picture in [-1, 1]."""
+        return self.decode(self.quantized(picture).latent).clamp(-1.0, 1.0)

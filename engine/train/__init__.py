@@ -1,0 +1,1 @@
+"""Training side-module; needs the `train` extra."""

@@ -1,0 +1,218 @@
+"""The three stages of training: what each learns, from which batches, by which loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from varfix.engine.networks.quantizer import Quantized, commitment
+from varfix.engine.networks.restorer import RestorerNetwork
+from varfix.engine.networks.tone import apply_tone
+from varfix.engine.networks.varformer_s import VarformerS
+from varfix.engine.train.degrade import Degraded, Mix, degrade
+from varfix.engine.train.draw import integer
+from varfix.engine.train.losses import feature_matching, negative_psnr, tone_loss
+from varfix.engine.train.photos import Photos
+from varfix.engine.train.recipe import Recipe, StageRecipe
+
+STRIDE = 16
+THUMBNAIL = 256
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step sees.
+
+    Attributes:
+        thumbnail: (P, 3, 256, 256), whole degraded pictures.
+        clean: (P, 3, 256, 256), the same pictures clean.
+        task: (P,) int64.
+        patches: (P * n, 3, p, p) cut from the degraded pictures, picture-major.
+        targets: the same patches, clean.
+        samplers: (2, P * n, p / 16, 16), rows and columns that sample the prior on each patch.
+    """
+
+    thumbnail: Tensor
+    clean: Tensor
+    task: Tensor
+    patches: Tensor
+    targets: Tensor
+    samplers: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
+        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+class Batches(torch.utils.data.Dataset[Batch]):
+    """Batch number `i` of a stage, always the same for the same recipe."""
+
+    def __init__(self, photos: Photos, stage: StageRecipe, mix: Mix, seed: int) -> None:
+        self.photos, self.stage, self.mix, self.seed = photos, stage, mix, seed
+
+    def __len__(self) -> int:
+        return self.stage.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        """Cut, degrade, shrink."""
+        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        side = self.stage.sides[integer(0, len(self.stage.sides), rng)]
+        degraded = degrade(self.photos.batch(self.stage.pictures, side, rng), self.mix, rng)
+        patches, targets, samplers = cut_patches(degraded, self.stage, rng)
+        return Batch(
+            thumbnail=shrink(degraded.picture),
+            clean=shrink(degraded.target),
+            task=degraded.task,
+            patches=patches,
+            targets=targets,
+            samplers=samplers,
+        )
+
+
+def shrink(pictures: Tensor) -> Tensor:
+    """Thumbnails (B, 3, 256, 256) by area averaging, as at inference."""
+    if pictures.shape[-1] == THUMBNAIL:
+        return pictures
+    return functional.interpolate(pictures, size=(THUMBNAIL, THUMBNAIL), mode="area")
+
+
+def cut_patches(
+    degraded: Degraded, stage: StageRecipe, rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random patches of each picture, their targets, and the samplers of their prior."""
+    side, p = degraded.picture.shape[-1], stage.patch
+    corners = torch.randint(
+        0, side - p + 1, (stage.pictures * stage.patches, 2), generator=rng
+    ).tolist()
+    patches, targets, samplers = [], [], []
+    for i, (top, left) in enumerate(corners):
+        window = (i // stage.patches, slice(None), slice(top, top + p), slice(left, left + p))
+        patches.append(degraded.picture[window])
+        targets.append(degraded.target[window])
+        samplers.append(torch.stack([sampler(top, p, side), sampler(left, p, side)]))
+    if not patches:
+        empty = degraded.picture[:0]
+        return empty, empty, torch.empty(2, 0, p // STRIDE, THUMBNAIL // STRIDE)
+    return torch.stack(patches), torch.stack(targets), torch.stack(samplers, 1)
+
+
+def sampler(start: int, length: int, whole: int, cells: int = 16) -> Tensor:
+    """Bilinear sampling of 16 prior cells at the centres of a tile's 16-pixel strips.
+
+    The same rule as `varfix.engine.guidance`, as a (length / 16, 16) matrix; a test compares them.
+    """
+    centres = start + STRIDE * (torch.arange(length // STRIDE) + 0.5)
+    position = (centres * (cells / whole) - 0.5).clamp(0.0, cells - 1.0)
+    return (1.0 - (position[:, None] - torch.arange(cells)).abs()).clamp_min(0.0)
+
+
+class VqvaeStage:
+    """Stage 1a: clean pictures through the VQ-VAE."""
+
+    name = "vqvae"
+
+    def parameters(self, model: VarformerS) -> list[nn.Parameter]:
+        """What this stage trains."""
+        return list(model.prior.vqvae.parameters())
+
+    def losses(self, model: VarformerS, batch: Batch) -> Losses:
+        """L1 reconstruction and the two halves of the vector-quantisation loss."""
+        vqvae = model.prior.vqvae
+        picture = 2.0 * batch.clean - 1.0
+        latent = vqvae.encode(picture).float()
+        with torch.autocast(latent.device.type, enabled=False):
+            found: Quantized = vqvae.quantize(latent)
+            codes = commitment(latent.detach(), found)
+            pulled = functional.mse_loss(latent, found.latent.detach())
+        through = latent + (found.latent - latent).detach()
+        drawn = vqvae.decode(through).float()
+        return {"l1": functional.l1_loss(drawn, picture), "codes": codes, "commit": 0.25 * pulled}
+
+    def start(self, model: VarformerS, batches: Batches) -> None:
+        """Start the codebook from latents that really occur, so that no code begins dead."""
+        vqvae = model.prior.vqvae
+        codes = vqvae.quantize.embedding.weight
+        with torch.no_grad():
+            latents = [vqvae.encode(2.0 * batches[i].clean - 1.0) for i in range(2)]
+            vectors = torch.cat([v.permute(0, 2, 3, 1).flatten(0, 2) for v in latents])
+            picks = torch.linspace(0, len(vectors) - 1, len(codes)).long()
+            scale = torch.linspace(1.0, 0.1, len(codes))[torch.randperm(len(codes)), None]
+            codes.copy_(vectors[picks] * scale)
+
+
+class PriorStage:
+    """Stage 1b: degraded thumbnails to clean tokens and tone; the VQ-VAE stays as it is."""
+
+    name = "prior"
+
+    def parameters(self, model: VarformerS) -> list[nn.Parameter]:
+        """What this stage trains."""
+        return [p for n, p in model.prior.named_parameters() if not n.startswith("vqvae.")]
+
+    def losses(self, model: VarformerS, batch: Batch) -> Losses:
+        """Feature matching (eq. 7) and tone."""
+        with torch.no_grad(), torch.autocast(batch.clean.device.type, enabled=False):
+            clean = model.prior.vqvae.quantized(2.0 * batch.clean - 1.0)
+        prior = model.prior(batch.thumbnail, batch.task)
+        folded = functional.pixel_unshuffle(batch.thumbnail, 2)
+        toned = functional.pixel_shuffle(apply_tone(folded, prior.grid.float()), 2)
+        return {
+            "feature": feature_matching(prior, clean),
+            "tone": 0.3 * tone_loss(toned, batch.clean),
+        }
+
+    def start(self, model: VarformerS, batches: Batches) -> None:
+        """Start the encoder of degraded pictures from the clean one."""
+        del batches
+        model.prior.adopt_vqvae()
+
+
+class RestorerStage:
+    """Stage 2: patches with their piece of the frozen prior (eq. 8)."""
+
+    name = "restorer"
+
+    def parameters(self, model: VarformerS) -> list[nn.Parameter]:
+        """What this stage trains."""
+        return list(model.restorer.parameters())
+
+    def losses(self, model: VarformerS, batch: Batch) -> Losses:
+        """-PSNR of the restored patches."""
+        with torch.no_grad():
+            maps = model.prior(batch.thumbnail, batch.task).maps.float()
+        each = len(batch.patches) // len(batch.thumbnail)
+        pieces = sample_prior(maps.repeat_interleave(each, 0), batch.samplers)
+        restored = run_restorer(model.restorer, batch.patches, pieces)
+        return {"psnr": negative_psnr(restored.float(), batch.targets)}
+
+    def start(self, model: VarformerS, batches: Batches) -> None:
+        """Nothing: the network starts as the identity after tone."""
+
+
+def sample_prior(maps: Tensor, samplers: Tensor) -> Tensor:
+    """Pieces (N, C, h, w) of maps (N, C, 16, 16), sampled by (2, N, h, 16)."""
+    rows, columns = samplers[0][:, None], samplers[1][:, None]
+    return rows @ maps @ columns.transpose(-1, -2)
+
+
+def run_restorer(network: RestorerNetwork, patches: Tensor, pieces: Tensor) -> Tensor:
+    """Restored patches, in the memory layout that convolutions are fastest in."""
+    layout = torch.channels_last
+    restored, _ = network(
+        patches.contiguous(memory_format=layout), pieces.contiguous(memory_format=layout)
+    )
+    return restored
+
+
+Stage = VqvaeStage | PriorStage | RestorerStage
+STAGES: tuple[Stage, ...] = (VqvaeStage(), PriorStage(), RestorerStage())
+
+
+def stage_recipes(recipe: Recipe) -> Mapping[str, StageRecipe]:
+    """The recipe of every stage by name."""
+    return {"vqvae": recipe.vqvae, "prior": recipe.prior, "restorer": recipe.restorer}

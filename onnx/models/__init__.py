@@ -1,0 +1,1 @@
+"""Exported models that ship with varfix, as package data."""
