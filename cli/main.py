@@ -1,10 +1,12 @@
 """The `varfix` command: commands loaded when asked for, errors turned into exit codes once.
 
-Nothing heavy is imported here: `varfix --help` must answer before a network could even be looked up.
+Nothing heavy is imported here: `varfix --help` must answer at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import errno
 import os
 import sys
@@ -18,7 +20,7 @@ from typing import NoReturn
 import click
 from click.shell_completion import shell_complete
 
-from varfix.cli.terminal import Terminal
+from varfix.cli.terminal import Terminal, worded
 from varfix.engine.errors import DiskFullError, ExitCode, VarfixError
 
 # Each command's place and its line in the overview, which must not cost an import of the command.
@@ -121,6 +123,12 @@ def invoke(arguments: Sequence[str]) -> int:
     return code
 
 
+def _unknown_command(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f'Did you mean "{near[0]}"?' if near else f"Commands: {', '.join(COMMANDS)}."
+    return f'No such command "{name}". {hint}'
+
+
 def _dispatch(arguments: Sequence[str], terminal: Terminal) -> int:
     completion = os.environ.get("_VARFIX_COMPLETE")
     if completion:
@@ -153,7 +161,7 @@ def _exit_code(error: BaseException, terminal: Terminal) -> int:
 def _report(error: BaseException, terminal: Terminal) -> int:
     known = _translated(error)
     if known is not None:
-        terminal.error(" ".join(part for part in (known.message, known.hint) if part))
+        terminal.error(worded(known.message, known.hint))
         code = known.exit_code
     else:
         terminal.error(
@@ -195,7 +203,6 @@ def _write_traceback(text: str) -> Path:
 
 def _discard_stdout() -> None:
     """Let the interpreter's last flush go nowhere instead of complaining about the closed pipe."""
-    try:
+    # A stdout that is no real file has nobody to complain.
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass  # stdout is no real file: nothing will complain

@@ -41,7 +41,7 @@ class Command(click.Command):
         records = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 records[parameter.name] = record
         for title, names in SECTIONS.items():
             _write(title, [records.pop(name) for name in names if name in records], formatter)
@@ -201,7 +201,7 @@ model_options = packed(
         multiple=True,
         metavar="KEY=VALUE",
         help="Any setting of a preset file, such as tile.overlap=48 or output.jpeg_quality=90;"
-        " may be repeated. '--dry-run -v' shows all keys.",
+        " may be repeated. 'varfix dir -nv SRC DST' lists all keys.",
     ),
 )
 

@@ -13,8 +13,7 @@ from typing import Any
 from varfix.engine.errors import ExitCode
 
 STOPPING = (
-    "Stopping after the current image. Ctrl-C again to quit now."
-    " Run the same command to continue."
+    "Stopping after the current image. Ctrl-C again to quit now. Run the same command to continue."
 )
 
 # SIGHUP: the terminal is gone, which ends the run as SIGTERM does.
@@ -72,8 +71,8 @@ def listening(
     def on_status(number: int, frame: FrameType | None) -> None:
         _aside(announce, status())
 
-    handlers: dict[str, Any] = {name: on_stop for name in _STOP}
-    handlers |= {name: on_status for name in _STATUS}
+    handlers: dict[str, Any] = dict.fromkeys(_STOP, on_stop)
+    handlers |= dict.fromkeys(_STATUS, on_status)
     former = _install(handlers)
     try:
         yield

@@ -111,3 +111,10 @@ class Terminal:
         from rich.text import Text
 
         live.print(Text.from_ansi(text), soft_wrap=True)
+
+
+def worded(message: str, hint: str) -> str:
+    """Join what went wrong and what to do next into one line of whole sentences."""
+    if not hint:
+        return message
+    return f"{message if message.endswith(('.', '!', '?')) else message + '.'} {hint}"

@@ -127,16 +127,10 @@ def _ssim_plane(a: Image, b: Image, peak: float) -> float:
 
 def _window(plane: Array) -> Array:
     """Average over the Gaussian window, where it fits whole: (H, W) -> (H - 10, W - 10)."""
+    import cv2
+
     offsets = np.arange(-RADIUS, RADIUS + 1)
     kernel = np.exp(-0.5 * np.square(offsets / SIGMA))
     kernel /= kernel.sum()
-    rows = _slide(plane, kernel)
-    return _slide(rows.T, kernel).T
-
-
-def _slide(plane: Array, kernel: Array) -> Array:
-    size = plane.shape[0] - 2 * RADIUS
-    total: Array = np.zeros((size, plane.shape[1]))
-    for offset, weight in enumerate(kernel):
-        total += weight * plane[offset : offset + size]
-    return total
+    blurred = cv2.sepFilter2D(plane, cv2.CV_64F, kernel, kernel)
+    return np.asarray(blurred, np.float64)[RADIUS:-RADIUS, RADIUS:-RADIUS]

@@ -1,8 +1,8 @@
 """What varfix must know of a model before it runs it, as data.
 
-A model is one or two ONNX graphs and a card. The card travels inside the graph file, as text in its
-metadata, so that a copied or renamed file still says what it is; `ModelCard` is the same facts typed.
-Reading the file is `varfix.onnx.card`'s work; nothing here touches a disk.
+A model is one or two ONNX graphs and a card. The card travels inside the graph file, as text in
+its metadata, so that a copied or renamed file still says what it is; `ModelCard` is the same facts,
+typed. Reading the file is `varfix.onnx.card`'s work; nothing here touches a disk.
 """
 
 from __future__ import annotations
@@ -103,11 +103,11 @@ def from_metadata(metadata: Mapping[str, str]) -> ModelCard:
             The message does not name the file.
     """
     if PREFIX + "schema" not in metadata:
-        raise ModelContractError("no varfix model card inside. Export with varfix export-onnx.")
+        raise ModelContractError(
+            "no varfix model card inside.", hint="Export with varfix export-onnx."
+        )
     facts: dict[str, Any] = {
-        key.removeprefix(PREFIX): value
-        for key, value in metadata.items()
-        if key.startswith(PREFIX)
+        key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)
     }
     _check_schema(facts["schema"])
     try:
@@ -121,7 +121,8 @@ def from_metadata(metadata: Mapping[str, str]) -> ModelCard:
 def _check_schema(schema: str) -> None:
     if not schema.isdigit() or int(schema) != SCHEMA:
         raise ModelContractError(
-            f"its model card has schema {schema}, this varfix reads schema {SCHEMA}. Update varfix."
+            f"its model card has schema {schema}, this varfix reads schema {SCHEMA}.",
+            hint="Update varfix.",
         )
 
 

@@ -74,6 +74,12 @@ class Picture:
         return sum(array.nbytes for array in arrays if array is not None)
 
 
+def is_opaque(alpha: Integers) -> bool:
+    """Tell whether alpha (H, W) hides nothing: dropping it would change no 8-bit result."""
+    top = np.iinfo(alpha.dtype).max
+    return bool(alpha.min() >= top - top // 255 + 1) if alpha.size else True
+
+
 def replace_pixels(picture: Picture, pixels: Floats) -> Picture:
     """Return the picture with other colours and everything else kept.
 
@@ -165,13 +171,14 @@ def _spread(colour: Floats, weight: Floats) -> Floats:
     Returns:
         (H, W, C) colours without holes.
     """
-    own = colour / np.maximum(weight, np.float32(1e-6))
+    own: Floats = np.divide(colour, np.maximum(weight, np.float32(1e-6)), dtype=np.float32)
     height, width = weight.shape[:2]
     if (weight > 0).all() or height * width == 1:
         return own
     coarse = _spread(_halve(colour), _halve(weight))
     doubled = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
-    return np.where(weight > 0, own, doubled)
+    filled: Floats = np.where(weight > 0, own, doubled)
+    return filled
 
 
 def _halve(plane: Floats) -> Floats:
@@ -179,4 +186,5 @@ def _halve(plane: Floats) -> Floats:
     height, width, channels = plane.shape
     even = np.pad(plane, ((0, height % 2), (0, width % 2), (0, 0)))
     blocks = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2, channels)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    means: Floats = blocks.mean(axis=(1, 3), dtype=np.float32)
+    return means

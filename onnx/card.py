@@ -23,6 +23,7 @@ from varfix.engine.models import PREFIX, ModelCard, from_metadata, to_metadata
 from varfix.onnx import wire
 
 PRIOR_SUFFIX: Final = ".prior.onnx"
+_EXPORT: Final = "Export with varfix export-onnx."
 
 
 def prior_path(path: Path) -> Path:
@@ -41,7 +42,7 @@ def read_card(path: Path) -> ModelCard:
     try:
         return from_metadata(metadata)
     except ModelContractError as error:
-        raise ModelContractError(f"{path.name}: {error.message}") from error
+        raise ModelContractError(f"{path.name}: {error.message}", hint=error.hint) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -103,20 +104,31 @@ def verify_model(path: Path) -> ModelCard:
     """
     card = _verified(path)
     if card.guidance == "image" and not path.name.endswith(PRIOR_SUFFIX):
-        check_pair(card, _verified(prior_path(path)), path)
+        _verified(prior_path(path))
+        check_companion(card, prior_path(path), path)
     return card
 
 
-def check_pair(card: ModelCard, prior: ModelCard, path: Path) -> None:
-    """Refuse a prior graph of another model: two cards of a pair differ in their checksum only.
+def check_companion(card: ModelCard, companion: Path, path: Path) -> None:
+    """Refuse a graph of another model: the cards of one model differ in their checksums only.
+
+    Args:
+        card: The card of the restore graph at `path`.
+        companion: The prior graph, or the half-precision graph, that goes with it.
+        path: The restore graph, for the message.
 
     Raises:
-        ModelContractError: They differ in something else.
+        ModelMissingError: The companion is not there.
+        ModelContractError: It is no ONNX file with a card, or its card says something else.
     """
-    if msgspec.structs.replace(prior, sha256=card.sha256) != card:
+    if not companion.is_file():
+        raise ModelMissingError(
+            f"{path.name}: {companion.name} must lie beside it, and does not.", hint=_EXPORT
+        )
+    if msgspec.structs.replace(read_card(companion), sha256=card.sha256) != card:
         raise ModelContractError(
-            f"{prior_path(path).name} belongs to another model than {path.name}: their cards "
-            "differ. Export both with varfix export-onnx."
+            f"{companion.name} belongs to another model than {path.name}: their cards differ.",
+            hint=_EXPORT,
         )
 
 
@@ -124,8 +136,8 @@ def _verified(path: Path) -> ModelCard:
     card = read_card(path)
     if graph_digest(path) != card.sha256:
         raise ModelChecksumError(
-            f"{path.name}: checksum mismatch, the graph is not the one its card was written for. "
-            "Copy or export it again; if it came with varfix, reinstall varfix."
+            f"{path.name}: checksum mismatch, the graph is not the one its card was written for.",
+            hint="Copy or export it again; if it came with varfix, reinstall varfix.",
         )
     return card
 
@@ -160,7 +172,7 @@ def _mapped(path: Path) -> Iterator[memoryview]:
         yield data
     except wire.WireError as error:
         raise ModelContractError(
-            f"{path.name}: not a complete ONNX file ({error}). Export with varfix export-onnx."
+            f"{path.name}: not a complete ONNX file ({error}).", hint=_EXPORT
         ) from error
 
 
@@ -168,7 +180,7 @@ def _map(path: Path) -> mmap.mmap:
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
-                raise ModelContractError(f"{path.name}: empty file (0 bytes), not a model.")
+                raise ModelContractError(f"{path.name}: empty file (0 bytes).", hint=_EXPORT)
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise ModelMissingError(f"{path}: {error.strerror or error}.") from error

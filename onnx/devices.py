@@ -117,7 +117,7 @@ def start_requested(
 
 
 def start_named(model: Path, request: DeviceRequest, plan: SessionPlan) -> Session:
-    """Start `model` on `plan.device` or raise DeviceUnavailableError in the words of the request."""
+    """Start `model` on `plan.device`, or raise DeviceUnavailableError in the request's words."""
     try:
         _require_compiled(plan.device)
         return start(model, plan)
@@ -136,9 +136,11 @@ def _raise_unavailable(request: DeviceRequest, device: Device, reason: str) -> N
     compiled = device.provider in compiled_providers()
     if compiled and device.kind in _NUMBERED and not gpu_visible():
         reason = "no NVIDIA GPU is visible"
-    what = f"no working {label} provider here ({reason})" if compiled else f"no {label} provider here"
+    what = f"no working {label} provider" if compiled else f"no {label} provider"
+    why = f" ({reason})" if compiled else ""
     raise DeviceUnavailableError(
-        f"--device {request.text}: ONNX Runtime has {what}. Installed: {_installed(compiled)}.",
+        f"--device {request.text}: ONNX Runtime has {what} here{why}. "
+        f"Installed: {_installed(compiled)}.",
         hint=f"Fix: {_fix(device, compiled)}. See varfix doctor.",
     )
 

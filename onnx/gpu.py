@@ -61,7 +61,11 @@ def _query(selection: list[str]) -> tuple[Gpu, ...]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    command = [program, "--query-gpu=name,memory.free,memory.total", "--format=csv,noheader,nounits"]
+    command = [
+        program,
+        "--query-gpu=name,memory.free,memory.total",
+        "--format=csv,noheader,nounits",
+    ]
     try:
         done = subprocess.run(
             [*command, *selection], capture_output=True, text=True, timeout=_TIMEOUT, check=True

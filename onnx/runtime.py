@@ -204,7 +204,9 @@ def _providers(plan: SessionPlan) -> list[Any]:
         "device_id": str(device.index),
         "trt_fp16_enable": str(plan.precision == "fp16"),
         "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(platformdirs.user_cache_path("varfix", appauthor=False) / "tensorrt"),
+        "trt_engine_cache_path": str(
+            platformdirs.user_cache_path("varfix", appauthor=False) / "tensorrt"
+        ),
     }
     lists: dict[str, list[Any]] = {
         "cpu": [],

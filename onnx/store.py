@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -42,7 +43,7 @@ def find_model(model: str) -> ModelFiles:
         return _shipped(MODELS[model])
     path = Path(model)
     if path.suffix != ".onnx" and not path.exists():
-        raise ModelMissingError(_unknown(model))
+        raise _unknown(model)
     if not path.is_file():
         raise ModelMissingError(f"{model}: no such model file.")
     return _files(path.stem, path)
@@ -57,13 +58,7 @@ def model_digest(model: str) -> str:
     digest = graph_digest(found.restore)
     if found.prior.is_file():
         digest += graph_digest(found.prior)
-    return _sha256(digest)
-
-
-def _sha256(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(digest.encode()).hexdigest()
 
 
 def _shipped(entry: ModelEntry) -> ModelFiles:
@@ -71,7 +66,7 @@ def _shipped(entry: ModelEntry) -> ModelFiles:
     missing = [name for name in entry.files if not (folder / name).is_file()]
     if missing:
         raise ModelMissingError(
-            f"{entry.name}: {', '.join(missing)} not found in {folder}. Reinstall varfix."
+            f"{entry.name}: {', '.join(missing)} not found in {folder}.", hint="Reinstall varfix."
         )
     return _files(entry.name, folder / entry.files[0])
 
@@ -81,7 +76,10 @@ def _files(name: str, path: Path) -> ModelFiles:
     return ModelFiles(name=name, restore=path, prior=prior_path(path), half=half)
 
 
-def _unknown(model: str) -> str:
+def _unknown(model: str) -> ModelMissingError:
     near = difflib.get_close_matches(model, MODELS, n=1)
-    tail = f'Did you mean "{near[0]}"?' if near else f"Known: {', '.join(MODELS)}."
-    return f'{model}: no model of this name, and no file. {tail} Or give the path of an .onnx file.'
+    hint = f'Did you mean "{near[0]}"?' if near else f"Known: {', '.join(MODELS)}."
+    return ModelMissingError(
+        f"{model}: no model of this name, and no file.",
+        hint=f"{hint} Or give the path of an .onnx file.",
+    )

@@ -1,9 +1,9 @@
 """The outermost layer of an ONNX file, read and written without the onnx package.
 
-An ONNX file is one protobuf message: a list of (number, value) fields, of which the graph is one and
-each metadata pair another. Walking that list is all that cards and checksums need; what is inside
-the graph stays closed here. So a model's facts are known without loading it, and without a 20 MB
-dependency that only exporting needs.
+An ONNX file is one protobuf message: a list of (number, value) fields, of which the graph is one
+and each metadata pair another. Walking that list is all that cards and checksums need; what is
+inside the graph stays closed here. So a model's facts are known without loading it, and without
+a 20 MB dependency that only exporting needs.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from varfix.engine.networks.quantizer import SCALES
 
@@ -74,8 +73,7 @@ class AdaptiveFeatureTransformation(nn.Module):
         k, v = to_windows(self.key_value(enhanced), self.window).chunk(2, -1)
         bridge = self.mediator(torch.cat([enhanced, features], 1))
         m = to_windows(bridge, self.window // 2)  # (N, window^2 / 4, width)
-        gathered = functional.scaled_dot_product_attention(m, k, v)
-        spread = functional.scaled_dot_product_attention(q, m, gathered)
+        spread = attend(q, m, attend(m, k, v))  # (N, window^2, width)
         transformed: Tensor = self.project(from_windows(spread, self.window, (H, W)))
         return enhanced + transformed
 
@@ -105,6 +103,12 @@ class MixUpSkip(nn.Module):
         """sigmoid(theta) * decoded + (1 - sigmoid(theta)) * encoded."""
         share = self.theta.sigmoid()
         return share * decoded + (1.0 - share) * encoded
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) V for (N, L, d), (N, M, d), (N, M, d)."""
+    logits = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5
+    return logits.softmax(-1) @ value
 
 
 def to_windows(x: Tensor, window: int) -> Tensor:

@@ -52,6 +52,10 @@ class Quantized:
         """The quantised latent (B, C, 16, 16): the sum of all increments."""
         return self.increments.sum(1)
 
+    def detach(self) -> Quantized:
+        """The same values, without their history."""
+        return Quantized(self.tokens, self.increments.detach(), self.residuals.detach())
+
 
 class Quantizer(nn.Module):
     """Codebook and scale pyramid over a square latent."""
@@ -122,7 +126,9 @@ def split_scales(rows: Tensor) -> list[Tensor]:
 def commitment(latent: Tensor, quantized: Quantized) -> Tensor:
     """Mean squared distance of latent and quantised latent, per scale prefix (VAR's VQ loss).
 
-    Every prefix of the pyramid should already be the best approximation of the latent.
+    Every prefix of the pyramid should already be the best approximation of the latent. With
+    `quantized.detach()` it is the latent that is pulled, otherwise (with a detached latent) the
+    codes; both are needed, or the latent outgrows the codebook.
     """
     so_far = quantized.increments.cumsum(1)
     return functional.mse_loss(so_far, latent[:, None].expand_as(so_far))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ def save_state(state: dict[str, Any], path: Path) -> None:
     """Write a state beside the last one, then replace it."""
     part = path.with_suffix(".part")
     torch.save(state, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
@@ -32,7 +31,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Write the weights of a network as safetensors."""
     part = path.with_suffix(".part")
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

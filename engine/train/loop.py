@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from tqdm import tqdm
 
 from varfix.engine.networks.varformer_s import VarformerS, build_varformer_s
 from varfix.engine.train.checkpoint import load_state, save_state, save_weights
+from varfix.engine.train.journal import Journal
 from varfix.engine.train.photos import Photos, load_photos
 from varfix.engine.train.recipe import Recipe, StageRecipe, load_recipe
 from varfix.engine.train.stages import STAGES, Batch, Batches, Stage, stage_recipes
@@ -42,18 +41,22 @@ def run_training(
     """
     recipe = load_recipe(Path(config) if config else SHIPPED_RECIPE, overrides)
     out.mkdir(parents=True, exist_ok=True)
-    Trainer(recipe, load_photos(photos), out).run()
+    Trainer(recipe, load_photos(photos), out, build_varformer_s).run()
 
 
 class Trainer:
     """A run: model, averaged weights, optimiser, and where they stand."""
 
-    def __init__(self, recipe: Recipe, photos: Photos, out: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, photos: Photos, out: Path, build: Callable[[], VarformerS]
+    ) -> None:
+        """Begin a run, or take up the one in `out`; `build` makes the network to train."""
         self.recipe, self.photos, self.out = recipe, photos, out
+        self.journal = Journal(out / "metrics.jsonl")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(recipe.seed)
-        self.model = build_varformer_s().to(self.device)
-        self.averaged = build_varformer_s().to(self.device)
+        self.model = build().to(self.device)
+        self.averaged = build().to(self.device)
         self.averaged.load_state_dict(self.model.state_dict())
         self.done = dict.fromkeys((s.name for s in STAGES), 0)
         self.optimizer_state: dict[str, Any] | None = None
@@ -118,9 +121,7 @@ class Trainer:
 
     def _average(self, stage: Stage) -> None:
         with torch.no_grad():
-            pairs = zip(
-                stage.parameters(self.averaged), stage.parameters(self.model), strict=True
-            )
+            pairs = zip(stage.parameters(self.averaged), stage.parameters(self.model), strict=True)
             for averaged, current in pairs:
                 averaged.lerp_(current, 1.0 - self.recipe.ema)
 
@@ -134,8 +135,7 @@ class Trainer:
 
     def _log(self, stage: Stage, step: int, losses: dict[str, float]) -> None:
         line = {"stage": stage.name, "step": step, "time": round(time.time(), 1)}
-        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line | {k: round(v, 5) for k, v in losses.items()}) + "\n")
+        self.journal.write(line | {name: round(value, 5) for name, value in losses.items()})
 
     def _save(self, optimizer: torch.optim.Adam | None) -> None:
         state = {
@@ -151,6 +151,7 @@ class Trainer:
         if state is None:
             return
         self.done = state["done"]
+        self.journal.rewind(self.done)
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer_state = state["optimizer"]
@@ -161,13 +162,6 @@ def learning_rate(stage: StageRecipe, step: int) -> float:
     if step < stage.warmup:
         return stage.rate * (step + 1) / stage.warmup
     share = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
-    return stage.last_rate + 0.5 * (stage.rate - stage.last_rate) * (1.0 + math.cos(math.pi * share))
-
-
-def averaged_model(weights: Path) -> VarformerS:
-    """The network with weights from a run's `weights.safetensors`."""
-    from varfix.engine.train.checkpoint import load_weights
-
-    model = build_varformer_s()
-    load_weights(model, weights)
-    return model.eval()
+    return stage.last_rate + 0.5 * (stage.rate - stage.last_rate) * (
+        1.0 + math.cos(math.pi * share)
+    )

@@ -128,7 +128,7 @@ class VqvaeStage:
         with torch.autocast(latent.device.type, enabled=False):
             found: Quantized = vqvae.quantize(latent)
             codes = commitment(latent.detach(), found)
-            pulled = functional.mse_loss(latent, found.latent.detach())
+            pulled = commitment(latent, found.detach())
         through = latent + (found.latent - latent).detach()
         drawn = vqvae.decode(through).float()
         return {"l1": functional.l1_loss(drawn, picture), "codes": codes, "commit": 0.25 * pulled}

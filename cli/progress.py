@@ -1,0 +1,193 @@
+"""Progress for people, on stderr: moving lines on a terminal, one line per picture elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from varfix.cli.tally import Tally, duration, headline
+from varfix.cli.terminal import Terminal, worded
+from varfix.engine.events import (
+    Event,
+    ItemDone,
+    ItemFail,
+    ItemSkip,
+    RunStart,
+    Warn,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, Task
+
+_LONGEST_GAP: Final = 5.0
+
+
+class Stopwatch:
+    """Seconds since it was made, without the time in which the process was stopped (Ctrl-Z).
+
+    It must be read more often than every few seconds; a longer silence counts as a stop.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._last = time.monotonic()
+
+    def read(self) -> float:
+        """Return the seconds so far."""
+        now = time.monotonic()
+        self._seconds += min(now - self._last, _LONGEST_GAP)
+        self._last = now
+        return self._seconds
+
+
+class PlainProgress:
+    """An observer that says what has happened, line by line.
+
+    Attributes:
+        tally: The counts.
+    """
+
+    def __init__(self, terminal: Terminal, preset: str) -> None:
+        self.tally = Tally()
+        self._terminal = terminal
+        self._preset = preset
+        self._start = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        """Count `event` and say what is worth a line."""
+        line = self._line(event)  # before counting: a finished picture's size is forgotten then
+        self.tally(event)
+        if isinstance(event, ItemDone):
+            self._terminal.say(f"[{self.tally.finished}/{self.tally.items}] {line}")
+        else:
+            tell(event, self._terminal, self._preset)
+
+    def status(self) -> str:
+        """Say in one line how far the run is."""
+        return self.tally.status(time.monotonic() - self._start)
+
+    def _line(self, event: Event) -> str:
+        if not isinstance(event, ItemDone):
+            return ""
+        name, size = self.tally.name_of(event.id), self.tally.size_of(event.id)
+        return f"{name}  {size}  {event.seconds:.2f} s"
+
+
+class LiveProgress:
+    """An observer that keeps a bar, the current picture and the device at the screen's bottom.
+
+    Attributes:
+        tally: The counts.
+    """
+
+    def __init__(self, terminal: Terminal, preset: str) -> None:
+        self.tally = Tally()
+        self._terminal = terminal
+        self._preset = preset
+        self._clock = Stopwatch()
+        self._bar = _bar(self._clock)
+        self._task = self._bar.add_task("restoring", total=None)
+
+    def __call__(self, event: Event) -> None:
+        """Count `event`; warnings and failures are printed above the bar."""
+        self.tally(event)
+        tell(event, self._terminal, self._preset)
+
+    def __rich__(self) -> RenderableType:
+        """Draw the three lines as of now; Rich calls this several times a second."""
+        from rich.console import Group
+        from rich.text import Text
+
+        self._update()
+        lines = [Text(text, overflow="ellipsis", no_wrap=True) for text in self._lines()]
+        return Group(self._bar, *lines)
+
+    def status(self) -> str:
+        """Say in one line how far the run is."""
+        return self.tally.status(self._clock.read())
+
+    def _update(self) -> None:
+        tally = self.tally
+        self._bar.update(
+            self._task,
+            total=tally.pixels or None,
+            completed=tally.pixels_done,
+            description=f"{tally.finished}/{tally.items} pictures",
+        )
+
+    def _lines(self) -> list[str]:
+        current = self.tally.current
+        picture = ""
+        if current is not None:
+            picture = f"{current.src}  {current.width}x{current.height}  {current.done:.0%}"
+        seconds = self._clock.read()
+        busy = [f"{stage} {spent / seconds:.0%}" for stage, spent in self.tally.busy.items()]
+        return [picture, " · ".join([self.tally.device, *busy])]
+
+
+@contextmanager
+def progress(terminal: Terminal, preset: str) -> Iterator[PlainProgress | LiveProgress]:
+    """Show a run's progress in the way that suits stderr, then its summary."""
+    if not terminal.animated:
+        plain = PlainProgress(terminal, preset)
+        yield plain
+        _summarize(plain.tally, terminal)
+        return
+    live = LiveProgress(terminal, preset)
+    console = terminal.console()
+    with terminal.owned_by(console), _drawn(live, console):
+        yield live
+    _summarize(live.tally, terminal)
+
+
+def tell(event: Event, terminal: Terminal, preset: str) -> None:
+    """Say what people must see of an event whether or not a bar is shown."""
+    if isinstance(event, RunStart):
+        terminal.say(headline(event, preset))
+    elif isinstance(event, Warn):
+        terminal.warn(event.message)
+    elif isinstance(event, ItemFail):
+        terminal.error(worded(event.message, event.hint or ""))
+    elif isinstance(event, ItemSkip):
+        terminal.detail(f"skipped {event.src} ({event.reason})")
+
+
+def _summarize(tally: Tally, terminal: Terminal) -> None:
+    for line in tally.summary():
+        terminal.say(line)
+
+
+@contextmanager
+def _drawn(live: LiveProgress, console: Console) -> Iterator[None]:
+    from rich.live import Live
+
+    with Live(live, console=console, refresh_per_second=5, transient=True, redirect_stdout=False):
+        yield
+
+
+def _bar(clock: Stopwatch) -> Progress:
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """Megapixels per second and the time left, by pixels and not by files."""
+
+        def render(self, task: Task) -> Text:
+            """Return the text, empty as long as nothing is known."""
+            speed = task.finished_speed or task.speed
+            if not speed:
+                return Text("")
+            left = duration(task.time_remaining or 0.0)
+            return Text(f"{speed / 1e6:.2f} MP/s · {left} left")
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        Speed(),
+        get_time=clock.read,
+        speed_estimate_period=120.0,
+    )

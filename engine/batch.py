@@ -1,0 +1,378 @@
+"""Runs a plan: every picture decoded, restored, encoded and published, whatever befalls the others.
+
+What happens is told to an observer. One picture's failure never ends the run; a full disk or a lost
+device does, with everything finished kept (design/cli.md, sections 4, 5 and 9).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Final
+
+from varfix.engine.errors import (
+    DeviceError,
+    ExitCode,
+    HostMemoryError,
+    ItemError,
+    OutputError,
+    SourceReadError,
+    VarfixError,
+)
+from varfix.engine.events import (
+    DeviceFacts,
+    Event,
+    ItemDone,
+    ItemFail,
+    ItemProgress,
+    ItemSkip,
+    ItemStart,
+    ModelFacts,
+    Observer,
+    PlanDone,
+    RetryCounts,
+    RunEnd,
+    RunStart,
+    Warn,
+)
+from varfix.engine.formats import format_of
+from varfix.engine.image import Picture, encode_picture, read_picture, replace_pixels
+from varfix.engine.lock import exclusive
+from varfix.engine.manifest import Entry, digest
+from varfix.engine.pipeline import Pipeline, Stages
+from varfix.engine.plan import Item, Plan
+from varfix.engine.publish import Publisher
+from varfix.engine.restorer import Restorer
+from varfix.engine.settings import Settings
+from varfix.engine.source import read_source, readable
+from varfix.engine.tiled import restore_picture
+
+_PROGRESS_EVERY: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes, besides what it makes.
+
+    Attributes:
+        command: for the first event.
+        model_sha256: digest of all of the model's graphs.
+        fail_fast: stop after the first failure.
+        stop: once set, nothing new is started.
+        publisher: writes the results.
+    """
+
+    command: str
+    model_sha256: str
+    fail_fast: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+    publisher: Publisher = field(default_factory=Publisher)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended."""
+
+    ok: int
+    skipped: int
+    failed: int
+    seconds: float
+    failures: tuple[ItemFail, ...]
+    exit_code: ExitCode
+
+
+@dataclass
+class Work:
+    """A picture on its way, and the seconds spent on it by stage."""
+
+    picture: Picture
+    stat: os.stat_result
+    seconds: dict[str, float]
+    retries: RetryCounts = field(default_factory=RetryCounts)
+
+
+class Run:
+    """One run of a plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        restorer: Restorer,
+        settings: Settings,
+        observer: Observer,
+        options: Options,
+    ) -> None:
+        self.plan, self.restorer, self.settings = plan, restorer, settings
+        self.options = options
+        self.failures: list[ItemFail] = []
+        self.worst = ExitCode.OK
+        self.ok = 0
+        self.busy: Counter[str] = Counter()
+        self._observer = observer
+        self._lock = threading.RLock()
+        self._start = time.monotonic()
+        self._halt = threading.Event()  # set by --fail-fast
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on, one at a time."""
+        with self._lock:
+            self._observer(event)
+
+    def go(self) -> Summary:
+        """Run.
+
+        Raises:
+            OutputLockedError: Another run writes to the destination.
+            OutputError: The disk is full or may not be written.
+            DeviceError: The device failed for good.
+        """
+        with exclusive(self.plan.destination):
+            self._announce()
+            try:
+                self._pipeline().run(self.plan.items)
+            except VarfixError as fatal:
+                self._end(fatal.exit_code)
+                raise
+            finally:
+                if self.plan.manifest is not None:
+                    self.plan.manifest.close()
+            return self._end(self.worst)
+
+    def _pipeline(self) -> Pipeline[Item, Work, Work]:
+        stages = Stages(
+            cost=lambda item: item.cost,
+            decode=self._decode,
+            restore=self._restore,
+            encode=self._encode,
+            fail=self._fail,
+        )
+        io = self.settings.io
+        jobs = io.jobs or min(4, os.cpu_count() or 1)
+        return Pipeline(stages, jobs, io.queue_mb << 20, self._stopped)
+
+    def _announce(self) -> None:
+        restorer, plan = self.restorer, self.plan
+        used = restorer.used
+        self.tell(
+            RunStart(
+                version=version("varfix"),
+                command=self.options.command,
+                model=ModelFacts(name=restorer.card.name, sha256=self.options.model_sha256),
+                device=DeviceFacts(
+                    requested=used.requested,
+                    used=used.device,
+                    provider=used.provider,
+                    precision=used.precision,
+                ),
+                tile=restorer.tile,
+                batch=restorer.batch,
+            )
+        )
+        self.tell(
+            PlanDone(
+                items=len(plan.items),
+                skip_done=plan.skipped("done"),
+                skip_stale=plan.skipped("stale"),
+                skip_foreign=plan.skipped("foreign"),
+                pixels=plan.pixels,
+            )
+        )
+        for skip in plan.skips:
+            self.tell(ItemSkip(id=skip.id, src=readable(skip.src), reason=skip.reason))
+        for warning in _plan_warnings(plan):
+            self.tell(warning)
+
+    def _decode(self, item: Item) -> Work:
+        header = item.header
+        self.tell(
+            ItemStart(
+                id=item.id,
+                src=readable(item.src),
+                dst=readable(item.dst),
+                width=header.width if header else None,
+                height=header.height if header else None,
+            )
+        )
+        with _timed() as spent:
+            stat, data = read_source(item.source)
+            picture = read_picture(data, max_pixels=self.settings.limits.max_pixels)
+        for text in picture.info.warnings:
+            self._warn(item, "metadata", text)
+        return Work(picture, stat, {"decode": spent()})
+
+    def _restore(self, item: Item, work: Work) -> Work:
+        before = self.restorer.retries
+        with _timed() as spent:
+            pixels = restore_picture(
+                self.restorer, work.picture.pixels, self.settings, self._progress(item)
+            )
+        after = self.restorer.retries
+        seconds = work.seconds | {"infer": spent()}
+        retries = RetryCounts(fp32=after.fp32 - before.fp32, oom=after.oom - before.oom)
+        return Work(replace_pixels(work.picture, pixels), work.stat, seconds, retries)
+
+    def _encode(self, item: Item, work: Work) -> None:
+        with _timed() as spent:
+            encoded = encode_picture(
+                work.picture, _format(item, self.settings), self.settings.output
+            )
+            self.options.publisher.publish(item.target, encoded.data)
+        for text in encoded.warnings:
+            self._warn(item, "metadata", text)
+        seconds = work.seconds | {"encode": spent()}
+        total = sum(seconds.values())
+        if self.plan.manifest is not None:
+            self.plan.manifest.append(_entry(item, work, self.plan.recipe, encoded.data, total))
+        with self._lock:
+            self.ok += 1
+            self.busy.update(seconds)
+            self.tell(
+                ItemDone(
+                    id=item.id,
+                    seconds=round(total, 4),
+                    stage={name: round(value, 4) for name, value in seconds.items()},
+                    bytes=len(encoded.data),
+                    retries=work.retries,
+                )
+            )
+
+    def _fail(self, item: Item, error: Exception) -> None:
+        """Write down a picture's failure; re-raise what no other picture would survive."""
+        known = _as_varfix(error)
+        event = ItemFail(
+            id=item.id,
+            src=readable(item.src),
+            code=known.code,
+            message=f"{readable(item.src)}: {known.message}",
+            hint=known.hint or None,
+            retryable=isinstance(known, (SourceReadError, HostMemoryError, OutputError)),
+        )
+        fatal = isinstance(known, (OutputError, DeviceError))
+        with self._lock:
+            if not fatal:
+                self.failures.append(event)
+                self.worst = max(self.worst, _severity(known))
+                self.tell(event)
+        if fatal:
+            raise known from error
+        if self.options.fail_fast:
+            self._halt.set()
+
+    def _progress(self, item: Item) -> Callable[[int, int], None]:
+        last = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            if done == total or time.monotonic() - last >= _PROGRESS_EVERY:
+                last = time.monotonic()
+                self.tell(ItemProgress(id=item.id, done=done, total=total))
+
+        return report
+
+    def _warn(self, item: Item, code: str, text: str) -> None:
+        self.tell(Warn(code=code, message=f"{readable(item.src)}: {text}", id=item.id))
+
+    def _stopped(self) -> bool:
+        return self._halt.is_set() or self.options.stop.is_set()
+
+    def _end(self, code: ExitCode) -> Summary:
+        seconds = time.monotonic() - self._start
+        stopped = self.options.stop.is_set()
+        status = "stopped" if stopped else {0: "ok", 1: "partial"}.get(int(code), "failed")
+        share = {name: round(spent / max(seconds, 1e-9), 3) for name, spent in self.busy.items()}
+        skipped = len(self.plan.skips)
+        self.tell(
+            RunEnd(
+                status=status,
+                exit=int(code),
+                ok=self.ok,
+                skipped=skipped,
+                failed=len(self.failures),
+                seconds=round(seconds, 3),
+                per_second=round(self.ok / max(seconds, 1e-9), 4),
+                busy=share,
+            )
+        )
+        return Summary(self.ok, skipped, len(self.failures), seconds, tuple(self.failures), code)
+
+
+def run_batch(
+    plan: Plan, restorer: Restorer, settings: Settings, observer: Observer, options: Options
+) -> Summary:
+    """Run a plan; see `Run.go` for what it raises."""
+    return Run(plan, restorer, settings, observer, options).go()
+
+
+def restore_bytes(data: bytes, restorer: Restorer, settings: Settings) -> bytes:
+    """Restore a picture file held in memory, for pipes.
+
+    Raises:
+        ItemError: The bytes are no picture, or the model fails on it.
+    """
+    picture = read_picture(data, max_pixels=settings.limits.max_pixels)
+    pixels = restore_picture(restorer, picture.pixels, settings)
+    return encode_picture(
+        replace_pixels(picture, pixels), settings.output.format, settings.output
+    ).data
+
+
+def _format(item: Item, settings: Settings) -> str:
+    """The wanted format; a single file's name decides when nothing else does."""
+    if settings.output.format != "keep":
+        return settings.output.format
+    return format_of(item.target) or "keep"
+
+
+def _entry(item: Item, work: Work, recipe: str, data: bytes, seconds: float) -> Entry:
+    return Entry(
+        dst=item.dst,
+        src=item.src,
+        size=work.stat.st_size,
+        mtime_ns=work.stat.st_mtime_ns,
+        recipe=recipe,
+        out_size=len(data),
+        out_sha256=digest(data),
+        seconds=round(seconds, 4),
+    )
+
+
+def _as_varfix(error: Exception) -> VarfixError:
+    """The error itself, or what it means for a picture."""
+    if isinstance(error, VarfixError):
+        return error
+    if isinstance(error, MemoryError):
+        return HostMemoryError("does not fit into memory", hint="close other programs")
+    unexpected = ItemError(
+        f"unexpected error ({type(error).__name__}: {error})",
+        hint="please report this; VARFIX_DEBUG=1 writes a traceback",
+    )
+    unexpected.__cause__ = error
+    return unexpected
+
+
+def _severity(error: VarfixError) -> ExitCode:
+    return ExitCode.DEVICE if isinstance(error, HostMemoryError) else ExitCode.PARTIAL
+
+
+def _plan_warnings(plan: Plan) -> Iterator[Warn]:
+    for folder in plan.found.denied:
+        yield Warn(code="scan_denied", message=f"{readable(folder)}: permission denied, skipped")
+    stale, foreign = plan.skipped("stale"), plan.skipped("foreign")
+    if stale:
+        text = f"{stale} outputs were made with other settings or from other sources"
+        yield Warn(code="stale_outputs", message=f"{text}; use --overwrite to make them again")
+    if foreign:
+        text = f"{foreign} files in the destination were not made by varfix and are left alone"
+        yield Warn(code="foreign_outputs", message=f"{text}; use --overwrite to replace them")
+
+
+@contextmanager
+def _timed() -> Iterator[Callable[[], float]]:
+    start = time.monotonic()
+    yield lambda: time.monotonic() - start

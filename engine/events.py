@@ -1,0 +1,150 @@
+"""What happens during a run, as values: schema 1 of the NDJSON events (design/cli.md, section 7).
+
+The engine tells an observer; the command line shows, writes or counts. Field names and `code`
+values are a public interface: within a schema version they are only ever added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+SCHEMA: Final = 1
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """Anything that is told."""
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model."""
+
+    name: str
+    sha256: str
+
+
+class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where it runs; `used` is the truth, whatever was requested."""
+
+    requested: str
+    used: str
+    provider: str
+    precision: str
+
+
+class RunStart(Event, frozen=True, kw_only=True, tag="run.start"):
+    """The model is loaded."""
+
+    version: str
+    command: str
+    model: ModelFacts
+    device: DeviceFacts
+    tile: int
+    batch: int
+
+
+class PlanDone(Event, frozen=True, kw_only=True, tag="plan"):
+    """What is to be done is known; `pixels` counts the pictures that are to be restored."""
+
+    items: int
+    skip_done: int
+    skip_stale: int
+    skip_foreign: int
+    pixels: int
+
+
+class ItemStart(Event, frozen=True, kw_only=True, tag="item.start"):
+    """A picture is being read; its size is null when its header could not be read."""
+
+    id: int
+    src: str
+    dst: str
+    width: int | None
+    height: int | None
+    frames: int | None = None
+
+
+class ItemProgress(Event, frozen=True, kw_only=True, tag="item.progress"):
+    """Some tiles of a picture are done; at most two a second for each picture."""
+
+    id: int
+    done: int
+    total: int
+    unit: str = "tile"
+
+
+class RetryCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Work repeated for one picture."""
+
+    fp32: int = 0
+    oom: int = 0
+
+
+class ItemDone(Event, frozen=True, kw_only=True, tag="item.done"):
+    """A picture is published; `stage` holds the seconds of decode, infer and encode."""
+
+    id: int
+    seconds: float
+    stage: dict[str, float]
+    bytes: int
+    retries: RetryCounts
+
+
+class ItemSkip(Event, frozen=True, kw_only=True, tag="item.skip"):
+    """A picture needs nothing: its output is `done`, `stale` or `foreign`."""
+
+    id: int
+    src: str
+    reason: str
+
+
+class ItemFail(Event, frozen=True, kw_only=True, tag="item.fail"):
+    """A picture failed; the others go on."""
+
+    id: int
+    src: str
+    code: str
+    message: str
+    hint: str | None = None
+    retryable: bool = False
+
+
+class Warn(Event, frozen=True, kw_only=True, tag="warning"):
+    """Something to know that stops nothing."""
+
+    code: str
+    message: str
+    id: int | None = None
+
+
+class RunEnd(Event, frozen=True, kw_only=True, tag="run.end"):
+    """The run is over; `status` is ok, partial, failed or stopped, `busy` shares of the time."""
+
+    status: str
+    exit: int
+    ok: int
+    skipped: int
+    failed: int
+    seconds: float
+    per_second: float
+    busy: dict[str, float]
+
+
+Observer = Callable[[Event], None]
+
+
+def encode(event: Event, run_id: str, now: datetime) -> bytes:
+    """One line of NDJSON, newline included.
+
+    Args:
+        event: what happened.
+        run_id: the same for all events of a run.
+        now: when, in UTC.
+    """
+    stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    facts = msgspec.to_builtins(event)
+    line = {"v": SCHEMA, "t": stamp, "run": run_id, "event": facts.pop("event"), **facts}
+    return msgspec.json.encode(line) + b"\n"

@@ -1,0 +1,63 @@
+"""What the whole picture tells each tile: its thumbnail, and the crop of the prior's maps.
+
+Source: design/architecture.md, "Model contract" (guidance `image`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+def thumbnail(pixels: Floats, size: int) -> Floats:
+    """Shrink a whole picture to a square, each pixel the mean of the area that it covers.
+
+    Args:
+        pixels: (H, W, 3) float32 in [0, 1].
+        size: side of the square; the aspect ratio is not kept.
+
+    Returns:
+        (size, size, 3) float32 in [0, 1].
+    """
+    import cv2
+
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    small = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32).reshape(size, size, 3)
+
+
+def crop_prior(
+    maps: Floats, picture: tuple[int, int], origin: tuple[int, int], size: int, stride: int
+) -> Floats:
+    """Sample the prior's maps on a tile.
+
+    Cell i of n covers the i-th n-th of the picture. The maps are sampled bilinearly at the centre
+    of each `stride` x `stride` block of the tile: what a block gets depends on where it lies in
+    the picture, and not on the tile.
+
+    Args:
+        maps: (C, n, n) over the whole picture.
+        picture: height and width in pixels.
+        origin: first row and column of the tile.
+        size: side of the tile, a multiple of `stride`.
+        stride: pixels per sample.
+
+    Returns:
+        (C, size / stride, size / stride).
+    """
+    rows, columns = (
+        sampler(start, size // stride, stride, whole, cells)
+        for start, whole, cells in zip(origin, picture, maps.shape[1:], strict=True)
+    )
+    return np.asarray(rows @ maps @ columns.T, np.float32)
+
+
+def sampler(start: int, count: int, stride: int, whole: int, cells: int) -> Floats:
+    """Bilinear sampling along one axis as a (count, cells) matrix; clamped at the borders."""
+    centres = start + stride * (np.arange(count, dtype=np.float32) + 0.5)
+    position = np.clip(centres * (cells / whole) - 0.5, 0.0, cells - 1.0)
+    distance = np.abs(position[:, None] - np.arange(cells, dtype=np.float32))
+    return np.maximum(1.0 - distance, 0.0).astype(np.float32)

@@ -1,0 +1,180 @@
+"""Decode, restore, encode: three stages that work on different pictures at the same time.
+
+Decoding and encoding run on threads, restoring on the caller's thread. Memory is bounded by the
+bytes of the pictures in flight, whatever their number (design/architecture.md, "Numbers").
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Decoded = TypeVar("Decoded")
+Restored = TypeVar("Restored")
+
+
+@dataclass(frozen=True)
+class Stages(Generic[Item, Decoded, Restored]):
+    """The work itself.
+
+    Attributes:
+        cost: bytes that an item needs in memory, before it is read.
+        decode: reads an item; on a thread.
+        restore: on the caller's thread, in order.
+        encode: stores a result; on a thread.
+        fail: told of an exception of any stage; re-raises what must end the run.
+    """
+
+    cost: Callable[[Item], int]
+    decode: Callable[[Item], Decoded]
+    restore: Callable[[Item, Decoded], Restored]
+    encode: Callable[[Item, Restored], None]
+    fail: Callable[[Item, Exception], None]
+
+
+class ByteBudget:
+    """Bytes that may be in flight. One item always fits, or a large picture would wait forever."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @property
+    def used(self) -> int:
+        """Bytes taken now."""
+        return self._used
+
+    def take(self, amount: int) -> bool:
+        """Take bytes if they fit or nothing else is in flight."""
+        with self._changed:
+            if self._used and self._used + amount > self._limit:
+                return False
+            self._used += amount
+            return True
+
+    def give(self, amount: int) -> None:
+        """Give bytes back."""
+        with self._changed:
+            self._used -= amount
+            self._changed.notify_all()
+
+    def wait(self, used_before: int) -> None:
+        """Wait until less is in flight than `used_before`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._used < used_before)
+
+
+class Pipeline(Generic[Item, Decoded, Restored]):
+    """Runs items through the stages."""
+
+    def __init__(
+        self,
+        stages: Stages[Item, Decoded, Restored],
+        jobs: int,
+        limit: int,
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            stages: the work.
+            jobs: threads for decoding, and as many for encoding.
+            limit: bytes in flight.
+            stopped: once true, nothing new is started; what is being written is finished.
+        """
+        self._stages, self._jobs, self._stopped = stages, jobs, stopped
+        self._budget = ByteBudget(limit)
+        self._fatal: list[BaseException] = []
+
+    def run(self, items: Iterable[Item]) -> None:
+        """Work through the items.
+
+        Raises:
+            Exception: What `fail` re-raised, after writes in flight are finished.
+        """
+        with (
+            ThreadPoolExecutor(self._jobs, "decode") as decoders,
+            ThreadPoolExecutor(self._jobs, "encode") as encoders,
+        ):
+            ahead: deque[tuple[Item, int, Future[Decoded]]] = deque()
+            source = _Peekable(iter(items))
+            while not self._stopped() and not self._fatal:
+                self._read_ahead(source, ahead, decoders)
+                if ahead:
+                    self._advance(*ahead.popleft(), encoders)
+                elif source.empty:
+                    break
+                else:
+                    self._budget.wait(self._budget.used)
+            for _, _, future in ahead:
+                future.cancel()
+        if self._fatal:
+            raise self._fatal[0]
+
+    def _read_ahead(
+        self,
+        source: _Peekable[Item],
+        ahead: deque[tuple[Item, int, Future[Decoded]]],
+        decoders: ThreadPoolExecutor,
+    ) -> None:
+        while len(ahead) <= 2 * self._jobs and not source.empty:
+            item = source.peek()
+            cost = self._stages.cost(item)
+            if not self._budget.take(cost):
+                return
+            source.next()
+            ahead.append((item, cost, decoders.submit(self._stages.decode, item)))
+
+    def _advance(
+        self, item: Item, cost: int, future: Future[Decoded], encoders: ThreadPoolExecutor
+    ) -> None:
+        try:
+            restored = self._stages.restore(item, future.result())
+        except Exception as error:
+            self._failed(item, error)
+            self._budget.give(cost)
+            return
+        encoders.submit(self._finish, item, cost, restored)
+
+    def _finish(self, item: Item, cost: int, restored: Restored) -> None:
+        try:
+            self._stages.encode(item, restored)
+        except Exception as error:
+            self._failed(item, error)
+        finally:
+            self._budget.give(cost)
+
+    def _failed(self, item: Item, error: Exception) -> None:
+        try:
+            self._stages.fail(item, error)
+        except Exception as fatal:
+            self._fatal.append(fatal)
+
+
+class _Peekable(Generic[Item]):
+    """An iterator that can be looked into."""
+
+    def __init__(self, items: Iterator[Item]) -> None:
+        self._items = items
+        self._head: list[Item] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left."""
+        if not self._head:
+            self._head.extend(item for item, _ in zip(self._items, range(1), strict=False))
+        return not self._head
+
+    def peek(self) -> Item:
+        """The next item; only if not empty."""
+        return self._head[0]
+
+    def next(self) -> Item:
+        """Take the next item; only if not empty."""
+        return self._head.pop()

@@ -1,0 +1,307 @@
+"""Decides, before any work, which pictures become which files (design/cli.md, section 4)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final, Literal
+
+from varfix.engine.errors import (
+    CollisionError,
+    DecodeError,
+    NothingToDoError,
+    PlanError,
+    VarfixError,
+)
+from varfix.engine.formats import EXTENSIONS, Header, check_output, extension_of, format_of
+from varfix.engine.image import has_transparency, probe
+from varfix.engine.manifest import Manifest, State
+from varfix.engine.scan import Filters, Found, scan
+from varfix.engine.settings import Settings
+
+# Bytes per pixel while a picture is in flight: decoded file, float source, float result.
+_BYTES_PER_PIXEL: Final = 36
+_UNKNOWN_COST: Final = 1 << 20
+_LOOKED_FOR: Final = ", ".join(sorted({name.lstrip(".") for name in EXTENSIONS}))
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """What a user asked of a folder besides settings.
+
+    Attributes:
+        filters: which files count.
+        files: names below the source (or paths to files in it) instead of a scan.
+        name: template of output names; fields `{dir}` (with a final `/`), `{stem}`, `{ext}` (with
+            its dot), `{preset}`, `{model}`.
+        preset: for the template.
+        overwrite: replace what exists.
+        sample: only so many pictures, evenly spaced.
+    """
+
+    filters: Filters = field(default_factory=Filters)
+    files: tuple[str, ...] | None = None
+    name: str = "{dir}{stem}{ext}"
+    preset: str = "auto"
+    overwrite: bool = False
+    sample: int | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to restore.
+
+    Attributes:
+        id: number in the run.
+        src: name below the source, or the path as the user gave it.
+        dst: name below the destination, or the path as the user gave it.
+        source: file to read.
+        target: file to write.
+        header: size and format, None when they could not be read.
+    """
+
+    id: int
+    src: str
+    dst: str
+    source: Path
+    target: Path
+    header: Header | None
+
+    @property
+    def pixels(self) -> int:
+        """Width times height, 0 when unknown."""
+        return self.header.width * self.header.height if self.header else 0
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory while in flight."""
+        return self.pixels * _BYTES_PER_PIXEL + _UNKNOWN_COST
+
+
+@dataclass(frozen=True)
+class Skip:
+    """An output that stays as it is."""
+
+    id: int
+    src: str
+    reason: Literal["done", "stale", "foreign"]
+
+
+@dataclass
+class Plan:
+    """What will be done.
+
+    Attributes:
+        destination: folder of the results; None for a single file.
+        recipe: digest of model and settings.
+        items: pictures to restore.
+        skips: pictures that need nothing.
+        found: what the scan saw besides.
+        manifest: memory of the destination; None for a single file.
+    """
+
+    destination: Path | None
+    recipe: str
+    items: list[Item] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    found: Found = field(default_factory=Found)
+    manifest: Manifest | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Pixels to restore."""
+        return sum(item.pixels for item in self.items)
+
+    def skipped(self, reason: str) -> int:
+        """How many are skipped for a reason."""
+        return sum(skip.reason == reason for skip in self.skips)
+
+
+def plan_batch(
+    source: Path, destination: Path, request: BatchRequest, settings: Settings, recipe: str
+) -> Plan:
+    """Plan a folder.
+
+    Raises:
+        NothingToDoError: No picture matches.
+        PlanError: In place without `overwrite`, names that collide, pictures that the wanted format
+            cannot hold.
+    """
+    if not source.is_dir():
+        raise NothingToDoError(f"{source}: no such folder")
+    in_place = os.path.realpath(source) == os.path.realpath(destination)
+    if in_place and not request.overwrite:
+        raise PlanError(
+            f"{destination} is also the source: the pictures would be replaced",
+            hint="name another folder, or add --overwrite",
+        )
+    found = _find(source, None if in_place else destination, request)
+    if not found.pictures:
+        raise NothingToDoError(_nothing(source, found))
+    plan = Plan(destination, recipe, found=found, manifest=Manifest(destination))
+    named = name_outputs(found.pictures, request, settings)
+    for number, (src, dst) in enumerate(named.items()):
+        _add(
+            plan,
+            source / src,
+            Item(number, src, dst, source / src, destination / dst, None),
+            request,
+            settings,
+        )
+    return plan
+
+
+def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -> Plan:
+    """Plan a single picture.
+
+    Raises:
+        NothingToDoError: There is no such file.
+        PlanError: The target exists, or cannot hold the picture.
+    """
+    if not source.is_file():
+        raise NothingToDoError(f"{source}: no such file")
+    if target.exists() and not overwrite:
+        raise PlanError(f"{target} exists", hint="add --overwrite to replace it")
+    header = _header(source)
+    _check(source.name, source, header, settings)
+    item = Item(0, os.fspath(source), os.fspath(target), source, target, header)
+    return Plan(None, "", [item])
+
+
+def _find(source: Path, destination: Path | None, request: BatchRequest) -> Found:
+    if request.files is None:
+        found = scan(source, destination, request.filters)
+    else:
+        found = Found(pictures=[_below(source, name) for name in request.files])
+    found.pictures = _sampled(found.pictures, request.sample)
+    return found
+
+
+def _below(source: Path, name: str) -> str:
+    """The name of a listed file below the source, whether listed from there or from here."""
+    path = Path(name)
+    root = Path(os.path.realpath(source))
+    for candidate in (path, source / path):
+        full = Path(os.path.realpath(candidate.parent)) / candidate.name
+        if full.is_relative_to(root) and os.path.lexists(candidate):
+            return full.relative_to(root).as_posix()
+    raise PlanError(f"{name}: not a file in {source}")
+
+
+def _sampled(names: list[str], count: int | None) -> list[str]:
+    """`count` names, evenly spaced."""
+    if count is None or count >= len(names):
+        return names
+    return [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
+
+
+def _nothing(source: Path, found: Found) -> str:
+    text = f"No images under {source} (looked for {_LOOKED_FOR})."
+    if found.denied:
+        text += f" {len(found.denied)} folders may not be read."
+    return text + (f" {len(found.ignored)} files ignored; -v lists them." if found.ignored else "")
+
+
+def name_outputs(
+    sources: Iterable[str], request: BatchRequest, settings: Settings
+) -> dict[str, str]:
+    """Names of the results by names of the sources.
+
+    A second source of the same result's name keeps its whole name: `a.png` and `a.jpg` become
+    `a.webp` and `a.jpg.webp`.
+
+    Raises:
+        ConfigError: The template has an unknown field.
+        CollisionError: Two results would still have one name.
+    """
+    wanted = settings.output.format
+    taken: dict[str, str] = {}
+    for src in sources:
+        extension = _extension(src, wanted)
+        dst = _filled(src, PurePosixPath(src).stem, extension, request, settings)
+        if dst in taken:
+            dst = _filled(src, PurePosixPath(src).name, extension, request, settings)
+        if dst in taken:
+            raise CollisionError(f"{taken[dst]} and {src} would both become {dst}")
+        taken[dst] = src
+    return {src: dst for dst, src in taken.items()}
+
+
+def _extension(src: str, wanted: str) -> str:
+    suffix = PurePosixPath(src).suffix
+    if wanted == "keep" or format_of(src) == format_of("x" + extension_of(wanted)):
+        return suffix
+    return extension_of(wanted)
+
+
+def _filled(src: str, stem: str, extension: str, request: BatchRequest, settings: Settings) -> str:
+    folder = PurePosixPath(src).parent.as_posix()
+    try:
+        name = request.name.format(
+            dir="" if folder == "." else f"{folder}/",
+            stem=stem,
+            ext=extension,
+            preset=request.preset,
+            model=settings.model.name,
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise PlanError(
+            f'--name "{request.name}": unknown field {error}',
+            hint="fields are {dir} {stem} {ext} {preset} {model}",
+        ) from error
+    return PurePosixPath(name).as_posix()
+
+
+def _add(plan: Plan, path: Path, item: Item, request: BatchRequest, settings: Settings) -> None:
+    state = _state(plan, path, item.dst)
+    if state in ("stale", "foreign") and request.overwrite:
+        state = "missing"
+    if state != "missing":
+        plan.skips.append(Skip(item.id, item.src, state))
+        return
+    header = _header(path)
+    _check(item.src, path, header, settings)
+    plan.items.append(Item(item.id, item.src, item.dst, item.source, item.target, header))
+
+
+def _state(plan: Plan, path: Path, dst: str) -> State:
+    assert plan.manifest is not None
+    try:
+        facts = path.stat()
+    except OSError:
+        facts = None
+    return plan.manifest.state(dst, facts, plan.recipe)
+
+
+def _header(path: Path) -> Header | None:
+    """The header, or None: what is wrong with the file is told when its turn comes."""
+    try:
+        return probe(path)
+    except (VarfixError, OSError):
+        return None
+
+
+def _check(name: str, path: Path, header: Header | None, settings: Settings) -> None:
+    if header is None:
+        return
+    output = settings.output
+    try:
+        check_output(name, header, output.format, output.flatten)
+    except PlanError:
+        # An alpha channel that is opaque everywhere is no loss; only now is it worth looking.
+        if not header.has_alpha or _transparent(path, settings):
+            raise
+
+
+def _transparent(path: Path, settings: Settings) -> bool:
+    try:
+        return has_transparency(path.read_bytes(), max_pixels=settings.limits.max_pixels)
+    except (DecodeError, OSError):
+        return False
+
+
+def ignored_lines(found: Found) -> Iterator[str]:
+    """What a verbose user is told of the files that were left out."""
+    yield from (f"ignored {name}" for name in found.ignored)

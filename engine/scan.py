@@ -1,0 +1,105 @@
+"""Finds the pictures below a folder (design/cli.md, sections 3 and 4)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import natsort
+import pathspec
+
+from varfix.engine.formats import format_of
+
+SYSTEM_NAMES: Final = frozenset({"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"})
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which files count; globs follow the rules of gitignore.
+
+    Attributes:
+        include: keep only what one of these matches; empty keeps everything.
+        exclude: drop what one of these matches.
+        recursive: look into folders.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    recursive: bool = True
+
+
+@dataclass
+class Found:
+    """What a scan found.
+
+    Attributes:
+        pictures: names below the source, with `/`, in natural order.
+        ignored: files that are no pictures, or were filtered out.
+        denied: folders that may not be read.
+    """
+
+    pictures: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    denied: list[str] = field(default_factory=list)
+
+
+def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
+    """Walk a folder. Hidden and system files are not even counted; links to folders not followed.
+
+    Args:
+        source: the folder.
+        destination: left out when it lies inside the source.
+        filters: which files count.
+    """
+    found = Found()
+    include, exclude = _matcher(filters.include), _matcher(filters.exclude)
+    barred = os.path.realpath(destination) if destination is not None else None
+    for name in _files(source, "", barred, filters.recursive, found.denied):
+        wanted = not filters.include or include.match_file(name)
+        if wanted and not exclude.match_file(name) and format_of(name) is not None:
+            found.pictures.append(name)
+        else:
+            found.ignored.append(name)
+    found.pictures = natsort.natsorted(found.pictures, key=_sortable)
+    return found
+
+
+def _matcher(globs: tuple[str, ...]) -> pathspec.PathSpec:  # type: ignore[type-arg, unused-ignore]
+    return pathspec.PathSpec.from_lines("gitignore", globs)
+
+
+def _sortable(name: str) -> str:
+    """Names that are no valid UTF-8 hold lone surrogates, which do not compare everywhere."""
+    return name.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def _files(
+    root: Path, below: str, barred: str | None, recursive: bool, denied: list[str]
+) -> Iterator[str]:
+    folder = root / below
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        denied.append(below or os.fspath(root))
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+            continue
+        name = f"{below}/{entry.name}" if below else entry.name
+        if entry.is_dir(follow_symlinks=False):
+            if recursive and os.path.realpath(entry.path) != barred:
+                yield from _files(root, name, barred, recursive, denied)
+        elif _is_regular(entry):
+            yield name
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    """True for files and links to files; pipes, sockets and links to folders are left alone."""
+    try:
+        return stat.S_ISREG(entry.stat().st_mode)
+    except OSError:
+        return False

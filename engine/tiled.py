@@ -1,0 +1,86 @@
+"""One picture through a restorer: prior once, tiles in batches, joined, blended with the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from varfix.engine.guidance import crop_prior, thumbnail
+from varfix.engine.restorer import Restorer
+from varfix.engine.settings import Settings
+from varfix.engine.tiling import Mosaic, TileGrid, cut, plan_tiles
+
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+def grid_for(restorer: Restorer, height: int, width: int, settings: Settings) -> TileGrid:
+    """The tiles that a picture of that size will be cut into."""
+    card, wanted = restorer.card, settings.tile.overlap
+    overlap = min(card.overlap if wanted is None else wanted, restorer.tile // 3)
+    align = card.prior_stride if card.guidance == "image" else 1
+    return plan_tiles(height, width, restorer.tile, overlap, align)
+
+
+def restore_picture(
+    restorer: Restorer,
+    pixels: Floats,
+    settings: Settings,
+    progress: Progress | None = None,
+) -> Floats:
+    """Restore a picture.
+
+    Args:
+        restorer: the model.
+        pixels: (H, W, 3) float32 in [0, 1]; never changed.
+        settings: strength, task and tiling.
+        progress: told tiles done and tiles in all.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1]; `pixels` itself at strength 0.
+
+    Raises:
+        NonFiniteError: The model gives invalid values for this picture.
+        DeviceMemoryError: A single tile does not fit the device.
+    """
+    if settings.strength == 0.0:
+        return pixels
+    grid = grid_for(restorer, *pixels.shape[:2], settings)
+    mosaic = Mosaic(grid)
+    done = 0
+    for batch in _restored(restorer, pixels, grid, settings.model.task):
+        for tile in batch:
+            mosaic.add(tile)
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(grid))
+    return blend(pixels, mosaic.picture, settings.strength)
+
+
+def _restored(restorer: Restorer, pixels: Floats, grid: TileGrid, task: str) -> Iterator[Floats]:
+    """Restored tiles (N, T, T, 3) in the grid's order, as many at once as the device takes."""
+    card = restorer.card
+    maps = None
+    if card.guidance == "image":
+        maps = restorer.prior(thumbnail(pixels, card.thumbnail), task)
+    places = list(grid)
+    while places:
+        now, places = places[: restorer.batch], places[restorer.batch :]
+        tiles = np.stack([cut(pixels, *place, restorer.tile) for place in now])
+        pieces = None
+        if maps is not None:
+            size = (pixels.shape[0], pixels.shape[1])
+            crops = [crop_prior(maps, size, p, restorer.tile, card.prior_stride) for p in now]
+            pieces = np.stack(crops)
+        yield restorer.restore(tiles, pieces)
+
+
+def blend(source: Floats, restored: Floats, strength: float) -> Floats:
+    """`source + strength (restored - source)`; exact at 0 and 1. Overwrites `restored`."""
+    if strength < 1.0:
+        restored -= source
+        restored *= np.float32(strength)
+        restored += source
+    return restored

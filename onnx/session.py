@@ -1,0 +1,336 @@
+"""Runs a model's graphs: the `Restorer` that ONNX Runtime stands behind.
+
+`open_restorer` finds the files, reads the card, settles tile, device, precision and batch, and
+tells what it could not have; `OnnxRestorer` then only computes, and guards what it computes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+
+from varfix.engine.errors import DeviceError, ModelContractError, ModelMissingError, NonFiniteError
+from varfix.engine.models import PREFIX, TASKS, ModelCard
+from varfix.engine.restorer import DeviceUsed, Floats, Retries
+from varfix.engine.settings import Settings
+from varfix.onnx.card import check_companion, graph_digest, read_card, read_metadata
+from varfix.onnx.devices import DeviceRequest, Warn, parse_device, start_named, start_requested
+from varfix.onnx.guard import auto_batch, bad_tiles, is_out_of_memory, memory_error
+from varfix.onnx.runtime import CPU, Device, Session, SessionPlan, start
+from varfix.onnx.signature import (
+    PRIOR,
+    TASK,
+    THUMBNAIL,
+    Signature,
+    check_prior,
+    check_tile,
+    foreign_card,
+    read_signature,
+    resized,
+    tile_size,
+)
+from varfix.onnx.store import ModelFiles, find_model
+
+Precision = Literal["fp32", "fp16"]
+_SCHEMA_KEY: Final = f"{PREFIX}schema"
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The started sessions of one model.
+
+    Attributes:
+        restore: The restore graph in fp32.
+        signature: By which names the restore graph is run.
+        half: The restore graph in half precision, when that is to be used.
+        prior: The prior graph, for models guided by the whole picture.
+    """
+
+    restore: Session
+    signature: Signature
+    half: Session | None = None
+    prior: Session | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how the graphs run: the device in use, the tile's edge, tiles per run."""
+
+    requested: str
+    device: Device
+    tile: int
+    batch: int
+
+
+class OnnxRestorer:
+    """Restores tiles with a model's ONNX graphs; for one thread at a time."""
+
+    def __init__(self, card: ModelCard, graphs: Graphs, placement: Placement, warn: Warn) -> None:
+        self._card = card
+        self._graphs = graphs
+        self._placement = placement
+        self._warn = warn
+        self._session = graphs.half or graphs.restore
+        self._precision: Precision = "fp16" if graphs.half else "fp32"
+        self._batch = placement.batch
+        self._retries = Retries()
+
+    @property
+    def card(self) -> ModelCard:
+        """Facts about the model."""
+        return self._card
+
+    @property
+    def batch(self) -> int:
+        """Tiles per run; smaller after the device ran out of memory."""
+        return self._batch
+
+    @property
+    def tile(self) -> int:
+        """Edge in pixels of the tiles that `restore` takes."""
+        return self._placement.tile
+
+    @property
+    def used(self) -> DeviceUsed:
+        """What really computes; the precision changes when fp16 proves unfit."""
+        device = self._placement.device
+        return DeviceUsed(
+            requested=self._placement.requested,
+            device=device.name,
+            provider=device.provider,
+            precision=self._precision,
+        )
+
+    @property
+    def retries(self) -> Retries:
+        """How often work was repeated in fp32, and after memory ran out, so far."""
+        return self._retries
+
+    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+        """Return the prior maps of one picture.
+
+        Args:
+            thumbnail: (S, S, 3) float32 in [0, 1], S the card's `thumbnail`.
+            task: A member of `TASKS`.
+
+        Returns:
+            (C, h, w) float32, or None unless the model is guided by the whole picture.
+
+        Raises:
+            NonFiniteError: The maps hold NaN or infinity.
+            DeviceMemoryError: The device's memory does not hold the computation.
+        """
+        if self._graphs.prior is None:
+            return None
+        feeds: dict[str, np.ndarray] = {
+            THUMBNAIL: np.ascontiguousarray(thumbnail.transpose(2, 0, 1)[None], np.float32),
+            TASK: np.array([TASKS.index(task)], np.int64),
+        }
+        try:
+            maps = self._compute(self._graphs.prior, PRIOR, feeds)
+        except MemoryError as error:
+            raise memory_error(self._card, self._placement.device, self.tile) from error
+        if bad_tiles(maps).size:
+            raise NonFiniteError("the model produced invalid values for the picture as a whole.")
+        return np.asarray(maps[0])
+
+    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+        """Return the restored tiles.
+
+        Args:
+            tiles: (N, T, T, 3) float32 in [0, 1], T being `tile`.
+            prior: (N, C, T / stride, T / stride) float32, or None as `prior` returned None.
+
+        Returns:
+            (N, T, T, 3) float32 in [0, 1].
+
+        Raises:
+            NonFiniteError: A tile came back with NaN or infinity, in fp32.
+            DeviceMemoryError: The device's memory does not hold a single tile.
+            DeviceError: The device failed in another way.
+            ModelContractError: The graph does not run on such tiles.
+        """
+        restored = self._run(tiles, prior)
+        bad = bad_tiles(restored)
+        if bad.size and self._precision == "fp16":
+            self._leave_half(bad.size)
+            restored[bad] = self._run(tiles[bad], None if prior is None else prior[bad])
+            bad = bad_tiles(restored)
+        if bad.size:
+            raise NonFiniteError(
+                f"the model produced invalid values in tile {bad[0]} even in fp32.",
+            )
+        return np.clip(restored, 0.0, 1.0, out=restored)
+
+    def _leave_half(self, tiles: int) -> None:
+        """Go on in fp32: what overflowed once will do so again, and each time costs two runs."""
+        self._session, self._precision = self._graphs.restore, "fp32"
+        self._retries = replace(self._retries, fp32=self._retries.fp32 + tiles)
+        self._warn(
+            "fp16_overflow",
+            f"{self._card.name} produced invalid values in fp16; going on in fp32, more slowly",
+        )
+
+    def _run(self, tiles: Floats, prior: Floats | None) -> Floats:
+        """Run all tiles, fewer at a time whenever memory runs out."""
+        restored = np.empty_like(tiles, dtype=np.float32)
+        at = 0
+        while at < len(tiles):
+            part = slice(at, min(at + self._batch, len(tiles)))
+            try:
+                restored[part] = self._run_batch(
+                    tiles[part], None if prior is None else prior[part]
+                )
+                at = part.stop
+            except MemoryError as error:
+                self._shrink(part.stop - at, error)
+        return restored
+
+    def _run_batch(self, tiles: Floats, prior: Floats | None) -> Floats:
+        signature = self._graphs.signature
+        feeds = {signature.tile: np.ascontiguousarray(tiles.transpose(0, 3, 1, 2), np.float32)}
+        if prior is not None:
+            feeds[PRIOR] = np.ascontiguousarray(prior, np.float32)
+        restored = self._compute(self._session, signature.output, feeds).transpose(0, 2, 3, 1)
+        if restored.shape != tiles.shape:
+            raise resized(self._card, tiles.shape[1], restored.shape[1])
+        return restored
+
+    def _compute(self, session: Session, output: str, feeds: dict[str, np.ndarray]) -> Floats:
+        """Run a graph once; memory running out becomes MemoryError, other failures varfix's own."""
+        try:
+            return np.asarray(session.run([output], feeds)[0])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            if self._placement.device == CPU:
+                raise ModelContractError(f"{self._card.name}: the graph failed: {text}") from error
+            raise DeviceError(f"{self._placement.device.name} failed: {text}") from error
+
+    def _shrink(self, count: int, error: MemoryError) -> None:
+        if count == 1:
+            raise memory_error(self._card, self._placement.device, self.tile) from error
+        self._batch = max(1, count // 2)
+        self._retries = replace(self._retries, oom=self._retries.oom + 1)
+        self._warn(
+            "batch_halved",
+            f"{self._placement.device.name} is out of memory at batch {count}; "
+            f"going on at batch {self._batch}",
+        )
+
+
+def open_restorer(model: str, settings: Settings, *, warn: Warn | None = None) -> OnnxRestorer:
+    """Find `model`, start it where `settings` want it, and return it ready to run.
+
+    Args:
+        model: A registry name, or the path of an .onnx file.
+        settings: Device, precision, tile and batch are read here.
+        warn: Called with a code and a sentence for everything that differs from the request or
+            hurts the result; without it, Python's own warnings tell.
+
+    Raises:
+        ConfigError: The device or tile size makes no sense.
+        ModelMissingError: There is no such model, or not all of its files.
+        ModelContractError: The files are not a model that varfix runs.
+        DeviceUnavailableError: A device was asked for by name and does not start.
+    """
+    warn = warn or _python_warning
+    request = parse_device(settings.device)
+    found = find_model(model)
+    card, dims = _read_facts(found)
+    size = tile_size(settings.tile.size, card)
+    _warn_of_limits(card, settings, warn)
+    session, device = start_requested(found.restore, request, dims(size), warn)
+    signature = read_signature(session, found.restore, card.guidance)
+    check_tile(session, signature, card, size)
+    opening = _Opening(found, card, request, device, dims(size))
+    graphs = Graphs(
+        restore=session,
+        signature=signature,
+        half=opening.half(settings.model.precision, warn),
+        prior=opening.prior(),
+    )
+    batch = signature.batch or settings.tile.batch or auto_batch(card, device, size)
+    placement = Placement(requested=request.text, device=device, tile=size, batch=batch)
+    return OnnxRestorer(card, graphs, placement, warn)
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """What the companions of an already started restore graph need to know."""
+
+    files: ModelFiles
+    card: ModelCard
+    request: DeviceRequest
+    device: Device
+    dims: dict[str, int]
+
+    def prior(self) -> Session | None:
+        """Start the prior graph, always in fp32: it runs once per picture and decides its tone."""
+        if self.card.guidance != "image":
+            return None
+        path = self.files.prior
+        check_companion(self.card, path, self.files.restore)
+        session = start_named(path, self.request, SessionPlan(self.device))
+        check_prior(session, path, self.card)
+        return session
+
+    def half(self, wanted: str, warn: Warn) -> Session | None:
+        """Start the restore graph in half precision if that was asked for, or is safe and there."""
+        if wanted == "fp32":
+            return None
+        if self.device == CPU:
+            if wanted == "fp16":
+                warn("precision_fp32", "fp16 gains nothing on a CPU; using fp32")
+            return None
+        converts = self.device.kind == "tensorrt"
+        path = self.files.restore if converts else self.files.half
+        if wanted == "auto" and (self.card.fp16 != "ok" or not path.is_file()):
+            return None
+        if not path.is_file():
+            raise ModelMissingError(
+                f"{self.files.name}: there is no fp16 graph ({path.name}) beside it.",
+                hint="Use --precision auto.",
+            )
+        if self.card.fp16 != "ok":
+            warn("fp16_unchecked", f"{self.card.name} is {self.card.fp16} in fp16")
+        if not converts:
+            check_companion(self.card, path, self.files.restore)
+        plan = SessionPlan(self.device, self.dims, "fp16")
+        return start_named(path, self.request, plan)
+
+
+def _read_facts(found: ModelFiles) -> tuple[ModelCard, Callable[[int], dict[str, int]]]:
+    """Return the card, and what to pin for tiles of a given edge."""
+    if _SCHEMA_KEY in read_metadata(found.restore):
+        card = read_card(found.restore)
+        return card, lambda size: _own_dims(card, size)
+    session = start(found.restore, SessionPlan(CPU, optimize=False))
+    names = read_signature(session, found.restore, "none").dims
+    digest = graph_digest(found.restore)
+    card = msgspec.structs.replace(foreign_card(session, found.restore), sha256=digest)
+    return card, lambda size: dict.fromkeys(names, size)
+
+
+def _own_dims(card: ModelCard, size: int) -> dict[str, int]:
+    cells = size // card.prior_stride
+    prior = {"prior_height": cells, "prior_width": cells} if card.guidance == "image" else {}
+    return {"height": size, "width": size, **prior}
+
+
+def _warn_of_limits(card: ModelCard, settings: Settings, warn: Warn) -> None:
+    task = settings.model.task
+    if task not in card.tasks and set(card.tasks) - {"auto"} and task != "auto":
+        warn("task_untrained", f"{card.name} was not trained for {task}")
+    if card.tiling == "discouraged":
+        warn("tiling_discouraged", f"{card.name} sees more than a tile: tiles may differ in tone")
+
+
+def _python_warning(code: str, message: str) -> None:
+    warnings.warn(f"{message} ({code})", stacklevel=3)

@@ -1,0 +1,85 @@
+"""Runs the command line in this process, with the exit codes that the script has."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from varfix.cli.main import invoke
+
+
+class Script:
+    """What `CliRunner` needs of a command: `run` without leaving the interpreter for good."""
+
+    name = "varfix"
+
+    def main(self, args, prog_name, **extra):
+        sys.exit(invoke(args))
+
+
+@pytest.fixture(autouse=True)
+def own_settings(monkeypatch, tmp_path_factory):
+    """Keep the settings files of the machine and of the checkout out of the tests."""
+    home = tmp_path_factory.mktemp("home")
+    for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME", "APPDATA", "LOCALAPPDATA"):
+        monkeypatch.setenv(variable, str(home))
+    for variable in ("NO_COLOR", "FORCE_COLOR", "VARFIX_PRESET", "VARFIX_DEBUG"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(home)
+    return home
+
+
+@pytest.fixture
+def varfix():
+    """Run `varfix ARGUMENTS` here; the result has exit_code, stdout and stderr."""
+
+    def run(*arguments, stdin=None):
+        return CliRunner().invoke(Script(), [str(one) for one in arguments], input=stdin)
+
+    return run
+
+
+@pytest.fixture
+def process():
+    """Start `varfix ARGUMENTS` as a process of its own, its three streams piped."""
+    started = []
+
+    def start(*arguments, **options):
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        command = [sys.executable, "-m", "varfix.cli", *map(str, arguments)]
+        started.append(subprocess.Popen(command, **{**streams, **options}))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.poll() is None:
+            one.kill()
+        one.communicate()
+
+
+@pytest.fixture
+def identity(shelf):
+    """The path of a foreign model that returns its input."""
+    return shelf.foreign()
+
+
+@pytest.fixture
+def picture():
+    """Write a small picture of random pixels and return its path."""
+
+    def write(path, seed=0, size=(24, 16)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        samples = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+        Image.fromarray(samples).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def pixels():
+    """Return the samples of a picture file."""
+    return lambda path: np.asarray(Image.open(path))

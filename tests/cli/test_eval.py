@@ -1,0 +1,96 @@
+"""`varfix eval` prints what `engine.evaluate` measures."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture
+def folders(tmp_path, picture):
+    for number, name in enumerate(("a.png", "sub/b.png")):
+        picture(tmp_path / "restored" / name, number)
+        picture(tmp_path / "target" / name, number + 10)
+    return tmp_path / "restored", tmp_path / "target"
+
+
+def rows(result):
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_files_and_their_mean_are_printed(varfix, folders):
+    result = varfix("eval", *folders)
+    assert result.exit_code == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["PSNR", "SSIM", "PSNR-Y", "SSIM-Y"]
+    assert [line[0] for line in lines[1:]] == ["a.png", "sub/b.png", "mean"]
+    first, second, average = (float(line[1]) for line in lines[1:])
+    assert average == pytest.approx((first + second) / 2, abs=2e-3)
+
+
+def test_json_has_a_line_per_file_and_one_for_the_mean(varfix, folders):
+    first, second, average = rows(varfix("eval", "--json", *folders))
+    assert first["file"] == "a.png"
+    assert set(first["restored"]) == {"psnr", "ssim", "psnr_y", "ssim_y"}
+    assert average["mean_of"] == 2
+    middle = (first["restored"]["psnr"] + second["restored"]["psnr"]) / 2
+    assert average["restored"]["psnr"] == pytest.approx(middle)
+    assert "gain" not in average
+
+
+def test_equal_pictures_are_null_in_json_and_inf_in_the_table(varfix, folders):
+    target = folders[1]
+    assert rows(varfix("eval", "--json", target, target))[-1]["restored"]["psnr"] is None
+    assert "inf" in varfix("eval", target, target).stdout
+
+
+def test_degrade_restores_and_shows_the_gain(varfix, folders, identity):
+    arguments = ("eval", "--degrade", "noise:25", "-m", identity, "-d", "cpu", folders[1])
+    result = varfix(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "CPUExecutionProvider" in result.stderr
+    first = rows(result)[0]
+    assert first["gain"] == 0.0
+    assert first["restored"] == first["input"]
+    assert 18 < first["input"]["psnr"] < 24
+    assert "gain" in varfix(*arguments).stdout.splitlines()[0]
+
+
+def test_pairs_are_restored_first(varfix, folders, identity):
+    result = varfix("eval", "--pairs", "-m", identity, "-d", "cpu", "--json", *folders)
+    assert result.exit_code == 0, result.stderr
+    plain = rows(varfix("eval", "--json", *folders))
+    restored = rows(result)
+    assert [row["restored"] for row in restored] == [row["restored"] for row in plain]
+    assert restored[-1]["input"] == plain[-1]["restored"]
+
+
+def test_targets_without_a_picture_are_mentioned(varfix, folders, picture):
+    picture(folders[1] / "c.png")
+    assert "1 of the targets have no picture" in varfix("eval", *folders).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["."], "expected RESTORED and TARGET, got 1 path(s)"),
+        (["--pairs", "."], "expected INPUT and TARGET, got 1"),
+        (["--degrade", "noise:25", ".", "."], "expected CLEAN, got 2"),
+        (["--degrade", "noise:25", "--pairs", "."], "exclude each other"),
+        (["--degrade", "fog:1", "."], 'unknown degradation "fog"'),
+        (["nowhere", "."], "'nowhere' does not exist"),
+        (["-p", "denoize", ".", "."], 'Did you mean "denoise"?'),
+        (["--set", "tile.overlaps=3", ".", "."], 'Did you mean "tile.overlap"?'),
+    ],
+)
+def test_usage_that_means_nothing_is_refused(varfix, arguments, text):
+    result = varfix("eval", *arguments)
+    assert result.exit_code == 2
+    assert text in result.stderr
+
+
+def test_no_pictures_is_nothing_to_do(varfix, tmp_path):
+    result = varfix("eval", tmp_path, tmp_path)
+    assert result.exit_code == 3
+    assert f"No images under {tmp_path}" in result.stderr

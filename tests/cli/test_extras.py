@@ -1,0 +1,92 @@
+"""Commands that need the `train` extra are thin, and say so when it is missing."""
+
+import sys
+import types
+
+import pytest
+
+from varfix.cli.extras import needing_train_extra
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """Put a module with one recording function in the place of the real one."""
+
+    def replace(module, function):
+        calls = []
+        double = types.ModuleType(module)
+        setattr(double, function, lambda *arguments: calls.append(arguments))
+        monkeypatch.setitem(sys.modules, module, double)
+        return calls
+
+    return replace
+
+
+@pytest.fixture
+def no_torch(monkeypatch):
+    for name in list(sys.modules):
+        if name.startswith(("varfix.engine.train.", "varfix.onnx.export", "torch")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+def test_train_passes_on_what_it_was_given(varfix, engine, tmp_path):
+    calls = engine("varfix.engine.train.loop", "run_training")
+    recipe = tmp_path / "mine.yaml"
+    recipe.touch()
+    options = ["--photos", tmp_path, "--photos", tmp_path, "--out", tmp_path / "out"]
+    result = varfix("train", recipe, *options, "--set", "seed=2")
+    assert result.exit_code == 0, result.stderr
+    assert calls == [(str(recipe), (tmp_path, tmp_path), tmp_path / "out", ["seed=2"])]
+
+
+def test_train_without_a_recipe_uses_the_shipped_one(varfix, engine, tmp_path):
+    calls = engine("varfix.engine.train.loop", "run_training")
+    varfix("train", "--photos", tmp_path, "--out", tmp_path)
+    assert calls[0][0] is None
+
+
+def test_export_passes_on_what_it_was_given(varfix, engine, weights, tmp_path):
+    calls = engine("varfix.onnx.export", "export_checkpoint")
+    target = tmp_path / "mine.onnx"
+    result = varfix("export-onnx", weights, target, "--training", "ten photos")
+    assert result.exit_code == 0, result.stderr
+    assert calls == [(weights, target, "ten photos")]
+
+
+def test_export_replaces_no_model_unasked(varfix, engine, weights, tmp_path):
+    calls = engine("varfix.onnx.export", "export_checkpoint")
+    target = tmp_path / "mine.onnx"
+    target.touch()
+    result = varfix("export-onnx", weights, target)
+    assert result.exit_code == 2
+    assert "--overwrite" in result.stderr
+    assert varfix("export-onnx", weights, target, "--overwrite").exit_code == 0
+    assert len(calls) == 1
+
+
+def test_export_wants_a_name_that_says_onnx(varfix, weights, tmp_path):
+    assert "must end in .onnx" in varfix("export-onnx", weights, tmp_path / "mine").stderr
+
+
+def test_without_torch_both_say_how_to_get_it(varfix, no_torch, weights, tmp_path):
+    for arguments in (
+        ["train", "--photos", tmp_path, "--out", tmp_path / "out"],
+        ["export-onnx", weights, tmp_path / "mine.onnx"],
+    ):
+        result = varfix(*arguments)
+        assert result.exit_code == 2
+        assert f"varfix {arguments[0]} needs torch, which is not installed." in result.stderr
+        assert 'pip install "varfix[train]"' in result.stderr
+
+
+def test_an_import_that_fails_for_another_reason_is_not_blamed_on_the_extra():
+    with pytest.raises(ImportError, match="nonsense"), needing_train_extra("train"):
+        raise ImportError("nonsense", name="varfix.engine.nonsense")

@@ -1,0 +1,98 @@
+"""Fixtures shared by several folders of tests."""
+
+from pathlib import Path
+
+import pytest
+
+from varfix.engine.models import ModelCard
+
+
+class Shelf:
+    """A folder of hand-made ONNX models, small enough to be obvious."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def card(self, **facts) -> ModelCard:
+        defaults = {"name": "hand-made", "licence": "CC0-1.0", "tile": 64, "multiple": 16}
+        return ModelCard(**{**defaults, "overlap": 16, **facts})
+
+    def save(self, name, nodes, inputs, outputs, card=None) -> Path:
+        """Write a graph; inputs and outputs are (name, element type, shape)."""
+        from onnx import helper, save
+
+        from varfix.onnx.card import write_card
+
+        values = [
+            [helper.make_tensor_value_info(*value) for value in side] for side in (inputs, outputs)
+        ]
+        constants = {f"c{number}": number for number in range(3)}
+        graph = helper.make_graph(
+            [helper.make_node(op, takes, gives, **facts) for op, takes, gives, facts in nodes],
+            "hand_made",
+            *values,
+            [helper.make_tensor(key, 1, [], [value]) for key, value in constants.items()],
+        )
+        path = self.folder / name
+        opsets = [helper.make_opsetid("", 17)]
+        save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+        if card is not None:
+            write_card(path, card)
+        return path
+
+    def restore(self, name="hand-made.onnx", nodes=None, card=None, **shapes) -> Path:
+        """Write a restore graph from `tile` to `restored`, by default the identity."""
+        free = ["batch", 3, "height", "width"]
+        return self.save(
+            name,
+            nodes or [("Identity", ["tile"], ["restored"], {})],
+            [("tile", 1, shapes.get("takes", free))],
+            [("restored", 1, shapes.get("gives", free))],
+            card if card is not None else self.card(),
+        )
+
+    def foreign(self, shape=("N", 3, "H", "W"), element=1, names=("input", "output")) -> Path:
+        """Write an identity graph as another program would: its own names, and no card."""
+        return self.save(
+            "net.onnx",
+            [("Identity", [names[0]], [names[1]], {})],
+            [(names[0], element, list(shape))],
+            [(names[1], element, list(shape))],
+        )
+
+    def pair(self) -> Path:
+        """Write a pair guided by the whole picture: adds the picture's mean times the task.
+
+        With task `auto`, whose number is 0, it is the identity.
+        """
+        card = self.card(guidance="image", thumbnail=256, prior_channels=3, tasks=("auto", "noise"))
+        pool = {"kernel_shape": [16, 16], "strides": [16, 16]}
+        self.save(
+            "pair.prior.onnx",
+            [
+                ("AveragePool", ["thumbnail"], ["mean"], pool),
+                ("Cast", ["task"], ["factor"], {"to": 1}),
+                ("Mul", ["mean", "factor"], ["prior"], {}),
+            ],
+            [("thumbnail", 1, [1, 3, 256, 256]), ("task", 7, [1])],
+            [("prior", 1, [1, 3, 16, 16])],
+            card,
+        )
+        return self.save(
+            "pair.onnx",
+            [
+                ("ReduceMean", ["prior"], ["shift"], {"axes": [1, 2, 3]}),
+                ("Add", ["tile", "shift"], ["restored"], {}),
+            ],
+            [
+                ("tile", 1, ["batch", 3, "height", "width"]),
+                ("prior", 1, ["batch", 3, "prior_height", "prior_width"]),
+            ],
+            [("restored", 1, ["batch", 3, "height", "width"])],
+            card,
+        )
+
+
+@pytest.fixture
+def shelf(tmp_path) -> Shelf:
+    return Shelf(tmp_path)

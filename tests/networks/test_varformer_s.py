@@ -1,0 +1,94 @@
+"""VarFormer-S keeps what its design promises (design/varformer-s.md)."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from varfix.engine.networks.fusion import from_windows, to_windows
+from varfix.engine.networks.prior import MAP_CHANNELS
+from varfix.engine.networks.tone import GRID_CHANNELS, apply_tone
+from varfix.engine.networks.transformer import next_scale_mask, scale_of_token
+from varfix.engine.networks.varformer_s import build_varformer_s
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build_varformer_s().eval()
+
+
+def flops(function):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        function()
+    return counter.get_total_flops()
+
+
+def size(parts):
+    return sum(p.numel() for part in parts for p in part.parameters())
+
+
+def test_the_restorer_stays_within_its_cost(network):
+    tile, prior = torch.rand(1, 3, 128, 128), torch.rand(1, MAP_CHANNELS, 8, 8)
+    assert flops(lambda: network.restorer(tile, prior)) < 0.5e6 * 128 * 128
+    assert size([network.restorer]) < 12e6
+
+
+def test_the_prior_stays_within_its_cost(network):
+    prior = network.prior
+    assert flops(lambda: prior(torch.rand(1, 3, 256, 256), torch.tensor([0]))) < 15e9
+    exported = [prior.encoder, prior.adapter, prior.transformer, prior.tone, prior.vqvae.quantize]
+    assert size(exported) < 15e6
+
+
+def test_an_untrained_network_returns_the_picture(network):
+    picture = torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        restored = network(picture, torch.tensor([0]))
+    torch.testing.assert_close(restored, picture, atol=1e-6, rtol=0)
+
+
+def test_a_token_sees_its_own_and_coarser_scales_only():
+    mask, scale = next_scale_mask(), scale_of_token()
+    assert mask[0].sum() == 1
+    assert mask[-1].all()
+    assert not mask[scale == 3][:, scale == 4].any()
+
+
+def test_a_grid_of_zeros_is_the_identity_and_a_constant_grid_is_an_affine_map():
+    folded = torch.rand(1, 12, 16, 16)
+    grid = torch.zeros(1, GRID_CHANNELS, 2, 2)
+    torch.testing.assert_close(apply_tone(folded, grid), folded)
+    cells = grid.unflatten(1, (8, 12))
+    cells[:, :, 3] = 0.25  # red's constant, whatever the brightness
+    cells[:, :, 5] = 1.0  # green's share of green
+    moved = apply_tone(folded, grid)
+    torch.testing.assert_close(moved[:, :4], folded[:, :4] + 0.25)
+    torch.testing.assert_close(moved[:, 4:8], folded[:, 4:8] * 2.0)
+    torch.testing.assert_close(moved[:, 8:], folded[:, 8:])
+
+
+def test_windows_are_put_back_where_they_were_taken():
+    x = torch.rand(2, 5, 16, 24)
+    torch.testing.assert_close(from_windows(to_windows(x, 8), 8, (16, 24)), x)
+
+
+def test_the_result_of_a_pixel_does_not_depend_on_far_ones(network):
+    """What lies beyond the receptive field must not matter, or tiles would disagree."""
+    torch.manual_seed(1)
+    for weight in network.restorer.conv_out.parameters():
+        torch.nn.init.normal_(weight, std=0.05)
+    left = torch.rand(1, 3, 64, 768)
+    changed = left.clone()
+    changed[..., 640:] = torch.rand(1, 3, 64, 128)
+    prior = torch.rand(1, MAP_CHANNELS, 4, 48)
+    with torch.no_grad():
+        difference = (network.restorer(left, prior)[0] - network.restorer(changed, prior)[0]).abs()
+    assert difference[..., :128].max() < 1e-5
+    assert difference[..., 640:].max() > 1e-3
+
+
+def test_the_task_reaches_the_prior(network):
+    picture = torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        unknown, rain = (network.prior(picture, torch.tensor([t])).maps for t in (0, 2))
+    assert (unknown - rain).abs().max() > 1e-6

@@ -1,0 +1,286 @@
+"""Settings come from layers; every refusal names the place and the nearest right word."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from varfix.engine.errors import ConfigError
+from varfix.engine.settings import (
+    Layer,
+    Settings,
+    env_layer,
+    flag_layer,
+    known_keys,
+    load_preset,
+    preset_about,
+    preset_names,
+    resolve,
+    set_layer,
+    standard_layers,
+)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(call):
+    with pytest.raises(ConfigError) as caught:
+        call()
+    return caught.value
+
+
+def write(name: str, text: str) -> str:
+    Path(name).write_text(text, encoding="utf-8")
+    return name
+
+
+def preset_error(text: str) -> str:
+    return str(refusal(lambda: resolve(load_preset(write("derain.yaml", text)))))
+
+
+def test_no_layers_give_the_defaults():
+    resolved = resolve([])
+    assert resolved.settings == Settings()
+    assert set(resolved.origins.values()) == {"built in"}
+    assert list(resolved.origins) == list(known_keys())
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_built_in_presets_resolve_and_say_what_they_do(name):
+    task = resolve(load_preset(name)).settings.model.task
+    assert (task == "auto") == (name == "auto")
+    assert preset_about(name).endswith(".")
+    assert not preset_about(name).startswith("#")
+
+
+def test_presets_choose_different_tasks():
+    tasks = [resolve(load_preset(name)).settings.model.task for name in preset_names()]
+    assert len(set(tasks)) == len(tasks)
+
+
+def test_every_shipped_preset_is_named():
+    shipped = {p.name for p in files("varfix.presets").iterdir() if p.name.endswith(".yaml")}
+    assert shipped == {f"{name}.yaml" for name in preset_names()}
+
+
+def test_later_layers_win_and_origins_follow():
+    layers = [
+        Layer("one", {"strength": 0.5, "tile": {"overlap": 8}}),
+        Layer("two", {"strength": 1}),
+    ]
+    resolved = resolve(layers)
+    assert (resolved.settings.strength, resolved.settings.tile.overlap) == (1.0, 8)
+    assert resolved.origins["strength"] == "two"
+    assert resolved.origins["tile.overlap"] == "one"
+    assert resolved.origins["tile.size"] == "built in"
+
+
+def test_nested_and_dotted_keys_are_the_same():
+    assert resolve([Layer("a", {"tile": {"overlap": 8}})]) == resolve(
+        [Layer("a", {"tile.overlap": 8})]
+    )
+
+
+def test_values_from_files_know_their_line(here):
+    layers = load_preset(write("mine.yaml", "# about\nextends: derain\ntile:\n  overlap: 16\n"))
+    resolved = resolve(layers)
+    assert resolved.settings.model.task == "rain"
+    assert resolved.origins["tile.overlap"] == "mine.yaml:4"
+    assert resolved.origins["model.task"] == "preset derain"
+
+
+def test_unknown_key_is_refused_with_file_line_and_suggestion(here):
+    text = "extends: derain\nstrength: 1\ntile:\n  overlaps: 32\n"
+    expected = 'derain.yaml:4: unknown key "tile.overlaps". Did you mean "tile.overlap"?'
+    assert preset_error(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("tile: {overlap: wide}", "derain.yaml:1: tile.overlap: expected int, got str"),
+        ("\n\ntile: {overlap: 1.5}", "derain.yaml:3: tile.overlap: expected int, got float"),
+        ("tile: {overlap: -1}", "derain.yaml:1: tile.overlap: expected int >= 0, got -1"),
+        ("strength: 2", "derain.yaml:1: strength: expected float <= 1.0, got 2"),
+        ("strength: true", "derain.yaml:1: strength: expected float, got bool"),
+        ("strength:", "derain.yaml:1: strength: expected float, got null"),
+        ("output: {jpeg_quality: 101}", "output.jpeg_quality: expected int <= 100, got 101"),
+        ("model: {task: rian}", 'got "rian". Did you mean "rain"?'),
+        ("model: {task: [rain]}", "snow; got list"),
+        ("tile: 64", "derain.yaml:1: tile: expected keys and values, got int"),
+        ("overlap: 3", 'unknown key "overlap". Did you mean "tile.overlap"?'),
+        ("strength: {of: 3}", 'unknown key "strength.of". Did you mean "strength"?'),
+        ("zzz: 3", 'derain.yaml:1: unknown key "zzz".'),
+        ("strength: 1\nstrength: 0", 'derain.yaml:2: "strength" is given twice'),
+        ("tile: {size: 1}\ntile: {overlap: 1}", 'derain.yaml:2: "tile" is given twice'),
+        ("a: [1", "derain.yaml:1: not valid YAML"),
+        ("strength: 1\n\tx: 2", "derain.yaml:2: not valid YAML"),
+        ("- strength", "derain.yaml: expected keys and values, got list"),
+        ("a: &a {b: *a}", "derain.yaml: not valid YAML"),
+        ("extends: [derain]", "derain.yaml:1: extends: expected one preset, got list"),
+    ],
+)
+def test_mistakes_in_presets_are_named(here, text, message):
+    assert message in preset_error(text)
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "tile:\n", "tile: {}\n"])
+def test_empty_presets_and_sections_change_nothing(here, text):
+    assert resolve(load_preset(write("empty.yaml", text))).settings == Settings()
+
+
+def test_null_returns_a_choice_to_the_model_card(here):
+    write("base.yaml", "tile: {size: 128}")
+    layers = load_preset(write("top.yaml", "extends: base.yaml\ntile: {size: null}"))
+    assert [layer.origin for layer in layers] == ["base.yaml", "top.yaml"]
+    assert resolve(layers).settings.tile.size is None
+
+
+def test_extends_is_relative_to_the_file_that_says_it(here):
+    (here / "sub").mkdir()
+    write("sub/base.yaml", "strength: 0.25")
+    assert (
+        resolve(load_preset(write("sub/top.yaml", "extends: base.yaml"))).settings.strength == 0.25
+    )
+
+
+def test_a_preset_that_extends_itself_is_refused(here):
+    write("a.yaml", "extends: b.yaml")
+    write("b.yaml", "strength: 1\nextends: ./a.yaml")
+    error = refusal(lambda: load_preset("a.yaml"))
+    assert "extends itself" in error.message
+
+
+def test_unknown_preset_lists_the_built_in_ones():
+    error = refusal(lambda: load_preset("dernoise"))
+    assert error.message == 'unknown preset "dernoise". Did you mean "denoise"?'
+    assert all(name in error.hint for name in preset_names())
+
+
+def test_missing_and_unreadable_files_are_refused(here):
+    assert str(refusal(lambda: load_preset("no.yaml"))) == "no.yaml: no such preset file"
+    (here / "folder.yaml").mkdir()
+    assert "cannot read the preset" in str(refusal(lambda: load_preset("folder.yaml")))
+    (here / "latin.yaml").write_bytes(b"# caf\xe9\n")
+    assert "not UTF-8" in str(refusal(lambda: load_preset("latin.yaml")))
+
+
+@pytest.mark.parametrize(
+    "text, key, value",
+    [
+        ("tile.overlap=48", "tile.overlap", 48),
+        ("strength=1", "strength", 1.0),
+        ("tile.size=null", "tile.size", None),
+        ("output.flatten=#ffffff", "output.flatten", "#ffffff"),
+        ("output.flatten=null", "output.flatten", None),
+        ("device=cuda:0", "device", "cuda:0"),
+        ("model.name=123", "model.name", "123"),
+        ("model.name=a=b", "model.name", "a=b"),
+        (" output.metadata = none ", "output.metadata", "none"),
+    ],
+)
+def test_set_reads_the_value_the_key_expects(text, key, value):
+    settings = resolve([set_layer([text])]).settings
+    for name in key.split("."):
+        settings = getattr(settings, name)
+    assert settings == value
+    assert type(settings) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("tile.overlap", '--set "tile.overlap": expected KEY=VALUE'),
+        ("=3", '--set "=3": expected KEY=VALUE'),
+        ("tile.overlap=[1", '--set: tile.overlap: cannot read the value "[1"'),
+        ("tile.overlaps=1", '--set: unknown key "tile.overlaps". Did you mean "tile.overlap"?'),
+        ("output.format=gif", "--set: output.format: expected one of keep, png"),
+    ],
+)
+def test_set_refuses_by_name(text, message):
+    assert str(refusal(lambda: resolve([set_layer([text])]))).startswith(message)
+
+
+def test_environment_names_its_variable():
+    resolved = resolve([env_layer({"VARFIX_TILE_OVERLAP": "48", "VARFIX_STRENGTH": "0.5"})])
+    assert (resolved.settings.tile.overlap, resolved.settings.strength) == (48, 0.5)
+    assert resolved.origins["tile.overlap"] == "VARFIX_TILE_OVERLAP"
+    bad = refusal(lambda: resolve([env_layer({"VARFIX_STRENGTH": "much"})]))
+    assert str(bad) == "VARFIX_STRENGTH: strength: expected float, got str"
+
+
+def test_other_variables_are_not_settings():
+    environ = {"VARFIX_DEBUG": "1", "VARFIX_OFFLINE": "1", "VARFIX_NONSENSE": "1", "HOME": "/"}
+    assert env_layer({**environ, "VARFIX_STRENGTH": ""}).values == {}
+
+
+def test_no_two_keys_share_a_variable():
+    names = [key.replace(".", "_") for key in known_keys()]
+    assert len(set(names)) == len(names)
+
+
+def test_flags_not_given_leave_settings_alone():
+    layer = flag_layer({"strength": None, "model.name": "other"})
+    resolved = resolve([layer])
+    assert resolved.origins["strength"] == "built in"
+    assert resolved.origins["model.name"] == "--model"
+
+
+def test_precedence_is_flags_set_environment_preset_project_user(here):
+    user = here / "user"
+    user.mkdir()
+    write("user/varfix.yaml", "io: {queue_mb: 1, jobs: 1}\ntile: {overlap: 1, size: 1, batch: 1}")
+    write("varfix.yaml", "io: {jobs: 2}\ntile: {overlap: 2, size: 2, batch: 2}")
+    write("p.yaml", "extends: derain\ntile: {overlap: 3, size: 3, batch: 3}")
+    layers = standard_layers(
+        "p.yaml",
+        Path(),
+        flags={"tile.batch": 6},
+        assignments=["tile.overlap=5", "tile.batch=5"],
+        environ={"VARFIX_TILE_SIZE": "4", "VARFIX_TILE_OVERLAP": "4"},
+        user_dir=user,
+    )
+    found = resolve(layers)
+    settings = found.settings
+    assert settings.model.task == "rain"
+    assert (settings.io.queue_mb, settings.io.jobs) == (1, 2)
+    assert (settings.tile.size, settings.tile.overlap, settings.tile.batch) == (4, 5, 6)
+    origins = [found.origins[f"tile.{key}"] for key in ("size", "overlap", "batch")]
+    assert origins == ["VARFIX_TILE_SIZE", "--set", "--batch"]
+
+
+def test_the_default_preset_does_not_hide_the_project_file(here):
+    write("varfix.yaml", "model: {task: rain}")
+    assert resolve(standard_layers(None, here, user_dir=here / "no")).settings.model.task == "rain"
+    chosen = standard_layers("auto", here, user_dir=here / "no")
+    assert resolve(chosen).settings.model.task == "auto"
+
+
+def test_the_preset_may_come_from_the_environment(here):
+    layers = standard_layers(None, here, environ={"VARFIX_PRESET": "dehaze"}, user_dir=here)
+    assert resolve(layers).settings.model.task == "haze"
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "strength": st.floats(0, 1),
+            "tile.size": st.none() | st.integers(1, 4096),
+            "output.format": st.sampled_from(["keep", "png", "jpg"]),
+            "io.queue_mb": st.integers(1, 10_000),
+        },
+    )
+)
+def test_settings_survive_being_written_and_read_again(values):
+    settings = resolve([Layer("x", values)]).settings
+    text = yaml.safe_dump(msgspec.to_builtins(settings))
+    assert resolve([Layer("y", yaml.safe_load(text))]).settings == settings
