@@ -82,6 +82,12 @@ class ModelOptions:
     batch: int | str | None
     assignments: tuple[str, ...]
 
+    @property
+    def label(self) -> str:
+        """The preset's name as headlines and file names show it."""
+        preset = self.preset or os.environ.get("VARFIX_PRESET") or "auto"
+        return Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
+
     def resolve(self, more: Mapping[str, Any] | None = None) -> Resolved:
         """Return the settings of this run, each value with its origin.
 

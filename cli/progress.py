@@ -133,14 +133,13 @@ def progress(terminal: Terminal, preset: str) -> Iterator[PlainProgress | LivePr
     """Show a run's progress in the way that suits stderr, then its summary."""
     if not terminal.animated:
         plain = PlainProgress(terminal, preset)
-        yield plain
-        _summarize(plain.tally, terminal)
+        with _summarized(plain.tally, terminal):
+            yield plain
         return
     live = LiveProgress(terminal, preset)
     console = terminal.console()
-    with terminal.owned_by(console), _drawn(live, console):
+    with _summarized(live.tally, terminal), terminal.owned_by(console), _drawn(live, console):
         yield live
-    _summarize(live.tally, terminal)
 
 
 def tell(event: Event, terminal: Terminal, preset: str) -> None:
@@ -150,14 +149,19 @@ def tell(event: Event, terminal: Terminal, preset: str) -> None:
     elif isinstance(event, Warn):
         terminal.warn(event.message)
     elif isinstance(event, ItemFail):
-        terminal.error(worded(event.message, event.hint or ""))
+        terminal.error(worded(event.message, event.hint))
     elif isinstance(event, ItemSkip):
         terminal.detail(f"skipped {event.src} ({event.reason})")
 
 
-def _summarize(tally: Tally, terminal: Terminal) -> None:
-    for line in tally.summary():
-        terminal.say(line)
+@contextmanager
+def _summarized(tally: Tally, terminal: Terminal) -> Iterator[None]:
+    """Say how the run ended when the block does, also by an error."""
+    try:
+        yield
+    finally:
+        for line in tally.summary():
+            terminal.say(line)
 
 
 @contextmanager

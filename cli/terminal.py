@@ -113,8 +113,13 @@ class Terminal:
         live.print(Text.from_ansi(text), soft_wrap=True)
 
 
-def worded(message: str, hint: str) -> str:
-    """Join what went wrong and what to do next into one line of whole sentences."""
+def worded(message: str, hint: str | None) -> str:
+    """Join what went wrong and what to do next into one line.
+
+    A hint that begins in small letters continues the sentence, unless that has ended.
+    """
     if not hint:
         return message
-    return f"{message if message.endswith(('.', '!', '?')) else message + '.'} {hint}"
+    if message.endswith((".", "!", "?")):
+        return f"{message} {hint}"
+    return f"{message}; {hint}" if hint[0].islower() else f"{message}. {hint}"

@@ -52,7 +52,8 @@ def crop_prior(
         sampler(start, size // stride, stride, whole, cells)
         for start, whole, cells in zip(origin, picture, maps.shape[1:], strict=True)
     )
-    return np.asarray(rows @ maps @ columns.T, np.float32)
+    crop: Floats = np.matmul(np.matmul(rows, maps), columns.T)
+    return crop
 
 
 def sampler(start: int, count: int, stride: int, whole: int, cells: int) -> Floats:
@@ -60,4 +61,5 @@ def sampler(start: int, count: int, stride: int, whole: int, cells: int) -> Floa
     centres = start + stride * (np.arange(count, dtype=np.float32) + 0.5)
     position = np.clip(centres * (cells / whole) - 0.5, 0.0, cells - 1.0)
     distance = np.abs(position[:, None] - np.arange(cells, dtype=np.float32))
-    return np.maximum(1.0 - distance, 0.0).astype(np.float32)
+    weights: Floats = np.maximum(1.0 - distance, 0.0).astype(np.float32)
+    return weights

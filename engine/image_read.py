@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ImageFile
 
 from varfix.engine import png, tiff
-from varfix.engine.exif import upright_exif, upright_xmp
+from varfix.engine.exif import ORIENTATION, upright_exif, upright_xmp
 from varfix.engine.formats import Header
 from varfix.engine.image_header import (
     LIBRARY_ERRORS,
@@ -36,6 +36,9 @@ from varfix.engine.picture import (
     is_opaque,
     to_floats,
 )
+
+# Colour types without and with alpha.
+_PNG_GRAY: Final = (0, 4)
 
 # From a stored array to the upright one, by orientation tag (EXIF 2.3, 4.6.4).
 _UPRIGHT: Final[dict[int, Callable[[Integers], Integers]]] = {
@@ -98,7 +101,7 @@ def _info(image: ImageFile.ImageFile, header: Header, data: bytes) -> PictureInf
     xmp = image.info.get("xmp")
     return PictureInfo(
         format=header.format,
-        mode="gray" if MODES[image.mode] in ("L", "LA") else "rgb",
+        mode="gray" if _is_gray(image, header, data) else "rgb",
         depth=header.depth,
         icc=image.info.get("icc_profile") or None,
         exif=exif,
@@ -108,6 +111,12 @@ def _info(image: ImageFile.ImageFile, header: Header, data: bytes) -> PictureInf
         chunks=png.kept_chunks(data) if header.format == "png" else (),
         warnings=tuple(warnings),
     )
+
+
+def _is_gray(image: ImageFile.ImageFile, header: Header, data: bytes) -> bool:
+    # Pillow widens 16-bit gray with alpha to RGBA.
+    deep_png = header.format == "png" and header.depth == 16
+    return data[25] in _PNG_GRAY if deep_png else MODES[image.mode] in ("L", "LA")
 
 
 def _is_deep_avif(data: bytes) -> bool:
@@ -136,8 +145,11 @@ def _decode(
         image.load()
         deep = _deep_png(data, transparent) if header.format == "png" else tiff.read_deep(data)
         return *deep, orientation
-    samples, alpha = _shallow(image)
-    return samples, alpha, 1 if header.format == "tiff" else orientation
+    if header.format == "tiff":
+        # Pillow turns TIFFs itself, and without the tag it believes what XMP says.
+        image.getexif()[ORIENTATION] = orientation
+        return *_shallow(image), 1
+    return *_shallow(image), orientation
 
 
 def _shallow(image: ImageFile.ImageFile) -> tuple[Integers, Integers | None]:
@@ -159,7 +171,7 @@ def _deep_png(data: bytes, transparent: Any) -> tuple[Integers, Integers | None]
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16:
         raise ValueError("OpenCV cannot decode the PNG")
-    gray = data[25] in (0, 4)
+    gray = data[25] in _PNG_GRAY
     if array.ndim == 2:
         alpha = None if transparent is None else np.where(array == transparent, 0, 65535)
         return array[..., np.newaxis], None if alpha is None else alpha.astype(np.uint16)

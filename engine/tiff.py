@@ -193,12 +193,16 @@ def _extra_tags(tags: TiffTags) -> list[tuple[int, int, int, Any, bool]]:
             if isinstance(value, str) and value:
                 text = value.encode("utf-8") + b"\x00"
                 extra.append((code, _ASCII, len(text), text, True))
-        extra += [(code, _LONG, 1, 0, True) for code in _SUBDIRECTORIES if block.get_ifd(code)]
+        extra += [(code - 1, _LONG, 1, 0, True) for code in _SUBDIRECTORIES if block.get_ifd(code)]
     return extra
 
 
 def _graft(data: bytes, exif: bytes | None) -> bytes:
-    """Append the EXIF and GPS directories and point the tags reserved for them there."""
+    """Append the EXIF and GPS directories and point the tags reserved for them there.
+
+    tifffile refuses to write these two tags, so they are reserved under the codes just below,
+    which nobody uses and which keep the order that a directory must have.
+    """
     if not exif:
         return data
     import tifffile
@@ -208,12 +212,11 @@ def _graft(data: bytes, exif: bytes | None) -> bytes:
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = tiff.pages[0]
         assert isinstance(page, tifffile.TiffPage)
-        places = {
-            code: page.tags[code].valueoffset for code in _SUBDIRECTORIES if code in page.tags
-        }
-    for code, place in places.items():
+        reserved = {c: page.tags[c - 1] for c in _SUBDIRECTORIES if c - 1 in page.tags}
+    for code, tag in reserved.items():
         out += bytes(len(out) % 2)  # directories begin on even offsets
-        struct.pack_into("<I", out, place, len(out))
+        struct.pack_into("<H", out, tag.offset, code)
+        struct.pack_into("<I", out, tag.valueoffset, len(out))
         out += _directory(block.get_ifd(code), len(out))
     return bytes(out)
 

@@ -16,12 +16,12 @@ Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 
-def grid_for(restorer: Restorer, height: int, width: int, settings: Settings) -> TileGrid:
-    """The tiles that a picture of that size will be cut into."""
+def grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings) -> TileGrid:
+    """The tiles that a picture of that height and width will be cut into."""
     card, wanted = restorer.card, settings.tile.overlap
     overlap = min(card.overlap if wanted is None else wanted, restorer.tile // 3)
     align = card.prior_stride if card.guidance == "image" else 1
-    return plan_tiles(height, width, restorer.tile, overlap, align)
+    return plan_tiles(*size, restorer.tile, overlap, align)
 
 
 def restore_picture(
@@ -47,7 +47,7 @@ def restore_picture(
     """
     if settings.strength == 0.0:
         return pixels
-    grid = grid_for(restorer, *pixels.shape[:2], settings)
+    grid = grid_for(restorer, (pixels.shape[0], pixels.shape[1]), settings)
     mosaic = Mosaic(grid)
     done = 0
     for batch in _restored(restorer, pixels, grid, settings.model.task):

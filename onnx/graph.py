@@ -21,8 +21,7 @@ class PriorGraph(nn.Module):
 
     def forward(self, thumbnail: Tensor, task: Tensor) -> Tensor:
         """Map (1, 3, 256, 256) in [0, 1] and (1,) int64 to (1, 416, 16, 16)."""
-        maps: Tensor = self.network(thumbnail, task).maps
-        return maps
+        return self.network(thumbnail, task).maps
 
 
 class RestoreGraph(nn.Module):
@@ -35,5 +34,4 @@ class RestoreGraph(nn.Module):
     def forward(self, tile: Tensor, prior: Tensor) -> Tensor:
         """Map (B, 3, H, W) in [0, 1] and (B, 416, H / 16, W / 16) to (B, 3, H, W) in [0, 1]."""
         restored, _ = self.network(tile, prior)
-        clamped: Tensor = restored.clamp(0.0, 1.0)
-        return clamped
+        return restored.clamp(0.0, 1.0)

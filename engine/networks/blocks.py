@@ -6,6 +6,8 @@ Source: parity/varformer/SPEC.md, section 2.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -67,8 +69,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H / 2, W / 2)."""
-        halved: Tensor = self.conv(functional.pad(x, (0, 1, 0, 1)))
-        return halved
+        return self.conv(functional.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
@@ -80,8 +81,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2 H, 2 W)."""
-        doubled: Tensor = self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return doubled
+        return self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class Middle(nn.Module):
@@ -95,8 +95,7 @@ class Middle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        middle: Tensor = self.block_2(self.attn_1(self.block_1(x)))
-        return middle
+        return self.block_2(self.attn_1(self.block_1(x)))
 
 
 class Level(nn.Module):
@@ -109,7 +108,7 @@ class Level(nn.Module):
     def __init__(self, channels: list[int], attended: bool, groups: int = 32) -> None:
         """Build the blocks; `channels` lists the input's and then each block's channels."""
         super().__init__()
-        pairs = list(zip(channels, channels[1:], strict=False))
+        pairs = list(pairwise(channels))
         self.block = nn.ModuleList(ResBlock(a, b, groups) for a, b in pairs)
         self.attn = nn.ModuleList(AttentionBlock(b, groups) for _, b in pairs if attended)
 

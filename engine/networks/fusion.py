@@ -23,8 +23,9 @@ class DegradationAwareEnhancement(nn.Module):
         self.scale_weights = self._head(channels, hidden, len(SCALES))
         self.project = nn.Conv2d(latent, channels, 3, padding=1)
         self.region_weights = self._head(2 * channels, hidden, 2)
-        # Begin by trusting the picture: the softmax of (2, -2) gives the prior 2 %.
-        self.region_weights[-1].bias.data.copy_(torch.tensor([2.0, -2.0]))  # type: ignore[union-attr, operator]
+        with torch.no_grad():
+            # Begin by trusting the picture: the softmax of (2, -2) gives the prior 2 %.
+            self.region_weights.get_parameter("2.bias").copy_(torch.tensor([2.0, -2.0]))
 
     @staticmethod
     def _head(channels: int, hidden: int, maps: int) -> nn.Sequential:
@@ -88,8 +89,7 @@ class PriorFusion(nn.Module):
 
     def forward(self, features: Tensor, increments: Tensor) -> Tensor:
         """Map features (B, C, H, W) and S (B, 320, H, W) to (B, C, H, W)."""
-        fused: Tensor = self.transform(features, self.enhance(features, increments))
-        return fused
+        return self.transform(features, self.enhance(features, increments))
 
 
 class MixUpSkip(nn.Module):

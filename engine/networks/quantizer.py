@@ -103,8 +103,7 @@ class Quantizer(nn.Module):
         small = vectors.transpose(1, 2).unflatten(2, (p, p))
         if p != SCALES[-1]:
             small = resample(small, self.get_buffer(f"enlarge_{p}"))
-        smoothed: Tensor = self.phi[PHI_OF_SCALE[scale]](small)
-        return smoothed
+        return self.phi[PHI_OF_SCALE[scale]](small)
 
     def pyramid(self, increments: Tensor) -> Tensor:
         """Transformer inputs of scales 1..9, (B, 679, C): the latent so far, pooled per scale."""

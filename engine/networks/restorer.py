@@ -8,6 +8,7 @@ U-Net sees the picture before and after and corrects what remains.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -72,13 +73,9 @@ class RestorerNetwork(nn.Module):
         self.grid_from = len(SCALES) * config.latent
         self.conv_in = nn.Conv2d(24, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(stack(w, config.blocks) for w in widths[:3])
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.middle = stack(widths[3], config.middle)
-        self.up = nn.ModuleList(
-            nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(widths))
         self.skip = nn.ModuleList(MixUpSkip() for _ in widths[:3])
         self.decoder = nn.ModuleList(stack(w, config.blocks) for w in widths[:3])
         self.fuse_eighth = PriorFusion(widths[2], window=8)
@@ -124,5 +121,4 @@ class RestorerNetwork(nn.Module):
         x = self.skip[1](functional.pixel_shuffle(self.up[1](x), 2), quarter)
         x = self.decoder[1](x)
         x = self.skip[0](functional.pixel_shuffle(self.up[0](x), 2), half)
-        corrected: Tensor = self.conv_out(self.decoder[0](x))
-        return corrected
+        return self.conv_out(self.decoder[0](x))

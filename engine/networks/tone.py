@@ -36,8 +36,7 @@ class ToneHead(nn.Module):
         """Grid (B, 96, 16, 16) of features (B, channels, 16, 16)."""
         local = self.local(features)
         overall = self.overall(local.mean((2, 3)))[:, :, None, None]
-        grid: Tensor = self.to_grid(local + overall)
-        return grid
+        return self.to_grid(local + overall)
 
 
 def guide(colours: Tensor) -> Tensor:

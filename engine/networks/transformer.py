@@ -55,8 +55,7 @@ class Attention(nn.Module):
         q = self._split(self.query(x))
         k, v = (self._split(part) for part in self.key_value(memory).chunk(2, -1))
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        projected: Tensor = self.project(attended.transpose(1, 2).flatten(2))
-        return projected
+        return self.project(attended.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, width / heads)

@@ -32,8 +32,7 @@ class VarformerS(nn.Module):
         Larger pictures are cut into tiles by `varfix.engine.tiled`.
         """
         restored, _ = self.restorer(picture, self.prior(picture, task).maps)
-        clamped: Tensor = restored.clamp(0.0, 1.0)
-        return clamped
+        return restored.clamp(0.0, 1.0)
 
 
 def build_varformer_s(config: VarformerSConfig | None = None) -> VarformerS:

@@ -50,6 +50,10 @@ class EncoderLevel(Level):
         super().__init__(channels, attended, groups)
         self.downsample = nn.Identity() if last else Downsample(channels[-1])
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels[0], H, W) to (B, channels[-1], H / 2, W / 2)."""
+        return self.downsample(super().forward(x))
+
 
 class DecoderLevel(Level):
     """A level and the doubling after it (none after the finest)."""
@@ -57,6 +61,10 @@ class DecoderLevel(Level):
     def __init__(self, channels: list[int], attended: bool, last: bool, groups: int) -> None:
         super().__init__(channels, attended, groups)
         self.upsample = nn.Identity() if last else Upsample(channels[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels[0], H, W) to (B, channels[-1], 2 H, 2 W)."""
+        return self.upsample(super().forward(x))
 
 
 class Encoder(nn.Module):
@@ -82,14 +90,12 @@ class Encoder(nn.Module):
         """Bottleneck features (B, widths[-1], 16, 16) of a picture (B, 3, H, W) in [-1, 1]."""
         x = self.conv_in(functional.pixel_unshuffle(picture, self.patch))
         for level in self.down:
-            x = level.downsample(level(x))
-        middle: Tensor = self.mid(x)
-        return middle
+            x = level(x)
+        return self.mid(x)
 
     def project(self, features: Tensor) -> Tensor:
         """Bottleneck features to the latent (B, latent, 16, 16) before `quant_conv`."""
-        latent: Tensor = self.conv_out(functional.silu(self.norm_out(features)))
-        return latent
+        return self.conv_out(functional.silu(self.norm_out(features)))
 
     def forward(self, picture: Tensor) -> Tensor:
         """Latent (B, latent, 16, 16) of a picture (B, 3, H, W) in [-1, 1]."""
@@ -119,7 +125,7 @@ class Decoder(nn.Module):
         """Picture (B, 3, H, W), about [-1, 1] but not clamped, of (B, latent, 16, 16)."""
         x = self.mid(self.conv_in(latent))
         for level in reversed(self.up):
-            x = level.upsample(level(x))  # type: ignore[operator]
+            x = level(x)
         x = self.conv_out(functional.silu(self.norm_out(x)))
         return functional.pixel_shuffle(x, self.patch)
 
@@ -137,8 +143,7 @@ class Vqvae(nn.Module):
 
     def encode(self, picture: Tensor) -> Tensor:
         """Continuous latent (B, latent, 16, 16) of a picture (B, 3, 256, 256) in [-1, 1]."""
-        latent: Tensor = self.quant_conv(self.encoder(picture))
-        return latent
+        return self.quant_conv(self.encoder(picture))
 
     def quantized(self, picture: Tensor) -> Quantized:
         """Tokens and increments of a picture (B, 3, 256, 256) in [-1, 1]."""
@@ -147,8 +152,7 @@ class Vqvae(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Picture (B, 3, 256, 256) of a latent (B, latent, 16, 16); not clamped."""
-        picture: Tensor = self.decoder(self.post_quant_conv(latent))
-        return picture
+        return self.decoder(self.post_quant_conv(latent))
 
     def forward(self, picture: Tensor) -> Tensor:
         """Reconstruction (B, 3, 256, 256) in [-1, 1] of a picture in [-1, 1]."""

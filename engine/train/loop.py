@@ -113,7 +113,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16):
             losses = stage.losses(self.model, batch)
         total: Tensor = torch.stack([loss.float() for loss in losses.values()]).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         norm = nn.utils.clip_grad_norm_(trained, self.recipe.clip)
         if bool(torch.isfinite(norm)):
             optimizer.step()

@@ -65,8 +65,7 @@ def load_photos(folders: Iterable[Path]) -> Photos:
         NothingToDoError: If none is found.
     """
     files = sorted(p for f in folders for p in f.rglob("*") if p.suffix.lower() in SUFFIXES)
-    decoded = (cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in files)
-    pictures = [p.astype(np.uint8, copy=False) for p in decoded if _usable(p)]
+    pictures = [picture for path in files for picture in _decode(path)]
     if not pictures:
         raise NothingToDoError(
             "no photographs to train on",
@@ -75,5 +74,9 @@ def load_photos(folders: Iterable[Path]) -> Photos:
     return Photos(pictures)
 
 
-def _usable(picture: NDArray[np.uint8] | None) -> bool:
-    return picture is not None and min(picture.shape[:2]) >= SMALLEST
+def _decode(path: Path) -> list[NDArray[np.uint8]]:
+    """The photograph at a path, or nothing if it cannot be read or is too small."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if picture is None or min(picture.shape[:2]) < SMALLEST:
+        return []
+    return [np.asarray(picture, np.uint8)]

@@ -27,9 +27,7 @@ TINY = [
 
 
 def tiny_network():
-    vqvae = VqvaeConfig(
-        channels=16, multipliers=(1, 1, 1), blocks=1, codes=16, groups=8, patch=4
-    )
+    vqvae = VqvaeConfig(channels=16, multipliers=(1, 1, 1), blocks=1, codes=16, groups=8, patch=4)
     transformer = TransformerConfig(width=16, heads=2, depth=1, memory=48, codes=16)
     return VarformerS(
         PriorNetwork(PriorConfig(vqvae, transformer, adapter=16)),
@@ -60,6 +58,11 @@ def weights(out):
     return load_file(out / "weights.safetensors")
 
 
+def diary(out):
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+
+
 def test_a_run_that_was_killed_twice_ends_like_an_unbroken_one(folder, recipe, tmp_path):
     photos = load_photos([folder])
     for name in ("whole", "broken"):
@@ -71,12 +74,8 @@ def test_a_run_that_was_killed_twice_ends_like_an_unbroken_one(folder, recipe, t
     Trainer(recipe, photos, tmp_path / "broken", tiny_network).run()
     whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
-    diaries = [
-        [{k: v for k, v in json.loads(line).items() if k != "time"} for line in path.open()]
-        for path in (tmp_path / "whole/metrics.jsonl", tmp_path / "broken/metrics.jsonl")
-    ]
-    assert diaries[0] == diaries[1]
-    assert len(diaries[0]) == 3 + 3 + 5
+    assert diary(tmp_path / "whole") == diary(tmp_path / "broken")
+    assert len(diary(tmp_path / "whole")) == 3 + 3 + 5
 
 
 class Mortal(Trainer):
@@ -98,8 +97,7 @@ def test_a_few_steps_make_the_vqvae_better(folder, tmp_path):
     )
     trainer = Trainer(recipe, load_photos([folder]), tmp_path, tiny_network)
     trainer.run()
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
-    errors = [line["l1"] for line in lines if line["stage"] == "vqvae"]
+    errors = [line["l1"] for line in diary(tmp_path) if line["stage"] == "vqvae"]
     assert np.mean(errors[-5:]) < 0.7 * np.mean(errors[:5])
 
 

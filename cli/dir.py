@@ -1,0 +1,189 @@
+"""`varfix dir`: a tree of pictures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from varfix.cli.options import (
+    Command,
+    CountOrAuto,
+    EventOptions,
+    ModelOptions,
+    OutputOptions,
+    event_options,
+    model_options,
+    output_options,
+    packed,
+    terminal_options,
+)
+from varfix.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from varfix.engine.plan import BatchRequest
+
+_EPILOG: Final = """\b
+Examples:
+  varfix dir photos restored                          every picture, subfolders too
+  varfix dir -p derain -s 0.7 photos restored         gently, rain only
+  varfix dir -n --sample 20 photos restored           what would 20 of them cost?
+  varfix dir --exclude 'raw/' --exclude '*.bmp' photos restored
+  varfix dir -f webp --set output.webp_quality=80 photos restored
+  varfix dir --name '{dir}{stem}.{preset}{ext}' photos restored
+  fd -0 -e jpg . photos | varfix dir photos restored --files-from - -0
+  varfix dir -q --json photos restored | jq -r 'select(.event=="item.fail").message'
+
+\b
+Stopped half-way, by Ctrl-C or by a power cut? The same command goes on: what is
+done is skipped. Files that varfix did not make are never replaced without
+--overwrite. What is done is remembered in DST/.varfix.
+"""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which pictures, under which names, how many at once."""
+
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    recursive: bool
+    files_from: str | None
+    null: bool
+    sample: int | None
+    name: str
+    jobs: int | str | None
+    fail_fast: bool
+
+    def request(self, preset: str, overwrite: bool) -> BatchRequest:
+        """Return the selection as the engine takes it.
+
+        Raises:
+            click.UsageError: The list of files cannot be read, or `-0` has no list.
+        """
+        from varfix.engine.plan import BatchRequest
+        from varfix.engine.scan import Filters
+
+        if self.null and self.files_from is None:
+            raise click.UsageError("-0 says how --files-from is separated; it needs --files-from")
+        return BatchRequest(
+            filters=Filters(self.include, self.exclude, self.recursive),
+            files=None if self.files_from is None else self._listed(self.files_from),
+            name=self.name,
+            preset=preset,
+            overwrite=overwrite,
+            sample=self.sample,
+        )
+
+    def _listed(self, place: str) -> tuple[str, ...]:
+        """Read names as bytes: they need not be text."""
+        try:
+            stdin = click.get_binary_stream("stdin")
+            data = stdin.read() if place == "-" else Path(place).read_bytes()
+        except OSError as error:
+            raise click.UsageError(f"--files-from {place}: {error.strerror or error}") from error
+        names = data.split(b"\0") if self.null else data.splitlines()
+        return tuple(os.fsdecode(name) for name in names if name)
+
+
+_selection = packed(
+    "selection",
+    Selection,
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Only pictures that match, by the rules of .gitignore; may be repeated.",
+    ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave out what matches, by the rules of .gitignore; may be repeated.",
+    ),
+    click.option(
+        "--no-recursive",
+        "recursive",
+        flag_value=False,
+        default=True,
+        help="Leave subfolders alone.",
+    ),
+    click.option(
+        "--files-from",
+        metavar="FILE|-",
+        help="Take the pictures listed in a file or on stdin, one per line, instead of searching;"
+        " names are relative to SRC or to here.",
+    ),
+    click.option(
+        "-0", "null", is_flag=True, help="The list is separated by NUL, as 'fd -0' writes it."
+    ),
+    click.option(
+        "--sample",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Only N pictures, evenly spaced over all: a preview of the run.",
+    ),
+    click.option(
+        "--name",
+        default="{dir}{stem}{ext}",
+        metavar="TEMPLATE",
+        help="Names of the results, from {dir} {stem} {ext} {preset} {model}."
+        "  [default: {dir}{stem}{ext}]",
+    ),
+    click.option(
+        "-j",
+        "--jobs",
+        type=CountOrAuto(),
+        metavar="auto|N",
+        help="Threads that read, and as many that write, beside the one that restores."
+        "  [default: auto]",
+    ),
+    click.option("--fail-fast", is_flag=True, help="Stop at the first picture that fails."),
+)
+
+
+@click.command("dir", cls=Command, epilog=_EPILOG)
+@click.argument("src", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("dst", type=click.Path(file_okay=False, path_type=Path))
+@model_options
+@_selection
+@output_options
+@event_options
+@terminal_options
+def command(  # noqa: PLR0913 (one record for each group of options)
+    src: Path,
+    dst: Path,
+    model: ModelOptions,
+    selection: Selection,
+    output: OutputOptions,
+    events: EventOptions,
+    terminal: Terminal,
+) -> int:
+    """Restore every picture under the folder SRC into the same tree under DST.
+
+    Names, sizes, orientation, color profiles and metadata stay as they are. A picture that fails is
+    named at the end and stops nothing else. Inputs are never changed.
+    """
+    from varfix.cli.session import Session
+
+    resolved = model.resolve({"output.format": output.format, "io.jobs": selection.jobs})
+    request = selection.request(model.label, output.overwrite)
+    session = Session(resolved.settings, terminal, events, model.label)
+    opened = session.opened()
+
+    from varfix.cli.dryrun import show_plan
+    from varfix.engine.batch import Options
+    from varfix.engine.manifest import recipe_of
+    from varfix.engine.plan import ignored_lines, plan_batch
+
+    recipe = recipe_of(resolved.settings, opened.sha256, opened.restorer.tile)
+    plan = plan_batch(src, dst, request, resolved.settings, recipe)
+    for line in ignored_lines(plan.found):
+        terminal.detail(line)
+    if output.dry_run:
+        return show_plan(plan, opened, resolved, terminal, events)
+    options = Options("dir", opened.sha256, selection.fail_fast, session.stop.event)
+    return session.run(plan, opened, options)

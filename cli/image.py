@@ -1,0 +1,170 @@
+"""`varfix image`: one picture, from a file or stdin to a file or stdout."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import msgspec
+
+from varfix.cli.options import (
+    Command,
+    EventOptions,
+    ModelOptions,
+    OutputOptions,
+    event_options,
+    model_options,
+    output_options,
+    terminal_options,
+)
+from varfix.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from varfix.engine.plan import Plan
+    from varfix.engine.settings import Resolved, Settings
+
+_EPILOG: Final = """\b
+Examples:
+  varfix image night.jpg night.fixed.jpg
+  varfix image -p denoise -s 0.5 scan.tif scan.png      another format by its name
+  varfix image a.jpg restored/                          into a folder, same name
+  curl -s URL | varfix image - - > out.png              bytes in, bytes out
+  varfix image -f png photo.webp - | viewer -
+"""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where the picture comes from and goes to, as given: a path, or `-`."""
+
+    source: str
+    target: str
+
+    def check(self, as_json: bool) -> None:
+        """Refuse streams that cannot carry a picture (click.UsageError)."""
+        if self.source == "-" and sys.stdin.isatty():
+            raise click.UsageError("SRC is -, but stdin is a terminal; pipe a picture in")
+        if self.target != "-":
+            return
+        if as_json:
+            raise click.UsageError("events and image both want stdout; use --log-file")
+        if sys.stdout.isatty():
+            raise click.UsageError("refusing to write an image to a terminal; use > FILE or | ...")
+
+    def path(self) -> Path:
+        """Return the file to write: inside DST if that is a folder."""
+        target = Path(self.target)
+        if target.is_dir() or self.target.endswith(("/", "\\")):
+            if self.source == "-":
+                raise click.UsageError("DST is a folder, but the picture from stdin has no name")
+            return target / Path(self.source).name
+        return target
+
+    @contextmanager
+    def files(self) -> Iterator[tuple[Path, Path]]:
+        """Give files for both ends; a pipe is kept in one, so that it is restored like any other.
+
+        After the block the result, if there is one, is written to stdout.
+        """
+        with tempfile.TemporaryDirectory(prefix="varfix-") as folder:
+            source, target = Path(folder, "in"), Path(folder, "out")
+            if self.source == "-":
+                with source.open("wb") as spool:
+                    shutil.copyfileobj(click.get_binary_stream("stdin"), spool)
+            yield (
+                source if self.source == "-" else Path(self.source),
+                target if self.target == "-" else self.path(),
+            )
+            if self.target == "-" and target.exists():
+                stdout = click.get_binary_stream("stdout")
+                stdout.write(target.read_bytes())
+                stdout.flush()
+
+    def named(self, plan: Plan) -> Plan:
+        """Call the ends of a pipe by their own names in events and messages."""
+        names = {}
+        if self.source == "-":
+            names["src"] = "stdin"
+        if self.target == "-":
+            names["dst"] = "stdout"
+        plan.items[:] = [replace(item, **names) for item in plan.items]
+        return plan
+
+
+@click.command("image", cls=Command, epilog=_EPILOG)
+@click.argument("src", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("dst", type=click.Path(allow_dash=True))
+@model_options
+@output_options
+@event_options
+@terminal_options
+def command(
+    src: str,
+    dst: str,
+    model: ModelOptions,
+    output: OutputOptions,
+    events: EventOptions,
+    terminal: Terminal,
+) -> int:
+    """Restore one picture, SRC, into the file DST; '-' is stdin or stdout.
+
+    The format is that of DST's name, else --format, else the source's own.
+    """
+    ends = Ends(src, dst)
+    ends.check(events.as_json)
+    resolved = model.resolve({"output.format": output.format})
+    if dst != "-":
+        resolved = replace(resolved, settings=_named_format(resolved.settings, ends, output))
+    with ends.files() as (source, target):
+        return _restore(ends, source, target, Job(resolved, model.label, output, events, terminal))
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that was asked for, besides the picture's two ends."""
+
+    resolved: Resolved
+    preset: str
+    output: OutputOptions
+    events: EventOptions
+    terminal: Terminal
+
+
+def _restore(ends: Ends, source: Path, target: Path, job: Job) -> int:
+    from varfix.cli.dryrun import show_plan
+    from varfix.cli.session import Session
+    from varfix.engine.batch import Options
+    from varfix.engine.plan import plan_file
+
+    settings = job.resolved.settings
+    session = Session(settings, job.terminal, job.events, job.preset)
+    plan = ends.named(plan_file(source, target, job.output.overwrite, settings))
+    opened = session.opened()
+    if job.output.dry_run:
+        return show_plan(plan, opened, job.resolved, job.terminal, job.events)
+    options = Options("image", opened.sha256, stop=session.stop.event)
+    return session.run(plan, opened, options)
+
+
+def _named_format(settings: Settings, ends: Ends, output: OutputOptions) -> Settings:
+    """Let DST's name decide the format; what contradicts it is refused."""
+    from varfix.engine.formats import canonical, format_of
+
+    target = ends.path()
+    promised = format_of(target)
+    if promised is None:
+        if settings.output.format == "keep":
+            raise click.UsageError(f"{target}: its name does not tell the format; use --format")
+        return settings
+    if output.format not in (None, "keep") and canonical(output.format) != promised:
+        raise click.UsageError(f"{target} is the name of a {promised}, but --format says otherwise")
+    short = {"jpeg": "jpg"}.get(promised, promised)
+    chosen = msgspec.structs.replace(settings.output, format=short)
+    return msgspec.structs.replace(settings, output=chosen)

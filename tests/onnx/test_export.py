@@ -1,0 +1,102 @@
+"""Exported files compute what the network computes, and carry their card."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from varfix.engine.errors import ModelContractError, ModelMissingError
+from varfix.engine.models import TASKS
+from varfix.engine.networks.varformer_s import build_varformer_s
+from varfix.engine.settings import Settings, resolve, set_layer
+from varfix.engine.tiled import restore_picture
+from varfix.engine.train.checkpoint import save_weights
+from varfix.onnx import export
+from varfix.onnx.card import prior_path, read_card, verify_model
+from varfix.onnx.session import open_restorer
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network with random weights everywhere, also where training begins with zeros."""
+    torch.manual_seed(0)
+    network = build_varformer_s()
+    for weight in network.parameters():
+        if weight.abs().sum() == 0:
+            torch.nn.init.normal_(weight, std=0.01)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    """The exported restore graph; exporting checks both graphs against the network itself."""
+    folder = tmp_path_factory.mktemp("exported")
+    save_weights(network, folder / "weights.safetensors")
+    export.export_checkpoint(folder / "weights.safetensors", folder / "net.onnx", "nothing yet")
+    return folder / "net.onnx"
+
+
+def test_the_files_are_small_enough_to_ship(exported):
+    size = exported.stat().st_size + prior_path(exported).stat().st_size
+    assert size < 40e6
+
+
+def test_the_card_says_how_to_run_the_model(exported):
+    card = read_card(exported)
+    assert (card.name, card.guidance, card.thumbnail) == ("net", "image", 256)
+    assert card.tasks == TASKS
+    assert card.training == "nothing yet"
+    assert verify_model(exported) == card
+
+
+@pytest.mark.parametrize("tile", [64, 192])
+def test_a_session_of_any_tile_size_restores_a_picture_as_the_network_does(network, exported, tile):
+    """Sizes are pinned when the session opens; the picture is one tile of that size."""
+    export.round_to_half(network)
+    picture = np.random.default_rng(0).random((tile, tile, 3), dtype=np.float32)
+    restorer = open_restorer(str(exported), settings(f"tile.size={tile}"))
+    restored = restore_picture(restorer, picture, Settings())
+    thumbnail = export_thumbnail(picture)
+    with torch.no_grad():
+        maps = network.prior(thumbnail, torch.tensor([0])).maps
+        piece = torch.from_numpy(crop(maps[0].numpy(), tile))
+        expected, _ = network.restorer(torch.from_numpy(picture).permute(2, 0, 1)[None], piece)
+    expected = expected.clamp(0.0, 1.0)[0].permute(1, 2, 0).numpy()
+    assert np.abs(restored - expected).max() < 1e-4
+
+
+def settings(*assignments):
+    return resolve([set_layer(["device=cpu", *assignments])]).settings
+
+
+def export_thumbnail(picture):
+    from varfix.engine.guidance import thumbnail
+
+    return torch.from_numpy(thumbnail(picture, 256)).permute(2, 0, 1)[None]
+
+
+def crop(maps, tile):
+    from varfix.engine.guidance import crop_prior
+
+    return crop_prior(maps, (tile, tile), (0, 0), tile, 16)[None]
+
+
+def test_the_runtime_folds_the_half_precision_constants(exported, tmp_path):
+    """Stored in half, computed in single precision: no cast may remain in the running graph."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    import onnx
+
+    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
+    assert not [node.name for node in nodes if node.op_type == "Cast"]
+
+
+def test_a_checkpoint_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ModelMissingError, match="no such checkpoint"):
+        export.export_checkpoint(tmp_path / "gone.safetensors", tmp_path / "net.onnx")
+    (tmp_path / "text.safetensors").write_text("not weights")
+    with pytest.raises(ModelContractError, match="not the weights of this network"):
+        export.export_checkpoint(tmp_path / "text.safetensors", tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()

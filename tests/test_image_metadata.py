@@ -1,0 +1,214 @@
+"""What a file says of itself survives restoration, made true for the upright picture."""
+
+import io
+import struct
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
+
+from varfix.engine.image import (
+    Picture,
+    encode_picture,
+    read_picture,
+    write_picture,
+)
+from varfix.engine.picture import to_floats, to_integers
+from varfix.engine.settings import OutputSettings
+
+KEEP = OutputSettings()
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" a="b"/></x:xmpmeta>'
+)
+
+
+def noise(channels=3, dtype=np.uint8, seed=0):
+    shape = (13, 22, channels) if channels > 1 else (13, 22)
+    high = np.iinfo(dtype).max + 1
+    return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
+
+
+def smooth():
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    return np.dstack(
+        [np.tile(ramp, (48, 1)), np.tile(ramp[::-1], (48, 1)), np.full((48, 64), 90, np.uint8)]
+    )
+
+
+def saved(image, fmt, **params):
+    out = io.BytesIO()
+    image.save(out, fmt, **params)
+    return out.getvalue()
+
+
+def opened(data):
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def read(data):
+    return read_picture(data, max_pixels=500_000_000)
+
+
+def round_trip(data, fmt="keep", options=KEEP):
+    return write_picture(read(data), fmt, options)
+
+
+def camera_exif(orientation=6):
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif[0x0112] = orientation
+    exif[0x0132] = "2026:01:02 03:04:05"
+    inner = exif.get_ifd(0x8769)
+    inner[0x9003] = "2026:01:02 03:04:05"
+    inner[0xA002], inner[0xA003] = 64, 48
+    inner[0x927C] = b"maker note"
+    inner[0x829D] = TiffImagePlugin.IFDRational(28, 10)
+    exif.get_ifd(0x8825)[1] = "N"
+    exif.get_ifd(0x8825)[2] = (10.0, 20.0, 30.0)
+    return exif.tobytes()
+
+
+def second_directory(block):
+    """Return the byte order and the place of the link to the second directory."""
+    order = "<" if block[:2] == b"II" else ">"
+    first = struct.unpack_from(f"{order}I", block, 4)[0]
+    return order, first + 2 + 12 * struct.unpack_from(f"{order}H", block, first)[0]
+
+
+def with_thumbnail(exif):
+    """Link a second directory with an embedded JPEG behind an EXIF block, as cameras do."""
+    block = bytearray(exif.removeprefix(b"Exif\x00\x00"))
+    order, link = second_directory(block)
+    struct.pack_into(f"{order}I", block, link, len(block))
+    thumbnail = saved(Image.fromarray(smooth()), "JPEG")
+    at = len(block) + 2 + 24 + 4
+    entries = struct.pack(f"{order}HHHIIHHII", 2, 0x201, 4, 1, at, 0x202, 4, 1, len(thumbnail))
+    return bytes(block) + entries + bytes(4) + thumbnail
+
+
+@pytest.mark.parametrize("target", ["jpeg", "png", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_metadata_survives_between_all_formats(source, target):
+    image = Image.fromarray(smooth())
+    params = {"exif": camera_exif(), "icc_profile": SRGB}
+    if source in ("JPEG", "WEBP", "AVIF"):
+        params["xmp"] = XMP
+    encoded = encode_picture(read(saved(image, source, **params)), target, KEEP)
+    assert encoded.warnings == ()
+    result = opened(encoded.data)
+    exif = result.getexif()
+    inner = exif.get_ifd(0x8769)
+    assert result.size == (48, 64)
+    assert result.info["icc_profile"] == SRGB
+    assert exif[0x010F] == "Maker"
+    assert exif.get(0x0112, 1) == 1
+    assert inner[0x9003] == "2026:01:02 03:04:05"
+    assert inner[0x927C] == b"maker note"
+    assert float(inner[0x829D]) == 2.8
+    assert (inner[0xA002], inner[0xA003]) == (48, 64)
+    assert exif.get_ifd(0x8825)[1] == "N"
+    assert tuple(map(float, exif.get_ifd(0x8825)[2])) == (10.0, 20.0, 30.0)
+    if "xmp" in params:
+        assert result.info["xmp"] == XMP.replace(b'Orientation="6"', b'Orientation="1"')
+
+
+@pytest.mark.parametrize("channels, dtype", [(3, np.uint16), (1, np.uint8), (4, np.uint8)])
+def test_tiff_of_any_depth_keeps_metadata(channels, dtype):
+    picture = read(saved(Image.fromarray(noise()), "PNG", exif=camera_exif(1), icc_profile=SRGB))
+    samples = np.atleast_3d(noise(channels, dtype))
+    info = replace(
+        picture.info,
+        depth=np.iinfo(dtype).bits,
+        mode="gray" if channels == 1 else "rgb",
+        xmp=XMP,
+        dpi=(300.0, 150.0),
+    )
+    alpha = samples[..., 3] | 1 if channels == 4 else None
+    data = write_picture(Picture(to_floats(samples[..., :3]), alpha, info), "tiff", KEEP)
+    again = read(data)
+    assert again.info.icc == SRGB
+    assert again.info.dpi == (300.0, 150.0)
+    assert opened(data).getexif().get_ifd(0x8769)[0x927C] == b"maker note"
+    assert np.array_equal(
+        to_integers(again.pixels, depth=info.depth, gray=channels == 1), samples[..., :3]
+    )
+
+
+def test_the_stale_thumbnail_is_gone_with_its_bytes():
+    block = with_thumbnail(camera_exif())
+    data = saved(Image.fromarray(smooth()), "JPEG", exif=b"Exif\x00\x00" + block)
+    assert struct.unpack_from(">I", block, second_directory(block)[1])[0] > 0
+    result = opened(round_trip(data))
+    kept = result.info["exif"].removeprefix(b"Exif\x00\x00")
+    assert struct.unpack_from(">I", kept, second_directory(kept)[1])[0] == 0
+    assert b"\xff\xd8\xff" not in kept
+    assert len(kept) < len(block)
+    assert result.getexif().get_ifd(0x8769)[0x927C] == b"maker note"
+
+
+def test_resolution_follows_the_turn():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(Image.fromarray(smooth()), "JPEG", exif=exif, dpi=(300, 150))
+    for fmt in ("jpeg", "png", "tiff", "bmp"):
+        assert opened(round_trip(data, fmt)).info["dpi"] == pytest.approx((150, 300), abs=0.1)
+
+
+def test_png_text_and_gamma_survive():
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "hello")
+    text.add_itxt("Title", "Grüße", lang="de")
+    text.add(b"gAMA", struct.pack(">I", 45455))
+    data = saved(Image.fromarray(noise()), "PNG", pnginfo=text, dpi=(300, 300))
+    result = opened(round_trip(data))
+    assert result.text == {"Comment": "hello", "Title": "Grüße"}
+    assert result.info["gamma"] == pytest.approx(0.45455)
+    assert result.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+@pytest.mark.parametrize("fmt", ["jpeg", "png", "webp", "tiff", "avif"])
+def test_metadata_policies(fmt):
+    source = saved(
+        Image.fromarray(smooth()), "JPEG", exif=camera_exif(1), icc_profile=SRGB, xmp=XMP
+    )
+    safe = opened(round_trip(source, fmt, OutputSettings(metadata="safe")))
+    none = opened(round_trip(source, fmt, OutputSettings(metadata="none")))
+    assert safe.info["icc_profile"] == SRGB
+    assert "icc_profile" not in none.info
+    for result in (safe, none):
+        assert "xmp" not in result.info
+        assert 0x010F not in result.getexif()
+
+
+def test_metadata_that_does_not_fit_is_a_warning_and_the_profile_stays():
+    picture = read(saved(Image.fromarray(smooth()), "PNG", icc_profile=SRGB))
+    picture = replace(picture, info=replace(picture.info, xmp=b"x" * 70_000))
+    encoded = encode_picture(picture, "jpeg", KEEP)
+    assert [w.partition(":")[0] for w in encoded.warnings] == ["metadata was not kept"]
+    assert opened(encoded.data).info["icc_profile"] == SRGB
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's own complaint
+def test_damaged_exif_is_a_warning():
+    exif = b"Exif\x00\x00II*\x00\xff\xff\x00\x00"
+    picture = read(saved(Image.fromarray(smooth()), "JPEG", exif=exif))
+    assert picture.info.exif is None
+    assert "EXIF" in picture.info.warnings[0]
+
+
+def test_a_profile_that_bmp_cannot_hold_is_a_warning():
+    data = saved(Image.fromarray(smooth()), "PNG", icc_profile=SRGB)
+    assert "colour profile" in encode_picture(read(data), "bmp", KEEP).warnings[0]
+
+
+def test_depth_that_jpeg_cannot_hold_is_a_warning():
+    array = noise(3, np.uint16)
+    picture = read(cv2.imencode(".png", array[..., ::-1])[1].tobytes())
+    encoded = encode_picture(picture, "bmp", KEEP)
+    assert "16-bit" in encoded.warnings[0]
+    assert np.array_equal(np.asarray(opened(encoded.data)), np.rint(array / 257).astype(np.uint8))

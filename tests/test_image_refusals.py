@@ -1,0 +1,316 @@
+"""Bad, foreign and oversized files are refused by name, before they cost anything."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from varfix.engine.errors import (
+    AlphaLostError,
+    DecodeEmptyError,
+    DecodeTruncatedError,
+    DecodeUnknownError,
+    DecodeUnsupportedError,
+    EncodeError,
+    FormatLimitError,
+    SourceReadError,
+)
+from varfix.engine.formats import (
+    EXTENSIONS,
+    FORMATS,
+    Header,
+    canonical,
+    check_output,
+    extension_of,
+    format_of,
+)
+from varfix.engine.image import (
+    Picture,
+    PictureInfo,
+    probe,
+    read_picture,
+    replace_pixels,
+    write_picture,
+)
+from varfix.engine.settings import OutputSettings
+
+KEEP = OutputSettings()
+
+
+def noise(channels=3, dtype=np.uint8, seed=0):
+    shape = (13, 22, channels) if channels > 1 else (13, 22)
+    high = np.iinfo(dtype).max + 1
+    return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
+
+
+def smooth():
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    return np.dstack(
+        [np.tile(ramp, (48, 1)), np.tile(ramp[::-1], (48, 1)), np.full((48, 64), 90, np.uint8)]
+    )
+
+
+def saved(image, fmt, **params):
+    out = io.BytesIO()
+    image.save(out, fmt, **params)
+    return out.getvalue()
+
+
+def opened(data):
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def read(data):
+    return read_picture(data, max_pixels=500_000_000)
+
+
+def round_trip(data, fmt="keep", options=KEEP):
+    return write_picture(read(data), fmt, options)
+
+
+def test_an_empty_file_is_refused():
+    with pytest.raises(DecodeEmptyError, match=r"^empty file \(0 bytes\)$"):
+        read(b"")
+
+
+@pytest.mark.parametrize(
+    "data, what",
+    [
+        (b"just some words\n", "text/plain"),
+        ("Grüße".encode() * 1000, "text/plain"),
+        (b"BMW is a car\n", "text/plain"),
+        (b"\x00\x01\x02\x03" * 9, "application/octet-stream"),
+        (b"%PDF-1.7\n", "application/pdf"),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00", "image/heic"),
+    ],
+)
+def test_what_is_no_picture_is_named(tmp_path, data, what):
+    path = tmp_path / "notes.png"
+    path.write_bytes(data)
+    for call in (lambda: read(data), lambda: probe(data), lambda: probe(path)):
+        with pytest.raises(DecodeUnknownError) as caught:
+            call()
+        assert caught.value.message == f"not an image varfix can read ({what})"
+        assert "PNG" in caught.value.hint
+
+
+def test_gif_is_named():
+    with pytest.raises(DecodeUnknownError, match="image/gif"):
+        read(saved(Image.fromarray(noise(1)), "GIF"))
+
+
+def encoded_samples():
+    gentle = cv2.GaussianBlur(np.random.default_rng(3).random((90, 120, 3)), (0, 0), 2)
+    image = Image.fromarray((gentle * 255).astype(np.uint8))
+    deep = (gentle * 65535).astype(np.uint16)
+    tiff16, zip16 = io.BytesIO(), io.BytesIO()
+    tifffile.imwrite(tiff16, deep, photometric="rgb")
+    tifffile.imwrite(zip16, deep, photometric="rgb", compression="zlib")
+    return {
+        "jpeg": saved(image, "JPEG"),
+        "progressive": saved(image, "JPEG", progressive=True),
+        "png": saved(image, "PNG"),
+        "png16": cv2.imencode(".png", deep)[1].tobytes(),
+        "bmp": saved(image, "BMP"),
+        "webp": saved(image, "WEBP"),
+        "webp lossless": saved(image, "WEBP", lossless=True),
+        "avif": saved(image, "AVIF"),
+        "tiff": saved(image, "TIFF"),
+        "tiff lzw": saved(image, "TIFF", compression="tiff_lzw"),
+        "tiff16": tiff16.getvalue(),
+        "tiff16 zip": zip16.getvalue(),
+        "lzw16": cv2.imencode(".tiff", deep)[1].tobytes(),
+    }
+
+
+SAMPLES = encoded_samples()
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_whole_files_are_read(kind):
+    assert read(SAMPLES[kind]).pixels.shape == (90, 120, 3)
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+@pytest.mark.parametrize("part", [0.02, 0.1, 0.3, 0.5, 0.9, 0.98])
+def test_truncated_files_are_refused(kind, part):
+    data = SAMPLES[kind]
+    short = data[: max(16, int(len(data) * part))]
+    with pytest.raises(DecodeTruncatedError, match="Not restored, so that a gray band"):
+        read(short)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "progressive"])
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
+def test_a_jpeg_padded_with_zeros_is_refused(kind, part):
+    data = SAMPLES[kind]
+    keep = int(len(data) * part)
+    with pytest.raises(DecodeTruncatedError, match="file ends early"):
+        read(data[:keep] + bytes(len(data) - keep))
+
+
+def test_a_thumbnail_does_not_pass_for_the_end_of_the_picture():
+    thumbnail = saved(Image.fromarray(smooth()), "JPEG")
+    block = b"Exif\x00\x00" + thumbnail
+    data = saved(Image.fromarray(smooth()), "JPEG", exif=block)
+    assert read(data)
+    with pytest.raises(DecodeTruncatedError):
+        read(data[:-60] + bytes(60))
+
+
+def test_a_flipped_bit_in_a_png_is_refused():
+    data = bytearray(SAMPLES["png"])
+    data[len(data) // 2] ^= 0x10
+    with pytest.raises(DecodeTruncatedError, match="damaged"):
+        read(bytes(data))
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_garbage_behind_a_signature_is_refused(kind):
+    garbage = np.random.default_rng(0).bytes(400)
+    with pytest.raises((DecodeTruncatedError, DecodeUnsupportedError)):
+        read(SAMPLES[kind][:18] + garbage)
+
+
+def bilevel_png(width, height):
+    def chunk(kind, payload):
+        check = zlib.crc32(kind + payload)
+        return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", check)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress(bytes(1 + width // 8) * height, 9))
+    return b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_refused_from_its_header():
+    bomb = bilevel_png(40000, 40000)
+    assert len(bomb) < 300_000
+    with pytest.raises(DecodeUnsupportedError, match="1600 megapixels, over the limit of 500") as e:
+        read(bomb)
+    assert "limits.max_pixels" in e.value.hint
+
+
+def test_the_pixel_limit_is_inclusive():
+    data = saved(Image.fromarray(noise()), "PNG")
+    assert read_picture(data, max_pixels=13 * 22)
+    with pytest.raises(DecodeUnsupportedError):
+        read_picture(data, max_pixels=13 * 22 - 1)
+
+
+def test_pictures_above_pillows_own_limit_are_read_without_a_warning():
+    head = probe(bilevel_png(20000, 10000))
+    assert (head.width, head.height) == (20000, 10000)
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "TIFF"])
+def test_cmyk_is_refused_with_a_hint(fmt):
+    with pytest.raises(DecodeUnsupportedError, match="CMYK") as caught:
+        read(saved(Image.fromarray(noise()).convert("CMYK"), fmt))
+    assert "RGB" in caught.value.hint
+
+
+@pytest.mark.parametrize("fmt, what", [("PNG", "frames"), ("WEBP", "frames"), ("TIFF", "pages")])
+def test_several_pictures_in_a_file_are_refused(fmt, what):
+    frames = [Image.fromarray(noise(seed=seed)) for seed in range(3)]
+    data = saved(frames[0], fmt, save_all=True, append_images=frames[1:])
+    for call in (read, probe):
+        with pytest.raises(DecodeUnsupportedError, match=f"has 3 {what}"):
+            call(data)
+
+
+def test_a_small_copy_inside_a_tiff_is_not_a_page():
+    out = io.BytesIO()
+    with tifffile.TiffWriter(out) as writer:
+        writer.write(noise(), photometric="rgb")
+        writer.write(noise()[::2, ::2], photometric="rgb", subfiletype=1)
+    assert np.array_equal(np.asarray(opened(round_trip(out.getvalue()))), noise())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_deeper_tiff_is_refused_with_a_hint(dtype, channels):
+    out = io.BytesIO()
+    shape = (8, 8, 3) if channels == 3 else (8, 8)
+    tifffile.imwrite(out, np.zeros(shape, dtype), photometric="rgb" if channels == 3 else None)
+    with pytest.raises(DecodeUnsupportedError) as caught:
+        read(out.getvalue())
+    assert caught.value.hint
+
+
+def test_a_phones_several_picture_jpeg_is_read_as_its_first():
+    frames = [Image.fromarray(smooth()), Image.fromarray(smooth()[::2, ::2])]
+    data = saved(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    picture = read(data)
+    assert (picture.info.format, picture.pixels.shape) == ("jpeg", (48, 64, 3))
+
+
+# Planning.
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_probe_agrees_with_reading(tmp_path, kind):
+    path = tmp_path / "picture"
+    path.write_bytes(SAMPLES[kind])
+    picture = read(SAMPLES[kind])
+    header = Header(picture.info.format, 120, 90, False, picture.info.depth)
+    assert probe(SAMPLES[kind]) == probe(path) == header
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_probe_sees_alpha(channels):
+    assert probe(saved(Image.fromarray(noise(channels)), "PNG")).has_alpha
+
+
+def test_probe_of_a_missing_file_is_a_read_error(tmp_path):
+    with pytest.raises(SourceReadError, match="No such file"):
+        probe(tmp_path / "no.png")
+
+
+def test_limits_of_formats_are_checked_before_any_work():
+    wide = Header("png", 24000, 10, False, 8)
+    text = "pano.jpg → WebP: 24000 px is over WebP's 16383 px. Use --format tiff."
+    with pytest.raises(FormatLimitError) as caught:
+        check_output("pano.jpg", wide, "webp", None)
+    assert caught.value.message == text
+    check_output("pano.jpg", wide, "keep", None)
+
+
+def test_lost_alpha_is_refused_before_any_work():
+    header = Header("png", 10, 10, True, 8)
+    text = (
+        "logo.png has transparency, JPEG cannot hold it. "
+        "Use --format png, or --set output.flatten=white."
+    )
+    with pytest.raises(AlphaLostError) as caught:
+        check_output("logo.png", header, "jpg", None)
+    assert caught.value.message == text
+    check_output("logo.png", header, "jpg", "white")
+    check_output("logo.png", header, "keep", None)
+
+
+@pytest.mark.parametrize("fmt", ["jpeg", "webp", "avif"])
+def test_the_stated_limits_are_the_encoders(fmt):
+    picture = Picture(
+        np.zeros((1, FORMATS[fmt].max_side + 1, 3), np.float32), None, PictureInfo(fmt)
+    )
+    with pytest.raises(EncodeError):
+        write_picture(picture, fmt, KEEP)
+
+
+def test_names_and_formats_find_each_other():
+    assert format_of("a/B.JPEG") == format_of("x.jpg") == canonical("JPG") == "jpeg"
+    assert format_of("notes.txt") is None
+    assert all(EXTENSIONS[extension_of(name)] == name for name in FORMATS)
+
+
+def test_pixels_of_another_size_are_refused():
+    picture = read(saved(Image.fromarray(noise()), "PNG"))
+    with pytest.raises(ValueError, match="expected pixels"):
+        replace_pixels(picture, picture.pixels[1:])

@@ -1,0 +1,12 @@
+"""One thread: these networks are tiny, and spinning threads would slow whatever runs beside."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
