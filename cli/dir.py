@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -81,7 +82,7 @@ class Selection:
     def _listed(self, place: str) -> tuple[str, ...]:
         """Read names as bytes: they need not be text."""
         try:
-            stdin = click.get_binary_stream("stdin")
+            stdin = sys.stdin.buffer
             data = stdin.read() if place == "-" else Path(place).read_bytes()
         except OSError as error:
             raise click.UsageError(f"--files-from {place}: {error.strerror or error}") from error

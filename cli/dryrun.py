@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -43,7 +44,7 @@ def _print_event(plan: Plan) -> None:
 
     reasons = ("done", "stale", "foreign")
     skips = {f"skip_{reason}": plan.skipped(reason) for reason in reasons}
-    log = EventLog(click.get_binary_stream("stdout"), new_run_id(), lambda: None)
+    log = EventLog(sys.stdout.buffer, new_run_id(), lambda: None)
     log(PlanDone(items=len(plan.items), pixels=plan.pixels, **skips))
 
 
@@ -101,4 +102,5 @@ def _seconds(plan: Plan, opened: Opened, settings: Settings) -> float:
     restore_picture(opened.restorer, sample, settings)
     each = time.monotonic() - start
     headers = [item.header for item in plan.items if item.header]
-    return each * sum(len(grid_for(opened.restorer, h.height, h.width, settings)) for h in headers)
+    grids = (grid_for(opened.restorer, (h.height, h.width), settings) for h in headers)
+    return each * sum(map(len, grids))

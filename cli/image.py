@@ -77,13 +77,13 @@ class Ends:
             source, target = Path(folder, "in"), Path(folder, "out")
             if self.source == "-":
                 with source.open("wb") as spool:
-                    shutil.copyfileobj(click.get_binary_stream("stdin"), spool)
+                    shutil.copyfileobj(sys.stdin.buffer, spool)
             yield (
                 source if self.source == "-" else Path(self.source),
                 target if self.target == "-" else self.path(),
             )
             if self.target == "-" and target.exists():
-                stdout = click.get_binary_stream("stdout")
+                stdout = sys.stdout.buffer
                 stdout.write(target.read_bytes())
                 stdout.flush()
 

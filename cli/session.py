@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import click
 
 from varfix.cli.options import EventOptions
 from varfix.cli.signals import StopRequest, listening
@@ -113,7 +112,7 @@ class Session:
         run_id = new_run_id()
         logs = []
         if self._events.as_json:
-            stdout = click.get_binary_stream("stdout")
+            stdout = sys.stdout.buffer
             logs.append(EventLog(stdout, run_id, lambda: self.stop.ask(ExitCode.SIGPIPE)))
         if self._events.log_file is not None:
             logs.append(stack.enter_context(log_file(self._events.log_file, run_id)))

@@ -157,8 +157,11 @@ def fill_transparent(samples: Integers, alpha: Integers) -> Integers:
     if visible.all() or not visible.any():
         return samples
     weight = visible.astype(np.float32)[..., np.newaxis]
-    painted = np.rint(_spread(samples * weight, weight)).astype(samples.dtype)
-    return np.where(visible[..., np.newaxis], samples, painted)
+    coarse = _spread(_halve(samples * weight), _halve(weight))
+    rows, columns = np.nonzero(~visible)
+    painted = samples.copy()
+    painted[rows, columns] = np.rint(coarse[rows // 2, columns // 2])
+    return painted
 
 
 def _spread(colour: Floats, weight: Floats) -> Floats:
@@ -171,20 +174,23 @@ def _spread(colour: Floats, weight: Floats) -> Floats:
     Returns:
         (H, W, C) colours without holes.
     """
-    own: Floats = np.divide(colour, np.maximum(weight, np.float32(1e-6)), dtype=np.float32)
     height, width = weight.shape[:2]
-    if (weight > 0).all() or height * width == 1:
+    holes = weight == 0
+    own: Floats = np.divide(colour, weight, out=np.zeros_like(colour), where=~holes)
+    if not holes.any() or height * width == 1:
         return own
     coarse = _spread(_halve(colour), _halve(weight))
-    doubled = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
-    filled: Floats = np.where(weight > 0, own, doubled)
-    return filled
+    rows, columns = np.nonzero(holes[..., 0])
+    own[rows, columns] = coarse[rows // 2, columns // 2]
+    return own
 
 
 def _halve(plane: Floats) -> Floats:
     """Average 2 x 2 blocks; an odd last row or column counts as if followed by empty pixels."""
-    height, width, channels = plane.shape
+    height, width = plane.shape[:2]
     even = np.pad(plane, ((0, height % 2), (0, width % 2), (0, 0)))
-    blocks = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2, channels)
-    means: Floats = blocks.mean(axis=(1, 3), dtype=np.float32)
-    return means
+    # Two plain sums are several times faster than a mean over the axes of blocks.
+    columns: Floats = even[0::2] + even[1::2]
+    blocks: Floats = columns[:, 0::2] + columns[:, 1::2]
+    blocks *= np.float32(0.25)
+    return blocks

@@ -56,11 +56,9 @@ def is_readable(stream: IO[bytes]) -> bool:
         stream.seek(min(start, size))
         count = struct.unpack(f"{order}Q" if big else f"{order}H", stream.read(8 if big else 2))[0]
         form = f"{order}HHQQ" if big else f"{order}HHII"
-        entries = stream.read(min(count, 0xFFFF) * struct.calcsize(form))
-        ends = [
-            _value_end(*struct.unpack_from(form, entries, i * struct.calcsize(form)), big)
-            for i in range(count)
-        ]
+        step = struct.calcsize(form)
+        entries = stream.read(min(count, 0xFFFF) * step)
+        ends = [_value_end(struct.unpack_from(form, entries, i * step), big) for i in range(count)]
     except struct.error:
         return False
     finally:
@@ -132,8 +130,9 @@ def write(samples: Integers, alpha: Integers | None, tags: TiffTags) -> bytes:
     return _graft(out.getvalue(), tags.exif)
 
 
-def _value_end(tag: int, kind: int, count: int, place: int, big: bool) -> int:
+def _value_end(entry: tuple[int, ...], big: bool) -> int:
     """Return where an entry's value ends in the file, 0 if it lies in the entry itself."""
+    _tag, kind, count, place = entry
     length = count * _TYPE_SIZES.get(kind, 0)
     return place + length if length > (8 if big else 4) else 0
 

@@ -59,7 +59,7 @@ class Trainer:
         self.averaged = build().to(self.device)
         self.averaged.load_state_dict(self.model.state_dict())
         self.done = dict.fromkeys((s.name for s in STAGES), 0)
-        self.optimizer_state: dict[str, Any] | None = None
+        self.optimizer_state: dict[str, dict[str, Any]] = {}  # of the unfinished stage, by name
         self._restore()
 
     def run(self) -> None:
@@ -78,8 +78,8 @@ class Trainer:
             self.averaged.load_state_dict(self.model.state_dict())
         trained = stage.parameters(self.model)
         optimizer = torch.optim.Adam(trained, lr=settings.rate, betas=BETAS)
-        if self.optimizer_state is not None:
-            optimizer.load_state_dict(self.optimizer_state)
+        if stage.name in self.optimizer_state:
+            optimizer.load_state_dict(self.optimizer_state[stage.name])
         steps = range(first, settings.steps)
         for step, batch in tqdm(
             zip(steps, self._load(batches, steps), strict=True),
@@ -94,8 +94,7 @@ class Trainer:
             self.done[stage.name] = step + 1
             self._log(stage, step, losses)
             if (step + 1) % self.recipe.save_every == 0:
-                self._save(optimizer)
-        self.optimizer_state = None
+                self._save({stage.name: optimizer.state_dict()})
         self._finish(stage)
 
     def _load(self, batches: Batches, steps: range) -> Iterator[Batch]:
@@ -131,18 +130,18 @@ class Trainer:
             stage.parameters(self.model), stage.parameters(self.averaged), strict=True
         ):
             current.data.copy_(averaged.data)
-        self._save(None)
+        self._save({})
 
     def _log(self, stage: Stage, step: int, losses: dict[str, float]) -> None:
         line = {"stage": stage.name, "step": step, "time": round(time.time(), 1)}
         self.journal.write(line | {name: round(value, 5) for name, value in losses.items()})
 
-    def _save(self, optimizer: torch.optim.Adam | None) -> None:
+    def _save(self, optimizer: dict[str, dict[str, Any]]) -> None:
         state = {
             "done": self.done,
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
-            "optimizer": optimizer.state_dict() if optimizer else None,
+            "optimizer": optimizer,
         }
         save_state(state, self.out / "state.pt")
 
