@@ -51,7 +51,7 @@ class Selection:
 
     include: tuple[str, ...]
     exclude: tuple[str, ...]
-    recursive: bool
+    flat: bool
     files_from: str | None
     null: bool
     sample: int | None
@@ -59,35 +59,37 @@ class Selection:
     jobs: int | str | None
     fail_fast: bool
 
-    def request(self, preset: str, overwrite: bool) -> BatchRequest:
-        """Return the selection as the engine takes it.
+    def listed(self) -> tuple[str, ...] | None:
+        """Read the names of `--files-from`, as bytes: they need not be text.
 
         Raises:
-            click.UsageError: The list of files cannot be read, or `-0` has no list.
+            click.UsageError: The list cannot be read, or `-0` has no list.
         """
+        place = self.files_from
+        if place is None:
+            if self.null:
+                raise click.UsageError("-0 says how --files-from is separated; give --files-from")
+            return None
+        try:
+            data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
+        except OSError as error:
+            raise click.UsageError(f"--files-from {place}: {error.strerror or error}") from error
+        names = data.split(b"\0") if self.null else data.splitlines()
+        return tuple(os.fsdecode(name) for name in names if name)
+
+    def request(self, files: tuple[str, ...] | None, preset: str, overwrite: bool) -> BatchRequest:
+        """Return the selection as the engine takes it; `files` is what `listed` returned."""
         from varfix.engine.plan import BatchRequest
         from varfix.engine.scan import Filters
 
-        if self.null and self.files_from is None:
-            raise click.UsageError("-0 says how --files-from is separated; it needs --files-from")
         return BatchRequest(
-            filters=Filters(self.include, self.exclude, self.recursive),
-            files=None if self.files_from is None else self._listed(self.files_from),
+            filters=Filters(self.include, self.exclude, recursive=not self.flat),
+            files=files,
             name=self.name,
             preset=preset,
             overwrite=overwrite,
             sample=self.sample,
         )
-
-    def _listed(self, place: str) -> tuple[str, ...]:
-        """Read names as bytes: they need not be text."""
-        try:
-            stdin = sys.stdin.buffer
-            data = stdin.read() if place == "-" else Path(place).read_bytes()
-        except OSError as error:
-            raise click.UsageError(f"--files-from {place}: {error.strerror or error}") from error
-        names = data.split(b"\0") if self.null else data.splitlines()
-        return tuple(os.fsdecode(name) for name in names if name)
 
 
 _selection = packed(
@@ -105,13 +107,7 @@ _selection = packed(
         metavar="GLOB",
         help="Leave out what matches, by the rules of .gitignore; may be repeated.",
     ),
-    click.option(
-        "--no-recursive",
-        "recursive",
-        flag_value=False,
-        default=True,
-        help="Leave subfolders alone.",
-    ),
+    click.option("--no-recursive", "flat", is_flag=True, help="Leave subfolders alone."),
     click.option(
         "--files-from",
         metavar="FILE|-",
@@ -171,7 +167,7 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     from varfix.cli.session import Session
 
     resolved = model.resolve({"output.format": output.format, "io.jobs": selection.jobs})
-    request = selection.request(model.label, output.overwrite)
+    files = selection.listed()
     session = Session(resolved.settings, terminal, events, model.label)
     opened = session.opened()
 
@@ -181,7 +177,9 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     from varfix.engine.plan import ignored_lines, plan_batch
 
     recipe = recipe_of(resolved.settings, opened.sha256, opened.restorer.tile)
-    plan = plan_batch(src, dst, request, resolved.settings, recipe)
+    request = selection.request(files, model.label, output.overwrite)
+    with terminal.busy(f"Looking through {src}"):
+        plan = plan_batch(src, dst, request, resolved.settings, recipe)
     for line in ignored_lines(plan.found):
         terminal.detail(line)
     if output.dry_run:

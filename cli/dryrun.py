@@ -39,12 +39,12 @@ def show_plan(
 
 
 def _print_event(plan: Plan) -> None:
-    from varfix.cli.ndjson import EventLog, new_run_id
+    from varfix.cli.ndjson import EventLog, Sink
     from varfix.engine.events import PlanDone
 
     reasons = ("done", "stale", "foreign")
     skips = {f"skip_{reason}": plan.skipped(reason) for reason in reasons}
-    log = EventLog(sys.stdout.buffer, new_run_id(), lambda: None)
+    log = EventLog([Sink(sys.stdout.buffer, lambda: None)])
     log(PlanDone(items=len(plan.items), pixels=plan.pixels, **skips))
 
 
@@ -58,7 +58,7 @@ def _origins(resolved: Resolved) -> Iterator[str]:
 
 
 def _lines(plan: Plan, opened: Opened, settings: Settings) -> Iterator[str]:
-    from varfix.engine.batch import readable
+    from varfix.engine.source import readable
 
     for item in plan.items:
         size = f"{item.header.width}x{item.header.height}" if item.header else "unreadable"

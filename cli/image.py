@@ -89,13 +89,12 @@ class Ends:
 
     def named(self, plan: Plan) -> Plan:
         """Call the ends of a pipe by their own names in events and messages."""
-        names = {}
+        items = plan.items
         if self.source == "-":
-            names["src"] = "stdin"
+            items = [replace(item, src="stdin") for item in items]
         if self.target == "-":
-            names["dst"] = "stdout"
-        plan.items[:] = [replace(item, **names) for item in plan.items]
-        return plan
+            items = [replace(item, dst="stdout") for item in items]
+        return replace(plan, items=items)
 
 
 @click.command("image", cls=Command, epilog=_EPILOG)

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,39 +18,48 @@ from varfix.engine.events import Event, encode
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-class EventLog:
-    """An observer that writes one JSON line per event, at once, from whatever thread it comes.
+class Sink:
+    """Where lines go, whole and at once, until nobody reads them any more."""
 
-    Attributes:
-        closed: The reader went away; nothing more is written.
-    """
-
-    def __init__(self, stream: BinaryIO, run_id: str, on_closed: Callable[[], None]) -> None:
-        self.closed = False
+    def __init__(self, stream: BinaryIO, on_closed: Callable[[], None]) -> None:
+        """Write to `stream`; `on_closed` is called once, when the reader has gone away."""
         self._stream = stream
-        self._run_id = run_id
         self._on_closed = on_closed
-        self._lock = threading.Lock()
+        self._closed = False
 
-    def __call__(self, event: Event) -> None:
-        """Write `event`; a reader that went away is noted, once, instead of failing a worker."""
-        with self._lock:
-            if self.closed:
-                return
-            try:
-                self._stream.write(encode(event, self._run_id, datetime.now(UTC)))
-                self._stream.flush()
-            except OSError as error:
-                if error.errno != errno.EPIPE:
-                    raise
-                self.closed = True
-        if self.closed:
+    def write(self, line: bytes) -> None:
+        """Write `line`; a reader that went away must not fail the worker that tells something."""
+        if self._closed:
+            return
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                raise
+            self._closed = True
             self._on_closed()
 
 
+class EventLog:
+    """An observer that writes each event as one JSON line to every sink, from any thread."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = sinks
+        self._run_id = new_run_id()
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        """Write `event`, the same line everywhere."""
+        with self._lock:
+            line = encode(event, self._run_id, datetime.now(UTC))
+            for sink in self._sinks:
+                sink.write(line)
+
+
 @contextmanager
-def log_file(path: Path, run_id: str) -> Iterator[EventLog]:
-    """Append events to the file at `path` while the block runs.
+def log_file(path: Path) -> Iterator[Sink]:
+    """Append lines to the file at `path` while the block runs.
 
     Raises:
         OutputDeniedError: The file cannot be written.
@@ -63,7 +72,7 @@ def log_file(path: Path, run_id: str) -> Iterator[EventLog]:
             raise OutputDeniedError(
                 f"--log-file {path}: {error.strerror or error}. Nothing was restored."
             ) from error
-        yield EventLog(stream, run_id, on_closed=lambda: None)
+        yield Sink(stream, on_closed=lambda: None)
 
 
 def new_run_id() -> str:

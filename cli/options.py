@@ -16,6 +16,10 @@ from varfix.cli.terminal import Terminal
 if TYPE_CHECKING:
     from varfix.engine.settings import Resolved
 
+    _CountOrAutoType = click.ParamType[int | str]
+else:
+    _CountOrAutoType = click.ParamType  # only click 8.4 and later know what it holds
+
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
 Record = TypeVar("Record")
@@ -26,7 +30,7 @@ FORMATS = ("keep", "png", "jpg", "webp", "tiff", "avif", "bmp")
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Restoration": ("preset", "model", "strength", "assignments"),
     "Measurement": ("degrade", "pairs"),
-    "Selection": ("include", "exclude", "recursive", "files_from", "null", "sample"),
+    "Selection": ("include", "exclude", "flat", "files_from", "null", "sample"),
     "Output": ("format", "name", "overwrite", "dry_run"),
     "Machine": ("device", "precision", "batch", "jobs", "fail_fast"),
     "Messages": ("as_json", "log_file", "quiet", "verbose", "color"),
@@ -54,7 +58,7 @@ def _write(title: str, rows: list[tuple[str, str]], formatter: click.HelpFormatt
             formatter.write_dl(rows)
 
 
-class CountOrAuto(click.ParamType):
+class CountOrAuto(_CountOrAutoType):
     """A whole number from 1, or `auto`."""
 
     name = "auto|N"
@@ -220,7 +224,11 @@ output_options = packed(
         type=click.Choice(FORMATS, case_sensitive=False),
         help="Format of the results; 'keep' is the source's own.  [default: keep]",
     ),
-    click.option("--overwrite", is_flag=True, help="Replace outputs that already exist."),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace outputs that exist, but for those already made exactly as asked for.",
+    ),
     click.option(
         "-n",
         "--dry-run",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from varfix.cli.tally import Tally, duration, headline
+from varfix.cli.tally import Tally, headline
 from varfix.cli.terminal import Terminal, worded
 from varfix.engine.events import (
     Event,
@@ -20,7 +20,7 @@ from varfix.engine.events import (
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.progress import Progress, Task
+    from rich.progress import Progress
 
 _LONGEST_GAP: Final = 5.0
 
@@ -88,8 +88,8 @@ class LiveProgress:
         self._terminal = terminal
         self._preset = preset
         self._clock = Stopwatch()
-        self._bar = _bar(self._clock)
-        self._task = self._bar.add_task("restoring", total=None)
+        self._bar = _bar()
+        self._task = self._bar.add_task("", total=None, pace="")
 
     def __call__(self, event: Event) -> None:
         """Count `event`; warnings and failures are printed above the bar."""
@@ -116,6 +116,7 @@ class LiveProgress:
             total=tally.pixels or None,
             completed=tally.pixels_done,
             description=f"{tally.finished}/{tally.items} pictures",
+            pace=tally.pace(self._clock.read()),
         )
 
     def _lines(self) -> list[str]:
@@ -172,26 +173,12 @@ def _drawn(live: LiveProgress, console: Console) -> Iterator[None]:
         yield
 
 
-def _bar(clock: Stopwatch) -> Progress:
-    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        """Megapixels per second and the time left, by pixels and not by files."""
-
-        def render(self, task: Task) -> Text:
-            """Return the text, empty as long as nothing is known."""
-            speed = task.finished_speed or task.speed
-            if not speed:
-                return Text("")
-            left = duration(task.time_remaining or 0.0)
-            return Text(f"{speed / 1e6:.2f} MP/s · {left} left")
+def _bar() -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
-        Speed(),
-        get_time=clock.read,
-        speed_estimate_period=120.0,
+        TextColumn("{task.fields[pace]}"),
     )

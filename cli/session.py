@@ -14,7 +14,7 @@ from varfix.cli.terminal import Terminal
 from varfix.engine.errors import ExitCode
 
 if TYPE_CHECKING:
-    from varfix.cli.ndjson import EventLog
+    from varfix.cli.ndjson import Sink
     from varfix.cli.progress import LiveProgress, PlainProgress
     from varfix.engine.batch import Options
     from varfix.engine.events import Event, Observer, Warn
@@ -90,30 +90,29 @@ class Session:
     @contextmanager
     def _reporting(self) -> Iterator[tuple[Observer, PlainProgress | LiveProgress]]:
         """Open every place that events go to, and join them."""
+        from varfix.cli.ndjson import EventLog
         from varfix.cli.progress import progress
         from varfix.engine.events import RunStart
 
         with ExitStack() as stack:
-            logs = self._logs(stack)
+            log = EventLog(self._sinks(stack))
             shown = stack.enter_context(progress(self._terminal, self._preset))
 
             def observer(event: Event) -> None:
                 shown(event)
+                log(event)
                 # A run's first event is `run.start`: what was known before it comes right after.
-                for one in [event, *(self._early if isinstance(event, RunStart) else ())]:
-                    for log in logs:
-                        log(one)
+                for early in self._early if isinstance(event, RunStart) else ():
+                    log(early)
 
             yield observer, shown
 
-    def _logs(self, stack: ExitStack) -> list[EventLog]:
-        from varfix.cli.ndjson import EventLog, log_file, new_run_id
+    def _sinks(self, stack: ExitStack) -> list[Sink]:
+        from varfix.cli.ndjson import Sink, log_file
 
-        run_id = new_run_id()
-        logs = []
+        sinks = []
         if self._events.as_json:
-            stdout = sys.stdout.buffer
-            logs.append(EventLog(stdout, run_id, lambda: self.stop.ask(ExitCode.SIGPIPE)))
+            sinks.append(Sink(sys.stdout.buffer, lambda: self.stop.ask(ExitCode.SIGPIPE)))
         if self._events.log_file is not None:
-            logs.append(stack.enter_context(log_file(self._events.log_file, run_id)))
-        return logs
+            sinks.append(stack.enter_context(log_file(self._events.log_file)))
+        return sinks

@@ -122,18 +122,30 @@ class Tally:
             one = self._flying.get(item)
             return one.src if one else ""
 
+    def pace(self, seconds: float) -> str:
+        """Say how fast the run is and how long it will last, by pixels and not by files.
+
+        Args:
+            seconds: Since the run's start.
+
+        Returns:
+            Megapixels per second and time left, or nothing as long as nothing is restored.
+        """
+        done = self.pixels_done
+        if not done or seconds <= 0:
+            return ""
+        rate = done / seconds
+        return f"{rate / 1e6:.2f} MP/s, {duration((self.pixels - done) / rate)} left"
+
     def status(self, seconds: float) -> str:
         """Say in one line how far the run is, `seconds` after its start."""
-        done = self.pixels_done
-        parts = [f"{self.finished} of {self.items} pictures"]
-        if done and seconds > 0:
-            rate = done / seconds
-            parts.append(f"{rate / 1e6:.2f} MP/s")
-            parts.append(f"{duration((self.pixels - done) / rate)} left")
         current = self.current
-        if current is not None:
-            parts.append(current.src)
-        return ", ".join(parts)
+        parts = [
+            f"{self.finished} of {self.items} pictures",
+            self.pace(seconds),
+            current.src if current else "",
+        ]
+        return ", ".join(part for part in parts if part)
 
     def summary(self) -> list[str]:
         """Say in a few lines how the run ended; empty before `run.end`."""

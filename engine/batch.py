@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 from varfix.engine.errors import (
     DeviceError,
+    DiskFullError,
     ExitCode,
     HostMemoryError,
     ItemError,
+    ModelError,
     OutputError,
     SourceReadError,
     VarfixError,
@@ -41,12 +44,11 @@ from varfix.engine.events import (
     RunStart,
     Warn,
 )
-from varfix.engine.formats import format_of
 from varfix.engine.image import Picture, encode_picture, read_picture, replace_pixels
 from varfix.engine.lock import exclusive
 from varfix.engine.manifest import Entry, digest
 from varfix.engine.pipeline import Pipeline, Stages
-from varfix.engine.plan import Item, Plan
+from varfix.engine.plan import Item, Plan, format_for, plan_warnings
 from varfix.engine.publish import Publisher
 from varfix.engine.restorer import Restorer
 from varfix.engine.settings import Settings
@@ -118,6 +120,7 @@ class Run:
         self._lock = threading.RLock()
         self._start = time.monotonic()
         self._halt = threading.Event()  # set by --fail-fast
+        self._jobs = settings.io.jobs or min(4, os.cpu_count() or 1)
 
     def tell(self, event: Event) -> None:
         """Pass an event on, one at a time."""
@@ -137,6 +140,8 @@ class Run:
             try:
                 self._pipeline().run(self.plan.items)
             except VarfixError as fatal:
+                if isinstance(fatal, DiskFullError):
+                    fatal.hint = f"{self.ok} of {len(self.plan.items)} done; {fatal.hint}"
                 self._end(fatal.exit_code)
                 raise
             finally:
@@ -152,9 +157,8 @@ class Run:
             encode=self._encode,
             fail=self._fail,
         )
-        io = self.settings.io
-        jobs = io.jobs or min(4, os.cpu_count() or 1)
-        return Pipeline(stages, jobs, io.queue_mb << 20, self._stopped)
+        limit = self.settings.io.queue_mb << 20
+        return Pipeline(stages, self._jobs, limit, self._stopped)
 
     def _announce(self) -> None:
         restorer, plan = self.restorer, self.plan
@@ -185,7 +189,7 @@ class Run:
         )
         for skip in plan.skips:
             self.tell(ItemSkip(id=skip.id, src=readable(skip.src), reason=skip.reason))
-        for warning in _plan_warnings(plan):
+        for warning in plan_warnings(plan):
             self.tell(warning)
 
     def _decode(self, item: Item) -> Work:
@@ -219,16 +223,13 @@ class Run:
 
     def _encode(self, item: Item, work: Work) -> None:
         with _timed() as spent:
-            encoded = encode_picture(
-                work.picture, _format(item, self.settings), self.settings.output
-            )
-            self.options.publisher.publish(item.target, encoded.data)
+            wanted = format_for(item.source, item.target, self.settings)
+            encoded = encode_picture(work.picture, wanted, self.settings.output)
+            self._publish(item, work, encoded.data)
         for text in encoded.warnings:
             self._warn(item, "metadata", text)
         seconds = work.seconds | {"encode": spent()}
         total = sum(seconds.values())
-        if self.plan.manifest is not None:
-            self.plan.manifest.append(_entry(item, work, self.plan.recipe, encoded.data, total))
         with self._lock:
             self.ok += 1
             self.busy.update(seconds)
@@ -242,6 +243,25 @@ class Run:
                 )
             )
 
+    def _publish(self, item: Item, work: Work, data: bytes) -> None:
+        """Write a result and enter it in the manifest, in the order that a kill leaves right.
+
+        Entered first, a result that never came is missing, and made again; published first, it
+        would pass for a stranger's. Only where an older result is replaced must the entry wait:
+        it would vouch for the old one. (In place it cannot: the result's digest is compared.)
+        """
+        publish, manifest = self.options.publisher.publish, self.plan.manifest
+        if manifest is None:
+            publish(item.target, data)
+            return
+        entry = _entry(item, work, self.plan.recipe, data)
+        replaces = item.target.exists() and not _same_file(item.source, item.target)
+        if not replaces:
+            manifest.append(entry)
+        publish(item.target, data)
+        if replaces:
+            manifest.append(entry)
+
     def _fail(self, item: Item, error: Exception) -> None:
         """Write down a picture's failure; re-raise what no other picture would survive."""
         known = _as_varfix(error)
@@ -253,7 +273,7 @@ class Run:
             hint=known.hint or None,
             retryable=isinstance(known, (SourceReadError, HostMemoryError, OutputError)),
         )
-        fatal = isinstance(known, (OutputError, DeviceError))
+        fatal = isinstance(known, (OutputError, DeviceError, ModelError))
         with self._lock:
             if not fatal:
                 self.failures.append(event)
@@ -283,9 +303,16 @@ class Run:
 
     def _end(self, code: ExitCode) -> Summary:
         seconds = time.monotonic() - self._start
-        stopped = self.options.stop.is_set()
+        left = len(self.plan.items) - self.ok - len(self.failures)
+        stopped = self.options.stop.is_set() and left > 0
+        if stopped and code in (ExitCode.OK, ExitCode.PARTIAL):
+            code = ExitCode.SIGINT
         status = "stopped" if stopped else {0: "ok", 1: "partial"}.get(int(code), "failed")
-        share = {name: round(spent / max(seconds, 1e-9), 3) for name, spent in self.busy.items()}
+        threads = {"infer": 1}
+        share = {
+            name: round(spent / max(seconds, 1e-9) / threads.get(name, self._jobs), 3)
+            for name, spent in self.busy.items()
+        }
         skipped = len(self.plan.skips)
         self.tell(
             RunEnd(
@@ -322,14 +349,14 @@ def restore_bytes(data: bytes, restorer: Restorer, settings: Settings) -> bytes:
     ).data
 
 
-def _format(item: Item, settings: Settings) -> str:
-    """The wanted format; a single file's name decides when nothing else does."""
-    if settings.output.format != "keep":
-        return settings.output.format
-    return format_of(item.target) or "keep"
+def _same_file(source: Path, target: Path) -> bool:
+    try:
+        return target.samefile(source)
+    except OSError:  # the source has gone since it was read
+        return False
 
 
-def _entry(item: Item, work: Work, recipe: str, data: bytes, seconds: float) -> Entry:
+def _entry(item: Item, work: Work, recipe: str, data: bytes) -> Entry:
     return Entry(
         dst=item.dst,
         src=item.src,
@@ -338,7 +365,7 @@ def _entry(item: Item, work: Work, recipe: str, data: bytes, seconds: float) -> 
         recipe=recipe,
         out_size=len(data),
         out_sha256=digest(data),
-        seconds=round(seconds, 4),
+        seconds=round(sum(work.seconds.values()), 4),
     )
 
 
@@ -358,18 +385,6 @@ def _as_varfix(error: Exception) -> VarfixError:
 
 def _severity(error: VarfixError) -> ExitCode:
     return ExitCode.DEVICE if isinstance(error, HostMemoryError) else ExitCode.PARTIAL
-
-
-def _plan_warnings(plan: Plan) -> Iterator[Warn]:
-    for folder in plan.found.denied:
-        yield Warn(code="scan_denied", message=f"{readable(folder)}: permission denied, skipped")
-    stale, foreign = plan.skipped("stale"), plan.skipped("foreign")
-    if stale:
-        text = f"{stale} outputs were made with other settings or from other sources"
-        yield Warn(code="stale_outputs", message=f"{text}; use --overwrite to make them again")
-    if foreign:
-        text = f"{foreign} files in the destination were not made by varfix and are left alone"
-        yield Warn(code="foreign_outputs", message=f"{text}; use --overwrite to replace them")
 
 
 @contextmanager

@@ -233,9 +233,17 @@ class SourceReadError(ItemError):
 
 
 class NonFiniteError(ItemError):
-    """The model produced NaN or infinity even in fp32."""
+    """The model produced NaN or infinity even in fp32.
+
+    Attributes:
+        tile: Number of the first bad tile among those passed, None where there are no tiles.
+    """
 
     code = "model_nonfinite"
+
+    def __init__(self, message: str, *, hint: str = "", tile: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.tile = tile
 
 
 class EncodeError(ItemError):

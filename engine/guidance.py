@@ -23,10 +23,14 @@ def thumbnail(pixels: Floats, size: int) -> Floats:
     """
     import cv2
 
-    if pixels.shape[:2] == (size, size):
+    height, width = pixels.shape[:2]
+    if (height, width) == (size, size):
         return pixels
-    small = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32).reshape(size, size, 3)
+    # One axis at a time: asked to shrink one and stretch the other, OpenCV averages neither.
+    steps = [(size, height), (size, size)] if width > height else [(width, size), (size, size)]
+    for step in steps:
+        pixels = np.asarray(cv2.resize(pixels, step, interpolation=cv2.INTER_AREA), np.float32)
+    return pixels.reshape(size, size, 3)
 
 
 def crop_prior(

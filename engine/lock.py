@@ -28,14 +28,14 @@ def exclusive(destination: Path | None) -> Iterator[None]:
     with translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / "lock")
-    try:
-        with translated(folder):
+    with translated(folder):
+        try:
             lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise OutputLockedError(
-            f"{destination}: another varfix is writing here",
-            hint="wait for it, or name another folder",
-        ) from None
+        except filelock.Timeout:  # an OSError itself, so not outside `translated`
+            raise OutputLockedError(
+                f"{destination}: another varfix is writing here",
+                hint="wait for it, or name another folder",
+            ) from None
     try:
         remove_stale_parts(destination)
         yield

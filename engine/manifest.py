@@ -10,17 +10,21 @@ import hashlib
 import json
 import os
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 import msgspec
 
+from varfix.engine.errors import DecodeError
+from varfix.engine.image import read_picture
 from varfix.engine.publish import translated
 from varfix.engine.settings import Settings
 
 FOLDER: Final = ".varfix"
 _EDGE: Final = 1 << 20
+_MANY: Final = 1 << 31  # pixels: what varfix wrote, it may read
 State = Literal["missing", "done", "stale", "foreign"]
 
 
@@ -36,7 +40,7 @@ class Entry:
         recipe: from `recipe_of`.
         out_size: bytes of the result.
         out_sha256: digest of the result's first and last MiB.
-        seconds: work spent on it.
+        seconds: spent on reading and restoring it.
     """
 
     dst: str
@@ -47,6 +51,11 @@ class Entry:
     out_size: int
     out_sha256: str
     seconds: float
+
+    def is_of(self, source: os.stat_result | None, recipe: str) -> bool:
+        """Whether it was made from this source, unchanged since, by this recipe."""
+        mine = (self.size, self.mtime_ns, self.recipe)
+        return source is not None and mine == (source.st_size, source.st_mtime_ns, recipe)
 
 
 class Manifest:
@@ -61,21 +70,34 @@ class Manifest:
 
     def state(self, dst: str, source: os.stat_result | None, recipe: str) -> State:
         """What an output is: absent or cut short, ours and current, ours but old, or not ours."""
+        path = self.destination / dst
         try:
-            size = (self.destination / dst).stat().st_size
+            facts = path.stat()
         except OSError:
             return "missing"
         entry = self._entries.get(dst)
-        if entry is None or size > entry.out_size:
+        if entry is None or facts.st_size > entry.out_size:
             return "foreign"
-        if size < entry.out_size:
-            return "missing"
-        same = source is not None and (entry.size, entry.mtime_ns, entry.recipe) == (
-            source.st_size,
-            source.st_mtime_ns,
-            recipe,
-        )
-        return "done" if same else "stale"
+        if facts.st_size < entry.out_size:
+            # Made smaller by another program, or cut short?
+            return "foreign" if _is_whole(path) else "missing"
+        if source is not None and os.path.samestat(facts, source):
+            # In place the source is gone: either this is our result, or somebody's new picture.
+            same = entry.recipe == recipe
+            return ("done" if same else "stale") if self.is_result(dst) else "foreign"
+        return "done" if entry.is_of(source, recipe) else "stale"
+
+    def is_result(self, dst: str) -> bool:
+        """Whether a file is what was written under its name, byte for byte at both ends."""
+        entry = self._entries.get(dst)
+        with suppress(OSError):
+            return entry is not None and _digest_of(self.destination / dst) == entry.out_sha256
+        return False
+
+    def source_of(self, dst: str) -> str | None:
+        """The name of the source from which an output was made; None if it was not."""
+        entry = self._entries.get(dst)
+        return None if entry is None else entry.src
 
     def append(self, entry: Entry) -> None:
         """Remember a finished picture.
@@ -95,7 +117,9 @@ class Manifest:
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            # What a full disk did not take is tried once more here; that was told before.
+            with suppress(OSError):
+                self._file.close()
             self._file = None
 
 
@@ -103,7 +127,9 @@ def _read(path: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     if not path.is_file():
         return entries
-    for line in path.read_bytes().splitlines():
+    with translated(path):
+        data = path.read_bytes()
+    for line in data.splitlines():
         try:
             entry = Entry(**json.loads(line))
         except (ValueError, TypeError):
@@ -125,6 +151,22 @@ def _open_for_append(path: Path) -> BinaryIO:
 def digest(data: bytes) -> str:
     """SHA-256 of the first and last MiB."""
     return hashlib.sha256(data[:_EDGE] + data[-_EDGE:]).hexdigest()
+
+
+def _digest_of(path: Path) -> str:
+    """`digest` of a file's content, without reading all of it."""
+    with path.open("rb") as file:
+        head = file.read(_EDGE)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _EDGE))
+        return hashlib.sha256(head + file.read(_EDGE)).hexdigest()
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        read_picture(path.read_bytes(), max_pixels=_MANY)
+    except (DecodeError, OSError):
+        return False
+    return True
 
 
 def recipe_of(settings: Settings, model_sha256: str, tile: int) -> str:

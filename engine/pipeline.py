@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -53,7 +54,7 @@ class ByteBudget:
     def take(self, amount: int) -> bool:
         """Take bytes if they fit or nothing else is in flight."""
         with self._changed:
-            if self._used and self._used + amount > self._limit:
+            if not self._fits(amount):
                 return False
             self._used += amount
             return True
@@ -64,10 +65,13 @@ class ByteBudget:
             self._used -= amount
             self._changed.notify_all()
 
-    def wait(self, used_before: int) -> None:
-        """Wait until less is in flight than `used_before`."""
+    def wait(self, amount: int) -> None:
+        """Wait until so many bytes can be taken."""
         with self._changed:
-            self._changed.wait_for(lambda: self._used < used_before)
+            self._changed.wait_for(lambda: self._fits(amount))
+
+    def _fits(self, amount: int) -> bool:
+        return not self._used or self._used + amount <= self._limit
 
 
 class Pipeline(Generic[Item, Decoded, Restored]):
@@ -102,20 +106,25 @@ class Pipeline(Generic[Item, Decoded, Restored]):
             ThreadPoolExecutor(self._jobs, "decode") as decoders,
             ThreadPoolExecutor(self._jobs, "encode") as encoders,
         ):
-            ahead: deque[tuple[Item, int, Future[Decoded]]] = deque()
-            source = _Peekable(iter(items))
-            while not self._stopped() and not self._fatal:
-                self._read_ahead(source, ahead, decoders)
-                if ahead:
-                    self._advance(*ahead.popleft(), encoders)
-                elif source.empty:
-                    break
-                else:
-                    self._budget.wait(self._budget.used)
-            for _, _, future in ahead:
-                future.cancel()
+            try:
+                self._work(_Peekable(iter(items)), decoders, encoders)
+            finally:
+                decoders.shutdown(wait=False, cancel_futures=True)
         if self._fatal:
             raise self._fatal[0]
+
+    def _work(
+        self, source: _Peekable[Item], decoders: ThreadPoolExecutor, encoders: ThreadPoolExecutor
+    ) -> None:
+        ahead: deque[tuple[Item, int, Future[Decoded]]] = deque()
+        while not self._stopped() and not self._fatal:
+            self._read_ahead(source, ahead, decoders)
+            if ahead:
+                self._advance(*ahead.popleft(), encoders)
+            elif source.empty:
+                break
+            else:  # all that is in flight is being written
+                self._budget.wait(self._stages.cost(source.peek()))
 
     def _read_ahead(
         self,
@@ -168,7 +177,7 @@ class _Peekable(Generic[Item]):
     def empty(self) -> bool:
         """Whether nothing is left."""
         if not self._head:
-            self._head.extend(item for item, _ in zip(self._items, range(1), strict=False))
+            self._head.extend(islice(self._items, 1))
         return not self._head
 
     def peek(self) -> Item:

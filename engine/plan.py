@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from varfix.engine.errors import (
+    AlphaLostError,
     CollisionError,
     DecodeError,
     NothingToDoError,
     PlanError,
     VarfixError,
 )
+from varfix.engine.events import Warn
 from varfix.engine.formats import EXTENSIONS, Header, check_output, extension_of, format_of
 from varfix.engine.image import has_transparency, probe
 from varfix.engine.manifest import Manifest, State
 from varfix.engine.scan import Filters, Found, scan
 from varfix.engine.settings import Settings
+from varfix.engine.source import readable
 
 # Bytes per pixel while a picture is in flight: decoded file, float source, float result.
 _BYTES_PER_PIXEL: Final = 36
@@ -137,19 +141,21 @@ def plan_batch(
             f"{destination} is also the source: the pictures would be replaced",
             hint="name another folder, or add --overwrite",
         )
+    manifest = Manifest(destination)
     found = _find(source, None if in_place else destination, request)
+    if in_place:
+        _set_results_aside(found, manifest)
     if not found.pictures:
         raise NothingToDoError(_nothing(source, found))
-    plan = Plan(destination, recipe, found=found, manifest=Manifest(destination))
-    named = name_outputs(found.pictures, request, settings)
-    for number, (src, dst) in enumerate(named.items()):
-        _add(
-            plan,
-            source / src,
-            Item(number, src, dst, source / src, destination / dst, None),
-            request,
-            settings,
-        )
+    plan = Plan(destination, recipe, found=found, manifest=manifest)
+    # All are named before some are chosen: a sample's names are those of the whole run.
+    named = name_outputs(
+        found.pictures, request, settings, _source_names(source, destination, found.pictures)
+    )
+    for number, src in enumerate(_sampled(list(named), request.sample)):
+        dst = named[src]
+        item = Item(number, src, dst, source / src, destination / dst, None)
+        _add(plan, item, request, settings)
     return plan
 
 
@@ -162,21 +168,58 @@ def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -
     """
     if not source.is_file():
         raise NothingToDoError(f"{source}: no such file")
+    if target.is_dir():
+        raise PlanError(f"{target} is a folder", hint="name a file")
     if target.exists() and not overwrite:
         raise PlanError(f"{target} exists", hint="add --overwrite to replace it")
-    header = _header(source)
-    _check(source.name, source, header, settings)
-    item = Item(0, os.fspath(source), os.fspath(target), source, target, header)
+    item = Item(0, os.fspath(source), os.fspath(target), source, target, _header(source))
+    _check(source.name, item, settings)
     return Plan(None, "", [item])
+
+
+def format_for(source: Path, target: Path, settings: Settings) -> str:
+    """The format of a result: as wanted, else as the name tells where it differs, else `keep`.
+
+    A file whose name is wrong about its content stays as it is.
+    """
+    named = format_of(target)
+    if settings.output.format != "keep" or named is None or named == format_of(source):
+        return settings.output.format
+    return named
 
 
 def _find(source: Path, destination: Path | None, request: BatchRequest) -> Found:
     if request.files is None:
-        found = scan(source, destination, request.filters)
-    else:
-        found = Found(pictures=[_below(source, name) for name in request.files])
-    found.pictures = _sampled(found.pictures, request.sample)
+        return scan(source, destination, request.filters)
+    found = Found()
+    barred = None if destination is None else Path(os.path.realpath(destination))
+    for name in dict.fromkeys(_below(source, name) for name in request.files):
+        path = source / name
+        known = path.exists() and not path.is_file()  # folders come along in the lists of `find`
+        if known or (barred and Path(os.path.realpath(path.parent)).is_relative_to(barred)):
+            found.ignored.append(name)
+        else:
+            found.pictures.append(name)
     return found
+
+
+def _set_results_aside(found: Found, manifest: Manifest) -> None:
+    """Leave out what an earlier run made in place from other pictures."""
+    results = {
+        name
+        for name in found.pictures
+        if manifest.source_of(name) not in (None, name) and manifest.is_result(name)
+    }
+    found.pictures = [name for name in found.pictures if name not in results]
+    found.ignored += sorted(results)
+
+
+def _source_names(source: Path, destination: Path, names: Iterable[str]) -> dict[str, str]:
+    """Sources that lie in the destination, by the names that they would have as results."""
+    inner, outer = Path(os.path.realpath(source)), Path(os.path.realpath(destination))
+    if not inner.is_relative_to(outer):
+        return {}
+    return {(inner.relative_to(outer) / name).as_posix(): name for name in names}
 
 
 def _below(source: Path, name: str) -> str:
@@ -205,26 +248,36 @@ def _nothing(source: Path, found: Found) -> str:
 
 
 def name_outputs(
-    sources: Iterable[str], request: BatchRequest, settings: Settings
+    sources: Iterable[str],
+    request: BatchRequest,
+    settings: Settings,
+    owners: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Names of the results by names of the sources.
 
     A second source of the same result's name keeps its whole name: `a.png` and `a.jpg` become
     `a.webp` and `a.jpg.webp`.
 
+    Args:
+        sources: names below the source folder.
+        request: the template.
+        settings: the format, and the model's name for the template.
+        owners: sources by the names of results that would replace them; only their own may.
+
     Raises:
-        ConfigError: The template has an unknown field.
+        PlanError: The template has an unknown field, or leads out of the destination.
         CollisionError: Two results would still have one name.
     """
     wanted = settings.output.format
     taken: dict[str, str] = {}
+    holders = ChainMap(taken, dict(owners or {}))
     for src in sources:
         extension = _extension(src, wanted)
         dst = _filled(src, PurePosixPath(src).stem, extension, request, settings)
-        if dst in taken:
+        if holders.get(dst, src) != src:
             dst = _filled(src, PurePosixPath(src).name, extension, request, settings)
-        if dst in taken:
-            raise CollisionError(f"{taken[dst]} and {src} would both become {dst}")
+        if holders.get(dst, src) != src:
+            raise CollisionError(f"{holders[dst]} and {src} would both become {dst}")
         taken[dst] = src
     return {src: dst for dst, src in taken.items()}
 
@@ -246,24 +299,27 @@ def _filled(src: str, stem: str, extension: str, request: BatchRequest, settings
             preset=request.preset,
             model=settings.model.name,
         )
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise PlanError(
             f'--name "{request.name}": unknown field {error}',
             hint="fields are {dir} {stem} {ext} {preset} {model}",
         ) from error
-    return PurePosixPath(name).as_posix()
+    path = PurePosixPath(name)
+    if not path.name or path.is_absolute() or ".." in path.parts:
+        raise PlanError(f'--name "{request.name}": "{name}" is no name in the destination')
+    return path.as_posix()
 
 
-def _add(plan: Plan, path: Path, item: Item, request: BatchRequest, settings: Settings) -> None:
-    state = _state(plan, path, item.dst)
+def _add(plan: Plan, item: Item, request: BatchRequest, settings: Settings) -> None:
+    state = _state(plan, item.source, item.dst)
     if state in ("stale", "foreign") and request.overwrite:
         state = "missing"
     if state != "missing":
         plan.skips.append(Skip(item.id, item.src, state))
         return
-    header = _header(path)
-    _check(item.src, path, header, settings)
-    plan.items.append(Item(item.id, item.src, item.dst, item.source, item.target, header))
+    item = replace(item, header=_header(item.source))
+    _check(item.src, item, settings)
+    plan.items.append(item)
 
 
 def _state(plan: Plan, path: Path, dst: str) -> State:
@@ -283,15 +339,15 @@ def _header(path: Path) -> Header | None:
         return None
 
 
-def _check(name: str, path: Path, header: Header | None, settings: Settings) -> None:
-    if header is None:
+def _check(name: str, item: Item, settings: Settings) -> None:
+    if item.header is None:
         return
-    output = settings.output
+    wanted = format_for(item.source, item.target, settings)
     try:
-        check_output(name, header, output.format, output.flatten)
-    except PlanError:
+        check_output(name, item.header, wanted, settings.output.flatten)
+    except AlphaLostError:
         # An alpha channel that is opaque everywhere is no loss; only now is it worth looking.
-        if not header.has_alpha or _transparent(path, settings):
+        if _transparent(item.source, settings):
             raise
 
 
@@ -305,3 +361,16 @@ def _transparent(path: Path, settings: Settings) -> bool:
 def ignored_lines(found: Found) -> Iterator[str]:
     """What a verbose user is told of the files that were left out."""
     yield from (f"ignored {name}" for name in found.ignored)
+
+
+def plan_warnings(plan: Plan) -> Iterator[Warn]:
+    """What a user should know before the work starts."""
+    for folder in plan.found.denied:
+        yield Warn(code="scan_denied", message=f"{readable(folder)}: permission denied, skipped")
+    stale, foreign = plan.skipped("stale"), plan.skipped("foreign")
+    if stale:
+        text = f"{stale} outputs were made with other settings or from other sources"
+        yield Warn(code="stale_outputs", message=f"{text}; use --overwrite to make them again")
+    if foreign:
+        text = f"{foreign} files in the destination were not made by varfix and are left alone"
+        yield Warn(code="foreign_outputs", message=f"{text}; use --overwrite to replace them")

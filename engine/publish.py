@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,12 +19,26 @@ from typing import Final
 
 import psutil
 
-from varfix.engine.errors import DiskFullError, OutputDeniedError, OutputError
+from varfix.engine.errors import DiskFullError, EncodeError, OutputDeniedError, OutputError
 
 _PART: Final = re.compile(r"\.varfix-(\d+)\.part$")
 _LONGEST_NAME: Final = 255
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+# The name is the trouble, not the place: other pictures can still be written.
+_UNNAMEABLE: Final = frozenset(
+    {
+        errno.ENAMETOOLONG,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+        errno.EINVAL,
+        errno.EILSEQ,
+    }
+)
+# Seconds by which the clocks of files and of processes may differ.
+_CLOCK_SLACK: Final = 5.0
 
 
 class Publisher:
@@ -39,10 +54,11 @@ class Publisher:
         Raises:
             DiskFullError: No space left.
             OutputDeniedError: The folder or file may not be written.
+            EncodeError: There can be no file of this name: too long, or a folder is in its place.
             OutputError: The system refuses for another reason.
         """
         part = part_path(target)
-        with translated(target, len(data)):
+        with translated(target, len(data)), _named(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._lock:
                 self._parts.add(part)
@@ -76,13 +92,17 @@ def _write(part: Path, data: bytes) -> None:
 def part_path(target: Path) -> Path:
     """The hidden name under which a file is written: `.NAME.varfix-PID.part`, shortened to fit."""
     suffix = f".varfix-{os.getpid()}.part"
-    # The thread keeps apart two long names that are cut to the same beginning.
-    name = os.fsencode(target.name)
-    room = _LONGEST_NAME - 1 - len(suffix)
-    if len(name) > room:
-        suffix = f"-{threading.get_ident() % 100_000}{suffix}"
-        name = name[: _LONGEST_NAME - 1 - len(suffix)]
-    return target.with_name(f".{os.fsdecode(name)}{suffix}")
+    name = target.name
+    if _size(name) > _LONGEST_NAME - 1 - len(suffix):
+        # The checksum keeps apart two long names that are cut to the same beginning.
+        suffix = f"-{zlib.crc32(os.fsencode(name)):08x}{suffix}"
+    while _size(name) > _LONGEST_NAME - 1 - len(suffix):
+        name = name[:-1]  # whole characters: some file systems refuse torn ones
+    return target.with_name(f".{name}{suffix}")
+
+
+def _size(name: str) -> int:
+    return len(os.fsencode(name))
 
 
 def remove_stale_parts(folder: Path) -> int:
@@ -90,11 +110,39 @@ def remove_stale_parts(folder: Path) -> int:
     removed = 0
     for path in folder.rglob(".*.part"):
         match = _PART.search(path.name)
-        if match and not psutil.pid_exists(int(match[1])):
+        if match:
             with suppress(OSError):
-                path.unlink()
-                removed += 1
+                if not _writing(int(match[1]), path.stat().st_mtime):
+                    path.unlink()
+                    removed += 1
     return removed
+
+
+def _writing(pid: int, changed: float) -> bool:
+    """Whether the process `pid` lives and can have changed a file at that time.
+
+    Numbers are used again, in containers even at once: a process that started after the last
+    change of a file is not the one that writes it.
+    """
+    try:
+        return psutil.Process(pid).create_time() <= changed + _CLOCK_SLACK
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNNAMEABLE:
+            raise
+        reason = (error.strerror or str(error)).lower()
+        raise EncodeError(
+            f"cannot be written as {target.name} ({reason})", hint="give it another name"
+        ) from error
 
 
 @contextmanager

@@ -14,7 +14,16 @@ import pathspec
 
 from varfix.engine.formats import format_of
 
-SYSTEM_NAMES: Final = frozenset({"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"})
+SYSTEM_NAMES: Final = frozenset(
+    {
+        "thumbs.db",
+        "desktop.ini",
+        "__macosx",
+        "ehthumbs.db",
+        "$recycle.bin",
+        "system volume information",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
     found = Found()
     include, exclude = _matcher(filters.include), _matcher(filters.exclude)
     barred = os.path.realpath(destination) if destination is not None else None
-    for name in _files(source, "", barred, filters.recursive, found.denied):
+    for name in _files(source, barred, filters.recursive, found.denied):
         wanted = not filters.include or include.match_file(name)
         if wanted and not exclude.match_file(name) and format_of(name) is not None:
             found.pictures.append(name)
@@ -68,8 +77,8 @@ def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
     return found
 
 
-def _matcher(globs: tuple[str, ...]) -> pathspec.PathSpec:  # type: ignore[type-arg, unused-ignore]
-    return pathspec.PathSpec.from_lines("gitignore", globs)
+def _matcher(globs: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
+    return pathspec.GitIgnoreSpec.from_lines(globs)
 
 
 def _sortable(name: str) -> str:
@@ -77,24 +86,24 @@ def _sortable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-def _files(
-    root: Path, below: str, barred: str | None, recursive: bool, denied: list[str]
-) -> Iterator[str]:
-    folder = root / below
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        denied.append(below or os.fspath(root))
-        return
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+def _files(root: Path, barred: str | None, recursive: bool, denied: list[str]) -> Iterator[str]:
+    waiting = [""]  # not recursion: folders can be nested deeper than Python's stack
+    while waiting:
+        below = waiting.pop()
+        try:
+            entries = list(os.scandir(root / below))
+        except OSError:
+            denied.append(os.fspath(root / below))
             continue
-        name = f"{below}/{entry.name}" if below else entry.name
-        if entry.is_dir(follow_symlinks=False):
-            if recursive and os.path.realpath(entry.path) != barred:
-                yield from _files(root, name, barred, recursive, denied)
-        elif _is_regular(entry):
-            yield name
+        for entry in entries:
+            name = f"{below}/{entry.name}" if below else entry.name
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                if _is_regular(entry):
+                    yield name
+            elif recursive and os.path.realpath(entry.path) != barred:
+                waiting.append(name)
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:

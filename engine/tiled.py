@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from varfix.engine.errors import NonFiniteError
 from varfix.engine.guidance import crop_prior, thumbnail
 from varfix.engine.restorer import Restorer
 from varfix.engine.settings import Settings
@@ -61,20 +62,39 @@ def restore_picture(
 
 def _restored(restorer: Restorer, pixels: Floats, grid: TileGrid, task: str) -> Iterator[Floats]:
     """Restored tiles (N, T, T, 3) in the grid's order, as many at once as the device takes."""
-    card = restorer.card
     maps = None
-    if card.guidance == "image":
-        maps = restorer.prior(thumbnail(pixels, card.thumbnail), task)
+    if restorer.card.guidance == "image":
+        maps = restorer.prior(thumbnail(pixels, restorer.card.thumbnail), task)
     places = list(grid)
-    while places:
-        now, places = places[: restorer.batch], places[restorer.batch :]
+    done = 0
+    while done < len(places):
+        now = places[done : done + restorer.batch]
         tiles = np.stack([cut(pixels, *place, restorer.tile) for place in now])
-        pieces = None
-        if maps is not None:
-            size = (pixels.shape[0], pixels.shape[1])
-            crops = [crop_prior(maps, size, p, restorer.tile, card.prior_stride) for p in now]
-            pieces = np.stack(crops)
-        yield restorer.restore(tiles, pieces)
+        pieces = None if maps is None else _pieces(restorer, maps, pixels, now)
+        try:
+            yield restorer.restore(tiles, pieces)
+        except NonFiniteError as error:
+            raise _located(error, done, grid) from error
+        done += len(now)
+
+
+def _pieces(
+    restorer: Restorer, maps: Floats, pixels: Floats, places: list[tuple[int, int]]
+) -> Floats:
+    """The prior's maps sampled on each tile, (N, C, T / stride, T / stride)."""
+    size, stride = (pixels.shape[0], pixels.shape[1]), restorer.card.prior_stride
+    return np.stack([crop_prior(maps, size, place, restorer.tile, stride) for place in places])
+
+
+def _located(error: NonFiniteError, done: int, grid: TileGrid) -> NonFiniteError:
+    """The error with the bad tile's row and column in the picture, where it names a tile."""
+    if error.tile is None:
+        return error
+    row, column = divmod(done + error.tile, len(grid.columns.starts))
+    return NonFiniteError(
+        f"the model produced invalid values in tile {row},{column} even in fp32.",
+        tile=done + error.tile,
+    )
 
 
 def blend(source: Floats, restored: Floats, strength: float) -> Floats:

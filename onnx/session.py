@@ -164,6 +164,7 @@ class OnnxRestorer:
         if bad.size:
             raise NonFiniteError(
                 f"the model produced invalid values in tile {bad[0]} even in fp32.",
+                tile=int(bad[0]),
             )
         return np.clip(restored, 0.0, 1.0, out=restored)
 

@@ -55,6 +55,23 @@ class Prior:
         return torch.cat([self.increments.flatten(1, 2), self.grid], 1)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What the prior knows before it decides on tone.
+
+    Attributes:
+        increments: S, as in `Prior`.
+        features: (B, C, 16, 16), what the tone head decides from.
+        logits: as in `Prior`.
+        adapted: as in `Prior`.
+    """
+
+    increments: Tensor
+    features: Tensor
+    logits: Tensor
+    adapted: Tensor
+
+
 MAP_CHANNELS = len(SCALES) * SMALL_VQVAE.latent + GRID_CHANNELS
 
 
@@ -102,6 +119,11 @@ class PriorNetwork(nn.Module):
             thumbnail: (B, 3, 256, 256) in [0, 1], the whole degraded picture.
             task: (B,) int64, 0 for unknown.
         """
+        seen = self.look(thumbnail, task)
+        return Prior(seen.increments, self.tone(seen.features), seen.logits, seen.adapted)
+
+    def look(self, thumbnail: Tensor, task: Tensor) -> Seen:
+        """Everything but the tone grid; arguments as in `forward`."""
         quantize = self.vqvae.quantize
         features = self.encoder.features(2.0 * thumbnail - 1.0)
         adapted = self.adapter(self.quant_conv(self.encoder.project(features)))
@@ -110,8 +132,8 @@ class PriorNetwork(nn.Module):
         tokens, logits = self.transformer(torch.cat(pools, 1), memory, task)
         increments = self.expectation(logits)
         finest = split_scales(tokens)[-1].transpose(1, 2).unflatten(2, (SCALES[-1], SCALES[-1]))
-        grid = self.tone(torch.cat([features, finest, increments.sum(1)], 1))
-        return Prior(increments, grid, logits, adapted)
+        together = torch.cat([features, finest, increments.sum(1)], 1)
+        return Seen(increments, together, logits, adapted)
 
     def expectation(self, logits: Tensor) -> Tensor:
         """S (B, 10, 32, 16, 16): the expected code of every token, as increments.

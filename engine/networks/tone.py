@@ -26,6 +26,8 @@ class ToneHead(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 128) -> None:
         super().__init__()
+        # Encoder features, tokens and latents differ a hundredfold in size.
+        self.norm = nn.GroupNorm(1, channels)
         self.local = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.SiLU())
         self.overall = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU())
         self.to_grid = nn.Conv2d(hidden, GRID_CHANNELS, 1)
@@ -34,7 +36,7 @@ class ToneHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Grid (B, 96, 16, 16) of features (B, channels, 16, 16)."""
-        local = self.local(features)
+        local = self.local(self.norm(features))
         overall = self.overall(local.mean((2, 3)))[:, :, None, None]
         return self.to_grid(local + overall)
 

@@ -21,6 +21,7 @@ from varfix.engine.train.recipe import Recipe, StageRecipe
 
 STRIDE = 16
 THUMBNAIL = 256
+TONE_WEIGHT = 10.0
 Losses = dict[str, Tensor]
 
 
@@ -163,7 +164,7 @@ class PriorStage:
         toned = functional.pixel_shuffle(apply_tone(folded, prior.grid.float()), 2)
         return {
             "feature": feature_matching(prior, clean),
-            "tone": 0.3 * tone_loss(toned, batch.clean),
+            "tone": TONE_WEIGHT * tone_loss(toned, batch.clean),
         }
 
     def start(self, model: VarformerS, batches: Batches) -> None:
@@ -173,20 +174,21 @@ class PriorStage:
 
 
 class RestorerStage:
-    """Stage 2: patches with their piece of the frozen prior (eq. 8)."""
+    """Stage 2: patches with their piece of the prior (eq. 8), of which only tone still learns."""
 
     name = "restorer"
 
     def parameters(self, model: VarformerS) -> list[nn.Parameter]:
         """What this stage trains."""
-        return list(model.restorer.parameters())
+        return [*model.restorer.parameters(), *model.prior.tone.parameters()]
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
         """-PSNR of the restored patches."""
         with torch.no_grad():
-            maps = model.prior(batch.thumbnail, batch.task).maps.float()
+            seen = model.prior.look(batch.thumbnail, batch.task)
+        maps = torch.cat([seen.increments.flatten(1, 2), model.prior.tone(seen.features)], 1)
         each = len(batch.patches) // len(batch.thumbnail)
-        pieces = sample_prior(maps.repeat_interleave(each, 0), batch.samplers)
+        pieces = sample_prior(maps.float().repeat_interleave(each, 0), batch.samplers)
         restored = run_restorer(model.restorer, batch.patches, pieces)
         return {"psnr": negative_psnr(restored.float(), batch.targets)}
 

@@ -8,6 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+# Pictures of a run that is to be interrupted: enough to be still at it.
+MANY = 120
+
 
 @pytest.fixture
 def tree(tmp_path, picture):
@@ -258,7 +261,7 @@ def test_in_place_needs_to_be_asked_for(varfix, identity, tree):
 def slow(tmp_path, picture, shelf):
     """Arguments of a run that takes long enough to be interrupted."""
     one = picture(tmp_path / "many" / "0.bmp", size=(256, 256)).read_bytes()
-    for number in range(1, 300):
+    for number in range(1, MANY):
         (tmp_path / "many" / f"{number}.bmp").write_bytes(one)
     return ["dir", tmp_path / "many", tmp_path / "out", "-m", shelf.foreign(), "-d", "cpu"]
 
@@ -275,13 +278,13 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(process, slow, tmp_
     assert b"Stopping after the current image. Ctrl-C again to quit now." in err
     assert json.loads(out.splitlines()[-1])["status"] == "stopped"
     done = len(names(tmp_path / "out"))
-    assert 0 < done < 300
+    assert 0 < done < MANY
     assert not [name for name in names(tmp_path / "out") if name.endswith(".part")]
     again = process(*slow, "-q", "--json")
     out, _ = again.communicate(timeout=120)
     assert again.returncode == 0
     end = json.loads(out.splitlines()[-1])
-    assert (end["skipped"], end["ok"]) == (done, 300 - done)
+    assert (end["skipped"], end["ok"]) == (done, MANY - done)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -292,7 +295,7 @@ def test_a_status_line_can_be_asked_for(process, slow):
     running.send_signal(signal.SIGUSR1)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
-    assert b" of 300 pictures" in err
+    assert f" of {MANY} pictures".encode() in err
 
 
 def test_a_reader_of_the_events_who_goes_away_ends_the_run_with_141(process, slow, tmp_path):
@@ -301,4 +304,4 @@ def test_a_reader_of_the_events_who_goes_away_ends_the_run_with_141(process, slo
     running.stdout.close()
     assert running.wait(60) == 141
     assert b"Traceback" not in running.stderr.read()
-    assert len(names(tmp_path / "out")) < 300
+    assert len(names(tmp_path / "out")) < MANY

@@ -1,0 +1,105 @@
+"""The first signal asks, the second one leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from varfix.cli.signals import STOPPING, StopRequest, listening
+from varfix.engine.errors import ExitCode
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+
+
+class Heard:
+    """Collects announcements, which come from another thread."""
+
+    def __init__(self):
+        self.texts = []
+        self.news = threading.Event()
+
+    def __call__(self, text):
+        self.texts.append(text)
+        self.news.set()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, ExitCode.SIGINT),
+        (signal.SIGTERM, ExitCode.SIGTERM),
+        (signal.SIGHUP, ExitCode.SIGTERM),
+    ],
+)
+def test_the_first_signal_asks_and_says_so(number, code):
+    stop, heard = StopRequest(), Heard()
+    before = signal.getsignal(number)
+    with listening(stop, heard, str, pytest.fail):
+        os.kill(os.getpid(), number)
+        assert stop.event.wait(5)
+        assert heard.news.wait(5)
+    assert heard.texts == [STOPPING]
+    assert stop.exit_code(finished=0) == code
+    assert signal.getsignal(number) is before
+
+
+def test_a_status_signal_asks_for_nothing_but_a_line():
+    stop, heard = StopRequest(), Heard()
+    with listening(stop, heard, lambda: "half-way", pytest.fail):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert heard.news.wait(5)
+    assert heard.texts == ["half-way"]
+    assert not stop.event.is_set()
+
+
+def test_nobody_asked_means_the_runs_own_code():
+    assert StopRequest().exit_code(finished=1) == 1
+
+
+def test_the_first_reason_counts():
+    stop = StopRequest()
+    stop.ask(ExitCode.SIGPIPE)
+    stop.ask(ExitCode.SIGINT)
+    assert stop.exit_code(0) == ExitCode.SIGPIPE
+
+
+def test_what_the_parent_told_us_to_ignore_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listening(StopRequest(), pytest.fail, str, pytest.fail):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_another_thread_cannot_listen_and_is_not_hindered():
+    errors = []
+
+    def work():
+        try:
+            with listening(StopRequest(), pytest.fail, str, pytest.fail):
+                pass
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not errors
+
+
+def test_the_second_signal_drops_unfinished_files_and_leaves_at_once():
+    code = """
+import os, signal, sys, time
+from varfix.cli.signals import StopRequest, listening
+with listening(StopRequest(), lambda text: None, str, lambda: os.write(1, b"dropped")):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(30)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=20)
+    assert out.returncode == ExitCode.SIGINT
+    assert out.stdout == b"dropped"

@@ -1,0 +1,153 @@
+"""Events are the JSON lines of schema 1, field by field."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import get_args
+
+import msgspec
+import pytest
+
+from varfix.engine import events
+from varfix.engine.events import (
+    DeviceFacts,
+    ItemDone,
+    ItemFail,
+    ItemProgress,
+    ItemSkip,
+    ItemStart,
+    ModelFacts,
+    PlanDone,
+    RetryCounts,
+    RunEnd,
+    RunStart,
+    Warn,
+    encode,
+)
+
+NOW = datetime(2026, 11, 21, 2, 43, 28, 120_000, tzinfo=UTC)
+
+CASES = [
+    (
+        RunStart(
+            version="0.1.0",
+            command="dir",
+            model=ModelFacts(name="varformer-s", sha256="ab12"),
+            device=DeviceFacts(
+                requested="auto", used="cuda:0", provider="CUDAExecutionProvider", precision="fp16"
+            ),
+            tile=512,
+            batch=8,
+        ),
+        '{"event":"run.start","version":"0.1.0","command":"dir","model":{"name":"varformer-s",'
+        '"sha256":"ab12"},"device":{"requested":"auto","used":"cuda:0",'
+        '"provider":"CUDAExecutionProvider","precision":"fp16"},"tile":512,"batch":8}',
+    ),
+    (
+        PlanDone(items=1240, skip_done=310, skip_stale=0, skip_foreign=2, pixels=29_760_000_000),
+        '{"event":"plan","items":1240,"skip_done":310,"skip_stale":0,"skip_foreign":2,'
+        '"pixels":29760000000}',
+    ),
+    (
+        ItemStart(id=17, src="a/b.jpg", dst="a/b.jpg", width=6000, height=4000),
+        '{"event":"item.start","id":17,"src":"a/b.jpg","dst":"a/b.jpg","width":6000,'
+        '"height":4000,"frames":null}',
+    ),
+    (
+        ItemProgress(id=17, done=12, total=96),
+        '{"event":"item.progress","id":17,"done":12,"total":96,"unit":"tile"}',
+    ),
+    (
+        ItemDone(
+            id=17,
+            seconds=1.84,
+            stage={"decode": 0.21, "infer": 1.3, "encode": 0.33},
+            bytes=18_211_002,
+            retries=RetryCounts(),
+        ),
+        '{"event":"item.done","id":17,"seconds":1.84,"stage":{"decode":0.21,"infer":1.3,'
+        '"encode":0.33},"bytes":18211002,"retries":{"fp32":0,"oom":0}}',
+    ),
+    (
+        ItemSkip(id=18, src="a/c.jpg", reason="done"),
+        '{"event":"item.skip","id":18,"src":"a/c.jpg","reason":"done"}',
+    ),
+    (
+        ItemFail(id=19, src="a/d.jpg", code="decode_truncated", message="ends", hint="again"),
+        '{"event":"item.fail","id":19,"src":"a/d.jpg","code":"decode_truncated",'
+        '"message":"ends","hint":"again","retryable":false}',
+    ),
+    (
+        Warn(code="device_fallback", message="CUDA is not available; using CPU"),
+        '{"event":"warning","code":"device_fallback","message":"CUDA is not available; using CPU",'
+        '"id":null}',
+    ),
+    (
+        RunEnd(
+            status="partial",
+            exit=1,
+            ok=927,
+            skipped=312,
+            failed=1,
+            seconds=1711.4,
+            per_second=0.54,
+            busy={"infer": 0.91, "encode": 0.44},
+        ),
+        '{"event":"run.end","status":"partial","exit":1,"ok":927,"skipped":312,"failed":1,'
+        '"seconds":1711.4,"per_second":0.54,"busy":{"infer":0.91,"encode":0.44}}',
+    ),
+]
+NAMES = [type(event).__name__ for event, _ in CASES]
+
+
+@pytest.mark.parametrize(("event", "expected"), CASES, ids=NAMES)
+def test_an_event_is_one_line_with_these_fields_in_this_order(event, expected):
+    head = '{"v":1,"t":"2026-11-21T02:43:28.120Z","run":"01JRUN",'
+    assert encode(event, "01JRUN", NOW) == (head + expected[1:] + "\n").encode()
+
+
+@pytest.mark.parametrize(("event", "text"), CASES, ids=NAMES)
+def test_an_event_can_be_read_back_by_its_type(event, text):
+    assert msgspec.json.decode(text, type=type(event)) == event
+
+
+def test_every_kind_of_event_is_checked_here():
+    kinds = {
+        value
+        for value in vars(events).values()
+        if isinstance(value, type) and issubclass(value, events.Event) and value is not events.Event
+    }
+    assert kinds == {type(event) for event, _ in CASES}
+
+
+def test_a_schema_can_be_made_of_all_events():
+    union = get_args(RunStart | PlanDone | ItemStart | ItemProgress | ItemDone)
+    union += get_args(ItemSkip | ItemFail | Warn | RunEnd)
+    schemas = msgspec.json.schema_components(union, ref_template="#/$defs/{name}")[1]
+    tags = {
+        one["properties"]["event"]["enum"][0]
+        for one in schemas.values()
+        if "event" in one["properties"]
+    }
+    assert tags == {json.loads(text)["event"] for _, text in CASES}
+
+
+def test_line_breaks_in_a_message_do_not_break_the_line():
+    line = encode(Warn(code="x", message="one\ntwo\u2028three"), "r", NOW)
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["message"] == "one\ntwo\u2028three"
+
+
+def test_times_keep_three_digits_however_round():
+    stamp = json.loads(encode(CASES[1][0], "r", NOW.replace(microsecond=0)))["t"]
+    assert stamp == "2026-11-21T02:43:28.000Z"
+
+
+def test_events_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        CASES[1][0].items = 3
+
+
+def test_a_time_of_another_zone_is_not_called_utc():
+    elsewhere = NOW.astimezone(timezone(timedelta(hours=2)))
+    stamp = json.loads(encode(CASES[1][0], "r", elsewhere))["t"]
+    assert datetime.fromisoformat(stamp) == NOW

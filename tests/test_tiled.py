@@ -1,0 +1,204 @@
+"""A picture goes through a restorer whole, however it is cut."""
+
+import tracemalloc
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from varfix.engine.errors import NonFiniteError
+from varfix.engine.guidance import sampler
+from varfix.engine.models import ModelCard
+from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.settings import ModelSettings, Settings, TileSettings
+from varfix.engine.tiled import blend, grid_for, restore_picture
+
+GUIDED = ModelCard(
+    name="guided",
+    licence="CC0-1.0",
+    tile=64,
+    multiple=16,
+    overlap=16,
+    guidance="image",
+    thumbnail=32,
+    prior_channels=2,
+)
+
+
+@dataclass
+class Recorder(IdentityRestorer):
+    """Inverts colours, and writes down how it was called."""
+
+    calls: list[int] = field(default_factory=list)
+    shrinks: bool = False
+
+    def restore(self, tiles, prior):
+        assert tiles.dtype == np.float32
+        self.calls.append(len(tiles))
+        if self.shrinks:
+            self.batch = 1
+        return 1.0 - tiles
+
+
+@dataclass
+class Painter(IdentityRestorer):
+    """Paints each block of a tile with the first map's sample there."""
+
+    card: ModelCard = GUIDED
+    seen: list[tuple] = field(default_factory=list)
+
+    def prior(self, thumbnail, task):
+        self.seen.append((thumbnail, task))
+        rows, columns = np.mgrid[0:16, 0:16].astype(np.float32)
+        return np.stack([(rows * 3 + columns) / 60, rows])
+
+    def restore(self, tiles, prior):
+        assert prior.shape == (len(tiles), 2, 4, 4)
+        return np.repeat(prior[:, 0].repeat(16, 1).repeat(16, 2)[..., None], 3, 3)
+
+
+def picture(height=150, width=210, seed=0):
+    return np.random.default_rng(seed).random((height, width, 3), np.float32)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (10, 300), (64, 64), (150, 210)])
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+def test_the_identity_returns_the_picture_bit_for_bit(shape, strength):
+    pixels = picture(*shape)
+    result = restore_picture(IdentityRestorer(), pixels, Settings(strength=strength))
+    assert np.array_equal(result, pixels)
+
+
+def test_at_strength_zero_nothing_runs_and_the_picture_itself_comes_back():
+    restorer, pixels = Recorder(), picture()
+    assert restore_picture(restorer, pixels, Settings(strength=0.0)) is pixels
+    assert restorer.calls == []
+
+
+def test_at_full_strength_the_models_result_comes_back():
+    pixels = picture()
+    result = restore_picture(Recorder(), pixels, Settings())
+    np.testing.assert_allclose(result, 1.0 - pixels, atol=1e-6)
+
+
+def test_strength_blends_with_the_source():
+    pixels = picture()
+    result = restore_picture(Recorder(), pixels, Settings(strength=0.25))
+    np.testing.assert_allclose(result, 0.75 * pixels + 0.25 * (1.0 - pixels), atol=1e-6)
+
+
+def test_blending_is_exact_at_its_ends():
+    source, restored = picture(9, 9, 1), picture(9, 9, 2)
+    assert np.array_equal(blend(source, restored.copy(), 1.0), restored)
+    assert np.array_equal(blend(source, restored.copy(), 0.0), source)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_the_source_is_never_changed(strength):
+    pixels = picture()
+    before = pixels.copy()
+    restore_picture(Recorder(), pixels, Settings(strength=strength))
+    assert np.array_equal(pixels, before)
+
+
+def test_tiles_come_in_batches_of_the_size_the_restorer_takes():
+    restorer = Recorder(batch=4)
+    tiles = len(grid_for(restorer, (150, 210), Settings()))
+    restore_picture(restorer, picture(), Settings())
+    assert restorer.calls == [4] * (tiles // 4) + [tiles % 4] * (tiles % 4 > 0)
+
+
+def test_a_batch_that_shrinks_during_the_picture_is_respected():
+    restorer = Recorder(batch=4, shrinks=True)
+    tiles = len(grid_for(restorer, (150, 210), Settings()))
+    restore_picture(restorer, picture(), Settings())
+    assert restorer.calls == [4] + [1] * (tiles - 4)
+
+
+def test_progress_counts_tiles_up_to_all():
+    told = []
+    restorer = Recorder(batch=5)
+    restore_picture(restorer, picture(), Settings(), lambda *count: told.append(count))
+    total = len(grid_for(restorer, (150, 210), Settings()))
+    assert told == [(min(5 * (i + 1), total), total) for i in range(-(-total // 5))]
+
+
+def test_the_overlap_is_the_cards_unless_asked_for():
+    restorer = Recorder()
+    assert grid_for(restorer, (64, 112), Settings()).columns.starts == (0, 48)
+    wider = Settings(tile=TileSettings(overlap=20))
+    assert len(grid_for(restorer, (64, 112), wider).columns.starts) == 3
+
+
+def test_memory_holds_a_row_of_tiles_and_not_all_of_them():
+    pixels = picture(900, 900)
+    restorer = IdentityRestorer(batch=2)
+    settings = Settings(tile=TileSettings(overlap=20))
+    restore_picture(restorer, pixels[:64, :64], settings)
+    tracemalloc.start()
+    try:
+        restore_picture(restorer, pixels, settings)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    strip = 64 * 900 * 12
+    assert peak < pixels.nbytes + 2 * strip
+
+
+def test_a_picture_is_looked_at_once_as_a_whole():
+    restorer = Painter()
+    pixels = np.full((150, 210, 3), 0.5, np.float32)
+    restore_picture(restorer, pixels, Settings(model=ModelSettings(task="rain")))
+    ((thumbnail, task),) = restorer.seen
+    assert task == "rain"
+    np.testing.assert_allclose(thumbnail, np.full((32, 32, 3), 0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(150, 210), (64, 500), (33, 20)])
+def test_guided_tiles_agree_wherever_they_overlap(shape):
+    """Blocks lie at the same places in all tiles, so the result shows no tile at all."""
+    height, width = shape
+    result = restore_picture(Painter(), picture(height, width), Settings())
+    rows, columns = (
+        sampler(0, -(-side // 16), 16, side, 16) @ np.arange(16, dtype=np.float32) for side in shape
+    )
+    blocks = (3 * rows[:, None] + columns[None, :]) / 60
+    expected = blocks.repeat(16, 0).repeat(16, 1)[:height, :width]
+    np.testing.assert_allclose(result, np.repeat(expected[..., None], 3, 2), atol=1e-5)
+
+
+def test_models_without_guidance_get_no_prior():
+    class Bare(IdentityRestorer):
+        def prior(self, thumbnail, task):
+            raise AssertionError("asked for a prior")
+
+        def restore(self, tiles, prior):
+            assert prior is None
+            return tiles
+
+    pixels = picture()
+    assert np.array_equal(restore_picture(Bare(), pixels, Settings()), pixels)
+
+
+def test_invalid_values_end_the_picture():
+    class Broken(IdentityRestorer):
+        def restore(self, tiles, prior):
+            raise NonFiniteError("the model produced invalid values in the picture.")
+
+    with pytest.raises(NonFiniteError, match="in the picture"):
+        restore_picture(Broken(), picture(), Settings())
+
+
+def test_an_invalid_tile_is_named_by_its_place_in_the_picture():
+    class BrokenAt(IdentityRestorer):
+        calls = 0
+
+        def restore(self, tiles, prior):
+            self.calls += 1
+            if self.calls == 2:
+                raise NonFiniteError("tile 1 of this batch", tile=1)
+            return tiles
+
+    pixels = np.zeros((100, 150, 3), np.float32)  # 2 rows of 3 tiles, four at a time
+    with pytest.raises(NonFiniteError, match="in tile 1,2 even in fp32"):
+        restore_picture(BrokenAt(), pixels, Settings())

@@ -1,0 +1,174 @@
+"""Tiles cover a picture, overlap as asked, and join without a trace."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from varfix.engine.picture import to_floats, to_integers
+from varfix.engine.tiling import Axis, Mosaic, cut, mirrored, plan_axis, plan_tiles
+
+SIZES = [(1, 1), (1, 7), (5, 3), (63, 64), (64, 64), (65, 64), (200, 131), (4097, 33), (33, 4097)]
+
+
+@st.composite
+def axes(draw):
+    """An axis, the overlap asked for, and the alignment."""
+    align = draw(st.sampled_from([1, 4, 16]))
+    size = align * draw(st.integers(2, 16))
+    overlap = draw(st.integers(0, size - align))
+    return plan_axis(draw(st.integers(1, 5000)), size, overlap, align), overlap, align
+
+
+@given(axes())
+def test_tiles_cover_every_pixel_and_hardly_more(planned):
+    axis, _, align = planned
+    assert axis.starts[0] == 0
+    assert axis.starts[-1] + axis.size >= axis.length
+    if len(axis.starts) > 1:
+        assert axis.starts[-1] + axis.size < axis.length + align
+
+
+@given(axes())
+def test_neighbours_overlap_at_least_as_asked(planned):
+    axis, overlap, _ = planned
+    steps = np.diff(axis.starts)
+    assert (steps > 0).all()
+    assert (axis.size - steps >= overlap).all()
+
+
+@given(axes())
+def test_tiles_start_on_multiples_of_the_alignment(planned):
+    axis, _, align = planned
+    assert all(start % align == 0 for start in axis.starts)
+
+
+@given(axes())
+def test_there_is_no_sliver_and_no_tile_too_many(planned):
+    axis, overlap, align = planned
+    steps = np.diff(axis.starts)
+    if len(steps):
+        assert steps.max() - steps.min() <= align
+        fewer = len(steps) - 1
+        step = (axis.size - overlap) // align * align
+        assert fewer * step + axis.size < axis.length
+
+
+@given(axes())
+def test_fading_weights_rise_symmetrically_inside_the_inner_half_of_the_overlap(planned):
+    axis, _, _ = planned
+    for index in range(1, len(axis.starts)):
+        first, weights = axis.fade(index)
+        start, end = axis.starts[index], axis.starts[index - 1] + axis.size
+        assert ((weights > 0) & (weights < 1)).all()
+        assert (np.diff(weights) > 0).all()
+        np.testing.assert_allclose(weights + weights[::-1], 1.0, atol=1e-6)
+        dropped = (first - start, end - first - len(weights))
+        assert abs(dropped[0] - dropped[1]) <= 1
+        assert abs(sum(dropped) - len(weights)) <= 1
+
+
+@given(
+    st.integers(1, 90), st.integers(1, 90), st.sampled_from([(8, 2), (16, 5), (16, 12), (32, 16)])
+)
+def test_weights_of_all_tiles_sum_to_one_everywhere(height, width, tiling):
+    grid = plan_tiles(height, width, *tiling)
+    assume(len(grid) <= 60)
+    total = np.zeros((height, width, 3))
+    for chosen in range(len(grid)):
+        mosaic = Mosaic(grid)
+        for number in range(len(grid)):
+            mosaic.add(np.full((tiling[0], tiling[0], 3), number == chosen, np.float32))
+        assert mosaic.picture.min() >= 0.0
+        total += mosaic.picture
+    np.testing.assert_allclose(total, 1.0, atol=1e-5)
+
+
+def joined(pixels, size, overlap, align=1, change=lambda tile, place: tile):
+    grid = plan_tiles(*pixels.shape[:2], size, overlap, align)
+    mosaic = Mosaic(grid)
+    for place in grid:
+        mosaic.add(change(cut(pixels, *place, size), place))
+    return mosaic.picture
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("shape", SIZES)
+def test_what_is_cut_and_joined_is_the_picture_bit_for_bit(shape, depth):
+    kind = {8: np.uint8, 16: np.uint16}[depth]
+    samples = np.random.default_rng(1).integers(0, 2**depth, (*shape, 3)).astype(kind)
+    pixels = to_floats(samples)
+    result = joined(pixels, 64, 16)
+    assert np.array_equal(result, pixels)
+    assert np.array_equal(to_integers(result, depth=depth, gray=False), samples)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.data())
+def test_identity_holds_for_any_tiling(height, width, data):
+    align = data.draw(st.sampled_from([1, 4]))
+    size = align * data.draw(st.integers(1, 6))
+    overlap = data.draw(st.integers(0, size - 1))
+    grid = plan_tiles(height, width, size, overlap, align)
+    assume(len(grid) <= 400)
+    pixels = np.random.default_rng(height * 61 + width).random((height, width, 3), np.float32)
+    assert np.array_equal(joined(pixels, size, overlap, align), pixels)
+
+
+def test_every_tile_has_the_full_size_and_continues_by_reflection():
+    pixels = np.arange(5 * 3 * 3, dtype=np.float32).reshape(5, 3, 3)
+    tile = cut(pixels, 0, 0, 8)
+    assert tile.shape == (8, 8, 3)
+    assert np.array_equal(tile, np.pad(pixels, ((0, 3), (0, 5), (0, 0)), mode="reflect"))
+
+
+@given(st.integers(1, 20), st.integers(1, 80))
+def test_reflection_goes_on_as_often_as_needed(length, count):
+    line = np.arange(length)
+    expected = np.pad(line, (0, max(0, count - length)), mode="reflect")[:count]
+    assert np.array_equal(mirrored(0, count, length), expected)
+
+
+def test_a_tiles_outermost_pixels_leave_no_trace():
+    """The outer half of each overlap is dropped: a quarter of it at each inner edge."""
+    pixels = np.random.default_rng(2).random((150, 150, 3), np.float32)
+    grid = plan_tiles(150, 150, 64, 16)
+    ends = (grid.rows.starts[-1], grid.columns.starts[-1])
+
+    def spoil(tile, place):
+        tile = tile.copy()
+        for axis in (0, 1):
+            edge = np.moveaxis(tile, axis, 0)
+            if place[axis] > 0:
+                edge[:4] = 9.0
+            if place[axis] < ends[axis]:
+                edge[-4:] = 9.0
+        return tile
+
+    assert np.array_equal(joined(pixels, 64, 16, change=spoil), pixels)
+
+
+def test_between_two_constants_lies_a_raised_cosine():
+    axis = Axis(112, 64, (0, 48))
+    grid = plan_tiles(64, 112, 64, 16)
+    assert grid.columns == axis
+    mosaic = Mosaic(grid)
+    mosaic.add(np.zeros((64, 64, 3), np.float32))
+    mosaic.add(np.ones((64, 64, 3), np.float32))
+    line = mosaic.picture[10, :, 1]
+    expected = 0.5 - 0.5 * np.cos(np.pi * (np.arange(8) + 0.5) / 8)
+    assert not line[:52].any()
+    np.testing.assert_allclose(line[52:60], expected, atol=1e-6)
+    assert (line[60:] == 1.0).all()
+
+
+def test_a_ramp_that_both_tiles_agree_on_stays_a_ramp():
+    pixels = np.repeat(np.linspace(0, 1, 130, dtype=np.float32)[None, :, None], 3, 2).repeat(70, 0)
+    assert np.array_equal(joined(pixels, 64, 20), pixels)
+
+
+def test_tiles_that_differ_by_noise_are_never_left_outside_their_range():
+    rng = np.random.default_rng(3)
+    noisy = joined(
+        np.zeros((100, 100, 3), np.float32), 32, 12, change=lambda t, _: rng.random(t.shape, "f4")
+    )
+    assert 0.0 <= noisy.min() and noisy.max() <= 1.0
