@@ -269,7 +269,7 @@ class Run:
             id=item.id,
             src=readable(item.src),
             code=known.code,
-            message=f"{readable(item.src)}: {known.message}",
+            message=f"{self._label(item)}: {known.message}",
             hint=known.hint or None,
             retryable=isinstance(known, (SourceReadError, HostMemoryError, OutputError)),
         )
@@ -296,7 +296,11 @@ class Run:
         return report
 
     def _warn(self, item: Item, code: str, text: str) -> None:
-        self.tell(Warn(code=code, message=f"{readable(item.src)}: {text}", id=item.id))
+        self.tell(Warn(code=code, message=f"{self._label(item)}: {text}", id=item.id))
+
+    def _label(self, item: Item) -> str:
+        """A picture's name in messages: from here, as the user could type it."""
+        return readable(item.src if self.plan.destination is None else os.fspath(item.source))
 
     def _stopped(self) -> bool:
         return self._halt.is_set() or self.options.stop.is_set()

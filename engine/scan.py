@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -66,14 +67,14 @@ def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
     """
     found = Found()
     include, exclude = _matcher(filters.include), _matcher(filters.exclude)
-    barred = os.path.realpath(destination) if destination is not None else None
+    barred = destination.stat() if destination is not None and destination.is_dir() else None
     for name in _files(source, barred, filters.recursive, found.denied):
         wanted = not filters.include or include.match_file(name)
         if wanted and not exclude.match_file(name) and format_of(name) is not None:
             found.pictures.append(name)
         else:
             found.ignored.append(name)
-    found.pictures = natsort.natsorted(found.pictures, key=_sortable)
+    found.pictures = _ordered(found.pictures)
     return found
 
 
@@ -81,12 +82,19 @@ def _matcher(globs: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
     return pathspec.GitIgnoreSpec.from_lines(globs)
 
 
+def _ordered(names: list[str]) -> list[str]:
+    """Natural order; names equal in it (`1.jpg`, `01.jpg`) in plain order, on every file system."""
+    return natsort.natsorted(sorted(names, key=_sortable), key=_sortable)
+
+
 def _sortable(name: str) -> str:
     """Names that are no valid UTF-8 hold lone surrogates, which do not compare everywhere."""
     return name.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-def _files(root: Path, barred: str | None, recursive: bool, denied: list[str]) -> Iterator[str]:
+def _files(
+    root: Path, barred: os.stat_result | None, recursive: bool, denied: list[str]
+) -> Iterator[str]:
     waiting = [""]  # not recursion: folders can be nested deeper than Python's stack
     while waiting:
         below = waiting.pop()
@@ -102,8 +110,18 @@ def _files(root: Path, barred: str | None, recursive: bool, denied: list[str]) -
             if not entry.is_dir(follow_symlinks=False):
                 if _is_regular(entry):
                     yield name
-            elif recursive and os.path.realpath(entry.path) != barred:
+            elif recursive and not _is(entry, barred):
                 waiting.append(name)
+
+
+def _is(entry: os.DirEntry[str], barred: os.stat_result | None) -> bool:
+    """Whether an entry is the destination, by whatever path that was given."""
+    if barred is None:
+        return False
+    with suppress(OSError):
+        # Not `entry.stat()`: it knows no file numbers on Windows.
+        return os.path.samestat(Path(entry.path).stat(), barred)
+    return False
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:

@@ -27,6 +27,7 @@ from varfix.onnx.signature import (
     TASK,
     THUMBNAIL,
     Signature,
+    check_overlap,
     check_prior,
     check_tile,
     foreign_card,
@@ -246,6 +247,7 @@ def open_restorer(model: str, settings: Settings, *, warn: Warn | None = None) -
     found = find_model(model)
     card, dims = _read_facts(found)
     size = tile_size(settings.tile.size, card)
+    check_overlap(settings.tile.overlap, size)
     _warn_of_limits(card, settings, warn)
     session, device = start_requested(found.restore, request, dims(size), warn)
     signature = read_signature(session, found.restore, card.guidance)

@@ -123,6 +123,19 @@ def tile_size(requested: int | None, card: ModelCard) -> int:
     return size
 
 
+def check_overlap(overlap: int | None, size: int) -> None:
+    """Refuse an overlap of more than a third of the tile: three tiles would meet in one place.
+
+    Raises:
+        ConfigError: It is larger.
+    """
+    if overlap is not None and overlap > size // 3:
+        raise ConfigError(
+            f"tile.overlap: {overlap} is more than a third of the tile's {size} pixels.",
+            hint=f"Use {size // 3} or less, or a larger tile.size.",
+        )
+
+
 def check_tile(session: Session, signature: Signature, card: ModelCard, size: int) -> None:
     """Refuse tiles of `size` for a graph whose sizes are written in.
 

@@ -1,427 +1,821 @@
-"""A run restores a folder whatever befalls single pictures, and goes on where it was left."""
+"""A run restores what it can, tells what happens, and can be repeated after anything."""
 
 import errno
+import io
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
-import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from varfix.engine import publish
 from varfix.engine.batch import Options, restore_bytes, run_batch
 from varfix.engine.errors import (
+    DecodeUnknownError,
+    DeviceMemoryError,
     DiskFullError,
     ExitCode,
+    ModelContractError,
     NonFiniteError,
     OutputDeniedError,
     OutputLockedError,
-    PlanError,
 )
-from varfix.engine.events import ItemDone, ItemFail, ItemSkip, ItemStart, PlanDone, RunEnd, RunStart
+from varfix.engine.events import (
+    ItemDone,
+    ItemFail,
+    ItemProgress,
+    ItemSkip,
+    ItemStart,
+    PlanDone,
+    RunEnd,
+    RunStart,
+    Warn,
+    encode,
+)
 from varfix.engine.lock import exclusive
 from varfix.engine.plan import BatchRequest, plan_batch, plan_file
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import OutputSettings, Settings
+from varfix.engine.restorer import IdentityRestorer, Retries
+from varfix.engine.settings import IoSettings, OutputSettings, Settings
 
-DEFAULTS, EVERYTHING = Settings(), BatchRequest()
-
-
-class Darker(IdentityRestorer):
-    """A model whose result differs from its input."""
-
-    def restore(self, tiles, prior):
-        return tiles / 2
+SETTINGS = Settings(io=IoSettings(jobs=2))
+ORIENTATION, ARTIST = 0x0112, 0x013B
 
 
 @dataclass
-class Outcome:
-    """What a run returned or raised, and what it told."""
+class Inverter(IdentityRestorer):
+    """Inverts colours: unlike the identity's, its work shows."""
 
-    summary: object
-    error: Exception | None
-    events: list
+    def restore(self, tiles, prior):
+        return 1.0 - tiles
+
+
+@dataclass
+class Setup:
+    """A source folder, a destination, and runs between them."""
+
+    source: object
+    out: object
+    events: list = field(default_factory=list)
+
+    def draw(self, *names, **save):
+        for name in names:
+            path = self.source / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rng = np.random.default_rng(sum(name.encode()))
+            pixels = rng.integers(0, 256, (9, 14, 3), np.uint8)
+            Image.fromarray(pixels).save(path, **save)
+
+    def plan(self, settings=SETTINGS, recipe="recipe", **request):
+        return plan_batch(self.source, self.out, BatchRequest(**request), settings, recipe)
+
+    def run(self, restorer=None, settings=SETTINGS, plan=None, options=None, **request):
+        self.events.clear()
+        plan = plan or self.plan(settings, **request)
+        options = options or Options("dir", "sha")
+        return run_batch(plan, restorer or Inverter(), settings, self.events.append, options)
 
     def of(self, kind):
         return [event for event in self.events if isinstance(event, kind)]
 
-    def sources(self, kind):
-        by_id = {start.id: start.src for start in self.of(ItemStart)}
-        return sorted(getattr(event, "src", None) or by_id[event.id] for event in self.of(kind))
-
-
-def draw(path, seed=0, size=(24, 16), channels=3, dtype=np.uint8):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    top = np.iinfo(dtype).max + 1
-    samples = np.random.default_rng(seed).integers(0, top, (size[1], size[0], channels), dtype)
-    path.write_bytes(cv2.imencode(path.suffix, samples)[1].tobytes())
-    return path
-
-
-def samples(path):
-    return cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-
-
-def go(source, destination, *, model=None, settings=DEFAULTS, request=EVERYTHING, **options):
-    events = []
-    plan = plan_batch(source, destination, request, settings, options.pop("recipe", "recipe"))
-    summary = error = None
-    try:
-        summary = run_batch(
-            plan,
-            model or IdentityRestorer(),
-            settings,
-            events.append,
-            Options("dir", "sha", **options),
-        )
-    except Exception as raised:
-        error = raised
-    return Outcome(summary, error, events)
-
-
-def visible(folder):
-    """All files that people see, by name."""
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
+    def results(self):
+        return {
+            path.relative_to(self.out).as_posix(): path.read_bytes()
+            for path in self.out.rglob("*")
+            if path.is_file() and ".varfix" not in path.parts
+        }
 
 
 @pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "in"
-    for number, name in enumerate(["1.png", "2.png", "b/3.png", "b/c/4.png", "b/c/10.png"]):
-        draw(folder / name, number)
-    return folder
+def setup(tmp_path):
+    (tmp_path / "in").mkdir()
+    return Setup(tmp_path / "in", tmp_path / "out")
 
 
-# What is made
+def counts(summary):
+    return summary.ok, summary.skipped, summary.failed, summary.exit_code
 
 
-def test_a_tree_comes_back_with_its_names_and_its_pixels(photos, tmp_path):
-    draw(photos / "sixteen.png", 7, dtype=np.uint16)
-    draw(photos / "alpha.png", 8, channels=4)
-    before = {path: path.read_bytes() for path in photos.rglob("*.png")}
-    outcome = go(photos, tmp_path / "out")
-    assert outcome.summary.exit_code is ExitCode.OK
-    assert visible(tmp_path / "out") == visible(photos)
-    for path, data in before.items():
-        result = tmp_path / "out" / path.relative_to(photos)
-        np.testing.assert_array_equal(samples(result), samples(path))
-        assert path.read_bytes() == data
+def opened(path):
+    return Image.open(io.BytesIO(path.read_bytes()))
 
 
-def test_many_pictures_all_come_out(tmp_path):
-    for number in range(41):
-        draw(tmp_path / "in" / f"{number}.png", number, size=(5, 3))
-    outcome = go(tmp_path / "in", tmp_path / "out")
-    assert outcome.summary.ok == len(visible(tmp_path / "out")) == 41
+def pixels_of(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def test_the_story_of_a_run_is_told_in_order(photos, tmp_path):
-    outcome = go(photos, tmp_path / "out")
-    kinds = [type(event) for event in outcome.events]
-    assert kinds[:2] == [RunStart, PlanDone] and kinds[-1] is RunEnd
-    assert outcome.of(PlanDone)[0].items == 5
-    assert outcome.of(PlanDone)[0].pixels == 5 * 24 * 16
-    assert {event.id for event in outcome.of(ItemDone)} == set(range(5))
-    for number in range(5):
-        mine = [type(e) for e in outcome.events if getattr(e, "id", None) == number]
-        assert mine[0] is ItemStart and mine[-1] is ItemDone
-    end = outcome.events[-1]
-    assert (end.status, end.exit, end.ok, end.failed) == ("ok", 0, 5, 0)
+def test_every_picture_is_restored_under_its_name(setup):
+    setup.draw("a.png", "b/c.png", "b/d.bmp")
+    assert counts(setup.run()) == (3, 0, 0, ExitCode.OK)
+    results = setup.results()
+    assert sorted(results) == ["a.png", "b/c.png", "b/d.bmp"]
+    for name, data in results.items():
+        source = pixels_of((setup.source / name).read_bytes())
+        assert np.array_equal(pixels_of(data), 255 - source)
 
 
-def test_a_pipe_is_restored_like_a_file(tmp_path):
-    data = draw(tmp_path / "a.png").read_bytes()
-    (tmp_path / "b.png").write_bytes(restore_bytes(data, IdentityRestorer(), Settings()))
-    np.testing.assert_array_equal(samples(tmp_path / "b.png"), samples(tmp_path / "a.png"))
+def test_inputs_are_never_changed(setup):
+    setup.draw("a.png", "b/c.jpg")
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in setup.source.rglob("*.*")}
+    setup.run()
+    assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before}
 
 
-def test_one_file_needs_no_folder_of_its_own(tmp_path):
-    source = draw(tmp_path / "a.png")
-    plan = plan_file(source, tmp_path / "deep/b.png", False, Settings())
-    summary = run_batch(plan, IdentityRestorer(), Settings(), [].append, Options("image", "sha"))
-    assert summary.exit_code is ExitCode.OK
-    assert visible(tmp_path) == ["a.png", "deep/b.png"]
-    assert not list(tmp_path.rglob(".*"))
-
-
-def test_one_file_is_not_replaced_unasked(tmp_path):
-    source, target = draw(tmp_path / "a.png"), draw(tmp_path / "b.png", 1)
-    with pytest.raises(PlanError, match="exists"):
-        plan_file(source, target, False, Settings())
-    assert plan_file(source, target, True, Settings()).items
-
-
-def test_a_picture_listed_twice_is_made_once(photos, tmp_path):
-    request = BatchRequest(files=("1.png", str(photos / "1.png"), "b/3.png"))
-    assert go(photos, tmp_path / "out", request=request).summary.ok == 2
-    assert visible(tmp_path / "out") == ["1.png", "b/3.png"]
-
-
-def test_a_sample_is_spread_over_the_folder(tmp_path):
-    for number in range(10):
-        draw(tmp_path / "in" / f"{number}.png", size=(2, 2))
-    go(tmp_path / "in", tmp_path / "out", request=BatchRequest(sample=2))
-    assert visible(tmp_path / "out") == ["2.png", "7.png"]
-
-
-# What fails
-
-
-@pytest.fixture
-def mixed(photos):
-    """Five good pictures, an empty one, a truncated one, a text with a picture's name."""
-    (photos / "empty.jpg").write_bytes(b"")
-    whole = draw(photos / "cut.jpg", size=(300, 300)).read_bytes()
-    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (photos / "text.png").write_text("hello")
-    return photos
-
-
-def test_bad_files_are_named_and_the_others_restored(mixed, tmp_path):
-    outcome = go(mixed, tmp_path / "out")
-    assert outcome.summary.exit_code is ExitCode.PARTIAL
-    assert (outcome.summary.ok, outcome.summary.failed) == (5, 3)
-    codes = {event.src: event.code for event in outcome.of(ItemFail)}
+def test_a_corrupt_file_costs_itself_alone_and_the_exit_code(setup):
+    setup.draw("a.png", "b.jpg", "d.png")
+    data = (setup.source / "b.jpg").read_bytes()
+    (setup.source / "b.jpg").write_bytes(data[: len(data) // 2])
+    (setup.source / "c.jpg").write_bytes(b"")
+    (setup.source / "e.png").write_bytes(b"just text")
+    summary = setup.run()
+    assert counts(summary) == (2, 0, 3, ExitCode.PARTIAL)
+    assert sorted(setup.results()) == ["a.png", "d.png"]
+    codes = {event.src: event.code for event in summary.failures}
     assert codes == {
-        "empty.jpg": "decode_empty",
-        "cut.jpg": "decode_truncated",
-        "text.png": "decode_unknown",
+        "b.jpg": "decode_truncated",
+        "c.jpg": "decode_empty",
+        "e.png": "decode_unknown",
     }
-    assert all(event.src in event.message for event in outcome.of(ItemFail))
-    assert visible(tmp_path / "out") == ["1.png", "2.png", "b/3.png", "b/c/10.png", "b/c/4.png"]
-    assert outcome.events[-1].status == "partial"
+    for event in summary.failures:
+        assert event.message.startswith(f"{setup.source / event.src}: ")
+    assert setup.of(ItemFail) == list(summary.failures)
 
 
-def test_fail_fast_ends_at_the_first_failure(mixed, tmp_path):
-    for number in range(100, 160):
-        draw(mixed / f"z{number}.png", size=(3, 3))
-    outcome = go(mixed, tmp_path / "out", fail_fast=True)
-    assert outcome.summary.exit_code is ExitCode.PARTIAL
-    assert outcome.summary.ok < 60
+def test_failures_are_tried_again_and_successes_are_not(setup):
+    setup.draw("a.png", "b.png")
+    good = (setup.source / "b.png").read_bytes()
+    (setup.source / "b.png").write_bytes(good[:40])
+    assert counts(setup.run()) == (1, 0, 1, ExitCode.PARTIAL)
+    assert counts(setup.run()) == (0, 1, 1, ExitCode.PARTIAL)
+    (setup.source / "b.png").write_bytes(good)
+    assert counts(setup.run()) == (1, 1, 0, ExitCode.OK)
 
 
-@pytest.mark.parametrize("error", [NonFiniteError("invalid values"), KeyError("a bug")])
-def test_a_model_that_fails_on_a_picture_fails_that_picture(photos, tmp_path, error):
-    class Picky(IdentityRestorer):
-        calls = 0
+def test_metadata_and_orientation_are_each_pictures_own(setup):
+    names = ["a.jpg", "b.jpg", "c.jpg", "d.png"]
+    for turn, name in enumerate(names, 5):
+        exif = Image.Exif()
+        exif[ORIENTATION], exif[ARTIST] = turn, f"artist of {name}"
+        setup.draw(name, exif=exif)
+    assert setup.run(IdentityRestorer()).ok == 4
+    for name, data in setup.results().items():
+        exif = Image.open(io.BytesIO(data)).getexif()
+        assert exif[ARTIST] == f"artist of {name}"
+        assert exif.get(ORIENTATION, 1) == 1
+        upright = ImageOps.exif_transpose(opened(setup.source / name))
+        assert Image.open(io.BytesIO(data)).size == upright.size
+    png = np.asarray(ImageOps.exif_transpose(opened(setup.source / "d.png")))
+    assert np.array_equal(pixels_of(setup.results()["d.png"]), png)
+
+
+def test_the_same_stem_and_the_same_name_elsewhere_make_results_of_their_own(setup):
+    setup.draw("a.png", "a.jpg", "x/a.png", "y/a.png")
+    settings = replace_output(format="png")
+    assert setup.run(settings=settings).ok == 4
+    assert sorted(setup.results()) == ["a.png", "a.png.png", "x/a.png", "y/a.png"]
+    assert len(set(setup.results().values())) == 4
+
+
+def test_names_that_collide_across_folders_are_kept_apart_and_no_input_is_lost(setup):
+    setup.draw("a/x.png", "b/x.png")
+    assert setup.run(name="{stem}{ext}").ok == 2
+    assert len(set(setup.results().values())) == 2
+    assert (setup.source / "a" / "x.png").exists() and (setup.source / "b" / "x.png").exists()
+    assert counts(setup.run(name="{stem}{ext}")) == (0, 2, 0, ExitCode.OK)
+
+
+def replace_output(**output):
+    return Settings(io=SETTINGS.io, output=OutputSettings(**output))
+
+
+# Repeating a run
+
+
+def test_a_repeated_run_skips_what_is_done(setup):
+    setup.draw("a.png", "b/c.png")
+    setup.run()
+    before = setup.results()
+    assert counts(setup.run()) == (0, 2, 0, ExitCode.OK)
+    assert [(e.src, e.reason) for e in setup.of(ItemSkip)] == [
+        ("a.png", "done"),
+        ("b/c.png", "done"),
+    ]
+    assert setup.results() == before
+    (plan,) = setup.of(PlanDone)
+    assert (plan.items, plan.skip_done, plan.skip_stale, plan.skip_foreign) == (0, 2, 0, 0)
+
+
+def test_a_new_picture_is_all_that_a_repeated_run_restores(setup):
+    setup.draw("a.png")
+    setup.run()
+    setup.draw("b.png")
+    assert counts(setup.run()) == (1, 1, 0, ExitCode.OK)
+    assert [event.src for event in setup.of(ItemStart)] == ["b.png"]
+
+
+def test_other_settings_leave_results_stale_until_asked_to_overwrite(setup):
+    setup.draw("a.png", "b.png")
+    setup.run()
+    before = setup.results()
+    summary = setup.run(IdentityRestorer(), plan=setup.plan(recipe="other"))
+    assert counts(summary) == (0, 2, 0, ExitCode.OK)
+    assert [event.code for event in setup.of(Warn)] == ["stale_outputs"]
+    assert setup.of(Warn)[0].message.startswith("2 outputs were made with other settings")
+    assert setup.results() == before
+    plan = setup.plan(recipe="other", overwrite=True)
+    assert counts(setup.run(IdentityRestorer(), plan=plan)) == (2, 0, 0, ExitCode.OK)
+    assert setup.results() != before
+    assert setup.plan(recipe="other").skipped("done") == 2
+
+
+def test_a_changed_source_makes_its_result_stale(setup):
+    setup.draw("a.png", "b.png")
+    setup.run()
+    os.utime(setup.source / "b.png", (1, 1))
+    assert counts(setup.run()) == (0, 2, 0, ExitCode.OK)
+    assert [event.reason for event in setup.of(ItemSkip)] == ["done", "stale"]
+    assert counts(setup.run(overwrite=True)) == (1, 1, 0, ExitCode.OK)
+
+
+def test_a_lost_or_truncated_result_is_made_again(setup):
+    setup.draw("a.png", "b.png", "c.png")
+    setup.run()
+    before = setup.results()
+    (setup.out / "a.png").unlink()
+    (setup.out / "b.png").write_bytes(before["b.png"][:50])
+    assert counts(setup.run()) == (2, 1, 0, ExitCode.OK)
+    assert setup.results() == before
+
+
+def test_files_that_varfix_did_not_make_are_never_replaced_unasked(setup):
+    setup.draw("a.png")
+    setup.out.mkdir()
+    (setup.out / "a.png").write_bytes(b"mine")
+    assert counts(setup.run()) == (0, 1, 0, ExitCode.OK)
+    assert [event.code for event in setup.of(Warn)] == ["foreign_outputs"]
+    assert setup.results() == {"a.png": b"mine"}
+    assert counts(setup.run(overwrite=True)) == (1, 0, 0, ExitCode.OK)
+    assert setup.results() != {"a.png": b"mine"}
+
+
+def test_a_destination_inside_the_source_is_not_restored_again(setup):
+    setup.draw("a.png", "b/c.png")
+    setup.out = setup.source / "out"
+    assert setup.run().ok == 2
+    assert counts(setup.run()) == (0, 2, 0, ExitCode.OK)
+    assert sorted(setup.results()) == ["a.png", "b/c.png"]
+
+
+def test_in_place_nothing_is_restored_twice(setup):
+    setup.draw("a.png", "b/c.png")
+    setup.out = setup.source
+    originals = setup.results()
+    assert setup.run(overwrite=True).ok == 2
+    once = setup.results()
+    assert once != originals
+    assert counts(setup.run(overwrite=True)) == (0, 2, 0, ExitCode.OK)
+    assert setup.results() == once
+    setup.draw("new.png")
+    assert counts(setup.run(overwrite=True)) == (1, 2, 0, ExitCode.OK)
+
+
+def test_in_place_results_in_another_format_are_no_new_sources(setup):
+    setup.draw("a.jpg", "a.png")
+    setup.out = setup.source
+    originals = setup.results()
+    settings = replace_output(format="png")
+    assert setup.run(settings=settings, overwrite=True).ok == 2
+    once = setup.results()
+    assert sorted(once) == ["a.jpg", "a.jpg.png", "a.png"]
+    assert once["a.jpg"] == originals["a.jpg"]
+    assert np.array_equal(pixels_of(once["a.png"]), 255 - pixels_of(originals["a.png"]))
+    assert counts(setup.run(settings=settings, overwrite=True)) == (0, 2, 0, ExitCode.OK)
+    assert setup.results() == once
+
+
+# Kills
+
+KILLS = {
+    "while bytes are written": """
+def die(part, data):
+    part.write_bytes(data[: len(data) // 2])
+    kill()
+arm(publish, "_write", die)
+""",
+    "before the final name": """
+arm(Path, "replace", lambda part, target: kill())
+""",
+    "after the final name": """
+real = Path.replace
+def die(part, target):
+    real(part, target)
+    kill()
+arm(Path, "replace", die)
+""",
+    "while the manifest is written": """
+def die(manifest, entry):
+    path = manifest.destination / ".varfix" / "run.jsonl"
+    with path.open("ab") as file:
+        file.write(b'{"dst": "half')
+    kill()
+arm(Manifest, "append", die)
+""",
+    "after an entry": """
+entered = Manifest.append
+def die(manifest, entry):
+    entered(manifest, entry)
+    kill()
+arm(Manifest, "append", die)
+""",
+}
+
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+from varfix.engine import publish
+from varfix.engine.batch import Options, run_batch
+from varfix.engine.manifest import Manifest
+from varfix.engine.plan import BatchRequest, plan_batch
+from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.settings import IoSettings, Settings
+
+source, out, overwrite, recipe, pause = sys.argv[1:]
+
+class Inverter(IdentityRestorer):
+    def restore(self, tiles, prior):
+        time.sleep(float(pause))
+        return 1.0 - tiles
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def arm(owner, name, deadly):
+    real, calls = getattr(owner, name), []
+    def call(*arguments):
+        calls.append(1)
+        return (deadly if len(calls) == 4 else real)(*arguments)
+    setattr(owner, name, call)
+
+#KILL#
+settings = Settings(io=IoSettings(jobs=2))
+request = BatchRequest(overwrite=overwrite == "yes")
+plan = plan_batch(Path(source), Path(out), request, settings, recipe)
+print("planned", flush=True)
+run_batch(plan, Inverter(), settings, lambda event: None, Options("dir", "sha"))
+"""
+
+
+def child(setup, kill="", overwrite=False, recipe="recipe", pause=0.0):
+    script = CHILD.replace("#KILL#", kill)
+    facts = [setup.source, setup.out, "yes" if overwrite else "no", recipe, pause]
+    command = [sys.executable, "-c", script, *map(str, facts)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def killed(setup, **facts):
+    with child(setup, **facts) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+
+
+def unbroken(setup, **facts):
+    """What a run without interruption makes of the same sources."""
+    other = Setup(setup.source, setup.out.with_name("unbroken"))
+    other.run(**facts)
+    return other.results()
+
+
+def assert_nothing_partial(setup, expected):
+    for name, data in setup.results().items():
+        if not name.rpartition("/")[2].startswith("."):
+            assert data == expected[name]
+
+
+KILLABLE = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+
+
+@KILLABLE
+@pytest.mark.parametrize("moment", KILLS)
+def test_after_kill_9_the_same_command_ends_as_if_nothing_had_happened(setup, moment):
+    setup.draw(*(f"{number % 3}/{number}.png" for number in range(9)))
+    expected = unbroken(setup)
+    killed(setup, kill=KILLS[moment])
+    assert 0 < len(setup.results()) < 9
+    assert_nothing_partial(setup, expected)
+    summary = setup.run()
+    assert summary.ok + summary.skipped == 9
+    assert summary.ok >= 4
+    assert setup.results() == expected
+    assert not list(setup.out.rglob(".*.part"))
+    again = setup.plan()
+    assert (len(again.items), again.skipped("done")) == (0, 9)
+
+
+@KILLABLE
+@pytest.mark.parametrize("moment", ["while bytes are written", "before the final name"])
+def test_killed_while_replacing_the_older_result_stays_whole(setup, moment):
+    setup.draw(*(f"{number}.bmp" for number in range(6)))  # old and new have the same size
+    setup.run(IdentityRestorer())
+    older = setup.results()
+    expected = unbroken(setup)
+    killed(setup, kill=KILLS[moment], overwrite=True, recipe="other")
+    for name, data in setup.results().items():
+        if not name.startswith("."):
+            assert data in (older[name], expected[name])
+    setup.run(plan=setup.plan(recipe="other", overwrite=True))
+    assert setup.results() == expected
+
+
+@KILLABLE
+def test_after_kill_9_in_place_nothing_is_restored_twice(setup):
+    setup.draw(*(f"{number}.png" for number in range(6)))
+    expected = unbroken(setup)
+    setup.out = setup.source
+    killed(setup, kill=KILLS["before the final name"], overwrite=True)
+    setup.run(overwrite=True)
+    assert setup.results() == expected
+
+
+@KILLABLE
+def test_killed_at_any_moment_and_repeated_until_done(setup):
+    setup.draw(*(f"{number}.png" for number in range(8)))
+    expected = unbroken(setup)
+    for delay in (0.0, 0.05, 0.12):
+        with child(setup, pause=0.04) as process:
+            process.stdout.readline()
+            time.sleep(delay)
+            process.kill()
+        assert_nothing_partial(setup, expected)
+    assert setup.run().failed == 0
+    assert setup.results() == expected
+
+
+# What ends a run
+
+
+def full_after(count, monkeypatch):
+    """Let the disk be full after so many files; the event is set when it is."""
+    real, calls, full = os.fsync, itertools.count(), threading.Event()
+
+    def fsync(descriptor):
+        if next(calls) >= count:
+            full.set()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return full
+
+
+def test_a_full_disk_ends_the_run_keeps_what_is_done_and_can_be_continued(setup, monkeypatch):
+    setup.draw(*(f"{number}.png" for number in range(30)))
+    expected = unbroken(setup)
+    full = full_after(3, monkeypatch)
+
+    @dataclass
+    class Waiting(Inverter):
+        calls: int = 0
+
+        def restore(self, tiles, prior):
+            self.calls += 1
+            if self.calls == 8:
+                assert full.wait(20)
+                time.sleep(0.1)  # until the pipeline knows
+            return super().restore(tiles, prior)
+
+    with pytest.raises(DiskFullError) as caught:
+        setup.run(Waiting())
+    assert caught.value.exit_code == ExitCode.OUTPUT == 6
+    assert caught.value.hint.startswith("3 of 30 done; free space")
+    kept = setup.results()
+    assert len(kept) == 3
+    assert kept.items() <= expected.items()
+    (end,) = setup.of(RunEnd)
+    assert (end.status, end.exit, end.ok) == ("failed", 6, 3)
+    assert len(setup.of(ItemStart)) < 20
+    monkeypatch.undo()
+    assert counts(setup.run()) == (27, 3, 0, ExitCode.OK)
+    assert setup.results() == expected
+
+
+def test_a_disk_that_is_really_full_can_be_continued(setup, tmp_path):
+    setup.out.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(setup.out)]
+    try:
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("may not mount a file system")
+    except OSError:
+        pytest.skip("may not mount a file system")
+    try:
+        for number in range(6):
+            big = np.random.default_rng(number).integers(0, 256, (80, 100, 3), np.uint8)
+            Image.fromarray(big).save(setup.source / f"{number}.png")
+        with pytest.raises(DiskFullError):
+            setup.run()
+        kept = setup.results()
+        assert 0 < len(kept) < 6
+        for name, data in kept.items():
+            assert np.array_equal(
+                pixels_of(data), 255 - pixels_of((setup.source / name).read_bytes())
+            )
+        subprocess.run(["mount", "-o", "remount,size=1m", str(setup.out)], check=True)
+        assert counts(setup.run()) == (6 - len(kept), len(kept), 0, ExitCode.OK)
+    finally:
+        subprocess.run(["umount", str(setup.out)], check=True)
+
+
+def test_a_denied_destination_ends_the_run(setup, monkeypatch):
+    setup.draw("a.png")
+
+    def refuse(*_):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OutputDeniedError):
+        setup.run()
+
+
+def test_a_name_that_the_destination_cannot_hold_costs_one_picture(setup):
+    setup.draw("a.png", "b.png")
+    (setup.out / "b.png").mkdir(parents=True)
+    assert counts(setup.run(overwrite=True)) == (1, 0, 1, ExitCode.PARTIAL)
+    assert setup.of(ItemFail)[0].code == "encode_failed"
+
+
+def test_two_runs_do_not_write_to_one_destination(setup):
+    setup.draw("a.png")
+    plan = setup.plan()
+    with exclusive(setup.out), pytest.raises(OutputLockedError) as caught:
+        setup.run(plan=plan)
+    assert caught.value.exit_code == 6
+    assert setup.events == []
+    assert setup.results() == {}
+    assert setup.run().ok == 1
+
+
+@pytest.mark.parametrize(
+    "error", [DeviceMemoryError("out of memory at batch 1"), ModelContractError("graph failed")]
+)
+def test_a_lost_device_or_broken_model_ends_the_run_with_everything_finished_kept(setup, error):
+    @dataclass
+    class Lost(Inverter):
+        left: int = 2
+
+        def restore(self, tiles, prior):
+            self.left -= 1
+            if self.left < 0:
+                raise error
+            return super().restore(tiles, prior)
+
+    setup.draw(*(f"{number}.png" for number in range(9)))
+    with pytest.raises(type(error)):
+        setup.run(Lost())
+    assert sorted(setup.results()) == ["0.png", "1.png"]
+    (end,) = setup.of(RunEnd)
+    assert (end.status, end.exit, end.ok) == ("failed", int(error.exit_code), 2)
+    assert setup.plan().skipped("done") == 2
+
+
+def test_invalid_values_cost_one_picture(setup):
+    @dataclass
+    class Odd(Inverter):
+        calls: int = 0
 
         def restore(self, tiles, prior):
             self.calls += 1
             if self.calls == 2:
-                raise error
-            return tiles
+                raise NonFiniteError("the model produced invalid values in tile 0 even in fp32.")
+            return super().restore(tiles, prior)
 
-    outcome = go(photos, tmp_path / "out", model=Picky())
-    assert (outcome.summary.ok, outcome.summary.failed) == (4, 1)
-    assert len(visible(tmp_path / "out")) == 4
-
-
-def test_a_source_that_vanishes_fails_alone(photos, tmp_path):
-    plan = plan_batch(photos, tmp_path / "out", BatchRequest(), Settings(), "r")
-    (photos / "2.png").unlink()
-    summary = run_batch(plan, IdentityRestorer(), Settings(), [].append, Options("dir", "sha"))
-    assert [failure.code for failure in summary.failures] == ["source_read"]
-    assert summary.ok == 4
+    setup.draw("a.png", "b.png", "c.png")
+    assert counts(setup.run(Odd())) == (2, 0, 1, ExitCode.PARTIAL)
+    assert sorted(setup.results()) == ["a.png", "c.png"]
+    assert setup.of(ItemFail)[0].code == "model_nonfinite"
 
 
-@pytest.mark.parametrize("obstacle", ["a folder in its place", "a name too long"])
-def test_a_result_that_cannot_have_its_name_fails_alone(photos, tmp_path, obstacle):
-    if obstacle == "a name too long":
-        draw(photos / ("n" * 251 + ".bmp"))
-        settings = Settings(output=OutputSettings(format="webp"))
-    else:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out/b").write_text("a file where a folder has to be")
-        (photos / "b/c/4.png").unlink()
-        (photos / "b/c/10.png").unlink()
-        draw(photos / "5.png")
-        draw(photos / "6.png")
-        settings = Settings()
-    outcome = go(photos, tmp_path / "out", settings=settings)
-    assert outcome.error is None
-    assert (outcome.summary.failed, outcome.summary.exit_code) == (1, ExitCode.PARTIAL)
-    assert outcome.summary.ok >= 4
+def test_a_picture_that_does_not_fit_into_memory_costs_itself_and_exit_5(setup):
+    @dataclass
+    class Small(Inverter):
+        calls: int = 0
+
+        def restore(self, tiles, prior):
+            self.calls += 1
+            if self.calls == 1:
+                raise MemoryError
+            return super().restore(tiles, prior)
+
+    setup.draw("a.png", "b.png")
+    assert counts(setup.run(Small())) == (1, 0, 1, ExitCode.DEVICE)
+    assert setup.of(ItemFail)[0].code == "host_oom"
+    assert setup.of(ItemFail)[0].retryable
 
 
-# The destination refuses
+def test_an_unforeseen_error_costs_one_picture_and_is_told_by_its_kind(setup):
+    @dataclass
+    class Buggy(Inverter):
+        calls: int = 0
+
+        def restore(self, tiles, prior):
+            self.calls += 1
+            return tiles[:, :5] if self.calls == 1 else super().restore(tiles, prior)
+
+    setup.draw("a.png", "b.png")
+    assert counts(setup.run(Buggy())) == (1, 0, 1, ExitCode.PARTIAL)
+    assert "ValueError" in setup.of(ItemFail)[0].message
 
 
-def refusing(monkeypatch, number, after=0):
-    """Make the system refuse to write results with an errno, `after` some were written."""
-    really, count = publish._write, iter(range(1000))
-
-    def write(part, data):
-        if next(count) < after:
-            return really(part, data)
-        really(part, data[: len(data) // 2])
-        raise OSError(number, os.strerror(number), str(part))
-
-    monkeypatch.setattr(publish, "_write", write)
+def test_a_source_that_vanishes_after_planning_costs_itself(setup):
+    setup.draw("a.png", "b.png")
+    plan = setup.plan()
+    (setup.source / "a.png").unlink()
+    assert counts(setup.run(plan=plan)) == (1, 0, 1, ExitCode.PARTIAL)
+    (failure,) = setup.of(ItemFail)
+    assert (failure.code, failure.retryable) == ("source_read", True)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_ends_the_run_and_keeps_what_is_done(photos, tmp_path, monkeypatch, number):
-    with monkeypatch.context() as patch:
-        refusing(patch, number, after=2)
-        outcome = go(photos, tmp_path / "out")
-    assert isinstance(outcome.error, DiskFullError)
-    assert outcome.error.exit_code is ExitCode.OUTPUT
-    assert "2 of 5 done" in outcome.error.message + outcome.error.hint
-    assert (outcome.events[-1].status, outcome.events[-1].exit) == ("failed", 6)
-    assert len(visible(tmp_path / "out")) == 2
-    assert not list((tmp_path / "out").rglob("*.part"))
-    again = go(photos, tmp_path / "out")
-    assert (again.summary.ok, again.summary.skipped) == (3, 2)
+def test_fail_fast_stops_at_the_first_failure(setup):
+    setup.draw(*(f"{number}.png" for number in range(20)))
+    (setup.source / "0.png").write_bytes(b"broken")
+    summary = setup.run(options=Options("dir", "sha", fail_fast=True))
+    assert (summary.failed, summary.exit_code) == (1, ExitCode.PARTIAL)
+    assert summary.ok < 10
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
-def test_a_destination_that_may_not_be_written_ends_the_run(photos, tmp_path, monkeypatch, number):
-    refusing(monkeypatch, number)
-    outcome = go(photos, tmp_path / "out")
-    assert isinstance(outcome.error, OutputDeniedError)
-    assert not visible(tmp_path / "out")
-
-
-def test_two_runs_do_not_share_a_destination(photos, tmp_path):
-    with exclusive(tmp_path / "out"):
-        outcome = go(photos, tmp_path / "out")
-        assert isinstance(outcome.error, OutputLockedError)
-    assert go(photos, tmp_path / "out").summary.ok == 5
-
-
-# Again
-
-
-def test_the_same_command_again_does_nothing(photos, tmp_path):
-    go(photos, tmp_path / "out")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.png")}
-    outcome = go(photos, tmp_path / "out")
-    assert (outcome.summary.ok, outcome.summary.skipped) == (0, 5)
-    assert outcome.summary.exit_code is ExitCode.OK
-    assert {event.reason for event in outcome.of(ItemSkip)} == {"done"}
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-
-
-def test_a_new_or_lost_or_cut_picture_is_made_and_no_other(photos, tmp_path):
-    go(photos, tmp_path / "out")
-    draw(photos / "new.png")
-    (tmp_path / "out/1.png").unlink()
-    (tmp_path / "out/2.png").write_bytes((tmp_path / "out/2.png").read_bytes()[:40])
-    assert go(photos, tmp_path / "out").sources(ItemDone) == ["1.png", "2.png", "new.png"]
-
-
-def test_other_settings_leave_results_alone_until_told_to_overwrite(photos, tmp_path):
-    go(photos, tmp_path / "out")
-    outcome = go(photos, tmp_path / "out", recipe="other")
-    assert {event.reason for event in outcome.of(ItemSkip)} == {"stale"}
-    assert any("--overwrite" in getattr(event, "message", "") for event in outcome.events)
-    request = BatchRequest(overwrite=True)
-    again = go(photos, tmp_path / "out", recipe="other", request=request)
-    assert again.summary.ok == 5
-
-
-def test_a_strangers_file_is_never_replaced_unasked(photos, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/1.png").write_bytes(b"precious")
-    outcome = go(photos, tmp_path / "out")
-    assert outcome.summary.ok == 4
-    assert [event.reason for event in outcome.of(ItemSkip)] == ["foreign"]
-    assert (tmp_path / "out/1.png").read_bytes() == b"precious"
-    go(photos, tmp_path / "out", request=BatchRequest(overwrite=True))
-    np.testing.assert_array_equal(samples(tmp_path / "out/1.png"), samples(photos / "1.png"))
-
-
-def test_in_place_no_picture_is_restored_twice(photos):
-    before = samples(photos / "1.png")
-    request = BatchRequest(overwrite=True)
-    for _ in range(3):
-        go(photos, photos, model=Darker(), request=request)
-    np.testing.assert_allclose(samples(photos / "1.png"), before / 2, atol=0.51)
-
-
-def test_a_destination_inside_the_source_does_not_feed_on_itself(photos):
-    for _ in range(2):
-        go(photos, photos / "out")
-    assert visible(photos / "out") == ["1.png", "2.png", "b/3.png", "b/c/10.png", "b/c/4.png"]
-
-
-def test_a_stop_finishes_the_picture_at_hand_and_the_rest_comes_next_time(photos, tmp_path):
+def test_a_stop_finishes_what_is_in_flight_and_a_repeated_run_does_the_rest(setup):
     stop = threading.Event()
 
-    class Stopper(IdentityRestorer):
+    @dataclass
+    class Stopping(Inverter):
+        calls: int = 0
+
+        def restore(self, tiles, prior):
+            self.calls += 1
+            if self.calls == 3:
+                stop.set()
+            return super().restore(tiles, prior)
+
+    setup.draw(*(f"{number}.png" for number in range(20)))
+    summary = setup.run(Stopping(), options=Options("dir", "sha", stop=stop))
+    assert summary.ok == len(setup.results()) == 3
+    (end,) = setup.of(RunEnd)
+    assert (end.status, end.exit) == ("stopped", ExitCode.SIGINT)
+    assert counts(setup.run()) == (17, 3, 0, ExitCode.OK)
+
+
+def test_a_stop_after_the_last_picture_changes_nothing(setup):
+    stop = threading.Event()
+
+    class Late(Inverter):
         def restore(self, tiles, prior):
             stop.set()
-            return tiles
+            return super().restore(tiles, prior)
 
-    outcome = go(photos, tmp_path / "out", model=Stopper(), stop=stop)
-    assert outcome.summary.ok == 1
-    assert outcome.events[-1].status == "stopped"
-    assert len(visible(tmp_path / "out")) == 1
-    again = go(photos, tmp_path / "out")
-    assert (again.summary.ok, again.summary.skipped) == (4, 1)
-
-
-SLOW_RUN = """
-import os, sys, time
-from pathlib import Path
-from varfix.engine import publish
-from varfix.engine.batch import Options, run_batch
-from varfix.engine.plan import BatchRequest, plan_batch
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import Settings
-
-really = os.fsync
-def slow(number):
-    time.sleep(0.15)
-    really(number)
-os.fsync = slow
-plan = plan_batch(Path(sys.argv[1]), Path(sys.argv[2]), BatchRequest(), Settings(), "recipe")
-run_batch(plan, IdentityRestorer(), Settings(), lambda event: None, Options("dir", "sha"))
-"""
+    setup.draw("a.png")
+    assert counts(setup.run(Late(), options=Options("dir", "sha", stop=stop))) == (
+        1,
+        0,
+        0,
+        ExitCode.OK,
+    )
+    assert setup.of(RunEnd)[0].status == "ok"
 
 
-def killed_while_writing(source, destination):
-    """Run in a process, and kill it as soon as results are there and others half written."""
-    process = subprocess.Popen([sys.executable, "-c", SLOW_RUN, source, destination])
+# What is told
+
+
+def test_events_come_in_order(setup):
+    setup.draw("a.png", "b.png", "c.png")
+    setup.run()
+    (setup.out / "b.png").unlink()
+    (setup.source / "d.png").write_bytes(b"broken")
+    summary = setup.run(IdentityRestorer())
+    assert isinstance(setup.events[0], RunStart)
+    assert isinstance(setup.events[1], PlanDone)
+    assert [type(event) for event in setup.events[2:4]] == [ItemSkip, ItemSkip]
+    assert isinstance(setup.events[-1], RunEnd)
+    kinds = Counter(type(event) for event in setup.events)
+    assert kinds == {
+        RunStart: 1,
+        PlanDone: 1,
+        ItemSkip: 2,
+        ItemStart: 2,
+        ItemProgress: 1,
+        ItemDone: 1,
+        ItemFail: 1,
+        RunEnd: 1,
+    }
+    for number in {event.id for event in setup.of(ItemStart)}:
+        mine = [e for e in setup.events if getattr(e, "id", None) == number]
+        assert isinstance(mine[0], ItemStart)
+        assert isinstance(mine[-1], (ItemDone, ItemFail))
+    end = setup.events[-1]
+    assert (end.status, end.exit, end.ok, end.skipped, end.failed) == ("partial", 1, 1, 2, 1)
+    assert (summary.ok, summary.skipped, summary.failed) == (1, 2, 1)
+
+
+def test_the_first_events_say_what_runs_and_what_will_be_done(setup):
+    setup.draw("a.png", "b.png")
+    setup.run(options=Options("dir", "digest"))
+    start, plan = setup.events[:2]
+    assert (start.command, start.model.name, start.model.sha256) == ("dir", "identity", "digest")
+    assert (start.device.used, start.device.precision, start.tile, start.batch) == (
+        "cpu",
+        "fp32",
+        64,
+        4,
+    )
+    assert (plan.items, plan.pixels) == (2, 2 * 9 * 14)
+
+
+def test_a_finished_picture_tells_its_stages_bytes_and_retries(setup):
+    @dataclass
+    class Retrying(Inverter):
+        def restore(self, tiles, prior):
+            self.retries = replace(self.retries, fp32=self.retries.fp32 + 2, oom=1)
+            return super().restore(tiles, prior)
+
+    setup.draw("a.png", "b.png")
+    setup.run(Retrying(retries=Retries(fp32=5)))
+    first, second = sorted(setup.of(ItemDone), key=lambda event: event.id)
+    assert set(first.stage) == {"decode", "infer", "encode"}
+    assert first.seconds == pytest.approx(sum(first.stage.values()), abs=2e-4)
+    assert first.bytes == (setup.out / "a.png").stat().st_size
+    assert (first.retries.fp32, first.retries.oom) == (2, 1)
+    assert (second.retries.fp32, second.retries.oom) == (2, 0)
+
+
+def test_progress_is_told_at_most_twice_a_second(setup, monkeypatch):
+    setup.source.mkdir(exist_ok=True)
+    Image.new("RGB", (600, 500), 90).save(setup.source / "a.png")
+
+    class Slow(Inverter):
+        def restore(self, tiles, prior):
+            time.sleep(0.02)
+            return super().restore(tiles, prior)
+
+    setup.run(Slow(batch=2))
+    told = setup.of(ItemProgress)
+    (done,) = setup.of(ItemDone)
+    assert 1 <= len(told) <= 1 + 2 * done.stage["infer"]
+    assert told[-1].done == told[-1].total > 100
+
+
+def test_shares_of_time_are_shares(setup):
+    setup.draw(*(f"{number}.png" for number in range(10)))
+    setup.run()
+    busy = setup.of(RunEnd)[0].busy
+    assert set(busy) == {"decode", "infer", "encode"}
+    assert all(0.0 <= share <= 1.0 for share in busy.values())
+
+
+def test_names_that_are_no_text_can_be_told(setup):
+    setup.draw("x.png")
     try:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and process.poll() is None:
-            if visible(destination) and list(destination.rglob("*.part")):
-                break
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+        (setup.source / "x.png").rename(setup.source / os.fsdecode(b"caf\xe9.png"))
+    except OSError:
+        pytest.skip("this file system wants UTF-8")
+    (setup.source / os.fsdecode(b"br\xff.png")).write_bytes(b"broken")
+    assert counts(setup.run()) == (1, 0, 1, ExitCode.PARTIAL)
+    lines = [encode(event, "r", datetime.now(UTC)) for event in setup.events]
+    assert any(rb"caf\\xe9.png" in line for line in lines)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
-def test_a_killed_run_leaves_no_broken_result_and_goes_on(tmp_path):
-    source, destination = tmp_path / "in", tmp_path / "out"
-    destination.mkdir()
-    for number in range(24):
-        draw(source / f"{number}.png", number, size=(120, 90))
-    killed_while_writing(source, destination)
-    finished = visible(destination)
-    assert 0 < len(finished) < 24
-    assert list(destination.rglob("*.part"))
-    for name in finished:
-        with Image.open(destination / name) as picture:
-            picture.load()
-    outcome = go(source, destination)
-    assert outcome.summary.skipped == len(finished)
-    assert outcome.summary.ok == 24 - len(finished)
-    assert {event.reason for event in outcome.of(ItemSkip)} == {"done"}
-    assert not list(destination.rglob("*.part"))
-    for name in visible(source):
-        np.testing.assert_array_equal(samples(destination / name), samples(source / name))
+def test_what_a_format_cannot_hold_is_a_warning_of_that_picture(setup):
+    setup.draw("a.png")
+    deep = np.random.default_rng(0).integers(0, 65536, (9, 14), np.uint16)
+    Image.fromarray(deep).save(setup.source / "deep.png")
+    setup.run(settings=replace_output(format="webp"))
+    (warning,) = setup.of(Warn)
+    (start,) = (event for event in setup.of(ItemStart) if event.src == "deep.png")
+    assert (warning.code, warning.id) == ("metadata", start.id)
+    assert warning.message.startswith(f"{setup.source / 'deep.png'}: ")
+
+
+# One picture
+
+
+def test_a_single_file_takes_the_same_path_and_leaves_no_manifest(setup, tmp_path):
+    setup.draw("a.png")
+    target = tmp_path / "new" / "b.jpg"
+    plan = plan_file(setup.source / "a.png", target, False, SETTINGS)
+    assert counts(setup.run(plan=plan, options=Options("image", "sha"))) == (1, 0, 0, ExitCode.OK)
+    assert opened(target).format == "JPEG"
+    assert sorted(path.name for path in target.parent.iterdir()) == ["b.jpg"]
+
+
+def test_bytes_go_in_and_come_out(setup):
+    setup.draw("a.png")
+    data = (setup.source / "a.png").read_bytes()
+    restored = restore_bytes(data, Inverter(), SETTINGS)
+    assert np.array_equal(pixels_of(restored), 255 - pixels_of(data))
+    webp = restore_bytes(data, Inverter(), replace_output(format="webp"))
+    assert Image.open(io.BytesIO(webp)).format == "WEBP"
+    with pytest.raises(DecodeUnknownError):
+        restore_bytes(b"just text", Inverter(), SETTINGS)

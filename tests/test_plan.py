@@ -1,120 +1,371 @@
-"""What becomes of which file is decided, and refused, before any work."""
+"""Before any work it is known which picture becomes which file, and what stays."""
 
-from pathlib import Path
+import os
 
-import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from PIL import Image
 
 from varfix.engine.errors import (
     AlphaLostError,
     CollisionError,
+    ExitCode,
     FormatLimitError,
     NothingToDoError,
     PlanError,
 )
-from varfix.engine.plan import BatchRequest, name_outputs, plan_batch
-from varfix.engine.settings import OutputSettings, Settings
+from varfix.engine.formats import Header
+from varfix.engine.plan import (
+    BatchRequest,
+    format_for,
+    ignored_lines,
+    name_outputs,
+    plan_batch,
+    plan_file,
+    plan_warnings,
+)
+from varfix.engine.scan import Filters
+from varfix.engine.settings import ModelSettings, OutputSettings, Settings
 
-DEFAULTS = Settings()
+KEEP = Settings()
 
 
-def draw(path, size=(24, 16), channels=3):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = np.random.default_rng(0).integers(0, 256, (size[1], size[0], channels), np.uint8)
-    path.write_bytes(cv2.imencode(path.suffix, samples)[1].tobytes())
-    return path
-
-
-def plan(source, destination, settings=DEFAULTS):
-    return plan_batch(source, destination, BatchRequest(), settings, "recipe")
+def wanting(fmt, **output):
+    return Settings(output=OutputSettings(format=fmt, **output))
 
 
 @pytest.fixture
-def folder(tmp_path):
-    draw(tmp_path / "in/a.png")
-    return tmp_path / "in"
+def source(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return folder
 
 
-NAMES = st.lists(
-    st.builds(
-        "{}{}{}".format,
-        st.sampled_from(["", "d/", "d/e/"]),
-        st.sampled_from(["a", "b", "a.jpg", "a.png"]),
-        st.sampled_from([".jpg", ".png", ".webp", ".JPG", ".tiff"]),
-    ),
-    unique=True,
-    max_size=8,
-)
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
 
 
-@given(NAMES, st.sampled_from(["keep", "png", "jpg", "webp"]))
-def test_results_never_share_a_name(names, wanted):
-    settings = Settings(output=OutputSettings(format=wanted))
-    try:
-        named = name_outputs(names, BatchRequest(), settings)
-    except CollisionError:
-        assert wanted != "keep"
-        return
-    assert list(named) == names
-    assert len(set(named.values())) == len(names)
-    assert all(Path(src).parent == Path(dst).parent for src, dst in named.items())
-    if wanted == "keep":
-        assert all(src == dst for src, dst in named.items())
+def draw(path, mode="RGB", size=(8, 6), color=None, fmt=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color or 90).save(path, fmt)
+    return path
 
 
-def test_the_second_of_two_equal_names_keeps_its_extension():
-    settings = Settings(output=OutputSettings(format="webp"))
-    named = name_outputs(["a.jpg", "a.png", "d/a.png"], BatchRequest(), settings)
-    assert named == {"a.jpg": "a.webp", "a.png": "a.png.webp", "d/a.png": "d/a.webp"}
+def named(*sources, settings=KEEP, owners=None, **request):
+    return list(name_outputs(sources, BatchRequest(**request), settings, owners).values())
 
 
-def test_names_that_collide_even_so_are_refused():
-    settings = Settings(output=OutputSettings(format="webp"))
-    with pytest.raises(CollisionError, match=r"a\.png\.webp"):
-        name_outputs(["a.png.jpg", "a.jpg", "a.png"], BatchRequest(), settings)
+def planned(source, out, settings=KEEP, **request):
+    return plan_batch(source, out, BatchRequest(**request), settings, "recipe")
 
 
-def test_the_template_names_the_results():
-    request = BatchRequest(name="{dir}{stem}-{preset}-{model}{ext}", preset="derain")
-    named = name_outputs(["x/a.jpg", "b.png"], request, Settings())
-    assert named["x/a.jpg"] == "x/a-derain-varformer-s.jpg"
-    assert named["b.png"] == "b-derain-varformer-s.png"
+def pairs(plan):
+    return [(item.src, item.dst) for item in plan.items]
+
+
+def test_names_and_folders_are_kept():
+    assert named("a.jpg", "b/c.d.PNG") == ["a.jpg", "b/c.d.PNG"]
+
+
+def test_another_format_brings_its_extension():
+    assert named("a.jpg", "b/c.png", settings=wanting("webp")) == ["a.webp", "b/c.webp"]
+
+
+def test_the_same_format_keeps_the_extension_as_it_was_spelled():
+    sources = ("a.JPEG", "b.jpe", "c.png")
+    assert named(*sources, settings=wanting("jpg")) == ["a.JPEG", "b.jpe", "c.jpg"]
+
+
+def test_the_second_of_two_names_keeps_its_own_extension():
+    assert named("a.jpg", "a.png", settings=wanting("webp")) == ["a.webp", "a.png.webp"]
+
+
+def test_the_same_stem_with_different_extensions_stays_apart():
+    assert named("a.jpg", "a.png") == ["a.jpg", "a.png"]
+
+
+def test_the_same_name_in_different_folders_stays_apart():
+    assert named("a/x.jpg", "b/x.jpg") == ["a/x.jpg", "b/x.jpg"]
+    assert named("a/x.jpg", "b/x.jpg", name="{stem}{ext}") == ["x.jpg", "x.jpg.jpg"]
+
+
+def test_names_that_collide_all_the_same_are_refused():
+    with pytest.raises(CollisionError, match=r"b/x\.jpg and c/x\.jpg would both become") as caught:
+        named("a/x.jpg", "b/x.jpg", "c/x.jpg", name="{stem}{ext}")
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+def test_a_template_names_results():
+    settings = Settings(model=ModelSettings(name="net"))
+    name = "new/{dir}{stem}-{preset}-{model}{ext}"
+    assert named("a/b.jpg", "c.png", name=name, preset="derain", settings=settings) == [
+        "new/a/b-derain-net.jpg",
+        "new/c-derain-net.png",
+    ]
 
 
 @pytest.mark.parametrize(
-    "template", ["{foo}{ext}", "{}", "{stem", "../{stem}{ext}", "/tmp/{stem}{ext}", ""]
+    "name", ["{stam}{ext}", "{}", "{0}", "{stem", "{stem.nothing}", "{stem:d}"]
 )
-def test_a_template_that_makes_no_name_below_the_destination_is_refused(template):
-    with pytest.raises(PlanError):
-        name_outputs(["x/a.jpg"], BatchRequest(name=template), Settings())
+def test_a_template_that_cannot_be_filled_is_refused(name):
+    with pytest.raises(PlanError, match="--name"):
+        named("a.jpg", name=name)
 
 
-def test_a_folder_without_pictures_is_nothing_to_do(tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/notes.txt").write_text("x")
-    with pytest.raises(NothingToDoError, match=r"No images under .*in .*1 files? ignored"):
-        plan(tmp_path / "in", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("name", ["../{stem}{ext}", "/tmp/{stem}{ext}", "", "{dir}", "a/../../b"])
+def test_a_template_does_not_lead_out_of_the_destination(name):
+    with pytest.raises(PlanError, match="no name in the destination"):
+        named("a.jpg", name=name)
 
 
-def test_transparency_is_not_dropped_unasked(folder, tmp_path):
-    draw(folder / "logo.png", channels=4)
-    jpeg = Settings(output=OutputSettings(format="jpg"))
-    with pytest.raises(AlphaLostError, match=r"logo\.png"):
-        plan(folder, tmp_path / "out", settings=jpeg)
-    assert not (tmp_path / "out").exists()
+def test_a_result_never_takes_the_place_of_another_source():
+    owners = {"a.png": "a.png", "a.jpg": "a.jpg"}
+    sources = ("a.jpg", "a.png")
+    assert named(*sources, settings=wanting("png"), owners=owners) == ["a.jpg.png", "a.png"]
 
 
-def test_a_picture_too_wide_for_its_format_is_refused(tmp_path):
-    draw(tmp_path / "in/pano.png", size=(16384, 1))
-    webp = Settings(output=OutputSettings(format="webp"))
-    with pytest.raises(FormatLimitError, match=r"pano\.png.*16383"):
-        plan(tmp_path / "in", tmp_path / "out", settings=webp)
+def test_a_plan_lists_what_is_to_be_done(source, out):
+    draw(source / "b" / "c.jpg", size=(30, 20))
+    draw(source / "a.png")
+    (source / "notes.txt").touch()
+    plan = planned(source, out)
+    assert pairs(plan) == [("a.png", "a.png"), ("b/c.jpg", "b/c.jpg")]
+    assert [item.target for item in plan.items] == [out / "a.png", out / "b" / "c.jpg"]
+    assert plan.items[1].header == Header("jpeg", 30, 20, False, 8)
+    assert plan.pixels == 48 + 600
+    assert list(ignored_lines(plan.found)) == ["ignored notes.txt"]
+    assert not out.exists()
 
 
-def test_in_place_has_to_be_asked_for(folder):
+def test_memory_is_reckoned_from_the_header(source, out):
+    draw(source / "a.png", size=(100, 10))
+    draw(source / "b.png", size=(200, 10))
+    small, large = planned(source, out).items
+    assert large.cost - small.cost == 36 * 1000
+
+
+def test_an_unreadable_picture_is_planned_and_fails_in_its_turn(source, out):
+    (source / "a.jpg").write_bytes(b"no picture")
+    (item,) = planned(source, out).items
+    assert item.header is None
+    assert item.cost > 0
+
+
+def test_no_pictures_is_nothing_to_do(source, out):
+    (source / "notes.txt").touch()
+    with pytest.raises(NothingToDoError) as caught:
+        planned(source, out)
+    assert f"No images under {source} (looked for avif, bmp" in caught.value.message
+    assert "1 files ignored" in caught.value.message
+
+
+def test_a_source_that_is_not_there_is_nothing_to_do(tmp_path, out):
+    with pytest.raises(NothingToDoError, match="no such folder"):
+        planned(tmp_path / "gone", out)
+
+
+def test_filters_reach_the_scan(source, out):
+    draw(source / "a.png")
+    draw(source / "b.jpg")
+    plan = planned(source, out, filters=Filters(include=("*.jpg",)))
+    assert pairs(plan) == [("b.jpg", "b.jpg")]
+
+
+def test_in_place_needs_overwrite(source):
+    draw(source / "a.png")
     with pytest.raises(PlanError, match="also the source"):
-        plan(folder, folder)
+        planned(source, source)
+    assert pairs(planned(source, source, overwrite=True)) == [("a.png", "a.png")]
+
+
+def test_in_place_is_seen_through_links(source, tmp_path):
+    draw(source / "a.png")
+    (tmp_path / "link").symlink_to(source)
+    with pytest.raises(PlanError, match="also the source"):
+        planned(source, tmp_path / "link")
+
+
+def test_in_place_another_format_spares_the_other_sources(source):
+    draw(source / "a.jpg")
+    draw(source / "a.png")
+    plan = planned(source, source, wanting("png"), overwrite=True)
+    assert pairs(plan) == [("a.jpg", "a.jpg.png"), ("a.png", "a.png")]
+
+
+def test_a_destination_around_the_source_spares_its_pictures(source):
+    draw(source / "x.png")
+    draw(source / "in" / "x.png")
+    plan = planned(source, source.parent, overwrite=True)
+    assert pairs(plan) == [("in/x.png", "in/x.png.png"), ("x.png", "x.png")]
+
+
+def test_a_destination_inside_the_source_is_not_its_own_input(source):
+    draw(source / "a.png")
+    draw(source / "out" / "b.png")
+    assert pairs(planned(source, source / "out")) == [("a.png", "a.png")]
+    listed = (str(source / "a.png"), str(source / "out" / "b.png"))
+    assert pairs(planned(source, source / "out", files=listed)) == [("a.png", "a.png")]
+
+
+def test_listed_files_are_taken_in_their_order_once(source, out):
+    for name in ("a.png", "b/c.png", "d.png"):
+        draw(source / name)
+    plan = planned(source, out, files=("d.png", "b/c.png", "d.png", str(source / "d.png")))
+    assert pairs(plan) == [("d.png", "d.png"), ("b/c.png", "b/c.png")]
+
+
+def test_listed_files_may_be_named_from_here_or_from_the_source(source, out, monkeypatch):
+    draw(source / "b" / "c.png")
+    monkeypatch.chdir(source.parent)
+    for name in ("in/b/c.png", "b/c.png", "./in/b/../b/c.png", str(source / "b" / "c.png")):
+        assert pairs(planned(source, out, files=(name,))) == [("b/c.png", "b/c.png")]
+
+
+def test_folders_in_a_list_are_ignored(source, out):
+    draw(source / "b" / "c.png")
+    plan = planned(source, out, files=(str(source), "b", "b/c.png"))
+    assert pairs(plan) == [("b/c.png", "b/c.png")]
+
+
+@pytest.mark.parametrize("name", ["gone.png", "../elsewhere.png", "/etc/hostname"])
+def test_listed_files_outside_the_source_or_not_there_are_refused(source, out, name):
+    draw(source.parent / "elsewhere.png")
+    with pytest.raises(PlanError, match="not a file in"):
+        planned(source, out, files=(name,))
+
+
+def test_a_listed_picture_needs_no_extension(source, out):
+    draw(source / "scan", fmt="PNG")
+    assert pairs(planned(source, out, files=("scan",))) == [("scan", "scan")]
+
+
+def test_a_sample_is_spread_evenly(source, out):
+    for number in range(10):
+        draw(source / f"{number}.png")
+    plan = planned(source, out, sample=3)
+    assert [item.src for item in plan.items] == ["1.png", "5.png", "8.png"]
+    assert len(planned(source, out, sample=50).items) == 10
+
+
+def test_a_sample_has_the_names_of_the_whole_run(source, out):
+    draw(source / "a.jpg")
+    draw(source / "a.png")
+    whole = dict(pairs(planned(source, out, wanting("webp"))))
+    (one,) = pairs(planned(source, out, wanting("webp"), sample=1))
+    assert one == ("a.png", "a.png.webp")
+    assert whole[one[0]] == one[1]
+
+
+def test_what_exists_is_foreign_and_only_replaced_when_asked(source, out):
+    draw(source / "a.png")
+    draw(out / "a.png")
+    plan = planned(source, out)
+    assert not plan.items
+    assert [(skip.src, skip.reason) for skip in plan.skips] == [("a.png", "foreign")]
+    assert plan.skipped("foreign") == 1
+    assert [warning.code for warning in plan_warnings(plan)] == ["foreign_outputs"]
+    assert pairs(planned(source, out, overwrite=True)) == [("a.png", "a.png")]
+
+
+def test_a_picture_too_large_for_the_format_stops_the_plan(source, out):
+    draw(source / "pano.png", size=(16384, 1))
+    with pytest.raises(FormatLimitError, match=r"pano\.png → WebP: 16384 px is over") as caught:
+        planned(source, out, wanting("webp"))
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+def test_an_opaque_alpha_does_not_hide_that_a_picture_is_too_large(source, out):
+    draw(source / "pano.png", "RGBA", size=(16384, 1), color=(1, 2, 3, 255))
+    with pytest.raises(FormatLimitError):
+        planned(source, out, wanting("webp"))
+
+
+def test_transparency_into_a_format_without_it_stops_the_plan(source, out):
+    draw(source / "logo.png", "RGBA", color=(1, 2, 3, 40))
+    with pytest.raises(AlphaLostError, match=r"logo\.png has transparency, JPEG cannot hold it"):
+        planned(source, out, wanting("jpg"))
+    assert planned(source, out, wanting("jpg", flatten="white")).items
+
+
+def test_an_alpha_channel_that_hides_nothing_is_no_loss(source, out):
+    draw(source / "logo.png", "RGBA", color=(1, 2, 3, 255))
+    assert pairs(planned(source, out, wanting("jpg"))) == [("logo.png", "logo.jpg")]
+
+
+def test_a_template_that_changes_the_format_is_checked_as_such(source, out):
+    draw(source / "logo.png", "RGBA", color=(1, 2, 3, 40))
+    with pytest.raises(AlphaLostError):
+        planned(source, out, name="{stem}.jpg")
+
+
+def test_a_file_whose_name_is_wrong_about_its_content_stays_what_it_is(source, out):
+    path = draw(source / "logo.jpg", "RGBA", color=(1, 2, 3, 40), fmt="PNG")
+    assert planned(source, out).items
+    assert format_for(path, out / "logo.jpg", KEEP) == "keep"
+
+
+@pytest.mark.parametrize(
+    ("source_name", "target_name", "wanted", "expected"),
+    [
+        ("a.png", "b.png", "keep", "keep"),
+        ("a.png", "b.jpg", "keep", "jpeg"),
+        ("a.jpg", "b.jpeg", "keep", "keep"),
+        ("a.png", "b", "keep", "keep"),
+        ("in", "b.webp", "keep", "webp"),
+        ("a.png", "b.jpg", "webp", "webp"),
+    ],
+)
+def test_the_wish_decides_the_format_then_the_name_then_the_source(
+    tmp_path, source_name, target_name, wanted, expected
+):
+    result = format_for(tmp_path / source_name, tmp_path / target_name, wanting(wanted))
+    assert result == expected
+
+
+def test_a_single_file_is_planned(source, out):
+    path = draw(source / "a.png")
+    plan = plan_file(path, out / "b.png", False, KEEP)
+    (item,) = plan.items
+    assert (item.source, item.target, plan.destination) == (path, out / "b.png", None)
+
+
+def test_a_single_target_that_exists_needs_overwrite(source):
+    path = draw(source / "a.png")
+    with pytest.raises(PlanError, match="exists"):
+        plan_file(path, path, False, KEEP)
+    assert plan_file(path, path, True, KEEP).items
+
+
+def test_a_single_target_that_is_a_folder_is_refused(source):
+    path = draw(source / "a.png")
+    with pytest.raises(PlanError, match="is a folder"):
+        plan_file(path, source, True, KEEP)
+
+
+def test_a_single_source_that_is_not_there_is_nothing_to_do(source, out):
+    with pytest.raises(NothingToDoError):
+        plan_file(source / "gone.png", out / "b.png", False, KEEP)
+
+
+def test_a_single_transparent_picture_does_not_become_a_jpeg(source, out):
+    path = draw(source / "logo.png", "RGBA", color=(1, 2, 3, 40))
+    with pytest.raises(AlphaLostError):
+        plan_file(path, out / "logo.jpg", False, KEEP)
+
+
+def test_names_that_are_no_text_are_planned(source, out):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        draw(source / "x.png").rename(source / name)
+    except OSError:
+        pytest.skip("this file system wants UTF-8")
+    assert pairs(planned(source, out)) == [(name, name)]
+
+
+def test_planning_writes_nothing(source, out):
+    draw(source / "a.png")
+    before = np.array([path.stat().st_mtime_ns for path in source.rglob("*")])
+    planned(source, out)
+    assert (before == [path.stat().st_mtime_ns for path in source.rglob("*")]).all()
+    assert not out.exists()

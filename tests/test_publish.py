@@ -245,9 +245,9 @@ def test_leaving_in_a_hurry_drops_what_is_unfinished(publisher, tmp_path, monkey
 
 
 def test_two_runs_do_not_write_to_one_destination(tmp_path):
-    with exclusive(tmp_path), pytest.raises(OutputLockedError, match="another varfix"):
-        with exclusive(tmp_path):
-            pass
+    second = exclusive(tmp_path)
+    with exclusive(tmp_path), pytest.raises(OutputLockedError, match="another varfix"), second:
+        pass
     with exclusive(tmp_path):
         pass
 

@@ -171,4 +171,4 @@ def test_tiles_that_differ_by_noise_are_never_left_outside_their_range():
     noisy = joined(
         np.zeros((100, 100, 3), np.float32), 32, 12, change=lambda t, _: rng.random(t.shape, "f4")
     )
-    assert 0.0 <= noisy.min() and noisy.max() <= 1.0
+    assert noisy.min() >= 0.0 and noisy.max() <= 1.0

@@ -62,7 +62,7 @@ def test_quiet_says_nothing_but_errors(restore, tree):
     (tree[0] / "broken.png").touch()
     result = restore("-q")
     assert result.exit_code == 1
-    assert result.stderr == "Error: broken.png: empty file (0 bytes)\n"
+    assert result.stderr == f"Error: {tree[0]}/broken.png: empty file (0 bytes)\n"
 
 
 def test_the_command_repeated_does_nothing_again(restore):
@@ -83,7 +83,7 @@ def test_one_broken_picture_costs_one_picture(restore, tree):
     (tree[0] / "broken.png").touch()
     result = restore()
     assert result.exit_code == 1
-    assert "Error: broken.png: empty file (0 bytes)" in result.stderr
+    assert f"Error: {tree[0]}/broken.png: empty file (0 bytes)" in result.stderr
     assert "3 restored, 1 failed" in result.stderr
     assert "broken.png" not in names(tree[1])
 

@@ -14,7 +14,7 @@ from varfix.engine.errors import (
     ModelMissingError,
     NonFiniteError,
 )
-from varfix.engine.settings import ModelSettings, Settings, TileSettings
+from varfix.engine.settings import ModelSettings, Settings, TileSettings, resolve, set_layer
 from varfix.onnx import guard, session
 from varfix.onnx.cores import usable_cores
 from varfix.onnx.gpu import Gpu
@@ -573,3 +573,9 @@ def test_sessions_that_fail_in_odd_ways_still_name_the_model(shelf):
     restorer, _ = restorer_of(shelf, SimpleNamespace(run=fail), device=CPU)
     with pytest.raises(ModelContractError, match="hand-made: the graph failed: RuntimeError"):
         restorer.restore(noise(1), None)
+
+
+def test_an_overlap_of_more_than_a_third_of_the_tile_is_refused(shelf):
+    settings = resolve([set_layer(["device=cpu", "tile.overlap=30"])]).settings
+    with pytest.raises(ConfigError, match="more than a third of the tile's 64 pixels"):
+        open_restorer(str(shelf.restore()), settings)
