@@ -15,7 +15,7 @@ from varfix.engine.networks.tone import apply_tone
 from varfix.engine.networks.varformer_s import VarformerS
 from varfix.engine.train.degrade import Degraded, Mix, degrade
 from varfix.engine.train.draw import integer
-from varfix.engine.train.losses import feature_matching, negative_psnr, tone_loss
+from varfix.engine.train.losses import feature_matching, reconstruction, tone_loss
 from varfix.engine.train.photos import Photos
 from varfix.engine.train.recipe import Recipe, StageRecipe
 
@@ -183,14 +183,14 @@ class RestorerStage:
         return [*model.restorer.parameters(), *model.prior.tone.parameters()]
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
-        """-PSNR of the restored patches."""
+        """Reconstruction of the patches."""
         with torch.no_grad():
             seen = model.prior.look(batch.thumbnail, batch.task)
         maps = torch.cat([seen.increments.flatten(1, 2), model.prior.tone(seen.features)], 1)
         each = len(batch.patches) // len(batch.thumbnail)
         pieces = sample_prior(maps.float().repeat_interleave(each, 0), batch.samplers)
         restored = run_restorer(model.restorer, batch.patches, pieces)
-        return {"psnr": negative_psnr(restored.float(), batch.targets)}
+        return {"pixels": reconstruction(restored.float(), batch.targets)}
 
     def start(self, model: VarformerS, batches: Batches) -> None:
         """Nothing: the network starts as the identity after tone."""
