@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from varfix.engine.networks.blocks import AttentionBlock, ResBlock
 from varfix.engine.networks.quantizer import SCALES, flatten, split_scales
-from varfix.engine.networks.tone import GRID_CHANNELS, ToneHead
+from varfix.engine.networks.tone import GRID_CHANNELS, ToneHead, without_doubts
 from varfix.engine.networks.transformer import NextScaleTransformer, TransformerConfig
 from varfix.engine.networks.vqvae import Encoder, Vqvae, VqvaeConfig
 
@@ -120,7 +120,8 @@ class PriorNetwork(nn.Module):
             task: (B,) int64, 0 for unknown.
         """
         seen = self.look(thumbnail, task)
-        return Prior(seen.increments, self.tone(seen.features), seen.logits, seen.adapted)
+        grid = without_doubts(self.tone(seen.features), thumbnail)
+        return Prior(seen.increments, grid, seen.logits, seen.adapted)
 
     def look(self, thumbnail: Tensor, task: Tensor) -> Seen:
         """Everything but the tone grid; arguments as in `forward`."""

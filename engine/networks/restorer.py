@@ -98,7 +98,10 @@ class RestorerNetwork(nn.Module):
         folded = functional.pixel_unshuffle(tile, 2)
         increments, grid = prior[:, : self.grid_from], prior[:, self.grid_from :]
         toned = apply_tone(folded, grid)
-        correction = self.correction(torch.cat([folded, toned], 1), increments)
+        # What enters the U-Net is bounded and sends no gradient back to tone: a gain that shoots
+        # over would otherwise run away with the whole network, which has no normalisation.
+        seen = torch.cat([folded, toned.detach().clamp(-0.5, 1.5)], 1)
+        correction = self.correction(seen, increments)
         return (
             functional.pixel_shuffle(toned + correction, 2),
             functional.pixel_shuffle(toned, 2),

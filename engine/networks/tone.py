@@ -18,6 +18,9 @@ COEFFICIENTS = 12
 """A 3x4 affine transform: three rows of red, green, blue and constant."""
 
 GRID_CHANNELS = BINS * COEFFICIENTS
+LEAST_CHANGE = 0.02
+"""A mean change of the thumbnail below this is no tone fault but a doubt, and is dropped."""
+
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -90,3 +93,18 @@ def apply_tone(folded: Tensor, grid: Tensor) -> Tensor:
         (affine[:, row, :3, None] * pixels).sum(1) + affine[:, row, 3, None] for row in range(3)
     ]
     return (pixels + torch.stack(moved, 1)).flatten(1, 2)
+
+
+def without_doubts(grid: Tensor, thumbnail: Tensor) -> Tensor:
+    """Fade out grids that would hardly change the picture.
+
+    A head that has learned what haze and darkness are still sees a little of them in every good
+    picture. The grid counts in full from twice `LEAST_CHANGE` on, and not at all below it.
+
+    Args:
+        grid: (B, 96, 16, 16) from the head.
+        thumbnail: (B, 3, H, W) in [0, 1], of even size.
+    """
+    folded = functional.pixel_unshuffle(thumbnail, 2)
+    change = (apply_tone(folded, grid) - folded).abs().mean((1, 2, 3), keepdim=True)
+    return grid * ((change - LEAST_CHANGE) / LEAST_CHANGE).clamp(0.0, 1.0)

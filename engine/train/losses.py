@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from varfix.engine.networks.prior import Prior
+from varfix.engine.networks.prior import Seen
 from varfix.engine.networks.quantizer import Quantized
 
 SHARPNESS = 1e-3
@@ -30,7 +30,7 @@ def tone_loss(toned: Tensor, target: Tensor) -> Tensor:
     return functional.l1_loss(functional.avg_pool2d(toned, 8), functional.avg_pool2d(target, 8))
 
 
-def feature_matching(prior: Prior, clean: Quantized) -> Tensor:
+def feature_matching(seen: Seen, clean: Quantized) -> Tensor:
     """Eq. 7: cross-entropy of the predicted tokens, and F_a against the clean quantised latent."""
-    predicted = functional.cross_entropy(prior.logits.flatten(0, 1), clean.tokens.flatten())
-    return predicted + functional.mse_loss(prior.adapted, clean.latent)
+    predicted = functional.cross_entropy(seen.logits.flatten(0, 1), clean.tokens.flatten())
+    return predicted + functional.mse_loss(seen.adapted, clean.latent)

@@ -46,6 +46,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         mood: share of pictures whose target is re-toned.
         ema: decay of the averaged weights that are exported.
         clip: largest gradient norm.
+        skip: gradient norm from which on a step is left out; NaN always is.
         save_every: steps between saved states.
     """
 
@@ -59,6 +60,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     hinted: float = 0.5
     ema: float = 0.998
     clip: float = 1.0
+    skip: float = 100.0
     save_every: int = 100
 
     @property

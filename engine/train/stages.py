@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from varfix.engine.networks.quantizer import Quantized, commitment
 from varfix.engine.networks.restorer import RestorerNetwork
-from varfix.engine.networks.tone import apply_tone
+from varfix.engine.networks.tone import apply_tone, without_doubts
 from varfix.engine.networks.varformer_s import VarformerS
 from varfix.engine.train.degrade import Degraded, Mix, degrade
 from varfix.engine.train.draw import integer
@@ -159,11 +159,12 @@ class PriorStage:
         """Feature matching (eq. 7) and tone."""
         with torch.no_grad(), torch.autocast(batch.clean.device.type, enabled=False):
             clean = model.prior.vqvae.quantized(2.0 * batch.clean - 1.0)
-        prior = model.prior(batch.thumbnail, batch.task)
+        seen = model.prior.look(batch.thumbnail, batch.task)
+        grid = model.prior.tone(seen.features).float()
         folded = functional.pixel_unshuffle(batch.thumbnail, 2)
-        toned = functional.pixel_shuffle(apply_tone(folded, prior.grid.float()), 2)
+        toned = functional.pixel_shuffle(apply_tone(folded, grid), 2)
         return {
-            "feature": feature_matching(prior, clean),
+            "feature": feature_matching(seen, clean),
             "tone": TONE_WEIGHT * tone_loss(toned, batch.clean),
         }
 
@@ -183,14 +184,18 @@ class RestorerStage:
         return [*model.restorer.parameters(), *model.prior.tone.parameters()]
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
-        """Reconstruction of the patches."""
+        """Reconstruction of the patches, and tone alone, so that tone stays tone's work."""
         with torch.no_grad():
             seen = model.prior.look(batch.thumbnail, batch.task)
-        maps = torch.cat([seen.increments.flatten(1, 2), model.prior.tone(seen.features)], 1)
+        grid = without_doubts(model.prior.tone(seen.features).float(), batch.thumbnail)
+        maps = torch.cat([seen.increments.flatten(1, 2), grid], 1)
         each = len(batch.patches) // len(batch.thumbnail)
         pieces = sample_prior(maps.float().repeat_interleave(each, 0), batch.samplers)
-        restored = run_restorer(model.restorer, batch.patches, pieces)
-        return {"pixels": reconstruction(restored.float(), batch.targets)}
+        restored, toned = run_restorer(model.restorer, batch.patches, pieces)
+        return {
+            "pixels": reconstruction(restored.float(), batch.targets),
+            "tone": 0.3 * tone_loss(toned.float(), batch.targets),
+        }
 
     def start(self, model: VarformerS, batches: Batches) -> None:
         """Nothing: the network starts as the identity after tone."""
@@ -202,13 +207,15 @@ def sample_prior(maps: Tensor, samplers: Tensor) -> Tensor:
     return rows @ maps @ columns.transpose(-1, -2)
 
 
-def run_restorer(network: RestorerNetwork, patches: Tensor, pieces: Tensor) -> Tensor:
-    """Restored patches, in the memory layout that convolutions are fastest in."""
+def run_restorer(
+    network: RestorerNetwork, patches: Tensor, pieces: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Restored and toned patches, in the memory layout that convolutions are fastest in."""
     layout = torch.channels_last
-    restored, _ = network(
+    restored, toned = network(
         patches.contiguous(memory_format=layout), pieces.contiguous(memory_format=layout)
     )
-    return restored
+    return restored, toned
 
 
 Stage = VqvaeStage | PriorStage | RestorerStage
