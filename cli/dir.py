@@ -36,12 +36,23 @@ Examples:
   varfix dir -f webp --set output.webp_quality=80 photos restored
   varfix dir --name '{dir}{stem}.{preset}{ext}' photos restored
   fd -0 -e jpg . photos | varfix dir photos restored --files-from - -0
+  varfix dir --report restored.html photos restored   compare before and after
   varfix dir -q --json photos restored | jq -r 'select(.event=="item.fail").message'
 
 \b
 Stopped half-way, by Ctrl-C or by a power cut? The same command goes on: what is
 done is skipped. Files that varfix did not make are never replaced without
 --overwrite. What is done is remembered in DST/.varfix.
+
+\b
+--json writes one JSON object a line: {"v":1, "t":TIME, "run":ID, "event":KIND, ...}
+  run.start, plan          model, device really used; how much is to be done
+  item.start, .progress    a picture is being read; how many of its tiles are done
+  item.done, .skip, .fail  what became of it; "code" is made for programs
+  warning                  something to know that stops nothing
+  run.end                  counts, speed, and "exit", the exit code
+With -n there is only the plan. Fields may be added, but not change, while "v" is 1.
+The JSON Schema comes with varfix: engine/events.schema.json in its package.
 """
 
 
@@ -142,6 +153,15 @@ _selection = packed(
 )
 
 
+def _report_name(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Refuse a report of a format that there is not (click.BadParameter)."""
+    if path is not None and path.suffix.lower() not in (".json", ".csv", ".html"):
+        raise click.BadParameter(f"the name must end in .html, .csv or .json, not {path.name}")
+    return path
+
+
 @click.command("dir", cls=Command, epilog=_EPILOG)
 @click.argument("src", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("dst", type=click.Path(file_okay=False, path_type=Path))
@@ -149,6 +169,14 @@ _selection = packed(
 @_selection
 @output_options
 @event_options
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_report_name,
+    metavar="FILE",
+    help="Write what became of every picture to FILE.html, with pictures before and after to"
+    " compare, or to FILE.csv or FILE.json; replaces the report of an earlier run.",
+)
 @terminal_options
 def command(  # noqa: PLR0913 (one record for each group of options)
     src: Path,
@@ -157,6 +185,7 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     selection: Selection,
     output: OutputOptions,
     events: EventOptions,
+    report: Path | None,
     terminal: Terminal,
 ) -> int:
     """Restore every picture under the folder SRC into the same tree under DST.
@@ -171,10 +200,12 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     session = Session(resolved.settings, terminal, events, model.label)
     opened = session.opened()
 
-    from varfix.cli.dryrun import show_plan
-    from varfix.engine.batch import Options
+    from varfix.cli.dryrun import setting_texts, show_plan
+    from varfix.cli.report import Heading, reporting
     from varfix.engine.manifest import recipe_of
+    from varfix.engine.options import Options
     from varfix.engine.plan import ignored_lines, plan_batch
+    from varfix.engine.source import readable
 
     recipe = recipe_of(resolved.settings, opened.sha256, opened.restorer.tile)
     request = selection.request(files, model.label, output.overwrite)
@@ -184,5 +215,14 @@ def command(  # noqa: PLR0913 (one record for each group of options)
         terminal.detail(line)
     if output.dry_run:
         return show_plan(plan, opened, resolved, terminal, events)
-    options = Options("dir", opened.sha256, selection.fail_fast, session.stop.event)
-    return session.run(plan, opened, options)
+    heading = Heading(
+        source=readable(os.fspath(src)),
+        target=readable(os.fspath(dst)),
+        preset=model.label,
+        settings=dict(setting_texts(resolved)),
+        origins=resolved.origins,
+    )
+    with reporting(report, heading, terminal.say) as told:
+        watch = told.look if told else None
+        options = Options("dir", opened.sha256, selection.fail_fast, session.stop, watch=watch)
+        return session.run(plan, opened, options, told)

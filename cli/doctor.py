@@ -113,7 +113,7 @@ def _codecs() -> Iterator[CodecFact]:
     from varfix.engine.image import Picture, PictureInfo, read_picture, write_picture
     from varfix.engine.settings import OutputSettings
 
-    for form in FORMATS.values():
+    for form in (form for form in FORMATS.values() if form.available):
         for depth in form.depths:
             pixels = np.full((32, 32, 3), 0.5, np.float32)
             picture = Picture(pixels, None, PictureInfo(format=form.name, depth=depth))

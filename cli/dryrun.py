@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from varfix.engine.settings import Resolved, Settings
 
 # Bytes per pixel of photographs at varfix's default qualities, to the nearest guess.
-_BYTES: Final = {"jpeg": 0.7, "png": 2.0, "webp": 0.3, "tiff": 3.0, "avif": 0.3, "bmp": 3.0}
+_BYTES: Final = {
+    "jpeg": 0.7,
+    "png": 2.0,
+    "webp": 0.3,
+    "tiff": 3.0,
+    "avif": 0.3,
+    "bmp": 3.0,
+    "heif": 0.4,
+    "jxl": 1.8,
+}
 
 
 def show_plan(
@@ -48,13 +57,19 @@ def _print_event(plan: Plan) -> None:
     log(PlanDone(items=len(plan.items), pixels=plan.pixels, **skips))
 
 
-def _origins(resolved: Resolved) -> Iterator[str]:
-    """Yield each setting, its value, and the place that decided it."""
-    for key, origin in resolved.origins.items():
+def setting_texts(resolved: Resolved) -> Iterator[tuple[str, str]]:
+    """Yield each setting's dotted key and its value as people read it."""
+    for key in resolved.origins:
         value: object = resolved.settings
         for name in key.split("."):
             value = getattr(value, name)
-        yield f"{key} = {'auto' if value is None else value}  ({origin})"
+        yield key, "auto" if value is None else str(value)
+
+
+def _origins(resolved: Resolved) -> Iterator[str]:
+    """Yield each setting, its value, and the place that decided it."""
+    for key, value in setting_texts(resolved):
+        yield f"{key} = {value}  ({resolved.origins[key]})"
 
 
 def _lines(plan: Plan, opened: Opened, settings: Settings) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 import msgspec
@@ -29,6 +29,9 @@ from varfix.cli.terminal import Terminal
 if TYPE_CHECKING:
     from varfix.engine.plan import Plan
     from varfix.engine.settings import Resolved, Settings
+
+# Bytes that tell what a file is.
+_HEAD: Final = 4096
 
 _EPILOG: Final = """\b
 Examples:
@@ -76,8 +79,7 @@ class Ends:
         with tempfile.TemporaryDirectory(prefix="varfix-") as folder:
             source, target = Path(folder, "in"), Path(folder, "out")
             if self.source == "-":
-                with source.open("wb") as spool:
-                    shutil.copyfileobj(sys.stdin.buffer, spool)
+                _spool(sys.stdin.buffer, source)
             yield (
                 source if self.source == "-" else Path(self.source),
                 target if self.target == "-" else self.path(),
@@ -95,6 +97,17 @@ class Ends:
         if self.target == "-":
             items = [replace(item, dst="stdout") for item in items]
         return replace(plan, items=items)
+
+
+def _spool(stream: BinaryIO, place: Path) -> None:
+    """Keep a pipe's bytes in a file; of what is no picture, however endless, only the beginning."""
+    from varfix.engine.formats import FORMATS, sniff
+
+    with place.open("wb") as file:
+        head = stream.read(_HEAD)
+        file.write(head)
+        if sniff(head) in FORMATS:
+            shutil.copyfileobj(stream, file)
 
 
 @click.command("image", cls=Command, epilog=_EPILOG)
@@ -139,7 +152,7 @@ class Job:
 def _restore(ends: Ends, source: Path, target: Path, job: Job) -> int:
     from varfix.cli.dryrun import show_plan
     from varfix.cli.session import Session
-    from varfix.engine.batch import Options
+    from varfix.engine.options import Options
     from varfix.engine.plan import plan_file
 
     settings = job.resolved.settings
@@ -148,7 +161,7 @@ def _restore(ends: Ends, source: Path, target: Path, job: Job) -> int:
     opened = session.opened()
     if job.output.dry_run:
         return show_plan(plan, opened, job.resolved, job.terminal, job.events)
-    options = Options("image", opened.sha256, stop=session.stop.event)
+    options = Options("image", opened.sha256, stop=session.stop)
     return session.run(plan, opened, options)
 
 

@@ -9,17 +9,20 @@ import contextlib
 import difflib
 import errno
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import click
 from click.shell_completion import shell_complete
 
+from varfix.cli.streams import open_missing
 from varfix.cli.terminal import Terminal, worded
 from varfix.engine.errors import DiskFullError, ExitCode, VarfixError
 
@@ -32,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("varfix.cli.doctor:command", "Check which devices and formats really work here."),
     "export-onnx": ("varfix.cli.export_onnx:command", "Turn a training checkpoint into a model."),
     "train": ("varfix.cli.train:command", "Train a restoration network on a folder of photos."),
+    "completion": ("varfix.cli.completion:command", "Let bash, zsh or fish complete all this."),
 }
 
 EPILOG = """\b
@@ -109,7 +113,17 @@ def main() -> None:
 
 def run() -> NoReturn:
     """Run the command line and leave with its exit code: the entry point of the script."""
+    open_missing()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminated)
     sys.exit(invoke(sys.argv[1:]))
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave in order, removing temporary files; a run of pictures listens by itself instead."""
+    raise SystemExit(int(ExitCode.SIGTERM))
 
 
 def invoke(arguments: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import sys
 import click
 import msgspec
 
+from varfix.cli.choices import model_items
 from varfix.cli.options import Command, terminal_options
 from varfix.cli.terminal import Terminal, worded
 from varfix.engine.errors import ExitCode, ModelError
@@ -55,7 +56,7 @@ def list_models(as_json: bool = False) -> None:
 
 
 @command.command("show", cls=Command)
-@click.argument("model", metavar="NAME|PATH")
+@click.argument("model", metavar="NAME|PATH", shell_complete=model_items)
 @_json
 def show(model: str, as_json: bool) -> None:
     """Show the card of a model: what it is for, how it is tiled, its licence and training."""
@@ -73,7 +74,7 @@ def show(model: str, as_json: bool) -> None:
 
 
 @command.command("verify", cls=Command)
-@click.argument("models", metavar="[NAME|PATH]...", nargs=-1)
+@click.argument("models", metavar="[NAME|PATH]...", nargs=-1, shell_complete=model_items)
 @terminal_options
 def verify(models: tuple[str, ...], terminal: Terminal) -> int:
     """Check that model files are the ones that their cards were written for.

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from varfix.cli.choices import device_items, model_items, preset_items
 from varfix.cli.terminal import Terminal
+from varfix.engine.formats import format_named
 
 if TYPE_CHECKING:
     from varfix.engine.settings import Resolved
@@ -25,6 +27,7 @@ Decorator = Callable[[Function], Function]
 Record = TypeVar("Record")
 
 FORMATS = ("keep", "png", "jpg", "webp", "tiff", "avif", "bmp")
+EXTRA_FORMATS = ("heic", "jxl")  # offered where their packages are installed
 
 # The help page's sections, and the options in each, by parameter name.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -33,7 +36,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Selection": ("include", "exclude", "flat", "files_from", "null", "sample"),
     "Output": ("format", "name", "overwrite", "dry_run"),
     "Machine": ("device", "precision", "batch", "jobs", "fail_fast"),
-    "Messages": ("as_json", "log_file", "quiet", "verbose", "color"),
+    "Messages": ("as_json", "log_file", "report", "quiet", "verbose", "color"),
 }
 
 
@@ -72,6 +75,21 @@ class CountOrAuto(_CountOrAutoType):
         if not str(value).isdecimal() or int(value) < 1:
             self.fail(f"'{value}' is neither 'auto' nor a whole number from 1.", param, ctx)
         return int(value)
+
+
+class FormatChoice(click.Choice[str]):
+    """A format that this installation writes; for the others, how to get them."""
+
+    def __init__(self) -> None:
+        extra = [name for name in EXTRA_FORMATS if format_named(name).available]
+        super().__init__([*FORMATS, *extra], case_sensitive=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the format's name, in lower case."""
+        name = str(value).lower()
+        if name in EXTRA_FORMATS and name not in self.choices:
+            self.fail(f"'{name}' is not installed. {format_named(name).remedy}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @dataclass(frozen=True)
@@ -167,6 +185,7 @@ model_options = packed(
         "-p",
         "--preset",
         metavar="NAME|FILE",
+        shell_complete=preset_items,
         help="What is wrong with the pictures: auto, denoise, derain, dehaze, lowlight, deblur,"
         " desnow; or a YAML file of settings.  [default: auto]",
     ),
@@ -174,6 +193,7 @@ model_options = packed(
         "-m",
         "--model",
         metavar="NAME|PATH",
+        shell_complete=model_items,
         help="A model's name ('varfix models' lists them) or an .onnx file, also one from"
         " elsewhere.  [default: from the preset]",
     ),
@@ -189,6 +209,7 @@ model_options = packed(
         "-d",
         "--device",
         metavar="DEVICE",
+        shell_complete=device_items,
         help="auto, cpu, cuda, cuda:1, tensorrt. 'auto' takes the best one that really works; a"
         " device asked for by name is used, or the run fails with code 5.  [default: auto]",
     ),
@@ -221,7 +242,7 @@ output_options = packed(
     click.option(
         "-f",
         "--format",
-        type=click.Choice(FORMATS, case_sensitive=False),
+        type=FormatChoice(),
         help="Format of the results; 'keep' is the source's own.  [default: keep]",
     ),
     click.option(

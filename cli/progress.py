@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from varfix.cli.tally import Tally, headline
-from varfix.cli.terminal import Terminal, worded
+from varfix.cli.terminal import Terminal, printable, worded
 from varfix.engine.events import (
     Event,
     ItemDone,
@@ -123,7 +123,9 @@ class LiveProgress:
         current = self.tally.current
         picture = ""
         if current is not None:
-            picture = f"{current.src}  {current.width}x{current.height}  {current.done:.0%}"
+            picture = (
+                f"{printable(current.src)}  {current.width}x{current.height}  {current.done:.0%}"
+            )
         seconds = self._clock.read()
         busy = [f"{stage} {spent / seconds:.0%}" for stage, spent in self.tally.busy.items()]
         return [picture, " · ".join([self.tally.device, *busy])]

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from varfix.cli.options import EventOptions
-from varfix.cli.signals import StopRequest, listening
+from varfix.cli.signals import listening
 from varfix.cli.terminal import Terminal
 from varfix.engine.errors import ExitCode
+from varfix.engine.stop import StopRequest
 
 if TYPE_CHECKING:
     from varfix.cli.ndjson import Sink
     from varfix.cli.progress import LiveProgress, PlainProgress
-    from varfix.engine.batch import Options
     from varfix.engine.events import Event, Observer, Warn
+    from varfix.engine.options import Options
     from varfix.engine.plan import Plan
     from varfix.engine.settings import Settings
     from varfix.onnx.session import OnnxRestorer
@@ -65,16 +66,18 @@ class Session:
             restorer = open_restorer(name, self.settings, warn=self._warn)
             return Opened(restorer, model_digest(name))
 
-    def run(self, plan: Plan, opened: Opened, options: Options) -> int:
-        """Carry out `plan` with progress and events, and return the exit code."""
+    def run(
+        self, plan: Plan, opened: Opened, options: Options, also: Observer | None = None
+    ) -> int:
+        """Carry out `plan` with progress and events, told to `also` too; return the exit code."""
         from varfix.engine.batch import run_batch
 
         with ExitStack() as stack:
-            self._observer, shown = stack.enter_context(self._reporting())
+            self._observer, shown = stack.enter_context(self._reporting(also))
             drop = options.publisher.drop
             stack.enter_context(listening(self.stop, self._terminal.say, shown.status, drop))
             summary = run_batch(plan, opened.restorer, self.settings, self._observer, options)
-        return self.stop.exit_code(summary.exit_code)
+        return summary.exit_code
 
     def _warn(self, code: str, message: str) -> None:
         """Tell what the model could not have: before the run only to people, later to everyone."""
@@ -88,7 +91,9 @@ class Session:
         self._early.append(event)
 
     @contextmanager
-    def _reporting(self) -> Iterator[tuple[Observer, PlainProgress | LiveProgress]]:
+    def _reporting(
+        self, also: Observer | None
+    ) -> Iterator[tuple[Observer, PlainProgress | LiveProgress]]:
         """Open every place that events go to, and join them."""
         from varfix.cli.ndjson import EventLog
         from varfix.cli.progress import progress
@@ -96,14 +101,16 @@ class Session:
 
         with ExitStack() as stack:
             log = EventLog(self._sinks(stack))
+            others: list[Observer] = [log] if also is None else [log, also]
             shown = stack.enter_context(progress(self._terminal, self._preset))
 
             def observer(event: Event) -> None:
                 shown(event)
-                log(event)
                 # A run's first event is `run.start`: what was known before it comes right after.
-                for early in self._early if isinstance(event, RunStart) else ():
-                    log(early)
+                early = self._early if isinstance(event, RunStart) else []
+                for told in (event, *early):
+                    for other in others:
+                        other(told)
 
             yield observer, shown
 

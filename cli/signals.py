@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from varfix.engine.errors import ExitCode
+from varfix.engine.stop import StopRequest
 
 STOPPING = (
     "Stopping after the current image. Ctrl-C again to quit now. Run the same command to continue."
@@ -19,29 +20,6 @@ STOPPING = (
 # SIGHUP: the terminal is gone, which ends the run as SIGTERM does.
 _STOP = {"SIGINT": ExitCode.SIGINT, "SIGTERM": ExitCode.SIGTERM, "SIGHUP": ExitCode.SIGTERM}
 _STATUS = ("SIGUSR1", "SIGINFO")
-
-
-class StopRequest:
-    """Whether and why the run was asked to stop.
-
-    Attributes:
-        event: Set once the run should start nothing new; workers watch it.
-        code: Exit code of the reason, None while nobody has asked.
-    """
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.code: ExitCode | None = None
-
-    def ask(self, code: ExitCode) -> None:
-        """Ask the run to stop; the first reason is the one that counts."""
-        if self.code is None:
-            self.code = code
-        self.event.set()
-
-    def exit_code(self, finished: int) -> int:
-        """Return the code to leave with: the reason's, or `finished` if nobody asked to stop."""
-        return finished if self.code is None else self.code
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from varfix.engine.events import (
 )
 
 _SHOWN_FAILURES: Final = 10
-_SKIPS: Final = {
+SKIPS: Final = {
     "done": "already done",
     "stale": "made with other settings",
     "foreign": "not made by varfix",
@@ -153,7 +153,7 @@ class Tally:
             return []
         parts = [f"{self.end.ok} restored"]
         if self.end.skipped:
-            reasons = ", ".join(f"{n} {_SKIPS.get(why, why)}" for why, n in self.skips.items())
+            reasons = ", ".join(f"{n} {SKIPS.get(why, why)}" for why, n in self.skips.items())
             parts.append(f"{self.end.skipped} skipped" + (f" ({reasons})" if reasons else ""))
         if self.end.failed:
             parts.append(f"{self.end.failed} failed")

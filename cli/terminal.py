@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ColorMode = Literal["auto", "always", "never"]
+
+# Control characters but for line ends, tabs, and the colors that varfix itself puts in.
+_CONTROL: Final = re.compile(r"(?!\x1b\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Terminal:
@@ -104,6 +108,7 @@ class Terminal:
             self._live = None
 
     def _print(self, text: str) -> None:
+        text = printable(text)
         live = self._live
         if live is None:
             click.echo(text, err=True, color=self.colored)
@@ -111,6 +116,11 @@ class Terminal:
         from rich.text import Text
 
         live.print(Text.from_ansi(text), soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Return a text in which nothing moves the cursor: names of files may hold such characters."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def worded(message: str, hint: str | None) -> str:

@@ -42,51 +42,26 @@ from varfix.engine.events import (
     RetryCounts,
     RunEnd,
     RunStart,
+    Status,
     Warn,
 )
-from varfix.engine.image import Picture, encode_picture, read_picture, replace_pixels
+from varfix.engine.formats import Header
+from varfix.engine.guards import largest_file
+from varfix.engine.image import Picture, encode_picture, probe, read_picture, replace_pixels
 from varfix.engine.lock import exclusive
 from varfix.engine.manifest import Entry, digest
+from varfix.engine.memory import automatic_queue, available
+from varfix.engine.options import Options, Summary
 from varfix.engine.pipeline import Pipeline, Stages
-from varfix.engine.plan import Item, Plan, format_for, plan_warnings
-from varfix.engine.publish import Publisher
+from varfix.engine.plan import Item, Plan, format_for, memory_of, plan_warnings
 from varfix.engine.restorer import Restorer
 from varfix.engine.settings import Settings
 from varfix.engine.source import read_source, readable
 from varfix.engine.tiled import restore_picture
 
 _PROGRESS_EVERY: Final = 0.5
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a run goes, besides what it makes.
-
-    Attributes:
-        command: for the first event.
-        model_sha256: digest of all of the model's graphs.
-        fail_fast: stop after the first failure.
-        stop: once set, nothing new is started.
-        publisher: writes the results.
-    """
-
-    command: str
-    model_sha256: str
-    fail_fast: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
-    publisher: Publisher = field(default_factory=Publisher)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a run ended."""
-
-    ok: int
-    skipped: int
-    failed: int
-    seconds: float
-    failures: tuple[ItemFail, ...]
-    exit_code: ExitCode
+# Bytes: what is available is only an estimate, not worth refusing ordinary pictures for.
+_ALWAYS_TRIED: Final = 1 << 30
 
 
 @dataclass
@@ -142,12 +117,12 @@ class Run:
             except VarfixError as fatal:
                 if isinstance(fatal, DiskFullError):
                     fatal.hint = f"{self.ok} of {len(self.plan.items)} done; {fatal.hint}"
-                self._end(fatal.exit_code)
+                self._end("failed", fatal.exit_code)
                 raise
             finally:
                 if self.plan.manifest is not None:
                     self.plan.manifest.close()
-            return self._end(self.worst)
+            return self._end(*self._outcome())
 
     def _pipeline(self) -> Pipeline[Item, Work, Work]:
         stages = Stages(
@@ -157,7 +132,8 @@ class Run:
             encode=self._encode,
             fail=self._fail,
         )
-        limit = self.settings.io.queue_mb << 20
+        queue = self.settings.io.queue_mb
+        limit = automatic_queue() if queue is None else queue << 20
         return Pipeline(stages, self._jobs, limit, self._stopped)
 
     def _announce(self) -> None:
@@ -204,7 +180,9 @@ class Run:
             )
         )
         with _timed() as spent:
-            stat, data = read_source(item.source)
+            header = item.header or probe(item.source)
+            _check_memory(header)
+            stat, data = read_source(item.source, largest_file(header))
             picture = read_picture(data, max_pixels=self.settings.limits.max_pixels)
         for text in picture.info.warnings:
             self._warn(item, "metadata", text)
@@ -218,6 +196,8 @@ class Run:
             )
         after = self.restorer.retries
         seconds = work.seconds | {"infer": spent()}
+        if self.options.watch is not None:
+            self.options.watch(item.id, work.picture.pixels, pixels)
         retries = RetryCounts(fp32=after.fp32 - before.fp32, oom=after.oom - before.oom)
         return Work(replace_pixels(work.picture, pixels), work.stat, seconds, retries)
 
@@ -255,7 +235,7 @@ class Run:
             publish(item.target, data)
             return
         entry = _entry(item, work, self.plan.recipe, data)
-        replaces = item.target.exists() and not _same_file(item.source, item.target)
+        replaces = _exists(item.target) and not _same_file(item.source, item.target)
         if not replaces:
             manifest.append(entry)
         publish(item.target, data)
@@ -305,13 +285,18 @@ class Run:
     def _stopped(self) -> bool:
         return self._halt.is_set() or self.options.stop.is_set()
 
-    def _end(self, code: ExitCode) -> Summary:
-        seconds = time.monotonic() - self._start
+    def _outcome(self) -> tuple[Status, ExitCode]:
+        """How a run ends that nothing broke off; a signal that came too late changes nothing."""
         left = len(self.plan.items) - self.ok - len(self.failures)
-        stopped = self.options.stop.is_set() and left > 0
-        if stopped and code in (ExitCode.OK, ExitCode.PARTIAL):
-            code = ExitCode.SIGINT
-        status = "stopped" if stopped else {0: "ok", 1: "partial"}.get(int(code), "failed")
+        asked = self.options.stop.code
+        if asked is not None and (left > 0 or asked is ExitCode.SIGPIPE):
+            return "stopped", asked
+        if not self.failures:
+            return "ok", ExitCode.OK
+        return ("partial" if self.worst is ExitCode.PARTIAL else "failed"), self.worst
+
+    def _end(self, status: Status, code: ExitCode) -> Summary:
+        seconds = time.monotonic() - self._start
         threads = {"infer": 1}
         share = {
             name: round(spent / max(seconds, 1e-9) / threads.get(name, self._jobs), 3)
@@ -351,6 +336,27 @@ def restore_bytes(data: bytes, restorer: Restorer, settings: Settings) -> bytes:
     return encode_picture(
         replace_pixels(picture, pixels), settings.output.format, settings.output
     ).data
+
+
+def _check_memory(header: Header) -> None:
+    """Refuse a picture that does not fit: the system would end the whole run for it.
+
+    Raises:
+        HostMemoryError: More is needed than there is.
+    """
+    needed, there = memory_of(header), available()
+    if needed > max(there, _ALWAYS_TRIED):
+        raise HostMemoryError(
+            f"needs about {needed / 1e9:.1f} GB to restore whole; {there / 1e9:.1f} GB available",
+            hint="close other programs, or cut the picture into parts",
+        )
+
+
+def _exists(target: Path) -> bool:
+    try:
+        return target.exists()
+    except OSError:  # a name too long to exist; publishing tells what is wrong with it
+        return False
 
 
 def _same_file(source: Path, target: Path) -> bool:

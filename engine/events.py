@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 SCHEMA: Final = 1
+
+Status = Literal["ok", "partial", "failed", "stopped"]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -73,7 +75,7 @@ class ItemProgress(Event, frozen=True, kw_only=True, tag="item.progress"):
     id: int
     done: int
     total: int
-    unit: str = "tile"
+    unit: Literal["tile", "frame"] = "tile"
 
 
 class RetryCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +100,7 @@ class ItemSkip(Event, frozen=True, kw_only=True, tag="item.skip"):
 
     id: int
     src: str
-    reason: str
+    reason: Literal["done", "stale", "foreign"]
 
 
 class ItemFail(Event, frozen=True, kw_only=True, tag="item.fail"):
@@ -121,9 +123,9 @@ class Warn(Event, frozen=True, kw_only=True, tag="warning"):
 
 
 class RunEnd(Event, frozen=True, kw_only=True, tag="run.end"):
-    """The run is over; `status` is ok, partial, failed or stopped, `busy` shares of the time."""
+    """The run is over; `exit` is the process's exit code, `busy` holds shares of the time."""
 
-    status: str
+    status: Status
     exit: int
     ok: int
     skipped: int

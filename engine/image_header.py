@@ -24,21 +24,26 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from varfix.engine import exif, tiff
+from varfix.engine import exif, extras, jpeg, tiff
 from varfix.engine.errors import (
     DecodeEmptyError,
+    DecodeError,
     DecodeTruncatedError,
     DecodeUnknownError,
     DecodeUnsupportedError,
     HostMemoryError,
-    SourceReadError,
 )
 from varfix.engine.exif import ORIENTATION, PREFIX
 from varfix.engine.formats import FORMATS, Header, sniff
+from varfix.engine.guards import MOST_METADATA, check
+from varfix.engine.source import open_source
 
 # Pillow's own guard is far below photographs of today and cannot be set per call;
 # `limits.max_pixels` is checked here before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# Profiles of several MB exist, and so do programs that keep their whole project in a text.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
+PngImagePlugin.MAX_TEXT_MEMORY = MOST_METADATA
 
 # By hand instead of `Image.open`: the format is known from the signature, and a phone's
 # several-picture JPEG is read as the JPEG it also is.
@@ -49,6 +54,8 @@ _PLUGINS: Final[dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]]] = {
     "tiff": TiffImagePlugin.TiffImageFile,
     "avif": AvifImagePlugin.AvifImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
+    "heif": extras.open_heif,
+    "jxl": extras.JxlImageFile,
 }
 
 # Pillow's modes, and what they are read as.
@@ -63,6 +70,7 @@ MODES: Final = {
     "RGBA": "RGBA",
     "RGBX": "RGB",
     "RGBa": "RGBA",
+    "CMYK": "CMYK",
     "YCbCr": "RGB",
     "I;16": "L",
     "I;16B": "L",
@@ -83,9 +91,13 @@ LIBRARY_ERRORS: Final = (
 )
 
 _BITS_PER_SAMPLE: Final = 258
+_SAMPLES_PER_PIXEL: Final = 277
 _SAMPLE_FORMAT: Final = 339
 _UNSIGNED: Final = 1
 _REDUCED: Final = 254
+
+# Bytes in which a JPEG tells its coding, behind EXIF and its thumbnail (64 KiB at most).
+_JPEG_HEAD: Final = 1 << 17
 
 NOT_A_RESULT: Final = "Not restored, so that a gray band is not mistaken for a result."
 
@@ -102,13 +114,10 @@ def probe(source: bytes | Path) -> Header:
     """
     if isinstance(source, bytes):
         return _probe(source, io.BytesIO(source), len(source))
-    try:
-        with source.open("rb") as stream:
-            head = stream.read(4096)
-            stream.seek(0)
-            return _probe(head, stream, source.stat().st_size)
-    except OSError as error:
-        raise SourceReadError(f"cannot be read: {error.strerror or error}") from error
+    with open_source(source) as stream:
+        head = stream.read(4096)
+        stream.seek(0)
+        return _probe(head, stream, source.stat().st_size)
 
 
 def _probe(head: bytes, stream: IO[bytes], size: int) -> Header:
@@ -126,12 +135,16 @@ def identify(data: bytes) -> str:
     Raises:
         DecodeEmptyError: There are no bytes.
         DecodeUnknownError: None of the formats.
+        DecodeUnsupportedError: A format whose package is not installed.
     """
     if not data:
         raise DecodeEmptyError("empty file (0 bytes)")
     kind = sniff(data)
+    if kind in FORMATS and not FORMATS[kind].available:
+        form = FORMATS[kind]
+        raise DecodeUnsupportedError(f"{form.label} cannot be read here", hint=form.remedy)
     if kind not in FORMATS:
-        names = ", ".join(form.label for form in FORMATS.values())
+        names = ", ".join(form.label for form in FORMATS.values() if form.available)
         raise DecodeUnknownError(
             f"not an image varfix can read ({kind})", hint=f"varfix reads {names}."
         )
@@ -149,8 +162,13 @@ def translated(size: int) -> Iterator[None]:
         raise _damaged(error, size) from error
 
 
-def _damaged(error: Exception, size: int) -> DecodeTruncatedError:
+def _damaged(error: Exception, size: int) -> DecodeError:
     text = str(error).lower()
+    if "max_text" in text:
+        return DecodeUnsupportedError(
+            "holds a text or profile that inflates without end",
+            hint="Save it again without metadata.",
+        )
     if "truncated" in text or isinstance(error, EOFError):
         return ends_early(size)
     return DecodeTruncatedError(f"file is damaged. {NOT_A_RESULT}")
@@ -168,10 +186,11 @@ def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
     Raises:
         DecodeUnsupportedError: The header is sound but of a kind that Pillow does not read.
         EOFError: A TIFF ends before its directory.
+        ValueError: Its structure is absurd.
     """
-    # Pillow only warns of this, and goes on with the tags it found.
-    if kind == "tiff" and not tiff.is_readable(stream):
-        raise EOFError("the TIFF directory is missing")
+    check(kind, stream)
+    if kind == "jpeg":
+        _refuse_coding(stream)
     try:
         return _PLUGINS[kind](stream)
     except (SyntaxError, ValueError, NotImplementedError) as error:
@@ -181,6 +200,21 @@ def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
                 f"a {label} of this kind cannot be read ({error})", hint="Convert it to PNG."
             ) from error
         raise
+
+
+def _refuse_coding(stream: IO[bytes]) -> None:
+    """Refuse a JPEG whose coding no decoder here knows, by the name that tools have for it.
+
+    Arithmetic coding of one scan is known, and passes.
+    """
+    # Not the whole file: planning asks this of a hundred thousand.
+    oddity = jpeg.oddity(stream.read(_JPEG_HEAD))
+    stream.seek(0)
+    if oddity not in (None, "arithmetic-coded"):
+        raise DecodeUnsupportedError(
+            f"a JPEG of this kind cannot be read ({oddity})",
+            hint="Save it as an ordinary 8-bit JPEG, or as PNG.",
+        )
 
 
 def header_of(kind: str, image: ImageFile.ImageFile, head: bytes) -> Header:
@@ -233,6 +267,11 @@ def refuse(image: ImageFile.ImageFile, header: Header, max_pixels: int | None) -
         raise DecodeUnsupportedError(
             f"{image.mode} pictures cannot be restored yet", hint="Convert it to RGB first."
         )
+    if image.mode == "CMYK" and _channels(image) > 4:
+        raise DecodeUnsupportedError(
+            "CMYK with transparency or spot colours cannot be restored",
+            hint="Flatten it, or convert it to RGB first.",
+        )
     frames = _frames(image)
     if frames > 1:
         what = "pages" if header.format == "tiff" else "frames"
@@ -240,6 +279,12 @@ def refuse(image: ImageFile.ImageFile, header: Header, max_pixels: int | None) -
             f"has {frames} {what}; only single pictures are restored",
             hint=f"Extract the {what} first.",
         )
+
+
+def _channels(image: ImageFile.ImageFile) -> int:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return len(image.getbands())
+    return int(image.tag_v2.get(_SAMPLES_PER_PIXEL, 1))
 
 
 def _frames(image: ImageFile.ImageFile) -> int:
@@ -260,6 +305,8 @@ def orientation_of(image: ImageFile.ImageFile) -> int:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         value = image.tag_v2.get(ORIENTATION, 1)
         return value if value in range(1, 9) else 1
+    if isinstance(image, extras.JxlImageFile):
+        return image.orientation  # what EXIF says has been applied
     return exif.orientation_of(exif_of(image) or b"")
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from PIL import ImageFile
 
-from varfix.engine import png, tiff
+from varfix.engine import jpeg, png, tiff
+from varfix.engine.colour import Origin, shown, space_of
 from varfix.engine.exif import ORIENTATION, upright_exif, upright_xmp
+from varfix.engine.extras import JxlImageFile
 from varfix.engine.formats import Header
 from varfix.engine.image_header import (
     LIBRARY_ERRORS,
@@ -62,7 +65,7 @@ def read_picture(data: bytes, *, max_pixels: int) -> Picture:
     Raises:
         DecodeEmptyError: There are no bytes.
         DecodeUnknownError: Not one of the formats in `formats.FORMATS`.
-        DecodeUnsupportedError: Too large, animated, CMYK, or deeper than 16 bits.
+        DecodeUnsupportedError: Too large, animated, of odd colours, or deeper than 16 bits.
         DecodeTruncatedError: The file ends early or is damaged.
         HostMemoryError: The picture does not fit in memory.
     """
@@ -71,6 +74,9 @@ def read_picture(data: bytes, *, max_pixels: int) -> Picture:
         image = open_image(kind, io.BytesIO(data))
         header = header_of(kind, image, data)
         refuse(image, header, max_pixels)
+        if kind == "jxl":  # only now its metadata is known
+            image.load()
+            header = header_of(kind, image, data)
         orientation = orientation_of(image)
         info = _info(image, header, data)
         _check_end(kind, data)
@@ -98,19 +104,36 @@ def _info(image: ImageFile.ImageFile, header: Header, data: bytes) -> PictureInf
         warnings.append("the EXIF block is damaged and was not kept")
     if header.format == "avif" and _is_deep_avif(data):
         warnings.append("a 10-bit or 12-bit AVIF is restored at 8 bits")
+    if header.format == "heif":
+        warnings += _heif_losses(image)
+    if isinstance(image, JxlImageFile) and image.packed:
+        warnings.append("compressed metadata of a JPEG XL is not kept")
     xmp = image.info.get("xmp")
     return PictureInfo(
         format=header.format,
-        mode="gray" if _is_gray(image, header, data) else "rgb",
+        mode=_mode(image, header, data),
         depth=header.depth,
         icc=image.info.get("icc_profile") or None,
         exif=exif,
         xmp=upright_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp)) if xmp else None,
+        iptc=_iptc(header.format, data),
         dpi=_dpi(image),
-        lossless=header.format == "webp" and b"VP8L" in data[:64],
+        lossless=header.format == "webp" and _is_lossless_webp(data),
         chunks=png.kept_chunks(data) if header.format == "png" else (),
         warnings=tuple(warnings),
     )
+
+
+def _mode(image: ImageFile.ImageFile, header: Header, data: bytes) -> str:
+    if image.mode == "CMYK":
+        return "cmyk"
+    return "gray" if _is_gray(image, header, data) else "rgb"
+
+
+def _iptc(kind: str, data: bytes) -> bytes | None:
+    if kind == "jpeg":
+        return jpeg.iptc_of(data)
+    return tiff.iptc_of(data) if kind == "tiff" else None
 
 
 def _is_gray(image: ImageFile.ImageFile, header: Header, data: bytes) -> bool:
@@ -119,10 +142,31 @@ def _is_gray(image: ImageFile.ImageFile, header: Header, data: bytes) -> bool:
     return data[25] in _PNG_GRAY if deep_png else MODES[image.mode] in ("L", "LA")
 
 
+def _is_lossless_webp(data: bytes) -> bool:
+    """Look for the lossless kind of picture among the file's chunks; profiles may come first."""
+    at = 12
+    while at + 8 <= len(data):
+        if data[at : at + 4] in (b"VP8L", b"VP8 "):
+            return data[at : at + 4] == b"VP8L"
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + length + length % 2
+    return False
+
+
 def _is_deep_avif(data: bytes) -> bool:
     """Read the two depth flags of the codec configuration box (AV1-ISOBMFF, 2.3.3)."""
     at = data.find(b"av1C")
     return at >= 0 and len(data) > at + 6 and bool(data[at + 6] & 0x60)
+
+
+def _heif_losses(image: ImageFile.ImageFile) -> list[str]:
+    losses = []
+    bits = image.info.get("bit_depth", 8)
+    if bits > 8:
+        losses.append(f"a {bits}-bit HEIC is restored at 8 bits")
+    if image.info.get("aux") or image.info.get("depth_images"):
+        losses.append("pictures beside the main one (depth, HDR gain) are not kept")
+    return losses
 
 
 def _dpi(image: ImageFile.ImageFile) -> tuple[float, float] | None:
@@ -181,17 +225,8 @@ def _deep_png(data: bytes, transparent: Any) -> tuple[Integers, Integers | None]
 
 def _check_end(kind: str, data: bytes) -> None:
     """Refuse a JPEG whose tail is missing but padded: decoders paint it gray without complaint."""
-    if kind == "jpeg" and data.find(b"\xff\xd9", _scan_start(data)) < 0:
+    if kind == "jpeg" and data.find(b"\xff\xd9", jpeg.scan_start(data)) < 0:
         raise ends_early(len(data.rstrip(b"\x00")))
-
-
-def _scan_start(data: bytes) -> int:
-    """Return the offset of the first scan, behind thumbnails with end markers of their own."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        padding = data[at + 1] == 0xFF
-        at += 1 if padding else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at
 
 
 def _turn(array: Any, orientation: int) -> Any:
@@ -201,7 +236,13 @@ def _turn(array: Any, orientation: int) -> Any:
 
 
 def _assemble(samples: Integers, alpha: Integers | None, info: PictureInfo) -> Picture:
-    if alpha is None or alpha.all():
-        return Picture(to_floats(samples), alpha, info)
-    hidden = samples[alpha == 0]
-    return Picture(to_floats(fill_transparent(samples, alpha)), alpha, info, hidden)
+    hidden = None
+    if alpha is not None and not alpha.all():
+        hidden = samples[alpha == 0]
+        samples = fill_transparent(samples, alpha)
+    space, warning = space_of(info.mode, info.icc)
+    if warning:
+        info = replace(info, warnings=(*info.warnings, warning))
+    if space is None:
+        return Picture(to_floats(samples), alpha, info, hidden)
+    return Picture(shown(samples, space), alpha, info, hidden, Origin(samples, space))

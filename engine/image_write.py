@@ -5,26 +5,20 @@ Metadata that a format or library refuses costs a warning, never the picture.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
-from varfix.engine import png, tiff
+from varfix.engine import png
+from varfix.engine.colour import Origin, changed, shown
+from varfix.engine.encoders import ENCODERS, Raster
 from varfix.engine.errors import EncodeError
-from varfix.engine.exif import PREFIX
-from varfix.engine.formats import FORMATS, output_format
+from varfix.engine.formats import FORMATS, Format, output_format
 from varfix.engine.picture import Floats, Integers, Picture, PictureInfo, is_opaque, to_integers
 from varfix.engine.settings import OutputSettings
-
-_PNG_SMALL_LEVEL: Final = 9
-_PNG_FILTERED: Final = 1
-_PNG_ALL_FILTERS: Final = 248
-_WEBP_EFFORT: Final = 4
-_AVIF_SPEED: Final = 7
 
 _LIBRARY_ERRORS: Final = (OSError, ValueError, RuntimeError, TypeError, OverflowError, KeyError)
 
@@ -35,16 +29,6 @@ class Encoded:
 
     data: bytes
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Raster:
-    """What an encoder is given: samples (H, W, 1 or 3), alpha (H, W) of their dtype or None."""
-
-    samples: Integers
-    alpha: Integers | None
-    info: PictureInfo
-    options: OutputSettings
 
 
 def write_picture(picture: Picture, fmt: str, options: OutputSettings) -> bytes:
@@ -65,26 +49,66 @@ def encode_picture(picture: Picture, fmt: str, options: OutputSettings) -> Encod
         NonFiniteError: A pixel is not a number.
     """
     form = FORMATS[output_format(picture.info.format, fmt)]
-    depth = picture.info.depth if picture.info.depth in form.depths else 8
-    raster = _raster(picture, depth, options)
-    if raster.alpha is not None and not form.alpha:
-        raster = _flatten(raster, form.label)
-    info, warnings = _kept(raster.info, form.name, options)
-    if depth < picture.info.depth:
+    if not form.available:
+        raise EncodeError(f"cannot be stored as {form.label}", hint=form.remedy)
+    kept, warnings = _settled(picture, form, options)
+    depth = kept.info.depth if kept.info.depth in form.depths else 8
+    if depth < kept.info.depth:
         warnings.append(f"a 16-bit source is stored with 8 bits: {form.label} holds no more")
-    data, failures = _encode(_ENCODERS[form.name], replace(raster, info=info), form.label)
+    try:
+        data, failures = _encode(_raster(kept, depth, options), form, _attempts(kept))
+    except EncodeError:
+        if kept.origin is None or not kept.info.icc:
+            raise
+        kept = _as_srgb(kept, kept.origin)
+        warnings.append("colours are converted to sRGB: their profile cannot be stored")
+        data, failures = _encode(_raster(kept, depth, options), form, _attempts(kept))
     return Encoded(data, (*warnings, *failures))
 
 
-def _raster(picture: Picture, depth: int, options: OutputSettings) -> _Raster:
-    gray = picture.info.mode == "gray"
-    samples = to_integers(picture.pixels, depth=depth, gray=gray)
+def _settled(picture: Picture, form: Format, options: OutputSettings) -> tuple[Picture, list[str]]:
+    """Leave only the metadata that policy and format allow, with colours that fit what is left."""
+    info, warnings = _kept(picture.info, form, options)
+    kept = replace(picture, info=info)
+    lost = _lost_meaning(picture, info, form)
+    if picture.origin is None or not lost:
+        return kept, warnings
+    warnings.append(f"colours are converted to sRGB: {lost}")
+    return _as_srgb(kept, picture.origin), warnings
+
+
+def _lost_meaning(picture: Picture, info: PictureInfo, form: Format) -> str:
+    """Say why the file's own colours cannot be stored; empty = they can."""
+    if picture.info.mode == "cmyk" and not form.cmyk:
+        return f"{form.label} holds no CMYK"
+    if info.icc == picture.info.icc:
+        return ""
+    return "their profile is not kept" if form.icc else f"{form.label} holds no colour profile"
+
+
+def _as_srgb(picture: Picture, origin: Origin) -> Picture:
+    """Return the picture with its pixels, which are sRGB, as the colours to store."""
+    mode = "gray" if picture.info.mode == "gray" else "rgb"
+    info = replace(picture.info, mode=mode, icc=None)
+    hidden = picture.hidden
+    if hidden is not None:
+        pixels = shown(hidden[np.newaxis], origin.space)
+        hidden = to_integers(pixels, depth=info.depth, gray=mode == "gray")[0]
+    return replace(picture, info=info, origin=None, hidden=hidden)
+
+
+def _raster(picture: Picture, depth: int, options: OutputSettings) -> Raster:
+    if picture.origin is not None:
+        samples = _at_depth(changed(picture.origin, picture.pixels), depth)
+    else:
+        gray = picture.info.mode == "gray"
+        samples = to_integers(picture.pixels, depth=depth, gray=gray)
     alpha = picture.alpha
     if alpha is not None and picture.hidden is not None:
         samples[alpha == 0] = _at_depth(picture.hidden, depth)
     if alpha is not None:
         alpha = _at_depth(alpha, depth)
-    return _Raster(samples, alpha, picture.info, options)
+    return Raster(samples, alpha, picture.info, options)
 
 
 def _at_depth(values: Integers, depth: int) -> Integers:
@@ -93,7 +117,7 @@ def _at_depth(values: Integers, depth: int) -> Integers:
     return values
 
 
-def _flatten(raster: _Raster, label: str) -> _Raster:
+def _flatten(raster: Raster, label: str) -> Raster:
     """Put a colour under transparency; blended as encoded, as browsers and editors do."""
     assert raster.alpha is not None
     if is_opaque(raster.alpha):
@@ -121,166 +145,57 @@ def _colour(name: str) -> tuple[int, int, int]:
         ) from error
 
 
-def _kept(info: PictureInfo, fmt: str, options: OutputSettings) -> tuple[PictureInfo, list[str]]:
+def _kept(
+    info: PictureInfo, form: Format, options: OutputSettings
+) -> tuple[PictureInfo, list[str]]:
     """Apply the metadata policy and the format's own limits."""
-    warnings: list[str] = []
     if options.metadata == "none":
-        return PictureInfo(info.format, info.mode, info.depth, lossless=info.lossless), warnings
+        return PictureInfo(info.format, info.mode, info.depth, lossless=info.lossless), []
     if options.metadata == "safe":
         colour = tuple(chunk for chunk in info.chunks if chunk[0] in png.COLOUR)
-        info = replace(info, exif=None, xmp=None, chunks=colour)
-    if info.icc and not FORMATS[fmt].icc:
-        warnings.append(f"{FORMATS[fmt].label} holds no colour profile: colours may look different")
+        info = replace(info, exif=None, xmp=None, iptc=None, chunks=colour)
+    warnings: list[str] = []
+    if info.icc and not form.icc:
+        # JPEG XL says itself that it is sRGB; what is not gets a warning of its own.
+        if form.name != "jxl":
+            warnings.append(f"{form.label} holds no colour profile: it is not kept")
         info = replace(info, icc=None)
-    if info.icc and info.icc[16:20] == b"GRAY" and fmt in ("webp", "avif"):
-        warnings.append(f"the gray profile does not fit a colour {FORMATS[fmt].label}: dropped")
+    if info.icc and info.icc[16:20] == b"GRAY" and form.name in ("webp", "avif", "heif"):
+        warnings.append(f"the gray profile does not fit a colour {form.label}: it is not kept")
         info = replace(info, icc=None)
+    if (info.exif or info.xmp) and not form.exif:
+        warnings.append(f"{form.label} holds no EXIF or XMP: they are not kept")
+        info = replace(info, exif=None, xmp=None)
+    if info.iptc and not form.iptc:
+        warnings.append(f"{form.label} holds no IPTC: it is not kept")
+        info = replace(info, iptc=None)
     return info, warnings
 
 
 def _encode(
-    encoder: Callable[[_Raster], bytes], raster: _Raster, label: str
+    raster: Raster, form: Format, attempts: Iterable[PictureInfo]
 ) -> tuple[bytes, tuple[str, ...]]:
-    """Encode with all metadata, else with the profile only, else with none."""
+    """Encode with the first metadata that is not refused."""
+    if raster.alpha is not None and not form.alpha:
+        raster = _flatten(raster, form.label)
     refused = ""
-    for info in _attempts(raster.info):
+    for info in attempts:
         try:
-            data = encoder(replace(raster, info=info))
+            data = ENCODERS[form.name](replace(raster, info=info))
         except _LIBRARY_ERRORS as error:
             refused = refused or str(error)
             last = error
         else:
             return data, (f"metadata was not kept: {refused}",) if refused else ()
-    raise EncodeError(f"cannot be stored as {label}: {last}") from last
+    raise EncodeError(f"cannot be stored as {form.label}: {last}") from last
 
 
-def _attempts(info: PictureInfo) -> Iterator[PictureInfo]:
+def _attempts(picture: Picture) -> Iterator[PictureInfo]:
+    """Yield all metadata, then the profile only, then none unless the colours depend on it."""
+    info = picture.info
     yield info
-    if info.exif or info.xmp or info.chunks or info.dpi:
-        yield replace(info, exif=None, xmp=None, chunks=(), dpi=None)
-    if info.icc:
-        yield replace(info, icc=None, exif=None, xmp=None, chunks=(), dpi=None)
-
-
-def _image(raster: _Raster) -> Image.Image:
-    """Return the raster as an 8-bit Pillow image (L, LA, RGB or RGBA)."""
-    if raster.alpha is None:
-        gray = raster.samples.shape[2] == 1
-        return Image.fromarray(raster.samples[..., 0] if gray else raster.samples)
-    stacked = np.dstack([raster.samples, raster.alpha])
-    mode = "LA" if stacked.shape[2] == 2 else "RGBA"
-    return Image.frombuffer(mode, stacked.shape[1::-1], stacked.tobytes(), "raw", mode, 0, 1)
-
-
-def _save(image: Image.Image, fmt: str, params: dict[str, Any]) -> bytes:
-    out = io.BytesIO()
-    image.save(out, fmt, **{key: value for key, value in params.items() if value is not None})
-    return out.getvalue()
-
-
-def _jpeg(raster: _Raster) -> bytes:
-    info = raster.info
-    params = {
-        "quality": raster.options.jpeg_quality,
-        "subsampling": 0,
-        "icc_profile": info.icc,
-        "exif": PREFIX + info.exif if info.exif else None,
-        "xmp": info.xmp,
-        "dpi": info.dpi,
-    }
-    return _save(_image(raster), "JPEG", params)
-
-
-def _webp(raster: _Raster) -> bytes:
-    info = raster.info
-    params = {
-        "quality": raster.options.webp_quality,
-        "lossless": info.lossless,
-        "method": _WEBP_EFFORT,
-        "exact": True,  # colours under transparency stay as they are
-        "icc_profile": info.icc,
-        "exif": info.exif,
-        "xmp": info.xmp,
-    }
-    return _save(_image(raster), "WEBP", params)
-
-
-def _avif(raster: _Raster) -> bytes:
-    info = raster.info
-    params = {
-        "quality": raster.options.avif_quality,
-        "subsampling": "4:4:4",
-        "speed": _AVIF_SPEED,
-        "icc_profile": info.icc,
-        "exif": PREFIX + info.exif if info.exif else None,
-        "xmp": info.xmp,
-    }
-    return _save(_image(raster), "AVIF", params)
-
-
-def _bmp(raster: _Raster) -> bytes:
-    return _save(_image(raster), "BMP", {"dpi": raster.info.dpi})
-
-
-def _tiff(raster: _Raster) -> bytes:
-    info = raster.info
-    tags = tiff.TiffTags(icc=info.icc, exif=info.exif, xmp=info.xmp, dpi=info.dpi)
-    return tiff.write(raster.samples, raster.alpha, tags)
-
-
-def _png(raster: _Raster) -> bytes:
-    shallow_gray_alpha = (
-        raster.alpha is not None
-        and raster.samples.shape[2] == 1
-        and raster.samples.dtype == np.uint8
-    )
-    # OpenCV is several times faster, but knows no gray with alpha.
-    data = _png_by_pillow(raster) if shallow_gray_alpha else _png_by_opencv(raster)
-    return png.insert(data, _png_chunks(raster.info))
-
-
-def _png_by_pillow(raster: _Raster) -> bytes:
-    level = 1 if raster.options.png_level == "fast" else _PNG_SMALL_LEVEL
-    return _save(_image(raster), "PNG", {"compress_level": level})
-
-
-def _png_by_opencv(raster: _Raster) -> bytes:
-    import cv2
-
-    samples = raster.samples
-    if raster.alpha is not None:
-        colours = samples.repeat(3, axis=2) if samples.shape[2] == 1 else samples[..., ::-1]
-        samples = np.dstack([colours, raster.alpha])
-    elif samples.shape[2] == 3:
-        samples = np.ascontiguousarray(samples[..., ::-1])
-    params: list[int] = []
-    if raster.options.png_level == "small":
-        params = [cv2.IMWRITE_PNG_COMPRESSION, _PNG_SMALL_LEVEL]
-        params += [cv2.IMWRITE_PNG_STRATEGY, _PNG_FILTERED]
-        params += [cv2.IMWRITE_PNG_FILTER, _PNG_ALL_FILTERS]
-    done, encoded = cv2.imencode(".png", samples, params)
-    if not done:
-        raise ValueError("OpenCV could not encode the PNG")
-    return bytes(encoded)
-
-
-def _png_chunks(info: PictureInfo) -> Iterator[png.Chunk]:
-    if info.icc:
-        yield png.icc_chunk(info.icc)
-    yield from info.chunks
-    if info.dpi:
-        yield png.dpi_chunk(info.dpi)
-    if info.exif:
-        yield png.exif_chunk(info.exif)
-    if info.xmp:
-        yield png.xmp_chunk(info.xmp)
-
-
-_ENCODERS: Final[dict[str, Callable[[_Raster], bytes]]] = {
-    "jpeg": _jpeg,
-    "png": _png,
-    "webp": _webp,
-    "tiff": _tiff,
-    "avif": _avif,
-    "bmp": _bmp,
-}
+    bare = replace(info, exif=None, xmp=None, iptc=None, chunks=(), dpi=None)
+    if bare != info:
+        yield bare
+    if info.icc and picture.origin is None:
+        yield replace(bare, icc=None)

@@ -28,7 +28,7 @@ _MANY: Final = 1 << 31  # pixels: what varfix wrote, it may read
 State = Literal["missing", "done", "stale", "foreign"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One finished picture.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from varfix.engine.colour import Origin
 from varfix.engine.errors import NonFiniteError
 
 Floats = npt.NDArray[np.float32]
@@ -27,11 +28,12 @@ class PictureInfo:
 
     Attributes:
         format: A key of `formats.FORMATS`.
-        mode: `gray` results are stored with one channel.
+        mode: `gray` results are stored with one channel, `cmyk` with four inks.
         depth: 8 or 16 bits per channel.
         icc: Colour profile, as in the file.
         exif: TIFF-structured EXIF without the `Exif` prefix; orientation 1, no thumbnail.
         xmp: XMP packet; orientation 1.
+        iptc: IPTC record (IIM), as in the file.
         dpi: Horizontal and vertical resolution in pixels per inch.
         lossless: A WebP source was stored without loss.
         chunks: PNG chunks (type, payload) on colour and text that survive from PNG to PNG.
@@ -44,6 +46,7 @@ class PictureInfo:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     lossless: bool = False
     chunks: tuple[tuple[bytes, bytes], ...] = ()
@@ -55,22 +58,25 @@ class Picture:
     """One picture, upright.
 
     Attributes:
-        pixels: (H, W, 3) float32 in [0, 1], encoded as in the file (normally sRGB).
+        pixels: (H, W, 3) float32 in [0, 1], sRGB.
         alpha: (H, W) uint8 or uint16 as in the file, or None.
         info: How it was stored.
         hidden: (N, 1 or 3) integers: the source's own colours where alpha is 0, in row order.
             The model sees neighbouring colours there; the file gets these back.
+        origin: Where the file's colours are not sRGB, its own samples.
     """
 
     pixels: Floats
     alpha: Integers | None
     info: PictureInfo
     hidden: Integers | None = None
+    origin: Origin | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        arrays = (self.pixels, self.alpha, self.hidden)
+        own = self.origin.samples if self.origin else None
+        arrays = (self.pixels, self.alpha, self.hidden, own)
         return sum(array.nbytes for array in arrays if array is not None)
 
 

@@ -53,7 +53,7 @@ class BatchRequest:
     sample: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One picture to restore.
 
@@ -81,10 +81,10 @@ class Item:
     @property
     def cost(self) -> int:
         """Bytes of memory while in flight."""
-        return self.pixels * _BYTES_PER_PIXEL + _UNKNOWN_COST
+        return (memory_of(self.header) if self.header else 0) + _UNKNOWN_COST
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Skip:
     """An output that stays as it is."""
 
@@ -121,6 +121,11 @@ class Plan:
     def skipped(self, reason: str) -> int:
         """How many are skipped for a reason."""
         return sum(skip.reason == reason for skip in self.skips)
+
+
+def memory_of(header: Header) -> int:
+    """Return the bytes that a picture takes while in flight."""
+    return header.width * header.height * _BYTES_PER_PIXEL
 
 
 def plan_batch(
@@ -167,9 +172,13 @@ def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -
         PlanError: The target exists, or cannot hold the picture.
     """
     if not source.is_file():
-        raise NothingToDoError(f"{source}: no such file")
+        reason = "not an ordinary file" if source.exists() else "no such file"
+        raise NothingToDoError(f"{source}: {reason}")
     if target.is_dir():
         raise PlanError(f"{target} is a folder", hint="name a file")
+    if target.exists() and not target.is_file():
+        # Replacing it would put a file in the place of a device or a pipe.
+        raise PlanError(f"{target} is not an ordinary file", hint='"-" writes to stdout')
     if target.exists() and not overwrite:
         raise PlanError(f"{target} exists", hint="add --overwrite to replace it")
     item = Item(0, os.fspath(source), os.fspath(target), source, target, _header(source))

@@ -60,6 +60,8 @@ class Publisher:
         part = part_path(target)
         with translated(target, len(data)), _named(target):
             target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists() and not (target.is_file() or target.is_dir()):
+                raise FileExistsError(errno.EEXIST, "a device or pipe has this name")
             with self._lock:
                 self._parts.add(part)
             try:

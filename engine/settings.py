@@ -78,24 +78,33 @@ class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes:
         format: `keep` = the source's own format.
+        jxl_quality: 100 is without loss.
         png_level: `small` takes about four times as long as `fast` and saves a tenth or more.
         metadata: `keep` all, `safe` = only what changes how the picture looks (ICC, resolution).
         flatten: Colour (name or #rrggbb) under transparency when the format cannot hold it.
     """
 
-    format: Literal["keep", "png", "jpg", "webp", "tiff", "avif", "bmp"] = "keep"
+    format: Literal["keep", "png", "jpg", "webp", "tiff", "avif", "bmp", "heic", "jxl"] = "keep"
     jpeg_quality: Quality = 95
     webp_quality: Quality = 90
     avif_quality: Quality = 85
+    heic_quality: Quality = 90
+    jxl_quality: Quality = 100
     png_level: Literal["fast", "small"] = "fast"
     metadata: Literal["keep", "safe", "none"] = "keep"
     flatten: str | None = None
 
 
 class IoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Reading and writing: MiB of pictures in flight, and threads (None = by CPU count)."""
+    """Reading and writing.
 
-    queue_mb: Positive = 512
+    Attributes:
+        queue_mb: MiB of pictures in flight; None = a quarter of the memory that is available,
+            between 512 and 4096.
+        jobs: Threads that read, and as many that write; None = by CPU count.
+    """
+
+    queue_mb: Positive | None = None
     jobs: Positive | None = None
 
 

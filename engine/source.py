@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
+from typing import BinaryIO, Final
 
-from varfix.engine.errors import SourceReadError
+from varfix.engine.errors import DecodeUnsupportedError, SourceReadError
+
+_READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def readable(name: str) -> str:
@@ -13,16 +19,49 @@ def readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def read_source(path: Path) -> tuple[os.stat_result, bytes]:
+def read_source(path: Path, most: int | None = None) -> tuple[os.stat_result, bytes]:
     """Read a file whole, with its identity as of the reading.
 
+    Args:
+        path: The file.
+        most: Bytes that it can sensibly have, so that it does not fill the memory; None = any.
+
     Raises:
-        SourceReadError: It is gone or may not be read.
+        SourceReadError: It is gone, may not be read, or changed meanwhile.
+        DecodeUnsupportedError: It is far larger than its picture.
+    """
+    with open_source(path) as file:
+        stat = os.fstat(file.fileno())
+        if most is not None and stat.st_size > most:
+            raise _oversized(stat.st_size)
+        data = file.read(stat.st_size + 1)
+        after = os.fstat(file.fileno())
+    if (after.st_size, after.st_mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+        raise SourceReadError("changed while it was read", hint="run the same command again")
+    return stat, data
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[BinaryIO]:
+    """Open a file; the system's refusals, now and inside the block, become varfix's own.
+
+    Raises:
+        SourceReadError: It is gone, may not be read, or is no file.
     """
     try:
-        with path.open("rb") as file:
-            return os.fstat(file.fileno()), file.read()
+        # A pipe that took the file's place since it was found must not hold up the run.
+        with open(os.open(path, _READ), "rb") as file:  # noqa: PTH123 (a descriptor)
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise SourceReadError("cannot be read (not a file)")
+            yield file
     except OSError as error:
         raise SourceReadError(
             f"cannot be read ({(error.strerror or str(error)).lower()})"
         ) from error
+
+
+def _oversized(size: int) -> DecodeUnsupportedError:
+    return DecodeUnsupportedError(
+        f"a file of {size / 1e6:.0f} MB is too large for its picture",
+        hint="Save the picture again, without what is attached to it.",
+    )

@@ -7,15 +7,18 @@ does here what it does well.
 from __future__ import annotations
 
 import io
+import math
 import struct
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from varfix.engine import iptc
 from varfix.engine.errors import DecodeUnsupportedError
 from varfix.engine.exif import ORIENTATION, PREFIX
+from varfix.engine.guards import check, check_inflated
 
 Integers = npt.NDArray[Any]
 
@@ -23,12 +26,17 @@ Integers = npt.NDArray[Any]
 _DESCRIPTIVE: Final = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
 _SUBDIRECTORIES: Final = (0x8769, 0x8825)  # EXIF, GPS
 _XMP: Final = 700
+_IPTC: Final = 33723
+_PHOTOSHOP: Final = 34377
 _INTEROP: Final = 0xA005
 
-# Bytes per value of each TIFF field type.
-_TYPE_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+# Compressions without a limit of their own.
+_INFLATED: Final = {8: "zlib", 32946: "zlib", 34925: "lzma"}
 _BYTE, _ASCII, _LONG = 1, 2, 4
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_UNDEFINED: Final = 7
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _SEPARATED = 0, 1, 2, 5
+_KINDS: Final = ((_WHITE_IS_ZERO, 1), (_BLACK_IS_ZERO, 1), (_RGB, 3), (_SEPARATED, 4))
+_PHOTOMETRIC: Final = {1: "minisblack", 3: "rgb", 4: "separated"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 
 # Level 6 costs three times as long for a few percent.
@@ -42,38 +50,18 @@ class TiffTags:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
-
-
-def is_readable(stream: IO[bytes]) -> bool:
-    """Tell whether the first directory and the values it points to lie within the file."""
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    head = stream.read(16)
-    order, big = "<" if head[:2] == b"II" else ">", head[2:4] in (b"+\x00", b"\x00+")
-    try:
-        start = struct.unpack_from(f"{order}Q" if big else f"{order}I", head, 8 if big else 4)[0]
-        stream.seek(min(start, size))
-        count = struct.unpack(f"{order}Q" if big else f"{order}H", stream.read(8 if big else 2))[0]
-        form = f"{order}HHQQ" if big else f"{order}HHII"
-        step = struct.calcsize(form)
-        entries = stream.read(min(count, 0xFFFF) * step)
-        ends = [_value_end(struct.unpack_from(form, entries, i * step), big) for i in range(count)]
-    except struct.error:
-        return False
-    finally:
-        stream.seek(0)
-    return max(ends, default=0) <= size
 
 
 def read_deep(data: bytes) -> tuple[Integers, Integers | None]:
     """Decode a 16-bit TIFF as stored, its orientation tag not applied.
 
     Returns:
-        (H, W, 1 or 3) uint16 and alpha (H, W) uint16 or None.
+        (H, W, 1, 3 or 4) uint16 and alpha (H, W) uint16 or None.
 
     Raises:
-        DecodeUnsupportedError: Its channels are not gray or RGB with or without alpha.
+        DecodeUnsupportedError: Its channels are not gray, RGB or CMYK, perhaps with alpha.
         ValueError: The data is damaged.
     """
     import tifffile
@@ -83,9 +71,10 @@ def read_deep(data: bytes) -> tuple[Integers, Integers | None]:
         assert isinstance(page, tifffile.TiffPage)
         photometric = int(page.photometric)
         extra = tuple(int(kind) for kind in page.extrasamples)
+        _check_inflation(page, data)
         samples = _samples(page, data)
     colours = samples.shape[2] - len(extra)
-    if (photometric, colours) not in ((_WHITE_IS_ZERO, 1), (_BLACK_IS_ZERO, 1), (_RGB, 3)):
+    if (photometric, colours) not in _KINDS:
         raise DecodeUnsupportedError(
             "a TIFF with these channels cannot be restored", hint="Convert it to RGB first."
         )
@@ -98,7 +87,7 @@ def write(samples: Integers, alpha: Integers | None, tags: TiffTags) -> bytes:
     """Encode a TIFF, deflate-compressed.
 
     Args:
-        samples: (H, W, 1 or 3) uint8 or uint16.
+        samples: (H, W, 1, 3 or 4) uint8 or uint16: gray, RGB or CMYK.
         alpha: (H, W) of the same dtype, or None.
         tags: Metadata.
 
@@ -113,7 +102,7 @@ def write(samples: Integers, alpha: Integers | None, tags: TiffTags) -> bytes:
         out,
         stacked[..., 0] if stacked.shape[2] == 1 else stacked,
         byteorder="<",
-        photometric="minisblack" if samples.shape[2] == 1 else "rgb",
+        photometric=_PHOTOMETRIC[samples.shape[2]],
         planarconfig="contig" if stacked.shape[2] > 1 else None,
         extrasamples=None if alpha is None else ["unassalpha"],
         compression="zlib",
@@ -130,11 +119,14 @@ def write(samples: Integers, alpha: Integers | None, tags: TiffTags) -> bytes:
     return _graft(out.getvalue(), tags.exif)
 
 
-def _value_end(entry: tuple[int, ...], big: bool) -> int:
-    """Return where an entry's value ends in the file, 0 if it lies in the entry itself."""
-    _tag, kind, count, place = entry
-    length = count * _TYPE_SIZES.get(kind, 0)
-    return place + length if length > (8 if big else 4) else 0
+def _check_inflation(page: Any, data: bytes) -> None:
+    """Refuse strips that inflate to more than their share: tifffile would keep all of it."""
+    method = _INFLATED.get(int(page.compression))
+    if method is None:
+        return
+    most = math.prod(page.chunks) * page.dtype.itemsize
+    for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+        check_inflated(data[offset : offset + length], method, most)
 
 
 def _samples(page: Any, data: bytes) -> Integers:
@@ -185,6 +177,8 @@ def _extra_tags(tags: TiffTags) -> list[tuple[int, int, int, Any, bool]]:
     extra: list[tuple[int, int, int, Any, bool]] = []
     if tags.xmp:
         extra.append((_XMP, _BYTE, len(tags.xmp), tags.xmp, True))
+    if tags.iptc:
+        extra.append((_IPTC, _UNDEFINED, len(tags.iptc), tags.iptc, True))
     if tags.exif:
         block = _load(tags.exif)
         for code in _DESCRIPTIVE:
@@ -233,9 +227,28 @@ def _directory(entries: dict[int, Any], offset: int) -> bytes:
 def _load(exif: bytes) -> Any:
     from PIL import Image
 
+    try:
+        check("tiff", io.BytesIO(exif))  # built like a TIFF, and perhaps as hostile
+    except EOFError as error:
+        raise ValueError("the EXIF block is damaged") from error
     block = Image.Exif()
     block.load(PREFIX + exif)
     return block
+
+
+def iptc_of(data: bytes) -> bytes | None:
+    """Return a TIFF's IPTC record from its own tag or from Photoshop's, None without one."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        tags = tiff.pages.first.tags
+        # As they lie in the file: many writers declare the record to be 32-bit numbers.
+        raw = {
+            code: data[tags[code].valueoffset :][: tags[code].valuebytecount]
+            for code in (_IPTC, _PHOTOSHOP)
+            if code in tags
+        }
+    return raw.get(_IPTC) or iptc.record_of(raw.get(_PHOTOSHOP, b"")) or None
 
 
 def exif_of(image: Any) -> bytes | None:

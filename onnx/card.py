@@ -91,6 +91,18 @@ def graph_digest(path: Path) -> str:
         return _digest(data)
 
 
+def checked_digest(path: Path) -> str:
+    """Return `graph_digest`, compared with the card's where the file has a card.
+
+    Raises:
+        ModelChecksumError: The graph is not the one its card was written for.
+    """
+    digest = graph_digest(path)
+    if read_metadata(path).get(f"{PREFIX}sha256"):
+        _compare(path, digest, read_card(path))
+    return digest
+
+
 def verify_model(path: Path) -> ModelCard:
     """Check that the graph at `path`, and the prior graph beside it, are the ones of their cards.
 
@@ -134,12 +146,16 @@ def check_companion(card: ModelCard, companion: Path, path: Path) -> None:
 
 def _verified(path: Path) -> ModelCard:
     card = read_card(path)
-    if graph_digest(path) != card.sha256:
+    _compare(path, graph_digest(path), card)
+    return card
+
+
+def _compare(path: Path, digest: str, card: ModelCard) -> None:
+    if digest != card.sha256:
         raise ModelChecksumError(
             f"{path.name}: checksum mismatch, the graph is not the one its card was written for.",
             hint="Copy or export it again; if it came with varfix, reinstall varfix.",
         )
-    return card
 
 
 def _digest(data: memoryview) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 from varfix.engine.errors import ModelMissingError
 from varfix.engine.models import MODELS, ModelEntry
-from varfix.onnx.card import graph_digest, prior_path
+from varfix.onnx.card import checked_digest, prior_path
 
 _HALF_SUFFIX: Final = ".fp16.onnx"
 
@@ -50,14 +50,18 @@ def find_model(model: str) -> ModelFiles:
 
 
 def model_digest(model: str) -> str:
-    """Return a SHA-256, in hex, over all graphs of a model; raises as `find_model`.
+    """Return a SHA-256, in hex, over all graphs of a model.
 
     Outputs made with one digest are the work of one model: it belongs into a run's recipe.
+
+    Raises:
+        ModelMissingError: As `find_model`.
+        ModelChecksumError: A graph is not the one its card was written for.
     """
     found = find_model(model)
-    digest = graph_digest(found.restore)
+    digest = checked_digest(found.restore)
     if found.prior.is_file():
-        digest += graph_digest(found.prior)
+        digest += checked_digest(found.prior)
     return hashlib.sha256(digest.encode()).hexdigest()
 
 

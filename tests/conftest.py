@@ -1,10 +1,61 @@
 """Fixtures shared by several folders of tests."""
 
+import json
+import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from jsonschema import Draft202012Validator
 
+from varfix.engine import batch
+from varfix.engine.event_schema import SCHEMA_FILE
+from varfix.engine.events import encode
 from varfix.engine.models import ModelCard
+
+# How long one example takes says more about the machine than about the code.
+settings.register_profile("varfix", deadline=None)
+settings.load_profile("varfix")
+
+
+def pytest_configure():
+    """Hear Ctrl-C again where a shell started the tests in its background.
+
+    Such a shell has SIGINT ignored, and the programs that the tests start would inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def line_schema() -> Draft202012Validator:
+    """The schema that ships, of one line of events."""
+    return Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
+
+
+@pytest.fixture(autouse=True)
+def every_event_fits_the_schema(monkeypatch, line_schema):
+    """Check whatever any run of any test tells, and that its last word is its exit code."""
+    wrong, ends = [], []
+    tell, end = batch.Run.tell, batch.Run._end
+
+    def checked(self, event):
+        line = json.loads(encode(event, "01JRUN", datetime.now(UTC)))
+        wrong.extend(f"{error.message} in {line}" for error in line_schema.iter_errors(line))
+        ends.extend([line["exit"]] if line["event"] == "run.end" else [])
+        tell(self, event)
+
+    def ended(self, *arguments):
+        summary = end(self, *arguments)
+        if ends[-1] != summary.exit_code:
+            wrong.append(f"run.end says {ends[-1]}, the process would say {summary.exit_code}")
+        return summary
+
+    monkeypatch.setattr(batch.Run, "tell", checked)
+    monkeypatch.setattr(batch.Run, "_end", ended)
+    yield
+    assert not wrong
 
 
 class Shelf:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from varfix.engine.batch import Options, restore_bytes, run_batch
+from varfix.engine.batch import restore_bytes, run_batch
 from varfix.engine.errors import (
     DecodeUnknownError,
     DeviceMemoryError,
@@ -41,9 +41,11 @@ from varfix.engine.events import (
     encode,
 )
 from varfix.engine.lock import exclusive
+from varfix.engine.options import Options
 from varfix.engine.plan import BatchRequest, plan_batch, plan_file
 from varfix.engine.restorer import IdentityRestorer, Retries
 from varfix.engine.settings import IoSettings, OutputSettings, Settings
+from varfix.engine.stop import StopRequest
 
 SETTINGS = Settings(io=IoSettings(jobs=2))
 ORIENTATION, ARTIST = 0x0112, 0x013B
@@ -340,7 +342,8 @@ CHILD = """
 import os, signal, sys, time
 from pathlib import Path
 from varfix.engine import publish
-from varfix.engine.batch import Options, run_batch
+from varfix.engine.batch import run_batch
+from varfix.engine.options import Options
 from varfix.engine.manifest import Manifest
 from varfix.engine.plan import BatchRequest, plan_batch
 from varfix.engine.restorer import IdentityRestorer
@@ -649,7 +652,7 @@ def test_fail_fast_stops_at_the_first_failure(setup):
 
 
 def test_a_stop_finishes_what_is_in_flight_and_a_repeated_run_does_the_rest(setup):
-    stop = threading.Event()
+    stop = StopRequest()
 
     @dataclass
     class Stopping(Inverter):
@@ -658,23 +661,24 @@ def test_a_stop_finishes_what_is_in_flight_and_a_repeated_run_does_the_rest(setu
         def restore(self, tiles, prior):
             self.calls += 1
             if self.calls == 3:
-                stop.set()
+                stop.ask(ExitCode.SIGTERM)
             return super().restore(tiles, prior)
 
     setup.draw(*(f"{number}.png" for number in range(20)))
     summary = setup.run(Stopping(), options=Options("dir", "sha", stop=stop))
     assert summary.ok == len(setup.results()) == 3
     (end,) = setup.of(RunEnd)
-    assert (end.status, end.exit) == ("stopped", ExitCode.SIGINT)
+    assert (end.status, end.exit) == ("stopped", ExitCode.SIGTERM)
+    assert summary.exit_code == ExitCode.SIGTERM
     assert counts(setup.run()) == (17, 3, 0, ExitCode.OK)
 
 
 def test_a_stop_after_the_last_picture_changes_nothing(setup):
-    stop = threading.Event()
+    stop = StopRequest()
 
     class Late(Inverter):
         def restore(self, tiles, prior):
-            stop.set()
+            stop.ask(ExitCode.SIGTERM)
             return super().restore(tiles, prior)
 
     setup.draw("a.png")

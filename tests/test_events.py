@@ -2,12 +2,14 @@
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
-from typing import get_args
+from importlib.resources import files
 
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator
 
 from varfix.engine import events
+from varfix.engine.event_schema import SCHEMA_FILE, schema_text
 from varfix.engine.events import (
     DeviceFacts,
     ItemDone,
@@ -119,18 +121,6 @@ def test_every_kind_of_event_is_checked_here():
     assert kinds == {type(event) for event, _ in CASES}
 
 
-def test_a_schema_can_be_made_of_all_events():
-    union = get_args(RunStart | PlanDone | ItemStart | ItemProgress | ItemDone)
-    union += get_args(ItemSkip | ItemFail | Warn | RunEnd)
-    schemas = msgspec.json.schema_components(union, ref_template="#/$defs/{name}")[1]
-    tags = {
-        one["properties"]["event"]["enum"][0]
-        for one in schemas.values()
-        if "event" in one["properties"]
-    }
-    assert tags == {json.loads(text)["event"] for _, text in CASES}
-
-
 def test_line_breaks_in_a_message_do_not_break_the_line():
     line = encode(Warn(code="x", message="one\ntwo\u2028three"), "r", NOW)
     assert line.count(b"\n") == 1
@@ -151,3 +141,47 @@ def test_a_time_of_another_zone_is_not_called_utc():
     elsewhere = NOW.astimezone(timezone(timedelta(hours=2)))
     stamp = json.loads(encode(CASES[1][0], "r", elsewhere))["t"]
     assert datetime.fromisoformat(stamp) == NOW
+
+
+def test_the_schema_that_ships_is_made_of_these_events():
+    assert schema_text() == SCHEMA_FILE.read_text(encoding="utf-8"), (
+        "write it anew: python -c 'from varfix.engine.event_schema import *; write_schema()'"
+    )
+
+
+def test_the_schema_is_one_and_ships_as_data():
+    text = files("varfix.engine").joinpath("events.schema.json").read_text(encoding="utf-8")
+    Draft202012Validator.check_schema(json.loads(text))
+
+
+@pytest.mark.parametrize(("event", "text"), CASES, ids=NAMES)
+def test_every_kind_of_event_fits_the_schema(line_schema, event, text):
+    line_schema.validate(json.loads(encode(event, "01JRUN", NOW)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event": "item.explode"},
+        {"v": 2},
+        {"t": 12},
+        {"items": "many"},
+        {"items": None},
+    ],
+    ids=str,
+)
+def test_what_is_no_event_does_not_fit(line_schema, change):
+    line = json.loads(encode(CASES[1][0], "01JRUN", NOW))
+    assert not line_schema.is_valid({**line, **change})
+
+
+@pytest.mark.parametrize("missing", ["v", "t", "run", "event", "items", "pixels"])
+def test_every_field_is_always_there(line_schema, missing):
+    line = json.loads(encode(CASES[1][0], "01JRUN", NOW))
+    del line[missing]
+    assert not line_schema.is_valid(line)
+
+
+def test_later_versions_may_tell_more(line_schema):
+    line = json.loads(encode(CASES[1][0], "01JRUN", NOW))
+    line_schema.validate({**line, "weather": "fine"})

@@ -7,6 +7,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from varfix.engine.image import (
@@ -15,6 +18,7 @@ from varfix.engine.image import (
     read_picture,
     write_picture,
 )
+from varfix.engine.iptc import record_of
 from varfix.engine.picture import to_floats, to_integers
 from varfix.engine.settings import OutputSettings
 
@@ -183,6 +187,85 @@ def test_metadata_policies(fmt):
     for result in (safe, none):
         assert "xmp" not in result.info
         assert 0x010F not in result.getexif()
+
+
+RECORD = b"\x1c\x02\x00\x00\x02\x00\x04" + b"\x1c\x02\x78\x00\x05hello" + b"\x1c\x02\x19\x00\x03abc"
+
+
+def with_resources():
+    """Write a JPEG as Photoshop does: the record between other resources."""
+    other = b"8BIM" + struct.pack(">H", 0x0BB7) + b"\x03abc" + struct.pack(">I", 3) + b"xyz\x00"
+    record = b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(RECORD)) + RECORD
+    payload = b"Photoshop 3.0\x00" + other + record + bytes(len(RECORD) % 2) + other
+    data = saved(Image.fromarray(smooth()), "JPEG", exif=camera_exif(1), icc_profile=SRGB)
+    return data[:2] + b"\xff\xed" + struct.pack(">H", len(payload) + 2) + payload + data[2:]
+
+
+def iptc_in(data):
+    """Find the record as another program would."""
+    image = opened(data)
+    if image.format == "TIFF":
+        return image.tag_v2.get(33723)
+    return image.info.get("photoshop", {}).get(0x0404)
+
+
+@pytest.mark.parametrize("target", ["jpeg", "tiff"])
+@pytest.mark.parametrize("source", ["jpeg", "tiff"])
+def test_iptc_survives_between_jpeg_and_tiff(source, target):
+    data = with_resources()
+    assert iptc_in(data) == RECORD
+    first = encode_picture(read(data), source, KEEP)
+    second = encode_picture(read(first.data), target, KEEP)
+    assert iptc_in(first.data) == iptc_in(second.data) == RECORD
+    assert second.data[:4] != b"\xff\xd8\xff\xed"  # some readers want JFIF or EXIF first
+    assert first.warnings == second.warnings == ()
+    assert opened(second.data).getexif()[0x010F] == "Maker"
+    assert opened(second.data).info["icc_profile"] == SRGB
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_iptc_declared_as_numbers_is_read(order):
+    record = RECORD + bytes(-len(RECORD) % 4)
+    out = io.BytesIO()
+    words = struct.unpack(f"{order}{len(record) // 4}I", record)
+    tags = [(33723, 4, len(words), words, True)]
+    tifffile.imwrite(out, noise(), photometric="rgb", byteorder=order, extratags=tags)
+    assert read(out.getvalue()).info.iptc == record
+
+
+def test_iptc_in_a_tiff_of_photoshop_is_read():
+    block = b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(RECORD)) + RECORD
+    out = io.BytesIO()
+    tags = [(34377, 1, len(block), block, True)]
+    tifffile.imwrite(out, noise(), photometric="rgb", extratags=tags)
+    assert read(out.getvalue()).info.iptc == RECORD
+
+
+@pytest.mark.parametrize("policy", ["safe", "none"])
+@pytest.mark.parametrize("target", ["jpeg", "tiff"])
+def test_iptc_goes_with_the_rest(target, policy):
+    encoded = encode_picture(read(with_resources()), target, OutputSettings(metadata=policy))
+    assert iptc_in(encoded.data) is None
+    assert encoded.warnings == ()
+
+
+@pytest.mark.parametrize("target", ["png", "webp", "avif", "bmp"])
+def test_iptc_that_a_format_cannot_hold_is_a_warning(target):
+    warnings = encode_picture(read(with_resources()), target, KEEP).warnings
+    assert any("IPTC" in text for text in warnings)
+
+
+def test_iptc_larger_than_a_segment_is_a_warning():
+    picture = read(with_resources())
+    picture = replace(picture, info=replace(picture.info, iptc=bytes(70_000)))
+    encoded = encode_picture(picture, "jpeg", KEEP)
+    assert "IPTC record is too large" in encoded.warnings[0]
+    assert opened(encoded.data).info["icc_profile"] == SRGB
+
+
+@given(st.binary(max_size=80))
+def test_damaged_resources_hold_no_record(junk):
+    assert record_of(b"8BIM\x04\x04" + junk) is None or len(junk) > 6
 
 
 def test_metadata_that_does_not_fit_is_a_warning_and_the_profile_stays():

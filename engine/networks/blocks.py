@@ -125,14 +125,16 @@ def area_matrix(source: int, target: int) -> Tensor:
     """Adaptive average pooling along one axis as a (target, source) matrix.
 
     Constant matrices export to ONNX for every size; the pooling operator does not when
-    `target` does not divide `source` (SPEC.md, section 15).
+    `target` does not divide `source` (SPEC.md, section 15). It is computed on the CPU even where
+    parameters are not (loading builds networks on the meta device).
     """
-    return functional.adaptive_avg_pool1d(torch.eye(source)[None], target)[0].T.contiguous()
+    eye = torch.eye(source, device="cpu")
+    return functional.adaptive_avg_pool1d(eye[None], target)[0].T.contiguous()
 
 
 def bicubic_matrix(source: int, target: int) -> Tensor:
     """Bicubic enlargement along one axis (a = -0.75, half-pixel centres) as (target, source)."""
-    columns = torch.eye(source).reshape(1, source, source, 1)
+    columns = torch.eye(source, device="cpu").reshape(1, source, source, 1)
     resized = functional.interpolate(columns, size=(target, 1), mode="bicubic")
     return resized[0, :, :, 0].T.contiguous()
 

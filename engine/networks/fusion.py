@@ -64,7 +64,7 @@ class AdaptiveFeatureTransformation(nn.Module):
         self.key_value = nn.Conv2d(channels, 2 * width, 1)
         self.mediator = nn.Conv2d(2 * channels, width, 2, stride=2)
         self.project = nn.Conv2d(width, channels, 1)
-        nn.init.zeros_(self.project.weight)
+        nn.init.normal_(self.project.weight, std=1e-2)  # small, not zero: see RestorerNetwork
         nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, enhanced: Tensor) -> Tensor:

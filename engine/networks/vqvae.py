@@ -7,6 +7,7 @@ only differs in its configuration.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -50,9 +51,13 @@ class EncoderLevel(Level):
         super().__init__(channels, attended, groups)
         self.downsample = nn.Identity() if last else Downsample(channels[-1])
 
+    def refine(self, x: Tensor) -> Tensor:
+        """Map (B, channels[0], H, W) to (B, channels[-1], H, W): all but the halving."""
+        return super().forward(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels[0], H, W) to (B, channels[-1], H / 2, W / 2)."""
-        return self.downsample(super().forward(x))
+        return self.downsample(self.refine(x))
 
 
 class DecoderLevel(Level):
@@ -62,9 +67,13 @@ class DecoderLevel(Level):
         super().__init__(channels, attended, groups)
         self.upsample = nn.Identity() if last else Upsample(channels[-1])
 
+    def refine(self, x: Tensor) -> Tensor:
+        """Map (B, channels[0], H, W) to (B, channels[-1], H, W): all but the doubling."""
+        return super().forward(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels[0], H, W) to (B, channels[-1], 2 H, 2 W)."""
-        return self.upsample(super().forward(x))
+        return self.upsample(self.refine(x))
 
 
 class Encoder(nn.Module):
@@ -85,6 +94,15 @@ class Encoder(nn.Module):
         self.mid = Middle(widths[-1], config.groups)
         self.norm_out = group_norm(widths[-1], config.groups)
         self.conv_out = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
+
+    def levels(self, picture: Tensor) -> list[Tensor]:
+        """What every level sees before its halving, fine to coarse; arguments as `features`."""
+        x = self.conv_in(functional.pixel_unshuffle(picture, self.patch))
+        seen = []
+        for level in cast("list[EncoderLevel]", list(self.down)):
+            seen.append(level.refine(x))
+            x = level.downsample(seen[-1])
+        return seen
 
     def features(self, picture: Tensor) -> Tensor:
         """Bottleneck features (B, widths[-1], 16, 16) of a picture (B, 3, H, W) in [-1, 1]."""
@@ -121,9 +139,29 @@ class Decoder(nn.Module):
         self.norm_out = group_norm(config.channels, config.groups)
         self.conv_out = nn.Conv2d(config.channels, 3 * config.patch**2, 3, padding=1)
 
+    def bottleneck(self, latent: Tensor) -> Tensor:
+        """Features (B, widths[-1], 16, 16) of (B, latent, 16, 16)."""
+        return self.mid(self.conv_in(latent))
+
+    def levels(self, features: Tensor, finest: int) -> dict[int, Tensor]:
+        """What the levels down to `finest` see before their doubling, by level number.
+
+        Args:
+            features: (B, widths[-1], 16, 16), from `bottleneck`.
+            finest: the finest level to compute; 0 has the picture's resolution.
+        """
+        x, seen = features, {}
+        for i, level in reversed(list(enumerate(cast("list[DecoderLevel]", list(self.up))))):
+            if i < finest:
+                break
+            seen[i] = level.refine(x)
+            if i > finest:
+                x = level.upsample(seen[i])
+        return seen
+
     def forward(self, latent: Tensor) -> Tensor:
         """Picture (B, 3, H, W), about [-1, 1] but not clamped, of (B, latent, 16, 16)."""
-        x = self.mid(self.conv_in(latent))
+        x = self.bottleneck(latent)
         for level in reversed(self.up):
             x = level(x)
         x = self.conv_out(functional.silu(self.norm_out(x)))

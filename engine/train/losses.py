@@ -11,18 +11,33 @@ from varfix.engine.networks.quantizer import Quantized
 SHARPNESS = 1e-3
 """Below this difference the Charbonnier loss is quadratic."""
 
+DETAIL = 16
+"""Differences of block means of this side are the tone path's business."""
+
+COARSE_WEIGHT = 0.3
+"""Weight of the whole difference beside its detail."""
+
 
 def reconstruction(restored: Tensor, target: Tensor) -> Tensor:
-    """Charbonnier loss, in place of eq. 8's -PSNR.
+    """Charbonnier loss, in place of eq. 8's -PSNR, mostly on detail.
 
     Args:
-        restored: (B, 3, H, W), target in [0, 1].
+        restored: (B, 3, H, W), target in [0, 1], H and W multiples of 16.
         target: the same shape.
 
     The logarithm of -PSNR weighs a picture by the inverse of its error. Among pictures that are to
     come back untouched it silences all the others (measured: noise 25 gained 0.2 dB in 350 steps).
+    What is left of haze and darkness, in turn, drowns noise: so low frequencies count little here.
     """
-    return ((restored - target).square() + SHARPNESS**2).sqrt().mean()
+    error = restored - target
+    coarse = functional.avg_pool2d(error, DETAIL)
+    smooth = functional.interpolate(coarse, scale_factor=float(DETAIL), mode="bilinear")
+    return charbonnier(error - smooth) + COARSE_WEIGHT * charbonnier(error)
+
+
+def charbonnier(error: Tensor) -> Tensor:
+    """Mean of sqrt(error^2 + SHARPNESS^2)."""
+    return (error.square() + SHARPNESS**2).sqrt().mean()
 
 
 def tone_loss(toned: Tensor, target: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def test_every_format_and_depth_is_written_and_read(varfix, facts):
     facts()
     codecs = json.loads(varfix("doctor", "--json").stdout)["codecs"]
     assert {(one["format"], one["depth"]) for one in codecs} == {
-        (form.name, depth) for form in FORMATS.values() for depth in form.depths
+        (form.name, depth) for form in FORMATS.values() for depth in form.depths if form.available
     }
     assert all(one["works"] for one in codecs)
 

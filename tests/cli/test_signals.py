@@ -8,8 +8,9 @@ import threading
 
 import pytest
 
-from varfix.cli.signals import STOPPING, StopRequest, listening
+from varfix.cli.signals import STOPPING, listening
 from varfix.engine.errors import ExitCode
+from varfix.engine.stop import StopRequest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
@@ -39,10 +40,10 @@ def test_the_first_signal_asks_and_says_so(number, code):
     before = signal.getsignal(number)
     with listening(stop, heard, str, pytest.fail):
         os.kill(os.getpid(), number)
-        assert stop.event.wait(5)
+        assert stop.wait(5)
         assert heard.news.wait(5)
     assert heard.texts == [STOPPING]
-    assert stop.exit_code(finished=0) == code
+    assert stop.code == code
     assert signal.getsignal(number) is before
 
 
@@ -52,18 +53,19 @@ def test_a_status_signal_asks_for_nothing_but_a_line():
         os.kill(os.getpid(), signal.SIGUSR1)
         assert heard.news.wait(5)
     assert heard.texts == ["half-way"]
-    assert not stop.event.is_set()
+    assert not stop.is_set()
 
 
-def test_nobody_asked_means_the_runs_own_code():
-    assert StopRequest().exit_code(finished=1) == 1
+def test_nobody_has_asked_at_first():
+    assert not StopRequest().is_set()
+    assert StopRequest().code is None
 
 
 def test_the_first_reason_counts():
     stop = StopRequest()
     stop.ask(ExitCode.SIGPIPE)
     stop.ask(ExitCode.SIGINT)
-    assert stop.exit_code(0) == ExitCode.SIGPIPE
+    assert stop.code == ExitCode.SIGPIPE
 
 
 def test_what_the_parent_told_us_to_ignore_stays_ignored():
@@ -94,7 +96,8 @@ def test_another_thread_cannot_listen_and_is_not_hindered():
 def test_the_second_signal_drops_unfinished_files_and_leaves_at_once():
     code = """
 import os, signal, sys, time
-from varfix.cli.signals import StopRequest, listening
+from varfix.cli.signals import listening
+from varfix.engine.stop import StopRequest
 with listening(StopRequest(), lambda text: None, str, lambda: os.write(1, b"dropped")):
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGINT)

@@ -1,7 +1,8 @@
 import pytest
 
-from varfix.engine.errors import ModelMissingError
+from varfix.engine.errors import ModelChecksumError, ModelMissingError
 from varfix.engine.models import MODELS, ModelEntry
+from varfix.onnx.card import read_card, write_card
 from varfix.onnx.store import find_model, model_digest
 
 
@@ -44,6 +45,9 @@ def test_the_digest_of_a_pair_covers_both_graphs(shelf):
     assert model_digest(str(path)) == before
     prior = path.with_name("pair.prior.onnx")
     prior.write_bytes(prior.read_bytes().replace(b"hand_made", b"hand_mbde"))
+    with pytest.raises(ModelChecksumError, match=r"pair\.prior\.onnx: checksum mismatch"):
+        model_digest(str(path))
+    write_card(prior, read_card(prior))
     assert model_digest(str(path)) != before
 
 

@@ -1,0 +1,69 @@
+"""Pictures in flight take a share of the memory that is really there."""
+
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from varfix.engine import memory
+from varfix.engine.batch import Options, Run
+from varfix.engine.formats import Header
+from varfix.engine.memory import automatic_queue, available
+from varfix.engine.pipeline import ByteBudget
+from varfix.engine.plan import Plan, memory_of
+from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.settings import IoSettings, Settings
+
+MIB = 1 << 20
+PHOTO = Header("jpeg", 6000, 4000, has_alpha=False, depth=8)  # 24 MP
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Pretend to have so many MiB free, and a container's limit and use if given."""
+
+    def pretend(free, limit=None, used="0"):
+        there = SimpleNamespace(available=free * MIB)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: there)
+        places = tmp_path / "max", tmp_path / "current"
+        if limit is not None:
+            places[0].write_text(limit)
+            places[1].write_text(used)
+        monkeypatch.setattr(memory, "_GROUPS", (places,))
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("free", "queue"), [(100, 512), (2048, 512), (4096, 1024), (8192, 2048), (65536, 4096)]
+)
+def test_the_queue_is_a_quarter_of_what_is_free_within_bounds(machine, free, queue):
+    machine(free)
+    assert automatic_queue() == queue * MIB
+
+
+def test_a_containers_limit_counts(machine):
+    machine(64000, str(3000 * MIB), str(1000 * MIB))
+    assert available() == 2000 * MIB
+    machine(64000, "max")
+    assert available() == 64000 * MIB
+    machine(64000, str(MIB), str(2 * MIB))
+    assert available() == 0
+
+
+def limit_of(settings):
+    """The bytes in flight that a run with these settings allows."""
+    run = Run(Plan(None, ""), IdentityRestorer(), settings, lambda event: None, Options("dir", ""))
+    return run._pipeline()._budget._limit
+
+
+def test_photographs_overlap_by_default(machine):
+    machine(8192)
+    assert Settings().io.queue_mb is None
+    budget = ByteBudget(limit_of(Settings()))
+    assert [budget.take(memory_of(PHOTO)) for _ in range(3)] == [True, True, False]
+
+
+def test_a_number_that_was_asked_for_is_taken(machine):
+    machine(8192)
+    assert limit_of(Settings(io=IoSettings(queue_mb=7))) == 7 * MIB

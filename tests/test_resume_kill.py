@@ -1,0 +1,216 @@
+"""Long runs through the real command line: killed, starved of disk, watched for memory."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+COUNT = int(os.environ.get("VARFIX_TEST_PICTURES", "2000"))
+KILLS = int(os.environ.get("VARFIX_TEST_KILLS", "20"))
+EXTENSIONS = ("png", "jpg", "bmp", "webp", "tif")
+STARTUP = 0.6  # seconds; a kill earlier than that is tried too, but teaches less
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here"),
+]
+
+
+def draw(folder, count, size=(12, 16)):
+    """Fill a folder with pictures of random pixels in several formats and subfolders."""
+    rng = np.random.default_rng(7)
+    for number in range(count):
+        path = folder / str(number % 7) / f"{number}.{EXTENSIONS[number % len(EXTENSIONS)]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture
+def model(shelf):
+    return shelf.restore()
+
+
+@pytest.fixture
+def source(tmp_path):
+    return draw(tmp_path / "in", COUNT)
+
+
+def command(source, out, model, *extra):
+    line = [sys.executable, "-m", "varfix.cli", "dir", source, out, "-q", "-m", model, *extra]
+    return [str(word) for word in (*line, "-d", "cpu")]
+
+
+def finish(*arguments):
+    """Run to the end; the exit code."""
+    return subprocess.run(
+        command(*arguments), stderr=subprocess.DEVNULL, timeout=1200, check=False
+    ).returncode
+
+
+def digests(folder):
+    """What is in a folder under final names; hidden names are varfix's own."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+def entries(out):
+    """The manifest's whole lines, the last one for a name counting."""
+    found = {}
+    for line in (out / ".varfix" / "run.jsonl").read_bytes().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # torn by a kill
+        found[entry["dst"]] = entry
+    return found
+
+
+def test_killed_at_twenty_moments_the_outputs_are_those_of_an_unbroken_run(source, model, tmp_path):
+    inputs = digests(source)
+    begin = time.monotonic()
+    assert finish(source, tmp_path / "whole", model) == 0
+    share = (time.monotonic() - begin) * 1.2 / KILLS
+    expected = digests(tmp_path / "whole")
+    assert len(expected) == COUNT
+
+    out = tmp_path / "out"
+    rng = random.Random(20)
+    for number in range(KILLS):
+        process = subprocess.Popen(command(source, out, model))
+        # Mostly while pictures are written, now and then while the plan is made.
+        early = rng.random() < 0.2
+        time.sleep(rng.uniform(0, STARTUP) if early else STARTUP + rng.uniform(0, share))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, f"kill {number} came too late"
+        standing = digests(out) if out.exists() else {}
+        assert standing.items() <= expected.items()
+    assert 0 < len(digests(out)) < COUNT
+
+    assert finish(source, out, model) == 0
+    assert digests(out) == expected
+    assert set(entries(out)) == set(expected)
+    assert not list(out.rglob(".*.part"))
+    assert digests(source) == inputs
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    assert finish(source, out, model) == 0
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+
+
+def disk(folder, size):
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        made = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except OSError:
+        made = False
+    if not made:
+        pytest.skip("may not mount a file system")
+    return folder
+
+
+def test_a_disk_that_fills_and_is_freed_loses_nothing(source, model, tmp_path):
+    assert finish(source, tmp_path / "whole", model) == 0
+    expected = digests(tmp_path / "whole")
+    blocks = len(expected) * 4096  # a small file takes a page of memory
+    place = disk(tmp_path / "disk", 2 * blocks + (8 << 20))
+    try:
+        ballast, out = place / "ballast", place / "out"
+        ballast.write_bytes(bytes(psutil.disk_usage(str(place)).free))
+        full, code = 0, 6
+        while code == 6 and full < 10:
+            with ballast.open("rb+") as file:
+                file.truncate(max(0, ballast.stat().st_size - blocks // 8))
+            code = finish(source, out, model)
+            standing = digests(out)
+            assert standing.items() <= expected.items()
+            assert not list(out.rglob(".*.part"))
+            full += code == 6
+        assert full >= 3, "the disk was hardly ever full"
+        assert code == 0
+        assert standing == expected
+        assert set(entries(out)) == set(expected)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def watched(process, out):
+    """Resident MiB while a run goes on, by pictures finished."""
+    seen, family = [], psutil.Process(process.pid)
+    manifest = out / ".varfix" / "run.jsonl"
+    while process.poll() is None:
+        try:
+            resident = family.memory_info().rss / 2**20
+            done = manifest.read_bytes().count(b"\n")
+        except (psutil.NoSuchProcess, FileNotFoundError):
+            done, resident = 0, 0.0
+        seen.append((done, resident))
+        time.sleep(0.05)
+    return seen
+
+
+def test_memory_is_flat_over_a_long_run(model, tmp_path):
+    source = draw(tmp_path / "in", COUNT, size=(160, 200))
+    out = tmp_path / "out"
+    # A small queue: how far a slow disk lags behind is memory in use, not memory lost.
+    process = subprocess.Popen(command(source, out, model, "--set", "io.queue_mb=32"))
+    seen = watched(process, out)
+    assert process.returncode == 0
+    quarter = [mib for done, mib in seen if 0.2 * COUNT < done <= 0.3 * COUNT]
+    last = [mib for done, mib in seen if done > 0.9 * COUNT]
+    assert quarter and last
+    first, final = np.median(quarter), np.median(last)
+    sys.stderr.write(json.dumps({"rss_mib_25": round(first, 1), "rss_mib_100": round(final, 1)}))
+    # One picture kept by mistake every hundred would be seen; allocators' noise is not.
+    assert final - first < 16
+
+
+PLAN = """
+import resource, sys, time
+from pathlib import Path
+from varfix.engine.plan import BatchRequest, plan_batch
+from varfix.engine.settings import Settings
+begin = time.process_time()
+plan = plan_batch(Path(sys.argv[1]), Path(sys.argv[2]), BatchRequest(), Settings(), "recipe")
+seconds = time.process_time() - begin
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(len(plan.items), len(plan.skips), seconds, peak / 1024)
+"""
+
+
+def planned(source, out):
+    """Items, skips, processor seconds and peak MiB of planning in a process of its own."""
+    line = [sys.executable, "-c", PLAN, str(source), str(out)]
+    words = subprocess.run(line, capture_output=True, check=True, text=True).stdout.split()
+    return int(words[0]), int(words[1]), float(words[2]), float(words[3])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is KiB on Linux alone")
+def test_a_hundred_thousand_files_are_planned_in_seconds_and_little_memory(tmp_path):
+    one = draw(tmp_path / "one", 2)
+    originals = sorted(one.rglob("*.*"))
+    source = tmp_path / "in"
+    for number in range(100_000):
+        original = originals[number % 2]
+        place = source / f"{number % 100:02d}"
+        place.mkdir(parents=True, exist_ok=True)
+        # Links to one file: as many names and headers to read, without the disk's own cost.
+        os.link(original, place / f"IMG_{number:06d}{original.suffix}")
+    items, skips, seconds, peak = planned(source, tmp_path / "out")
+    sys.stderr.write(json.dumps({"plan_seconds": round(seconds, 1), "peak_mib": round(peak)}))
+    assert (items, skips) == (100_000, 0)
+    assert peak < 300
+    assert seconds < 30

@@ -1,0 +1,192 @@
+"""For every format, mode and depth: a model that changes nothing changes nothing.
+
+The pixels go the whole way: decoded, cut into tiles, joined, encoded.
+"""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from varfix.engine.formats import FORMATS
+from varfix.engine.image import encode_picture, read_picture, replace_pixels
+from varfix.engine.picture import Picture, PictureInfo, to_floats, to_integers
+from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.settings import OutputSettings, Settings
+from varfix.engine.tiled import restore_picture
+
+KEEP = OutputSettings()
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+HEIGHT, WIDTH = 70, 101  # more than one tile
+
+CHANNELS = {"gray": 1, "gray+alpha": 2, "rgb": 3, "rgb+alpha": 4, "cmyk": 4}
+
+# What is stored without loss: format, depth, modes.
+EXACT = [
+    ("png", 8, "gray", "gray+alpha", "rgb", "rgb+alpha"),
+    ("png", 16, "gray", "rgb", "rgb+alpha"),
+    ("tiff", 8, "gray", "gray+alpha", "rgb", "rgb+alpha", "cmyk"),
+    ("tiff", 16, "gray", "rgb", "rgb+alpha", "cmyk"),
+    ("bmp", 8, "gray", "rgb"),
+    ("webp", 8, "rgb", "rgb+alpha"),
+    ("jxl", 8, "gray", "gray+alpha", "rgb", "rgb+alpha"),
+]
+LOSSY = [
+    ("jpeg", "gray", "rgb", "cmyk"),
+    ("webp", "rgb", "rgb+alpha"),
+    ("avif", "rgb", "rgb+alpha"),
+    ("heif", "rgb", "rgb+alpha"),
+]
+
+
+def noise(mode, depth):
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 2**depth, (HEIGHT, WIDTH, CHANNELS[mode]))
+    if "alpha" in mode:
+        array[:20, :, -1] = 0
+    return array.astype(np.uint8 if depth == 8 else np.uint16)
+
+
+def waves(mode):
+    """Smooth enough for lossy formats to come close."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH] / 15
+    planes = [np.sin(x + phase) * np.cos(y - phase) for phase in range(CHANNELS[mode])]
+    return (np.dstack(planes) * 100 + 128).astype(np.uint8)
+
+
+def exif():
+    block = Image.Exif()
+    block[0x010F] = "Maker"
+    return block.tobytes().removeprefix(b"Exif\x00\x00")
+
+
+def file_of(array, fmt, mode):
+    """Store samples by the libraries' own means where they can, with all metadata."""
+    profile = None if mode == "cmyk" or "gray" in mode else SRGB
+    if fmt == "tiff" and (array.dtype == np.uint16 or mode == "cmyk"):
+        return tiff_of(array, mode, profile)
+    info = PictureInfo(
+        fmt,
+        "gray" if "gray" in mode else "rgb",
+        array.dtype.itemsize * 8,
+        icc=profile,
+        exif=exif(),
+        xmp=XMP,
+        lossless=True,
+    )
+    if mode == "cmyk":
+        return jpeg_of(array)
+    alpha = array[..., -1] if "alpha" in mode else None
+    colours = array if alpha is None else array[..., :-1]
+    hidden = None if alpha is None else colours[alpha == 0]
+    picture = Picture(to_floats(colours), alpha, info, hidden)
+    return encode_picture(picture, fmt, KEEP).data
+
+
+def tiff_of(array, mode, profile):
+    out = io.BytesIO()
+    kinds = {"gray": "minisblack", "rgb": "rgb", "cmyk": "separated"}
+    tifffile.imwrite(
+        out,
+        array.squeeze(),
+        photometric=kinds[mode.partition("+")[0]],
+        planarconfig="contig" if array.shape[2] > 1 else None,
+        extrasamples=["unassalpha"] if "alpha" in mode else None,
+        iccprofile=profile,
+        extratags=[(271, 2, 6, b"Maker\x00", True), (700, 1, len(XMP), XMP, True)],
+    )
+    return out.getvalue()
+
+
+def jpeg_of(inks):
+    out = io.BytesIO()
+    image = Image.frombytes("CMYK", (WIDTH, HEIGHT), inks.tobytes())
+    image.save(out, "JPEG", quality=95, exif=b"Exif\x00\x00" + exif(), xmp=XMP)
+    return out.getvalue()
+
+
+def read(data):
+    return read_picture(data, max_pixels=10**6)
+
+
+def untouched(data, fmt="keep"):
+    picture = read(data)
+    pixels = restore_picture(IdentityRestorer(), picture.pixels, Settings())
+    return encode_picture(replace_pixels(picture, pixels), fmt, KEEP)
+
+
+def stored(picture):
+    """Return the samples that a picture's file holds, colours under transparency included."""
+    if picture.origin is not None:
+        samples = picture.origin.samples
+    else:
+        gray = picture.info.mode == "gray"
+        samples = to_integers(picture.pixels, depth=picture.info.depth, gray=gray)
+    if picture.alpha is None:
+        return samples
+    samples = samples.copy()
+    if picture.hidden is not None:
+        samples[picture.alpha == 0] = picture.hidden
+    return np.dstack([samples, picture.alpha])
+
+
+def metadata(picture):
+    info = picture.info
+    tags = Image.Exif()
+    tags.load(b"Exif\x00\x00" + info.exif)
+    return tags[0x010F], info.xmp, info.icc
+
+
+CASES = [(fmt, depth, mode) for fmt, depth, *modes in EXACT for mode in modes]
+
+
+@pytest.mark.parametrize("fmt, depth, mode", CASES)
+def test_without_loss_everything_comes_back(fmt, depth, mode):
+    pytest.importorskip(FORMATS[fmt].module or "PIL")
+    array = noise(mode, depth)
+    source = file_of(array, fmt, mode)
+    before = read(source)
+    assert np.array_equal(stored(before), array)
+    encoded = untouched(source)
+    after = read(encoded.data)
+    assert np.array_equal(stored(after), array)
+    assert (after.info.format, after.info.mode, after.info.depth) == (
+        before.info.format,
+        before.info.mode,
+        depth,
+    )
+    assert encoded.warnings == after.info.warnings == ()
+    if fmt != "bmp":  # it holds none
+        assert metadata(after) == metadata(before)
+        assert metadata(before)[:2] == ("Maker", XMP)
+
+
+@pytest.mark.parametrize("fmt", ["png", "tiff"])
+def test_deep_gray_with_alpha_comes_back_as_colour(fmt):
+    array = noise("gray+alpha", 16)
+    alpha, colours = array[..., 1], array[..., :1]
+    info = PictureInfo("png", "gray", 16)
+    picture = Picture(to_floats(colours), alpha, info, colours[alpha == 0])
+    after = read(encode_picture(picture, fmt, KEEP).data)
+    assert np.array_equal(stored(after), array[..., [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("fmt, mode", [(fmt, mode) for fmt, *modes in LOSSY for mode in modes])
+def test_with_loss_the_encoder_gets_what_the_decoder_gave(fmt, mode):
+    pytest.importorskip(FORMATS[fmt].module or "PIL")
+    source = file_of(waves(mode), fmt, mode)
+    before = read(source)
+    exact = read(untouched(source, "tiff").data)
+    assert np.array_equal(stored(exact), stored(before))
+    again = read(untouched(source).data)
+    assert np.abs(stored(again).astype(int) - stored(before)).mean() < 3
+    assert metadata(again) == metadata(before) == metadata(exact)
+    assert (again.info.mode, again.info.warnings) == (before.info.mode, ())
+
+
+def test_every_format_and_depth_is_in_a_table():
+    tabled = {(fmt, depth) for fmt, depth, *_ in EXACT} | {(fmt, 8) for fmt, *_ in LOSSY}
+    assert tabled == {(form.name, depth) for form in FORMATS.values() for depth in form.depths}
