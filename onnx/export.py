@@ -129,6 +129,7 @@ def _write(
     if "tile" in example:
         name_sizes(model)
     store_half(model)
+    forget_origin(model)
     onnx.save(model, path)
     write_card(path, card)
 
@@ -169,6 +170,14 @@ def store_half(model: onnx.ModelProto) -> None:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: stack traces with paths of the exporting machine."""
+    graph = model.graph
+    for noted in [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]:
+        del noted.metadata_props[:]
+        noted.ClearField("doc_string")
 
 
 def _reference(graph: nn.Module) -> Callable[[Feeds], Arrays]:

@@ -41,6 +41,12 @@ def test_the_files_are_small_enough_to_ship(exported):
     assert size < 40e6
 
 
+def test_the_files_hold_no_path_of_the_exporting_machine(exported):
+    for path in (exported, prior_path(exported)):
+        assert b"stack_trace" not in path.read_bytes()
+        assert b".py" not in path.read_bytes()
+
+
 def test_the_card_says_how_to_run_the_model(exported):
     card = read_card(exported)
     assert (card.name, card.guidance, card.thumbnail) == ("net", "image", 256)
