@@ -325,19 +325,6 @@ def run_batch(
     return Run(plan, restorer, settings, observer, options).go()
 
 
-def restore_bytes(data: bytes, restorer: Restorer, settings: Settings) -> bytes:
-    """Restore a picture file held in memory, for pipes.
-
-    Raises:
-        ItemError: The bytes are no picture, or the model fails on it.
-    """
-    picture = read_picture(data, max_pixels=settings.limits.max_pixels)
-    pixels = restore_picture(restorer, picture.pixels, settings)
-    return encode_picture(
-        replace_pixels(picture, pixels), settings.output.format, settings.output
-    ).data
-
-
 def _check_memory(header: Header) -> None:
     """Refuse a picture that does not fit: the system would end the whole run for it.
 

@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from varfix.engine.batch import restore_bytes, run_batch
+from varfix.engine.batch import run_batch
 from varfix.engine.errors import (
-    DecodeUnknownError,
     DeviceMemoryError,
     DiskFullError,
     ExitCode,
@@ -812,14 +811,3 @@ def test_a_single_file_takes_the_same_path_and_leaves_no_manifest(setup, tmp_pat
     assert counts(setup.run(plan=plan, options=Options("image", "sha"))) == (1, 0, 0, ExitCode.OK)
     assert opened(target).format == "JPEG"
     assert sorted(path.name for path in target.parent.iterdir()) == ["b.jpg"]
-
-
-def test_bytes_go_in_and_come_out(setup):
-    setup.draw("a.png")
-    data = (setup.source / "a.png").read_bytes()
-    restored = restore_bytes(data, Inverter(), SETTINGS)
-    assert np.array_equal(pixels_of(restored), 255 - pixels_of(data))
-    webp = restore_bytes(data, Inverter(), replace_output(format="webp"))
-    assert Image.open(io.BytesIO(webp)).format == "WEBP"
-    with pytest.raises(DecodeUnknownError):
-        restore_bytes(b"just text", Inverter(), SETTINGS)
