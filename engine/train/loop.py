@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import shared_cache
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -89,7 +90,7 @@ class Trainer:
             total=settings.steps,
         ):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, step)
+                group["lr"] = learning_rate(settings, step, steps_taken(optimizer))
             losses = self._step(stage, batch, optimizer, trained)
             self._average(stage)
             self.done[stage.name] = step + 1
@@ -103,8 +104,12 @@ class Trainer:
         loader = DataLoader(
             batches, batch_size=None, sampler=list(steps), num_workers=1, prefetch_factor=4
         )
-        for batch in loader:
-            yield batch.to(self.device)
+        try:
+            for batch in loader:
+                yield batch.to(self.device)
+        finally:
+            # Its weak references would outlive the module that frees them, and say so at exit.
+            shared_cache.clear()
 
     def _step(
         self, stage: Stage, batch: Batch, optimizer: torch.optim.Adam, trained: list[nn.Parameter]
@@ -158,11 +163,20 @@ class Trainer:
         self.optimizer_state = state["optimizer"]
 
 
-def learning_rate(stage: StageRecipe, step: int) -> float:
-    """Linear warm-up, then a cosine from `rate` to `last_rate`."""
-    if step < stage.warmup:
-        return stage.rate * (step + 1) / stage.warmup
-    share = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
-    return stage.last_rate + 0.5 * (stage.rate - stage.last_rate) * (
+def learning_rate(stage: StageRecipe, step: int, taken: int) -> float:
+    """A cosine from `rate` to `last_rate`, behind a linear warm-up.
+
+    The warm-up counts the steps that the optimiser has taken, not those of the stage: a finished
+    stage that goes on for longer begins with an empty optimiser, whose first steps are far too
+    large at the full rate (measured: 30 of them destroyed a trained restorer).
+    """
+    share = max(0, step - stage.warmup) / max(1, stage.steps - stage.warmup)
+    falling = stage.last_rate + 0.5 * (stage.rate - stage.last_rate) * (
         1.0 + math.cos(math.pi * share)
     )
+    return falling * min(1.0, (taken + 1) / max(1, stage.warmup))
+
+
+def steps_taken(optimizer: torch.optim.Optimizer) -> int:
+    """How many steps stand behind the optimiser's moments."""
+    return max((int(state["step"]) for state in optimizer.state.values()), default=0)

@@ -161,8 +161,7 @@ class PriorStage:
             clean = model.prior.vqvae.quantized(2.0 * batch.clean - 1.0)
         seen = model.prior.look(batch.thumbnail, batch.task)
         grid = model.prior.tone(seen.features).float()
-        folded = functional.pixel_unshuffle(batch.thumbnail, 2)
-        toned = functional.pixel_shuffle(apply_tone(folded, grid), 2)
+        toned = tone_thumbnails(batch.thumbnail, grid)
         return {
             "feature": feature_matching(seen, clean),
             "tone": TONE_WEIGHT * tone_loss(toned, batch.clean),
@@ -187,18 +186,25 @@ class RestorerStage:
         """Reconstruction of the patches, and tone alone, so that tone stays tone's work."""
         with torch.no_grad():
             seen = model.prior.look(batch.thumbnail, batch.task)
-        grid = without_doubts(model.prior.tone(seen.features).float(), batch.thumbnail)
-        maps = torch.cat([seen.increments.flatten(1, 2), grid], 1)
+        grid = model.prior.tone(seen.features).float()
+        maps = torch.cat([seen.increments.flatten(1, 2), without_doubts(grid, batch.thumbnail)], 1)
         each = len(batch.patches) // len(batch.thumbnail)
         pieces = sample_prior(maps.float().repeat_interleave(each, 0), batch.samplers)
-        restored, toned = run_restorer(model.restorer, batch.patches, pieces)
+        restored, _ = run_restorer(model.restorer, batch.patches, pieces)
         return {
             "pixels": reconstruction(restored.float(), batch.targets),
-            "tone": 0.3 * tone_loss(toned.float(), batch.targets),
+            # On whole pictures, and before doubts are dropped: a dropped grid teaches nothing.
+            "tone": tone_loss(tone_thumbnails(batch.thumbnail, grid), batch.clean),
         }
 
     def start(self, model: VarformerS, batches: Batches) -> None:
         """Nothing: the network starts as the identity after tone."""
+
+
+def tone_thumbnails(thumbnails: Tensor, grid: Tensor) -> Tensor:
+    """Thumbnails (B, 3, 256, 256) after their tone grids."""
+    folded = functional.pixel_unshuffle(thumbnails, 2)
+    return functional.pixel_shuffle(apply_tone(folded, grid), 2)
 
 
 def sample_prior(maps: Tensor, samplers: Tensor) -> Tensor:

@@ -135,10 +135,18 @@ def test_a_wrong_recipe_is_refused_by_name(override, message):
 
 def test_the_learning_rate_rises_then_falls_to_its_last_value(recipe):
     stage = load_recipe(SHIPPED_RECIPE).restorer
-    rates = [learning_rate(stage, step) for step in range(stage.steps)]
+    rates = [learning_rate(stage, step, step) for step in range(stage.steps)]
     assert max(rates) == pytest.approx(stage.rate)
     assert rates[0] < 0.05 * stage.rate
     assert rates[-1] == pytest.approx(stage.last_rate, rel=0.1)
+
+
+def test_a_finished_stage_that_goes_on_warms_its_new_optimiser_up():
+    stage = load_recipe(SHIPPED_RECIPE).restorer
+    middle = stage.steps // 2
+    assert learning_rate(stage, middle, 0) == pytest.approx(
+        learning_rate(stage, middle, stage.warmup) / stage.warmup
+    )
 
 
 def test_training_samples_the_prior_as_inference_does():
