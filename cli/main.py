@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dir": ("varfix.cli.dir:command", "Restore a folder of pictures, and its subfolders."),
     "image": ("varfix.cli.image:command", "Restore one picture; '-' reads stdin or writes stdout."),
     "eval": ("varfix.cli.eval:command", "Measure PSNR and SSIM of restored pictures."),
+    "bench": ("varfix.cli.bench:command", "Measure the speed of a model on this machine."),
     "models": ("varfix.cli.models:command", "List, show and verify restoration models."),
     "doctor": ("varfix.cli.doctor:command", "Check which devices and formats really work here."),
     "export-onnx": ("varfix.cli.export_onnx:command", "Turn a training checkpoint into a model."),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from varfix.engine.networks.blocks import AttentionBlock, ResBlock
 from varfix.engine.networks.quantizer import SCALES, flatten, split_scales
-from varfix.engine.networks.tone import GRID_CHANNELS, ToneHead, without_doubts
+from varfix.engine.networks.tone import GRID_CHANNELS, ToneHead, cell_statistics, without_doubts
 from varfix.engine.networks.transformer import NextScaleTransformer, TransformerConfig
 from varfix.engine.networks.vqvae import Encoder, Vqvae, VqvaeConfig
 
@@ -61,13 +61,15 @@ class Seen:
 
     Attributes:
         increments: S, as in `Prior`.
-        features: (B, C, 16, 16), what the tone head decides from.
+        features: (B, C, 16, 16), what the tone head decides from, together with
+        statistics: (B, 13, 16, 16) of the thumbnail's cells.
         logits: as in `Prior`.
         adapted: as in `Prior`.
     """
 
     increments: Tensor
     features: Tensor
+    statistics: Tensor
     logits: Tensor
     adapted: Tensor
 
@@ -120,7 +122,7 @@ class PriorNetwork(nn.Module):
             task: (B,) int64, 0 for unknown.
         """
         seen = self.look(thumbnail, task)
-        grid = without_doubts(self.tone(seen.features), thumbnail)
+        grid = without_doubts(self.tone(seen.features, seen.statistics), thumbnail)
         return Prior(seen.increments, grid, seen.logits, seen.adapted)
 
     def look(self, thumbnail: Tensor, task: Tensor) -> Seen:
@@ -134,7 +136,7 @@ class PriorNetwork(nn.Module):
         increments = self.expectation(logits)
         finest = split_scales(tokens)[-1].transpose(1, 2).unflatten(2, (SCALES[-1], SCALES[-1]))
         together = torch.cat([features, finest, increments.sum(1)], 1)
-        return Seen(increments, together, logits, adapted)
+        return Seen(increments, together, cell_statistics(thumbnail), logits, adapted)
 
     def expectation(self, logits: Tensor) -> Tensor:
         """S (B, 10, 32, 16, 16): the expected code of every token, as increments.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +12,11 @@ from varfix.engine.networks.quantizer import Quantized, commitment
 from varfix.engine.networks.restorer import RestorerNetwork
 from varfix.engine.networks.tone import apply_tone, without_doubts
 from varfix.engine.networks.varformer_s import VarformerS
-from varfix.engine.train.degrade import Degraded, Mix, degrade
+from varfix.engine.train.degrade import Degraded
 from varfix.engine.train.draw import integer
 from varfix.engine.train.losses import feature_matching, reconstruction, tone_loss
-from varfix.engine.train.photos import Photos
-from varfix.engine.train.recipe import Recipe, StageRecipe
+from varfix.engine.train.recipe import StageRecipe
+from varfix.engine.train.source import Source
 
 STRIDE = 16
 THUMBNAIL = 256
@@ -53,17 +52,17 @@ class Batch:
 class Batches(torch.utils.data.Dataset[Batch]):
     """Batch number `i` of a stage, always the same for the same recipe."""
 
-    def __init__(self, photos: Photos, stage: StageRecipe, mix: Mix, seed: int) -> None:
-        self.photos, self.stage, self.mix, self.seed = photos, stage, mix, seed
+    def __init__(self, source: Source, stage: StageRecipe, seed: int, device: torch.device) -> None:
+        self.source, self.stage, self.seed, self.device = source, stage, seed, device
 
     def __len__(self) -> int:
         return self.stage.steps
 
     def __getitem__(self, step: int) -> Batch:
         """Cut, degrade, shrink."""
-        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        rng = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
         side = self.stage.sides[integer(0, len(self.stage.sides), rng)]
-        degraded = degrade(self.photos.batch(self.stage.pictures, side, rng), self.mix, rng)
+        degraded = self.source.draw(self.stage.pictures, side, rng)
         patches, targets, samplers = cut_patches(degraded, self.stage, rng)
         return Batch(
             thumbnail=shrink(degraded.picture),
@@ -87,9 +86,8 @@ def cut_patches(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Random patches of each picture, their targets, and the samplers of their prior."""
     side, p = degraded.picture.shape[-1], stage.patch
-    corners = torch.randint(
-        0, side - p + 1, (stage.pictures * stage.patches, 2), generator=rng
-    ).tolist()
+    count = (stage.pictures * stage.patches, 2)
+    corners = torch.randint(0, side - p + 1, count, generator=rng, device=rng.device).tolist()
     patches, targets, samplers = [], [], []
     for i, (top, left) in enumerate(corners):
         window = (i // stage.patches, slice(None), slice(top, top + p), slice(left, left + p))
@@ -160,7 +158,7 @@ class PriorStage:
         with torch.no_grad(), torch.autocast(batch.clean.device.type, enabled=False):
             clean = model.prior.vqvae.quantized(2.0 * batch.clean - 1.0)
         seen = model.prior.look(batch.thumbnail, batch.task)
-        grid = model.prior.tone(seen.features).float()
+        grid = model.prior.tone(seen.features, seen.statistics).float()
         toned = tone_thumbnails(batch.thumbnail, grid)
         return {
             "feature": feature_matching(seen, clean),
@@ -186,7 +184,7 @@ class RestorerStage:
         """Reconstruction of the patches, and tone alone, so that tone stays tone's work."""
         with torch.no_grad():
             seen = model.prior.look(batch.thumbnail, batch.task)
-        grid = model.prior.tone(seen.features).float()
+        grid = model.prior.tone(seen.features, seen.statistics).float()
         maps = torch.cat([seen.increments.flatten(1, 2), without_doubts(grid, batch.thumbnail)], 1)
         each = len(batch.patches) // len(batch.thumbnail)
         pieces = sample_prior(maps.float().repeat_interleave(each, 0), batch.samplers)
@@ -226,8 +224,3 @@ def run_restorer(
 
 Stage = VqvaeStage | PriorStage | RestorerStage
 STAGES: tuple[Stage, ...] = (VqvaeStage(), PriorStage(), RestorerStage())
-
-
-def stage_recipes(recipe: Recipe) -> Mapping[str, StageRecipe]:
-    """The recipe of every stage by name."""
-    return {"vqvae": recipe.vqvae, "prior": recipe.prior, "restorer": recipe.restorer}

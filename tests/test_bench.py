@@ -1,0 +1,52 @@
+"""What `varfix bench` measures is what a run of `varfix dir` does."""
+
+import time
+
+import numpy as np
+import pytest
+
+from varfix.engine import bench
+from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.settings import Settings
+
+
+class SlowRestorer(IdentityRestorer):
+    """Takes a known time for every tile."""
+
+    def restore(self, tiles, prior):
+        time.sleep(0.02 * len(tiles))
+        return tiles
+
+
+@pytest.fixture
+def speed(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "MOST", 4)
+    return bench.measure(SlowRestorer(), Settings(), 0.02, tmp_path)
+
+
+def test_a_made_picture_has_the_size_asked_for_and_detail_at_every_scale():
+    pixels = bench.picture_of(0.25)
+    assert pixels.shape[0] * pixels.shape[1] == pytest.approx(0.25e6, rel=0.01)
+    assert pixels.dtype == np.float32
+    assert pixels.min() >= 0.0
+    assert pixels.max() <= 1.0
+    means = [pixels[::step, ::step].std() for step in (1, 8, 64)]
+    assert min(means) > 0.05
+    np.testing.assert_array_equal(pixels, bench.picture_of(0.25))
+
+
+def test_the_time_of_the_model_alone_is_the_tiles_time(speed):
+    tiles = 12  # 173x115 pixels in tiles of 64
+    least = tiles * 0.02 / speed.megapixels
+    assert least <= speed.bare < 3 * least
+
+
+def test_files_to_files_takes_no_less_than_the_model_alone(speed):
+    assert speed.overhead > 0.95
+    assert speed.pictures == 4
+    assert speed.busy["infer"] > 0.3
+    assert speed.memory > 10e6
+
+
+def test_a_measurement_restores_a_worthwhile_number_of_pictures():
+    assert [bench.pictures_for(size) for size in (0.1, 2.0, 12.0, 100.0)] == [40, 12, 2, 1]
