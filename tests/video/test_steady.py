@@ -1,0 +1,407 @@
+"""Clips come back steady: without lag, without smear, and the same however they are cut."""
+
+import tracemalloc
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from varfix.engine.errors import NonFiniteError
+from varfix.engine.lows import CELL
+from varfix.engine.metrics import psnr
+from varfix.engine.models import ModelCard
+from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.settings import Settings
+from varfix.engine.steady import SteadySettings, lead, steady_frames
+from varfix.engine.tiled import restore_picture
+from varfix.onnx.session import open_restorer
+
+GUIDED = ModelCard(
+    name="guided",
+    licence="CC0-1.0",
+    tile=64,
+    multiple=16,
+    overlap=16,
+    guidance="image",
+    thumbnail=32,
+    prior_channels=2,
+)
+SHAPE = (36, 52)
+ALONE = SteadySettings(window=0)
+PRIOR_ONLY = SteadySettings(lock=False)
+
+
+@dataclass
+class Pumping(IdentityRestorer):
+    """Blurs noise away, and adds a tone that hangs on the last bits of what it sees."""
+
+    card: ModelCard = GUIDED
+    amount: float = 0.1
+    asked: list[float] = field(default_factory=list)
+
+    def prior(self, thumbnail, task):
+        self.asked.append(float(thumbnail.mean()))
+        jitter = np.sin(1e5 * float(thumbnail.mean()))
+        return np.full((2, 16, 16), self.amount * jitter, np.float32)
+
+    def restore(self, tiles, prior):
+        blurred = np.stack([cv2.blur(tile, (3, 3)) for tile in tiles])
+        shift = prior[:, 0].mean((1, 2)) if prior is not None else np.zeros(len(tiles), np.float32)
+        return np.clip(blurred + shift[:, None, None, None], 0, 1)
+
+
+@dataclass
+class Levelling(IdentityRestorer):
+    """Brings every picture's mean to a middle grey, as a prior that sees the whole of it can."""
+
+    card: ModelCard = GUIDED
+
+    def prior(self, thumbnail, task):
+        return np.full((2, 16, 16), 0.5 - thumbnail.mean(), np.float32)
+
+    def restore(self, tiles, prior):
+        return tiles + prior[:, 0].mean((1, 2))[:, None, None, None]
+
+
+def scene(seed, shape=SHAPE):
+    coarse = np.random.default_rng(seed).random((4, 6, 3), np.float32)
+    picture = cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
+    return np.clip(0.2 + 0.6 * picture, 0, 1).astype(np.float32)
+
+
+def noisy(clip, sigma=0.05, first=0):
+    return [
+        np.clip(
+            frame + np.random.default_rng((first + at, 7)).normal(0, sigma, frame.shape), 0, 1
+        ).astype(np.float32)
+        for at, frame in enumerate(clip)
+    ]
+
+
+def run(restorer, clip, steady=None, settings=None, first=0):
+    """All frames of a clip whose first has that number."""
+    frames = [(first + at, frame) for at, frame in enumerate(clip)]
+    wanted = range(first, first + len(clip))
+    found = list(
+        steady_frames(restorer, frames, wanted, settings or Settings(), steady or SteadySettings())
+    )
+    assert [index for index, _ in found] == list(wanted)
+    return [pixels for _, pixels in found]
+
+
+def flicker(restored, clean):
+    """Mean absolute difference of the change from frame to frame to that of the clean clip."""
+    return np.mean(np.abs(np.diff(restored, axis=0) - np.diff(clean, axis=0)))
+
+
+def coarse(clip):
+    """Means over squares of 12 pixels."""
+    return [
+        cv2.resize(frame, None, fx=1 / 12, fy=1 / 12, interpolation=cv2.INTER_AREA)
+        for frame in clip
+    ]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        np.array_equal(a.view(np.int32), b.view(np.int32)) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("card", [GUIDED, IdentityRestorer().card], ids=["guided", "bare"])
+def test_a_model_that_changes_nothing_returns_the_source_bit_for_bit(card, strength):
+    clip = noisy([scene(1)] * 7 + [scene(2)] * 5, 0.3)
+    result = run(IdentityRestorer(card=card), clip, settings=Settings(strength=strength))
+    assert same(result, clip)
+
+
+def test_at_strength_zero_nothing_runs_and_the_frames_themselves_come_back():
+    restorer, clip = Pumping(), noisy([scene(1)] * 5)
+    result = run(restorer, clip, settings=Settings(strength=0.0))
+    assert all(one is other for one, other in zip(result, clip, strict=True))
+    assert restorer.asked == []
+
+
+def test_strength_blends_the_source_with_the_steady_result():
+    clip = noisy([scene(1)] * 9)
+    whole = run(Pumping(), clip)
+    half = run(Pumping(), clip, settings=Settings(strength=0.5))
+    expected = [(one + other) / 2 for one, other in zip(clip, whole, strict=True)]
+    np.testing.assert_allclose(half, expected, atol=1e-6)
+
+
+def test_the_source_is_never_changed():
+    clip = noisy([scene(1)] * 6)
+    before = [frame.copy() for frame in clip]
+    for frame in clip:
+        frame.flags.writeable = False
+    run(Pumping(), clip)
+    assert same(clip, before)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (5, 130), SHAPE])
+@pytest.mark.parametrize("count", [1, 2, 3, 12])
+def test_short_clips_and_small_frames_come_back_whole(shape, count):
+    clip = noisy([scene(1, shape)] * count)
+    for frame in run(Pumping(), clip):
+        assert frame.shape == (*shape, 3)
+        assert frame.dtype == np.float32
+        assert frame.min() >= 0.0
+        assert frame.max() <= 1.0
+
+
+def test_an_empty_clip_has_no_frames():
+    assert run(Pumping(), []) == []
+
+
+@pytest.mark.parametrize("strength", [0.7, 1.0])
+def test_without_a_window_each_frame_is_a_picture_by_itself(strength):
+    settings = Settings(strength=strength)
+    clip = noisy([scene(1)] * 4 + [scene(2)] * 3)
+    expected = [restore_picture(Pumping(), frame, settings) for frame in clip]
+    assert same(run(Pumping(), clip, ALONE, settings), expected)
+    assert lead(ALONE) == 0
+
+
+clips = st.lists(
+    st.tuples(st.sampled_from(["scene", "flash", "fade"]), st.integers(1, 9)),
+    min_size=1,
+    max_size=5,
+)
+steadies = st.builds(
+    SteadySettings, window=st.integers(0, 5), keys=st.integers(1, 6), lock=st.booleans()
+)
+
+
+def clip_of(parts):
+    frames = []
+    for at, (kind, length) in enumerate(parts):
+        light = {"scene": np.ones(length), "flash": np.full(length, 2.0)}.get(
+            kind, np.linspace(1, 0, length)
+        )
+        frames += [np.clip(scene(at // 2) * level, 0, 1) for level in light]
+    return noisy(frames, 0.02)
+
+
+@examples(max_examples=40)
+@given(clips, steadies, st.integers(0, 9), st.data())
+def test_segments_computed_apart_fit_together_bit_for_bit(parts, steady, first, data):
+    clip = clip_of(parts)
+    end = first + len(clip)
+    bounds = sorted({first, *data.draw(st.lists(st.integers(first, end), max_size=3)), end})
+    joined = []
+    for start, stop in pairwise(bounds):
+        given_ = range(max(first, start - lead(steady)), min(end, stop + lead(steady)))
+        frames = ((index, clip[index - first]) for index in given_)
+        found = steady_frames(Pumping(), frames, range(start, stop), Settings(), steady)
+        joined += [pixels for _, pixels in found]
+    assert same(joined, run(Pumping(), clip, steady, first=first))
+
+
+@pytest.mark.parametrize("lock", [False, True])
+def test_it_matters_nowhere_where_a_clip_is_divided(lock):
+    """Whatever decides about a cut may lie at the far end of the lead: try every place."""
+    steady = SteadySettings(window=2, keys=1, lock=lock)
+    flash = [scene(2) + 0.05]  # so faint that the frames about it go by each other's priors
+    clip = [scene(1)] * 9 + [scene(2)] * 5 + flash * 2 + [scene(2)] * 6 + flash + [scene(2)] * 3
+    clip = noisy(clip, 0.005)
+    whole, ahead = run(Pumping(), clip, steady), lead(steady)
+    for at in range(len(clip)):
+        part = list(enumerate(clip))[max(0, at - ahead) : at + ahead + 1]
+        ((_, found),) = steady_frames(Pumping(), part, range(at, at + 1), Settings(), steady)
+        assert same([found], [whole[at]])
+
+
+def test_frames_before_the_lead_are_missed():
+    """Otherwise the lead would be longer than it has to be, and segments would cost more."""
+    steady = SteadySettings(window=3, keys=1)
+    clip = noisy([scene(1)] * 30)
+    whole = run(Pumping(), clip, steady)
+    short = list(enumerate(clip))[15 - 2 * steady.window + 1 :]
+    found = dict(steady_frames(Pumping(), short, range(15, 30), Settings(), steady))
+    assert not same([found[15]], [whole[15]])
+
+
+@pytest.mark.parametrize("keys", [1, 2, 5])
+def test_nothing_crosses_a_cut(keys):
+    steady = SteadySettings(keys=keys)
+    one, other = noisy([scene(1)] * 9), noisy([scene(2)] * 7, first=9)
+    apart = run(Pumping(), one, steady) + run(Pumping(), other, steady, first=9)
+    assert same(run(Pumping(), one + other, steady), apart)
+
+
+def test_frames_come_as_soon_as_their_neighbours_are_known():
+    taken = []
+
+    def frames():
+        for index, frame in enumerate(noisy([scene(1)] * 60)):
+            taken.append(index)
+            yield index, frame
+
+    steady = SteadySettings()
+    found = steady_frames(Pumping(), frames(), range(40), Settings(), steady)
+    for index, _ in found:
+        assert len(taken) <= index + lead(steady) + 1
+    assert len(taken) == 40 + lead(steady)
+
+
+def test_only_frames_that_count_are_restored():
+    @dataclass
+    class Counting(Pumping):
+        tiles: int = 0
+
+        def restore(self, tiles, prior):
+            self.tiles += len(tiles)
+            return super().restore(tiles, prior)
+
+    restorer, steady = Counting(), SteadySettings()
+    frames = enumerate(noisy([scene(1)] * 60))
+    list(steady_frames(restorer, frames, range(20, 25), Settings(), steady))
+    assert restorer.tiles == 5 + 2 * steady.window
+
+
+def test_memory_does_not_grow_with_the_clip():
+    class Deep(Pumping):
+        def prior(self, thumbnail, task):
+            return np.zeros((60, 16, 16), np.float32)
+
+    shape, steady = (200, 300), SteadySettings()
+    clip = noisy([scene(1, shape)] * 2)
+
+    def peak(count):
+        def frames():
+            yield from ((index, clip[index % 2].copy()) for index in range(count))
+
+        tracemalloc.start()
+        try:
+            for _ in steady_frames(Deep(), frames(), range(count), Settings(), steady):
+                pass
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    frame = clip[0].nbytes
+    peak(3)  # what is made once
+    assert peak(32) < peak(16) + frame / 2
+    assert peak(16) < (2 * steady.window + 12) * frame
+
+
+def test_a_still_needs_the_prior_of_its_key_frames_only():
+    for keys in (1, 2, 3):
+        restorer = Pumping()
+        run(restorer, noisy([scene(1)] * 12), SteadySettings(keys=keys))
+        assert len(restorer.asked) == 12 / keys
+
+
+def test_a_frame_unlike_its_key_frames_is_one_itself():
+    clip = [scene(1)] * 12
+    clip[5] = np.clip(clip[5] + 0.4, 0, 1)
+    restorer = Pumping()
+    run(restorer, clip, SteadySettings(keys=2, lock=False))
+    assert len(restorer.asked) == 7
+    assert max(restorer.asked) == pytest.approx(clip[5].mean(), abs=0.01)
+
+
+def test_a_scene_too_short_for_a_key_frame_has_priors_all_the_same():
+    clip = noisy([scene(1)] * 6 + [scene(2)] * 3 + [scene(3)] * 6)
+    steady = SteadySettings(keys=20, lock=False)
+    assert same(run(Pumping(), clip, steady)[6:9], run(Pumping(), clip, ALONE)[6:9])
+
+
+def test_models_without_guidance_are_asked_for_no_prior():
+    class Bare(Pumping):
+        def prior(self, thumbnail, task):
+            raise AssertionError("asked for a prior")
+
+    clip = noisy([scene(1)] * 8)
+    run(Bare(card=IdentityRestorer().card), clip)
+
+
+def test_tone_that_the_prior_makes_flicker_comes_back_steady():
+    clean = [scene(1)] * 16
+    clip = noisy(clean, 0.02)
+    before = flicker(run(Pumping(), clip, ALONE), clean)
+    assert flicker(run(Pumping(), clip, PRIOR_ONLY), clean) < before / 4
+    assert flicker(run(Pumping(), clip), clean) < before / 4
+
+
+def test_noise_too_coarse_for_the_model_is_locked():
+    clean = [scene(1)] * 16
+    clip = noisy(clean, 0.1)
+    bare = Pumping(card=IdentityRestorer().card)
+    alone, locked = run(bare, clip, ALONE), run(bare, clip)
+    assert flicker(coarse(locked), coarse(clean)) < flicker(coarse(alone), coarse(clean)) / 2
+    assert psnr(np.array(locked), np.array(clean)) > psnr(np.array(alone), np.array(clean)) + 0.5
+
+
+def test_a_source_whose_tone_changes_is_followed():
+    """A plain average of the priors would lag behind, and leave half of the change there."""
+    light = 0.1 * np.sin(np.arange(16) * 2 * np.pi / 8)
+    clip = noisy([scene(1) + level for level in light], 0.01)
+    levels = [frame.mean() for frame in run(Levelling(), clip)]
+    assert np.std([frame.mean() for frame in clip]) > 0.06
+    assert np.std(levels) < 0.012
+
+
+def test_what_moves_is_not_smeared():
+    clean = []
+    for at in range(12):
+        frame = scene(1).copy()
+        frame[12:24, 3 * at : 3 * at + 12] += 0.15
+        clean.append(np.clip(frame, 0, 1))
+    clip = noisy(clean, 0.03)
+    bare = Pumping(card=IdentityRestorer().card)
+    alone, locked = np.array(run(bare, clip, ALONE)), np.array(run(bare, clip))
+    assert psnr(locked, np.array(clean)) > psnr(alone, np.array(clean))
+    trail = np.abs(np.mean(locked - alone, axis=-1))
+    cells = [
+        cv2.resize(one, None, fx=1 / CELL, fy=1 / CELL, interpolation=cv2.INTER_AREA)
+        for one in trail
+    ]
+    assert np.max(cells) < 0.03
+
+
+def test_a_pan_gains_and_does_not_blur():
+    wide = scene(1, (36, 200)) * (0.8 + 0.2 * np.random.default_rng(5).random((36, 200, 1)))
+    clean = [wide[:, 2 * at : 2 * at + 52].astype(np.float32) for at in range(16)]
+    clip = noisy(clean, 0.1)
+    bare = Pumping(card=IdentityRestorer().card)
+    alone, locked = run(bare, clip, ALONE), run(bare, clip)
+    assert flicker(locked, clean) < flicker(alone, clean)
+    assert psnr(np.array(locked), np.array(clean)) > psnr(np.array(alone), np.array(clean))
+
+
+def test_the_shipped_model_gets_steadier():
+    clean = [scene(1, (64, 96))] * 5
+    clip = noisy(clean, 25 / 255)
+    restorer = open_restorer("varformer-s", Settings(device="cpu"))
+    alone, steady = run(restorer, clip, ALONE), run(restorer, clip)
+    assert flicker(steady, clean) < flicker(alone, clean)
+    assert flicker(coarse(steady), coarse(clean)) < flicker(coarse(alone), coarse(clean)) / 2
+    assert psnr(np.array(steady), np.array(clean)) >= psnr(np.array(alone), np.array(clean))
+
+
+def test_invalid_values_name_the_frame():
+    class Broken(Pumping):
+        calls = 0
+
+        def restore(self, tiles, prior):
+            self.calls += 1
+            if self.calls == 4:
+                raise NonFiniteError("tile 0 of this batch", tile=0)
+            return super().restore(tiles, prior)
+
+    with pytest.raises(NonFiniteError, match="frame 13: the model produced invalid values"):
+        run(Broken(), noisy([scene(1)] * 8), first=10)
+
+
+@pytest.mark.parametrize("wrong", [{"window": -1}, {"keys": 0}])
+def test_settings_without_meaning_are_refused(wrong):
+    with pytest.raises(ValueError, match="at least"):
+        SteadySettings(**wrong)
