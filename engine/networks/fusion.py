@@ -1,7 +1,12 @@
 """How the prior enters the restorer: DAE, AFT and mix-up skips (VarFormer, eqs. 3 to 6).
 
-Nothing here looks at a whole tile at once. Scale weights are per position and attention stays
-in windows, so that a pixel's result does not depend on where the tiles happen to be cut.
+Nothing here looks at a whole tile at once. Scale weights are per position, attention stays in
+windows and normalisation is over channels only, so that a pixel's result does not depend on where
+the tiles happen to be cut.
+
+Every decision (weights, queries, the mediator) is made from normalised features. Without that
+the features of the deep levels grew, unseen, until a softmax over regions shut them off: half of
+the network was dead, and one day its thousands came through (measured).
 """
 
 from __future__ import annotations
@@ -12,6 +17,18 @@ from torch import Tensor, nn
 from varfix.engine.networks.quantizer import SCALES
 
 SLOPE = 0.1
+
+
+class ChannelNorm(nn.Module):
+    """Divides each position's features by their root mean square (Zhang and Sennrich 2019)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return x * (self.gain * (x.square().mean(1, keepdim=True) + 1e-6).rsqrt())
 
 
 class DegradationAwareEnhancement(nn.Module):
@@ -33,20 +50,21 @@ class DegradationAwareEnhancement(nn.Module):
             nn.Conv2d(channels, hidden, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(hidden, maps, 1)
         )
 
-    def forward(self, features: Tensor, increments: Tensor) -> Tensor:
+    def forward(self, features: Tensor, calm: Tensor, increments: Tensor) -> Tensor:
         """Blend features with the weighted prior.
 
         Args:
             features: F, (B, C, H, W).
+            calm: F, normalised.
             increments: S at the same place, (B, 10 * latent, H, W), scale-major.
 
         Returns:
             F_g, (B, C, H, W).
         """
-        weights = self.scale_weights(features).softmax(1)  # (B, 10, H, W)
+        weights = self.scale_weights(calm).softmax(1)  # (B, 10, H, W)
         stacked = increments.unflatten(1, (len(SCALES), self.latent))
         prior = self.project((weights[:, :, None] * stacked).sum(1))
-        regions = self.region_weights(torch.cat([features, prior], 1)).softmax(1)
+        regions = self.region_weights(torch.cat([calm, prior], 1)).softmax(1)
         return features * regions[:, :1] + prior * regions[:, 1:]
 
 
@@ -63,16 +81,21 @@ class AdaptiveFeatureTransformation(nn.Module):
         self.query = nn.Conv2d(channels, width, 1)
         self.key_value = nn.Conv2d(channels, 2 * width, 1)
         self.mediator = nn.Conv2d(2 * channels, width, 2, stride=2)
+        self.norm = ChannelNorm(channels)
         self.project = nn.Conv2d(width, channels, 1)
         nn.init.normal_(self.project.weight, std=1e-2)  # small, not zero: see RestorerNetwork
         nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, enhanced: Tensor) -> Tensor:
-        """Map F and F_g, both (B, C, H, W) with H, W multiples of the window, to (B, C, H, W)."""
-        H, W = features.shape[-2:]
-        q = to_windows(self.query(features), self.window)  # (N, window^2, width)
-        k, v = to_windows(self.key_value(enhanced), self.window).chunk(2, -1)
-        bridge = self.mediator(torch.cat([enhanced, features], 1))
+    def forward(self, calm: Tensor, enhanced: Tensor) -> Tensor:
+        """Map normalised F and F_g, both (B, C, H, W), to (B, C, H, W).
+
+        H and W are multiples of the window.
+        """
+        H, W = calm.shape[-2:]
+        even = self.norm(enhanced)
+        q = to_windows(self.query(calm), self.window)  # (N, window^2, width)
+        k, v = to_windows(self.key_value(even), self.window).chunk(2, -1)
+        bridge = self.mediator(torch.cat([even, calm], 1))
         m = to_windows(bridge, self.window // 2)  # (N, window^2 / 4, width)
         spread = attend(q, m, attend(m, k, v))  # (N, window^2, width)
         transformed: Tensor = self.project(from_windows(spread, self.window, (H, W)))
@@ -84,12 +107,14 @@ class PriorFusion(nn.Module):
 
     def __init__(self, channels: int, window: int) -> None:
         super().__init__()
+        self.norm = ChannelNorm(channels)
         self.enhance = DegradationAwareEnhancement(channels)
         self.transform = AdaptiveFeatureTransformation(channels, window)
 
     def forward(self, features: Tensor, increments: Tensor) -> Tensor:
         """Map features (B, C, H, W) and S (B, 320, H, W) to (B, C, H, W)."""
-        return self.transform(features, self.enhance(features, increments))
+        calm = self.norm(features)
+        return self.transform(calm, self.enhance(features, calm, increments))
 
 
 class MixUpSkip(nn.Module):

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from varfix.engine.networks.blocks import AttentionBlock, ResBlock
+from varfix.engine.networks.evidence import KINDS, EvidenceHead, cell_statistics
 from varfix.engine.networks.quantizer import SCALES, flatten, split_scales
-from varfix.engine.networks.tone import GRID_CHANNELS, ToneHead, cell_statistics, without_doubts
+from varfix.engine.networks.tone import GRID_CHANNELS, ToneHead, without_doubts
 from varfix.engine.networks.transformer import NextScaleTransformer, TransformerConfig
 from varfix.engine.networks.vqvae import Encoder, Vqvae, VqvaeConfig
 
@@ -40,19 +41,21 @@ class Prior:
     Attributes:
         increments: S, (B, 10, 32, 16, 16): the predicted increment of every scale (eq. 2).
         grid: (B, 96, 16, 16), the tone grid; zero is the identity.
+        evidence: (B, 6) in [0, 1], how likely each of `evidence.KINDS` is there.
         logits: (B, 680, codes) of the tokens, for the feature-matching loss.
         adapted: (B, 32, 16, 16), the adapter's output F_a of eq. 7.
     """
 
     increments: Tensor
     grid: Tensor
+    evidence: Tensor
     logits: Tensor
     adapted: Tensor
 
     @property
     def maps(self) -> Tensor:
-        """S and the grid as the one map (B, 416, 16, 16) that is cropped to tiles."""
-        return torch.cat([self.increments.flatten(1, 2), self.grid], 1)
+        """S, the grid and the evidence as the map (B, 422, 16, 16) that is cropped to tiles."""
+        return join_maps(self.increments, self.grid, self.evidence)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Seen:
     Attributes:
         increments: S, as in `Prior`.
         features: (B, C, 16, 16), what the tone head decides from, together with
-        statistics: (B, 13, 16, 16) of the thumbnail's cells.
+        statistics: (B, 20, 16, 16) of the thumbnail's cells.
         logits: as in `Prior`.
         adapted: as in `Prior`.
     """
@@ -74,7 +77,22 @@ class Seen:
     adapted: Tensor
 
 
-MAP_CHANNELS = len(SCALES) * SMALL_VQVAE.latent + GRID_CHANNELS
+MAP_CHANNELS = len(SCALES) * SMALL_VQVAE.latent + GRID_CHANNELS + len(KINDS)
+
+
+def join_maps(increments: Tensor, grid: Tensor, evidence: Tensor) -> Tensor:
+    """What is cropped to tiles: S, the tone grid, and the evidence, alike everywhere.
+
+    Args:
+        increments: (B, 10, 32, 16, 16).
+        grid: (B, 96, 16, 16).
+        evidence: (B, 6).
+
+    Returns:
+        (B, 422, 16, 16).
+    """
+    spread = evidence[:, :, None, None] + torch.zeros_like(grid[:, : len(KINDS)])
+    return torch.cat([increments.flatten(1, 2), grid, spread], 1)
 
 
 class Adapter(nn.Module):
@@ -107,7 +125,9 @@ class PriorNetwork(nn.Module):
         self.quant_conv = nn.Conv2d(config.vqvae.latent, config.vqvae.latent, 3, padding=1)
         self.adapter = Adapter(config.vqvae.latent, config.adapter)
         self.transformer = NextScaleTransformer(config.transformer)
-        self.tone = ToneHead(features + config.transformer.width + config.vqvae.latent)
+        known = features + config.transformer.width + config.vqvae.latent
+        self.tone = ToneHead(known)
+        self.evidence = EvidenceHead(known)
 
     def adopt_vqvae(self) -> None:
         """Start the trainable encoder of degraded pictures from the clean VQ-VAE's."""
@@ -123,7 +143,8 @@ class PriorNetwork(nn.Module):
         """
         seen = self.look(thumbnail, task)
         grid = without_doubts(self.tone(seen.features, seen.statistics), thumbnail)
-        return Prior(seen.increments, grid, seen.logits, seen.adapted)
+        evidence = self.evidence(seen.features, seen.statistics).sigmoid()
+        return Prior(seen.increments, grid, evidence, seen.logits, seen.adapted)
 
     def look(self, thumbnail: Tensor, task: Tensor) -> Seen:
         """Everything but the tone grid; arguments as in `forward`."""

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from varfix.engine.networks.fusion import SLOPE, MixUpSkip, PriorFusion
+from varfix.engine.networks.evidence import KINDS
+from varfix.engine.networks.fusion import SLOPE, ChannelNorm, MixUpSkip, PriorFusion
 from varfix.engine.networks.quantizer import SCALES
-from varfix.engine.networks.tone import apply_tone
+from varfix.engine.networks.tone import GRID_CHANNELS, apply_tone
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,15 @@ MULTIPLE = 64
 
 
 class PlainBlock(nn.Module):
-    """Two 3x3 convolutions and a residual, without normalisation.
+    """Two 3x3 convolutions and a residual.
 
-    Normalisation by a tile's own statistics would make neighbouring tiles disagree.
+    Normalisation by a tile's own statistics would make neighbouring tiles disagree; over channels
+    it does not. At the fine levels it would cost more than it gives.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: nn.Module) -> None:
         super().__init__()
+        self.norm = norm
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         # Near the identity at first, so that depth does not amplify.
@@ -55,13 +58,33 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        h: Tensor = self.conv2(functional.leaky_relu(self.conv1(x), SLOPE))
+        h: Tensor = self.conv2(functional.leaky_relu(self.conv1(self.norm(x)), SLOPE))
         return x + h
 
 
-def stack(channels: int, count: int) -> nn.Sequential:
-    """A row of plain blocks."""
-    return nn.Sequential(*(PlainBlock(channels) for _ in range(count)))
+def fine_stack(channels: int, count: int) -> nn.Sequential:
+    """A row of plain blocks for the fine levels."""
+    return nn.Sequential(*(PlainBlock(channels, nn.Identity()) for _ in range(count)))
+
+
+def deep_stack(channels: int, count: int) -> nn.Sequential:
+    """A row of plain blocks for the coarse levels, whose features would grow without bound."""
+    return nn.Sequential(*(PlainBlock(channels, ChannelNorm(channels)) for _ in range(count)))
+
+
+class Informed(nn.Module):
+    """Scales and shifts features by what is wrong with the picture; the identity at first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.to_change = nn.Conv2d(len(KINDS), 2 * channels, 1)
+        nn.init.zeros_(self.to_change.weight)
+        nn.init.zeros_(self.to_change.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, evidence: Tensor) -> Tensor:
+        """Change (B, C, h, w) by the evidence (B, 6, h, w)."""
+        scale, shift = self.to_change(evidence).chunk(2, 1)
+        return x + x * scale + shift
 
 
 class RestorerNetwork(nn.Module):
@@ -70,59 +93,73 @@ class RestorerNetwork(nn.Module):
     def __init__(self, config: RestorerConfig) -> None:
         super().__init__()
         widths = config.widths
-        self.grid_from = len(SCALES) * config.latent
+        self.parts = (len(SCALES) * config.latent, GRID_CHANNELS, len(KINDS))
         self.conv_in = nn.Conv2d(24, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(stack(w, config.blocks) for w in widths[:3])
+        self.encoder = self._levels(config)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
-        self.middle = stack(widths[3], config.middle)
+        self.middle = deep_stack(widths[3], config.middle)
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(widths))
         self.skip = nn.ModuleList(MixUpSkip() for _ in widths[:3])
-        self.decoder = nn.ModuleList(stack(w, config.blocks) for w in widths[:3])
+        self.decoder = self._levels(config)
         self.fuse_eighth = PriorFusion(widths[2], window=8)
         self.fuse_sixteenth = PriorFusion(widths[3], window=4)
         self.fuse_decoder = PriorFusion(widths[2], window=8)
+        self.inform_eighth = Informed(widths[2])
+        self.inform_sixteenth = Informed(widths[3])
+        self.inform_decoder = Informed(widths[2])
         self.conv_out = nn.Conv2d(widths[0], 12, 3, padding=1)
         # Small, not zero: behind a zero the other layers' gradients begin at nothing, then grow
         # faster than Adam's second moment follows, and training explodes (measured).
         nn.init.normal_(self.conv_out.weight, std=1e-3)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
+    @staticmethod
+    def _levels(config: RestorerConfig) -> nn.ModuleList:
+        half, quarter, eighth, _ = config.widths
+        count = config.blocks
+        fine = [fine_stack(half, count), fine_stack(quarter, count)]
+        return nn.ModuleList([*fine, deep_stack(eighth, count)])
+
     def forward(self, tile: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """Restore.
 
         Args:
             tile: (B, 3, H, W) in [0, 1], H and W multiples of 64.
-            prior: (B, 416, H / 16, W / 16), S and the tone grid sampled on the tile.
+            prior: (B, 422, H / 16, W / 16), S, tone grid and evidence sampled on the tile.
 
         Returns:
             The restored tile and the tile after tone alone, both (B, 3, H, W) and not clamped.
         """
         folded = functional.pixel_unshuffle(tile, 2)
-        increments, grid = prior[:, : self.grid_from], prior[:, self.grid_from :]
+        increments, grid, evidence = prior.split(self.parts, 1)
         toned = apply_tone(folded, grid)
         # What enters the U-Net is bounded and sends no gradient back to tone: a gain that shoots
         # over would otherwise run away with the whole network, which has no normalisation.
         seen = torch.cat([folded, toned.detach().clamp(-0.5, 1.5)], 1)
-        correction = self.correction(seen, increments)
+        correction = self.correction(seen, increments, evidence)
         return (
             functional.pixel_shuffle(toned + correction, 2),
             functional.pixel_shuffle(toned, 2),
         )
 
-    def correction(self, pictures: Tensor, coarse: Tensor) -> Tensor:
+    def correction(self, pictures: Tensor, coarse: Tensor, evidence: Tensor) -> Tensor:
         """What the U-Net adds, (B, 12, H / 2, W / 2).
 
         Args:
             pictures: (B, 24, H / 2, W / 2), the folded tile before and after tone.
             coarse: S at 1/16, (B, 320, H / 16, W / 16).
+            evidence: (B, 6, H / 16, W / 16), alike everywhere.
         """
         fine = functional.interpolate(coarse, scale_factor=2.0, mode="bilinear")
+        told = functional.interpolate(evidence, scale_factor=2.0, mode="nearest")
         half = self.encoder[0](self.conv_in(pictures))
         quarter = self.encoder[1](self.down[0](half))
-        eighth = self.encoder[2](self.fuse_eighth(self.down[1](quarter), fine))
-        x = self.middle(self.fuse_sixteenth(self.down[2](eighth), coarse))
+        eighth = self.inform_eighth(self.fuse_eighth(self.down[1](quarter), fine), told)
+        eighth = self.encoder[2](eighth)
+        x = self.fuse_sixteenth(self.down[2](eighth), coarse)
+        x = self.middle(self.inform_sixteenth(x, evidence))
         x = self.skip[2](functional.pixel_shuffle(self.up[2](x), 2), eighth)
-        x = self.decoder[2](self.fuse_decoder(x, fine))
+        x = self.decoder[2](self.inform_decoder(self.fuse_decoder(x, fine), told))
         x = self.skip[1](functional.pixel_shuffle(self.up[1](x), 2), quarter)
         x = self.decoder[1](x)
         x = self.skip[0](functional.pixel_shuffle(self.up[0](x), 2), half)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from varfix.engine.networks.evidence import LUMA, STATISTICS
+
 BINS = 8
 """Cells along brightness."""
 
@@ -20,35 +22,6 @@ COEFFICIENTS = 12
 GRID_CHANNELS = BINS * COEFFICIENTS
 LEAST_CHANGE = 0.02
 """A mean change of the thumbnail below this is no tone fault but a doubt, and is dropped."""
-
-LUMA = (0.299, 0.587, 0.114)
-
-
-STATISTICS = 13
-"""Of a cell: least, mean, greatest value and deviation of each colour, and the least of all."""
-
-
-def cell_statistics(thumbnail: Tensor, cells: int = 16) -> Tensor:
-    """What haze and darkness are known by, for each cell of a picture.
-
-    The least value of all colours is the dark channel of He et al. 2009. A network finds such
-    extremes late, and they cost nothing here.
-
-    Args:
-        thumbnail: (B, 3, H, W) in [0, 1], H and W multiples of 4 * cells.
-        cells: cells along each side.
-
-    Returns:
-        (B, 13, cells, cells) in [0, 1], of means over 4x4 pixels, so that noise matters little.
-    """
-    calm = functional.avg_pool2d(thumbnail, 4)
-    side = calm.shape[-1] // cells
-    mean = functional.avg_pool2d(calm, side)
-    least = -functional.max_pool2d(-calm, side)
-    greatest = functional.max_pool2d(calm, side)
-    spread = functional.avg_pool2d(calm.square(), side) - mean.square()
-    deviation = (spread.clamp_min(0.0) + 1e-6).sqrt()
-    return torch.cat([least, mean, greatest, deviation, least.amin(1, keepdim=True)], 1)
 
 
 class ToneHead(nn.Module):
@@ -68,7 +41,7 @@ class ToneHead(nn.Module):
         nn.init.zeros_(self.to_grid.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
-        """Grid (B, 96, 16, 16) of features (B, channels, 16, 16) and (B, 13, 16, 16)."""
+        """Grid (B, 96, 16, 16) of features (B, channels, 16, 16) and of statistics."""
         local = self.local(self.norm(features)) + self.seen(statistics)
         whole = torch.cat([local.mean((2, 3)), local.amax((2, 3)), local.amin((2, 3))], 1)
         return self.to_grid(local + self.overall(whole)[:, :, None, None])

@@ -1,0 +1,107 @@
+"""What is wrong with a picture, judged once from the whole of it.
+
+A window frame and a streak of rain look the same from near. The restorer, which sees a tile, is
+told which degradations the picture as a whole shows, so that it leaves the windows of a dry day
+alone (measured: without it, clean pictures of houses came back at 28 dB and worse).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+KINDS = ("noise", "rain", "haze", "lowlight", "blur", "snow")
+"""The degradations that are told apart; the tasks of `engine.models.TASKS` but `auto`."""
+
+LUMA = (0.299, 0.587, 0.114)
+STATISTICS = 20
+"""Of a cell: extremes, mean and deviation of the colours (13), and differences of pixels (7)."""
+
+
+def cell_statistics(thumbnail: Tensor, cells: int = 16) -> Tensor:
+    """What haze, darkness, streaks and noise are known by, for each cell of a picture.
+
+    Networks find such extremes and averages late, and they cost nothing here.
+
+    Args:
+        thumbnail: (B, 3, H, W) in [0, 1], H and W multiples of 4 * cells.
+        cells: cells along each side.
+
+    Returns:
+        (B, 20, cells, cells), about in [0, 1].
+    """
+    return torch.cat([_colours(thumbnail, cells), _differences(thumbnail, cells)], 1)
+
+
+def _colours(thumbnail: Tensor, cells: int) -> Tensor:
+    """Least, mean, greatest value and deviation of each colour, and the least of all (13).
+
+    Of means over 4x4 pixels, so that noise matters little. The least value of all colours is the
+    dark channel of He et al. 2009.
+    """
+    calm = functional.avg_pool2d(thumbnail, 4)
+    side = calm.shape[-1] // cells
+    mean = functional.avg_pool2d(calm, side)
+    least = -functional.max_pool2d(-calm, side)
+    greatest = functional.max_pool2d(calm, side)
+    spread = functional.avg_pool2d(calm.square(), side) - mean.square()
+    deviation = (spread.clamp_min(0.0) + 1e-6).sqrt()
+    return torch.cat([least, mean, greatest, deviation, least.amin(1, keepdim=True)], 1)
+
+
+def _differences(thumbnail: Tensor, cells: int) -> Tensor:
+    """Mean size of neighbours' differences: luma in four directions, colour, curvature twice (7).
+
+    Streaks differ across, not along; noise differs everywhere, and in colour too.
+    """
+    luma = (thumbnail * thumbnail.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
+    tint = thumbnail[:, :1] - thumbnail[:, 2:]
+    centre = luma[:, :, 1:-1, 1:-1]
+    right, below = luma[:, :, 1:-1, 2:], luma[:, :, 2:, 1:-1]
+    corners = luma[:, :, 2:, 2:], luma[:, :, 2:, :-2]
+    steps = [other - centre for other in (right, below, *corners)]
+    steps.append(tint[:, :, 1:-1, 2:] - tint[:, :, 1:-1, 1:-1])
+    steps.append(right + luma[:, :, 1:-1, :-2] - 2.0 * centre)
+    steps.append(below + luma[:, :, :-2, 1:-1] - 2.0 * centre)
+    sizes = functional.pad(torch.cat(steps, 1).abs(), (1, 1, 1, 1), mode="replicate")
+    return 10.0 * functional.avg_pool2d(sizes, thumbnail.shape[-1] // cells)
+
+
+PACE = 6.0
+"""The head's layers learn so much faster than the networks around it, which need a low rate."""
+
+
+class EvidenceHead(nn.Module):
+    """Tells which degradations a picture shows.
+
+    Every layer's input is enlarged, and its weights begin as much smaller: for Adam, whose steps
+    have the size of the rate whatever the gradient, this is a higher learning rate.
+    """
+
+    def __init__(self, channels: int, hidden: int = 96) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+        self.local = nn.Conv2d(channels, hidden, 1)
+        self.seen = nn.Sequential(
+            nn.Conv2d(STATISTICS, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1)
+        )
+        self.whole = nn.Sequential(
+            nn.Linear(3 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, len(KINDS))
+        )
+        for layer in (self.local, *self.seen, *self.whole):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.weight.data.div_(PACE)
+
+    def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
+        """Logits (B, 6), in the order of `KINDS`, each of its degradation being there.
+
+        Args:
+            features: (B, channels, 16, 16) of the prior.
+            statistics: (B, 20, 16, 16) of `cell_statistics`.
+        """
+        known = self.local(PACE * self.norm(features))
+        local = functional.silu(known + self.seen[2](PACE * self.seen[:2](PACE * statistics)))
+        whole = torch.cat([local.mean((2, 3)), local.amax((2, 3)), local.amin((2, 3))], 1)
+        logits: Tensor = self.whole[2](PACE * self.whole[:2](PACE * whole))
+        return logits

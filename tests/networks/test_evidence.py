@@ -1,0 +1,65 @@
+"""What the prior can tell of a picture as a whole."""
+
+import pytest
+import torch
+
+from varfix.engine.networks.evidence import KINDS, STATISTICS, EvidenceHead, cell_statistics
+from varfix.engine.train.degrade import DEGRADATIONS
+from varfix.engine.train.stages import evidence_loss, present_kinds
+
+RIGHT, BELOW, FALLING, RISING, TINT, ACROSS, DOWN = range(13, STATISTICS)
+
+
+def test_a_flat_picture_is_its_colour_and_nothing_else():
+    colour = torch.tensor([0.2, 0.5, 0.8])
+    found = cell_statistics(colour.reshape(1, 3, 1, 1).expand(1, 3, 256, 256))
+    assert found.shape == (1, STATISTICS, 16, 16)
+    for part in (found[0, :3], found[0, 3:6], found[0, 6:9]):
+        torch.testing.assert_close(part, colour.reshape(3, 1, 1).expand(3, 16, 16))
+    assert found[0, 9:12].max() < 0.002
+    torch.testing.assert_close(found[0, 12], torch.full((16, 16), 0.2))
+    assert found[0, 13:].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("shift", "least", "greatest"), [((0, 1), BELOW, RIGHT), ((1, 0), RIGHT, BELOW)]
+)
+def test_streaks_differ_across_and_not_along(shift, least, greatest):
+    rows, columns = torch.meshgrid(torch.arange(256), torch.arange(256), indexing="ij")
+    stripes = ((rows * shift[0] + columns * shift[1]) % 4 < 2).float().expand(1, 3, 256, 256)
+    found = cell_statistics(stripes)[0].mean((1, 2))
+    assert found[least] < 1e-4
+    assert found[greatest] > 1.0
+
+
+def test_coloured_noise_shows_in_colour_and_grey_noise_does_not():
+    rng = torch.Generator().manual_seed(0)
+    grey = 0.5 + 0.1 * torch.randn(1, 1, 256, 256, generator=rng).expand(1, 3, 256, 256)
+    colour = 0.5 + 0.1 * torch.randn(1, 3, 256, 256, generator=rng)
+    assert cell_statistics(grey)[0, TINT].max() < 1e-5
+    assert cell_statistics(colour)[0, TINT].mean() > 1.0
+
+
+def test_the_evidence_does_not_depend_on_the_other_pictures_of_a_batch():
+    torch.manual_seed(0)
+    head = EvidenceHead(24)
+    features, statistics = torch.randn(3, 24, 16, 16), torch.rand(3, STATISTICS, 16, 16)
+    together = head(features, statistics)
+    alone = torch.cat([head(features[i : i + 1], statistics[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone)
+    assert together.shape == (3, len(KINDS))
+
+
+def test_every_degradation_says_what_it_brings():
+    present = present_kinds(list(DEGRADATIONS))
+    by_name = dict(zip(DEGRADATIONS, present.tolist(), strict=True))
+    assert not any(by_name["identity"])
+    assert all(sum(by_name[name]) == 1 for name in ("gaussian", "rain", "haze", "blur", "snow"))
+    assert all(sum(row) == 2 for name, row in by_name.items() if "+" in name)
+
+
+def test_own_pairs_teach_the_evidence_nothing():
+    told = torch.zeros(2, len(KINDS), requires_grad=True)
+    evidence_loss(told, present_kinds(["own", "haze"])).backward()
+    assert not told.grad[0].any()
+    assert told.grad[1].all()
