@@ -1,0 +1,238 @@
+"""Clips that would not come out right are refused, with a way out; nothing is published."""
+
+import av
+import numpy as np
+import pytest
+
+from varfix.engine.errors import (
+    DecodeEmptyError,
+    DecodeError,
+    DecodeTruncatedError,
+    DecodeUnknownError,
+    DecodeUnsupportedError,
+    ExitCode,
+    NonFiniteError,
+    PlanError,
+)
+from varfix.engine.events import ItemFail, Warn
+from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.video_guard import container_of, promised_end
+from varfix.engine.video_probe import probe_clip
+
+from .conftest import pictures
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_refused_with_a_hint(film, transfer, name):
+    source = film(
+        codec="libx265",
+        pix_fmt="yuv420p10le",
+        tags=(9, transfer, 9, 1),
+        count=2,
+        options={"x265-params": "log-level=error"},
+    )
+    with pytest.raises(DecodeUnsupportedError, match=f"HDR .{name}") as told:
+        probe_clip(source)
+    assert "BT.709" in told.value.hint
+
+
+def test_interlaced_is_refused_with_a_hint_and_can_be_overruled(film):
+    source = film(interlaced=True, options={"crf": "10", "x264-params": "tff=1"})
+    with pytest.raises(DecodeUnsupportedError, match="interlaced") as told:
+        probe_clip(source)
+    assert "bwdif" in told.value.hint
+    assert probe_clip(source, interlaced="ignore").frames == 10
+
+
+def test_a_frame_that_is_interlaced_later_on_fails_the_clip(film, restore, monkeypatch):
+    from varfix.engine import video_read
+
+    original, seen = video_read.check_frame, []
+
+    def check(frame, interlaced):
+        seen.append(frame)
+        if len(seen) == 5:
+            raise DecodeUnsupportedError("is interlaced")
+        original(frame, interlaced)
+
+    monkeypatch.setattr(video_read, "check_frame", check)
+    made = restore(film("clip.mkv"))
+    assert made.summary.exit_code == ExitCode.PARTIAL
+    assert not made.path.exists()
+
+
+def test_transparent_clips_are_refused(film):
+    source = film("clear.mov", codec="prores_ks", pix_fmt="yuva444p10le", options={}, count=2)
+    with pytest.raises(DecodeUnsupportedError, match="transparent"):
+        probe_clip(source)
+
+
+def test_frames_over_the_limit_are_refused(film):
+    with pytest.raises(DecodeUnsupportedError, match="over the limit of 1000 pixels"):
+        probe_clip(film(), max_pixels=1000)
+
+
+def test_sound_alone_is_refused(film, tmp_path):
+    source = tmp_path / "song.mkv"
+    with av.open(str(source), "w") as out:
+        sound = out.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), "<i2"), "s16", "mono")
+        frame.sample_rate = 8000
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+    with pytest.raises(DecodeUnsupportedError, match="no video stream"):
+        probe_clip(source)
+
+
+def test_an_empty_file(tmp_path):
+    path = tmp_path / "empty.mp4"
+    path.write_bytes(b"")
+    with pytest.raises(DecodeEmptyError, match="0 bytes"):
+        probe_clip(path)
+
+
+@pytest.mark.parametrize("data", [b"hello, this is text", bytes(5000), b"\x1aE\xdf\xa3"])
+def test_what_is_no_clip(tmp_path, data):
+    path = tmp_path / "text.mp4"
+    path.write_bytes(data)
+    with pytest.raises((DecodeUnknownError, DecodeTruncatedError)):
+        probe_clip(path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_a_truncated_file_is_known_before_any_work(film, name, share):
+    source = film(name, codec="mpeg4", options={}, count=20, audio=("mp3",))
+    assert probe_clip(source).frames
+    data = source.read_bytes()
+    source.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DecodeTruncatedError, match="ends early") as told:
+        probe_clip(source)
+    assert "ffmpeg -i CLIP -c copy" in told.value.hint
+
+
+def test_a_truncated_clip_with_its_index_in_front(film):
+    source = film(container={"movflags": "faststart"}, count=30)
+    source.write_bytes(source.read_bytes()[:-500])
+    with pytest.raises(DecodeTruncatedError, match="ends early"):
+        probe_clip(source)
+
+
+def test_a_recording_without_its_index(film):
+    source = film()
+    data = bytearray(source.read_bytes())
+    at = data.index(b"moov")
+    data[at : at + 4] = b"lost"
+    source.write_bytes(data)
+    with pytest.raises(DecodeTruncatedError, match="index is missing"):
+        probe_clip(source)
+
+
+def damaged(source):
+    """Overwrite the middle of a frame with noise."""
+    with av.open(str(source)) as clip:
+        packets = [one for one in clip.demux(video=0) if one.size]
+        place, size = packets[5].pos, packets[5].size
+    data = bytearray(source.read_bytes())
+    data[place + size // 3 : place + size] = np.random.default_rng(1).bytes(size - size // 3)
+    source.write_bytes(data)
+    return source
+
+
+def test_damage_inside_fails_the_clip_by_number_and_can_be_concealed(film, restore):
+    source = damaged(film("clip.mkv", codec="ffv1", options={"slicecrc": "1"}))
+    made = restore(source)
+    (failed,) = made.of(ItemFail)
+    assert failed.code == "decode_truncated"
+    assert "damaged at frame 5" in failed.message
+    assert "video.damaged=conceal" in failed.hint
+    assert not made.path.exists()
+    again = restore(source, damaged="conceal")
+    assert again.summary.exit_code == ExitCode.OK
+    assert again.of(Warn)
+    assert len(pictures(again.path)) >= 9
+
+
+def test_a_failure_on_one_frame_leaves_no_file(film, restore):
+    class Failing(IdentityRestorer):
+        done = 0
+
+        def restore(self, tiles, prior):
+            self.done += 1
+            if self.done == 7:
+                raise NonFiniteError("the model produced invalid values", tile=0)
+            return tiles
+
+    made = restore(film("clip.mkv"), restorer=Failing())
+    assert made.summary.exit_code == ExitCode.PARTIAL
+    (failed,) = made.of(ItemFail)
+    assert failed.code == "model_nonfinite"
+    assert "frame 6" in failed.message
+    assert not made.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        ({"codec": "nonsense"}, "no such encoder"),
+        ({"codec": "aac"}, "no such encoder"),
+        ({"codec": "ffv1", "crf": 20}, "loses nothing"),
+        ({"codec": "h264", "encoder_options": "profile=nonsense"}, "cannot be opened"),
+        ({"codec": "h264", "speed": "lightning"}, "cannot be opened"),
+    ],
+)
+def test_encoders_are_tried_before_any_work(film, restore, video, message):
+    with pytest.raises(PlanError, match=message):
+        restore(film("clip.mkv"), **video)
+
+
+def test_the_source_is_never_the_target(film, restore):
+    source = film("clip.mkv")
+    with pytest.raises(PlanError, match="the source itself"):
+        restore(source, source, overwrite=True)
+
+
+def test_an_existing_file_is_kept_without_overwrite(film, restore):
+    source = film("clip.mkv")
+    source.with_name("clip.varfix.mkv").write_bytes(b"mine")
+    with pytest.raises(PlanError, match="exists") as told:
+        restore(source)
+    assert "--overwrite" in told.value.hint
+    made = restore(source, overwrite=True)
+    assert pictures(made.path) == pictures(source)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
+def test_containers_tell_where_they_end(film, kind):
+    source = film(f"a.{kind}", codec="mpeg4", options={})
+    with source.open("rb") as file:
+        assert container_of(file.read(12)) == kind
+        assert promised_end(file) == source.stat().st_size
+
+
+def test_a_live_recording_need_not_tell_its_end(film, restore):
+    source = film("live.mkv", container={"live": "1"})
+    with source.open("rb") as file:
+        assert promised_end(file) is None
+    made = restore(source)
+    assert len(pictures(made.path)) == 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_never_does_worse_than_a_decode_error(tmp_path, film, restore, seed):
+    source = film("clip.mp4" if seed % 2 else "clip.mkv", audio=("aac",))
+    rng = np.random.default_rng(seed)
+    data = bytearray(source.read_bytes())
+    for at in rng.integers(0, len(data), 20):
+        data[at] = rng.integers(256)
+    source.write_bytes(data)
+    try:
+        probe_clip(source)
+    except DecodeError:
+        return
+    try:
+        made = restore(source, tmp_path / "out.mkv", streams="none")
+    except PlanError:
+        return
+    assert made.summary.exit_code in (ExitCode.OK, ExitCode.PARTIAL)
+    assert all("unexpected" not in one.message for one in made.of(ItemFail))

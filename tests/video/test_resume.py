@@ -1,0 +1,286 @@
+"""A clip that was interrupted is gone on with, and becomes what an unbroken run makes of it."""
+
+import errno
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from varfix.engine import video_run
+from varfix.engine.errors import DiskFullError, ExitCode, OutputLockedError
+from varfix.engine.lock import exclusive
+from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.stop import StopRequest
+from varfix.engine.video_segments import SegmentFolder
+
+from .conftest import pictures, settings_for, times
+
+
+class Counting(IdentityRestorer):
+    """Counts tiles, which are as many as frames; fails at one of them."""
+
+    seen = 0
+    fail_at = None
+
+    def restore(self, tiles, prior):
+        self.seen += 1
+        if self.seen == self.fail_at:
+            raise RuntimeError("pulled the plug")
+        return tiles
+
+
+class Toning(Counting):
+    """Changes a frame's tone by what the frame shows, so that neighbours are steadied together."""
+
+    def restore(self, tiles, prior):
+        tone = 0.8 + 0.15 * np.sin(900 * tiles.mean(axis=(1, 2, 3), keepdims=True))
+        return super().restore((tiles * tone).astype(np.float32), prior)
+
+
+def failing(at, kind=Counting):
+    restorer = kind()
+    restorer.fail_at = at
+    return restorer
+
+
+def folder(source):
+    return source.with_name(f"{source.stem}.varfix{source.suffix}.varfix")
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "ffv1"])
+@pytest.mark.parametrize("window", [0, 2])
+def test_a_broken_run_goes_on_where_it_stopped(film, restore, tmp_path, codec, window):
+    source = film("clip.mkv", count=23, options={"g": "7", "bf": "2"}, times=None)
+    video = {"codec": codec, "segment": 0.2, "window": window}
+    whole = restore(source, tmp_path / "whole.mkv", restorer=Toning(), **video)
+    assert whole.summary.exit_code == ExitCode.OK
+
+    broken = restore(source, restorer=failing(14, Toning), **video)
+    assert broken.summary.exit_code == ExitCode.PARTIAL
+    assert not broken.path.exists()
+    kept = sorted(path.name for path in folder(source).glob("seg-*.mkv"))
+    assert kept
+
+    restorer = Toning()
+    made = restore(source, restorer=restorer, **video)
+    assert made.summary.exit_code == ExitCode.OK
+    assert restorer.seen < 23
+    assert made.path.read_bytes() == whole.path.read_bytes()
+    assert pictures(made.path) != pictures(source)
+    assert not folder(source).exists()
+
+
+def test_nothing_is_done_again_when_only_the_joining_failed(film, restore, monkeypatch):
+    source = film("clip.mkv", count=12)
+
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(video_run, "verify", fail)
+    broken = restore(source, segment=0.2)
+    assert not broken.path.exists()
+    monkeypatch.undo()
+    restorer = Counting()
+    made = restore(source, restorer=restorer, segment=0.2)
+    assert restorer.seen == 0
+    assert pictures(made.path) == pictures(source)
+
+
+def broken(source, restore, **video):
+    restore(source, restorer=failing(9), segment=0.2, **video)
+    assert list(folder(source).glob("seg-*.mkv"))
+
+
+def test_other_settings_begin_anew(film, restore):
+    source = film("clip.mkv", count=15)
+    broken(source, restore)
+    restorer = Counting()
+    made = restore(source, restorer=restorer, segment=0.2, codec="h264")
+    assert restorer.seen == 15
+    assert made.summary.ok == 1
+
+
+def test_another_source_begins_anew(film, restore):
+    source = film("clip.mkv", count=15)
+    broken(source, restore)
+    film("clip.mkv", count=15, size=(32, 32))
+    made = restore(source, segment=0.2)
+    assert pictures(made.path) == pictures(source)
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "gone", "note"])
+def test_a_harmed_segment_is_made_again(film, restore, harm):
+    source = film("clip.mkv", count=15)
+    broken(source, restore)
+    last = sorted(folder(source).glob("seg-*.mkv"))[-1]
+    if harm == "cut":
+        last.write_bytes(last.read_bytes()[:-100])
+    elif harm == "changed":
+        data = bytearray(last.read_bytes())
+        data[len(data) // 2] ^= 255
+        last.write_bytes(data)
+    elif harm == "gone":
+        last.unlink()
+    else:
+        last.with_suffix(".json").write_bytes(b'{"times"')
+    made = restore(source, segment=0.2)
+    assert pictures(made.path) == pictures(source)
+
+
+def test_a_source_that_cannot_be_entered_is_read_from_its_beginning(film, restore, monkeypatch):
+    source = film("clip.mkv", count=15)
+    broken(source, restore)
+    original = video_run.ClipReader.frames
+
+    def frames(self, first=None, end=None):
+        for frame in original(self, None, end):
+            if first is None or frame.pts >= first + 40:  # a seek that lands a frame too late
+                yield frame
+
+    monkeypatch.setattr(video_run.ClipReader, "frames", frames)
+    made = restore(source, segment=0.2)
+    assert pictures(made.path) == pictures(source)
+
+
+def test_two_runs_do_not_make_the_same_file(film, restore):
+    source = film("clip.mkv")
+    with exclusive(folder(source)), pytest.raises(OutputLockedError):
+        restore(source)
+
+
+def test_a_full_disk_keeps_what_is_finished(film, restore, monkeypatch):
+    source = film("clip.mkv", count=15)
+    original = SegmentFolder.add
+
+    def add(self, number, part, note):
+        if number == 2:
+            raise DiskFullError("no space left")
+        original(self, number, part, note)
+
+    monkeypatch.setattr(SegmentFolder, "add", add)
+    with pytest.raises(DiskFullError):
+        restore(source, segment=0.2)
+    assert len(list(folder(source).glob("seg-*.mkv"))) == 2
+    monkeypatch.undo()
+    restorer = Counting()
+    made = restore(source, restorer=restorer, segment=0.2)
+    assert restorer.seen == 5
+    assert pictures(made.path) == pictures(source)
+
+
+def test_a_stop_is_no_failure_and_keeps_what_is_finished(film):
+    from varfix.engine.batch import run_batch
+    from varfix.engine.clip import WHOLE
+    from varfix.engine.clip_plan import choose_target, plan_clip
+    from varfix.engine.options import Options
+    from varfix.engine.video_probe import probe_for
+
+    source, stop = film("clip.mkv", count=15), StopRequest()
+    settings = settings_for(segment=0.2)
+
+    class Stopping(Counting):
+        def restore(self, tiles, prior):
+            if self.seen == 12:
+                stop.ask(ExitCode.SIGINT)
+            return super().restore(tiles, prior)
+
+    clip = probe_for(source, settings)
+    chosen = choose_target(source, None, clip, settings)
+    plan = plan_clip(source, chosen.path, clip, WHOLE, overwrite=False)
+    options = Options("video", "sha", stop=stop)
+    summary = run_batch(plan, Stopping(), settings, lambda event: None, options)
+    assert (summary.exit_code, summary.failed, summary.ok) == (ExitCode.SIGINT, 0, 0)
+    assert not chosen.path.exists()
+    assert len(list(folder(source).glob("seg-*.mkv"))) >= 1
+
+
+def command(source, target, model, *extra):
+    line = [sys.executable, "-m", "varfix.cli", "video", source, target, "-q", "-m", model]
+    return [str(word) for word in (*line, "-d", "cpu", "--set", "video.segment=0.4", *extra)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_killed_at_ten_moments_the_frames_are_those_of_an_unbroken_run(film, shelf, tmp_path):
+    source, model = film("clip.mp4", count=250, audio=("aac",), size=(320, 240)), shelf.foreign()
+    begin = time.monotonic()
+    assert (
+        subprocess.run(command(source, tmp_path / "whole.mp4", model), check=False).returncode == 0
+    )
+    lasted = time.monotonic() - begin
+    target, rng, kills = tmp_path / "out.mp4", random.Random(6), 0
+    for _ in range(10):
+        process = subprocess.Popen(command(source, target, model))
+        time.sleep(rng.uniform(0.3, 0.4 * lasted))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        if target.exists():
+            break
+    assert kills >= 3
+    if not target.exists():
+        assert subprocess.run(command(source, target, model), check=False).returncode == 0
+    assert pictures(target) == pictures(tmp_path / "whole.mp4")
+    assert times(target) == times(source)
+    digests = {hashlib.sha256(path.read_bytes()).digest() for path in tmp_path.glob("*t.mp4")}
+    assert len(digests) == 1
+    assert sorted(path.name for path in tmp_path.iterdir() if "varfix" in path.name) == []
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_a_long_clip(film, shelf, tmp_path):
+    source = film("long.mp4", count=1000, size=(320, 240))
+    line = command(source, tmp_path / "out.mp4", shelf.foreign(), "--log-file", tmp_path / "log")
+    process = subprocess.Popen(line)
+    seen = []
+    while process.poll() is None:
+        try:
+            resident = psutil.Process(process.pid).memory_info().rss / 2**20
+            told = [json.loads(one) for one in (tmp_path / "log").read_bytes().splitlines()[-1:]]
+        except (psutil.NoSuchProcess, OSError, ValueError):
+            continue
+        done = told[0].get("done", 0) if told else 0
+        seen.append((done, resident))
+        time.sleep(0.1)
+    assert process.returncode == 0
+    early = [mib for done, mib in seen if 200 < done <= 400]
+    late = [mib for done, mib in seen if done > 800]
+    sys.stderr.write(f"{np.median(early):.0f} MiB, then {np.median(late):.0f} MiB\n")
+    assert np.median(late) - np.median(early) < 24
+
+
+def disk(place, size):
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    try:
+        made = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except OSError:
+        made = False
+    if not made:
+        pytest.skip("may not mount a file system")
+    return place
+
+
+@pytest.mark.parametrize("size", [30_000, 60_000])
+def test_a_disk_that_is_really_full_is_told_and_gone_on_with(film, restore, tmp_path, size):
+    source = film("clip.mkv", count=30, size=(128, 96))
+    place = disk(tmp_path / "disk", size)
+    try:
+        target = place / "out.mkv"
+        with pytest.raises(DiskFullError, match="no space left"):
+            restore(source, target, segment=0.2)
+        assert not target.exists()
+        subprocess.run(["mount", "-o", "remount,size=8M", str(place)], check=True)
+        restorer = Counting()
+        made = restore(source, target, restorer=restorer, segment=0.2)
+        assert restorer.seen < 30 * 4
+        assert pictures(made.path) == pictures(source)
+        assert [path.name for path in place.iterdir()] == ["out.mkv"]
+    finally:
+        subprocess.run(["umount", str(place)], check=True)

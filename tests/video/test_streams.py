@@ -1,0 +1,203 @@
+"""Everything beside the pictures is copied untouched, or is said to be lost."""
+
+import os
+from fractions import Fraction
+
+import av
+import pytest
+
+from varfix.engine import video_mux
+from varfix.engine.clip import Cut
+from varfix.engine.errors import ExitCode, PlanError
+
+from .conftest import contents, times
+
+
+def streams(path):
+    """Of every stream: its kind, codec, language and disposition."""
+    with av.open(str(path)) as clip:
+        return [
+            (
+                one.type,
+                one.codec_context.codec.canonical_name if one.codec_context else "",
+                one.metadata.get("language", "und"),
+                int(one.disposition),
+            )
+            for one in clip.streams
+            if int(one.discard) != 48
+        ]
+
+
+def chapters(path):
+    with av.open(str(path)) as clip:
+        return [
+            (one["start"] * one["time_base"], one["end"] * one["time_base"], one["metadata"])
+            for one in clip.chapters()
+        ]
+
+
+def tags(path):
+    with av.open(str(path)) as clip:
+        return {key.lower(): value for key, value in clip.metadata.items()}
+
+
+RICH = {
+    "audio": ("aac", "libopus"),
+    "metadata": {"title": "A walk", "artist": "Somebody"},
+    "chapters": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("rich.mkv", {"subtitles": "subrip", "attachment": os.urandom(3000)}),
+        ("rich.mp4", {"subtitles": "mov_text"}),
+        ("rich.mov", {"subtitles": "mov_text", "audio": ("aac", "pcm_s16le")}),
+    ],
+)
+def test_all_other_streams_are_copied(film, restore, name, more):
+    source = film(name, **{**RICH, **more})
+    made = restore(source, codec="h264", segment=0.1)
+    assert made.path.suffix == source.suffix
+    assert not made.summary.failed
+    assert streams(made.path) == streams(source)
+    assert chapters(made.path) == chapters(source) != []
+    assert tags(made.path).items() >= RICH["metadata"].items()
+    for index, (kind, *_) in enumerate(streams(source)):
+        if kind in ("audio", "subtitle"):
+            before, after = contents(source, index), contents(made.path, index)
+            assert before[0] == after[0] != b""
+            assert before[1] == after[1]
+
+
+def test_attachments_are_copied(film, restore):
+    font = os.urandom(5000)
+    made = restore(film("font.mkv", attachment=font))
+    with av.open(str(made.path)) as clip:
+        (kept,) = clip.streams.attachments
+        assert (kept.metadata["filename"], kept.mimetype) == ("font.ttf", "font/ttf")
+        assert bytes(kept.data) == font
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_cover_picture_is_copied(film, restore, tmp_path, suffix):
+    plain, source = film(f"plain.{suffix}"), tmp_path / f"cover.{suffix}"
+    with av.open(str(plain)) as clip, av.open(str(source), "w") as out:
+        copy = out.add_stream_from_template(clip.streams.video[0])
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width = cover.height = 16
+        cover.pix_fmt = "yuvj420p"
+        cover.disposition = 0x400
+        for packet in clip.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                out.mux(packet)
+        picture = av.VideoFrame(16, 16, "yuvj420p")
+        out.mux(cover.encode(picture))
+        out.mux(cover.encode(None))
+    made = restore(source, codec="h264")
+    assert streams(made.path) == streams(source)
+    assert contents(made.path, 1)[0] == contents(source, 1)[0]
+    assert times(made.path) == times(plain)
+
+
+def test_sound_that_is_longer_than_the_pictures_stays_whole(film, restore):
+    source = film("long.mp4", audio=("aac",), seconds=1.5)
+    made = restore(source, codec="h264")
+    assert contents(made.path, 1) == contents(source, 1)
+    assert contents(source, 1)[1][-1] > 1
+
+
+def test_sound_before_the_pictures_order_stays(film, restore, tmp_path):
+    source = film("two.mkv", audio=("aac", "aac"))
+    made = restore(source)
+    assert [one[2] for one in streams(made.path)] == ["und", "eng", "deu"]
+
+
+def test_without_copies_only_pictures_are_left(film, restore):
+    made = restore(film("rich.mkv", **RICH), streams="none")
+    assert [kind for kind, *_ in streams(made.path)] == ["video"]
+
+
+def test_avi_becomes_mp4(film, restore):
+    source = film("old.avi", codec="mpeg4", options={}, audio=("mp3",))
+    made = restore(source, codec="h264")
+    assert made.path.name == "old.varfix.mp4"
+    assert contents(made.path, 1)[0] == contents(source, 1)[0]
+
+
+def test_what_mp4_cannot_hold_becomes_mkv_and_is_said(film, restore):
+    source = film("old.avi", codec="mpeg4", options={}, audio=("pcm_u8",))
+    made = restore(source, codec="h264")
+    assert made.path.name == "old.varfix.mkv"
+    assert made.note == ("Writing old.varfix.mkv: mp4 cannot hold stream 1 (audio, pcm_u8).")
+    assert contents(made.path, 1)[0] == contents(source, 1)[0]
+
+
+def test_a_named_container_that_cannot_hold_a_stream_is_refused(film, restore, tmp_path):
+    source = film("rich.mkv", subtitles="subrip")
+    with pytest.raises(PlanError, match=r"mp4 cannot hold stream 1 \(subtitle, srt, eng\)") as told:
+        restore(source, tmp_path / "out.mp4", codec="h264")
+    assert ".mkv" in told.value.hint
+    assert "video.streams=none" in told.value.hint
+
+
+def test_an_unknown_container_is_refused(film, restore, tmp_path):
+    with pytest.raises(PlanError, match=r"out.wmv: clips are written as .mp4"):
+        restore(film(), tmp_path / "out.wmv")
+
+
+def test_a_part_takes_its_sound_and_chapters_along(film, restore, tmp_path):
+    source = film("clip.mkv", count=20, audio=("pcm_s16le",), chapters=True)
+    made = restore(source, tmp_path / "part.mkv", cut=Cut(Fraction(1, 10), Fraction(3, 10)))
+    assert len(times(made.path)) == 5
+    sound = contents(made.path, 1)[1]
+    assert 0 <= sound[0] < Fraction(1, 20)
+    assert sound[-1] < Fraction(1, 5)
+    ((begin, end, facts),) = chapters(made.path)
+    assert (begin, end, facts["title"]) == (0, Fraction(1, 10), "Part 1")
+
+
+def test_a_lost_packet_is_noticed_and_nothing_is_published(film, restore, monkeypatch):
+    source = film("clip.mkv", audio=("pcm_s16le",))
+    original = video_mux.assemble
+
+    def assemble(wrapping, pieces, part):
+        wrapped = original(wrapping, pieces, part)
+        for digest in wrapped.digests.values():
+            digest._hash.update(b"more was in the source")
+        return wrapped
+
+    monkeypatch.setattr("varfix.engine.video_run.assemble", assemble)
+    made = restore(source)
+    assert made.summary.exit_code == ExitCode.PARTIAL
+    assert "stream 1 is not what it was in the source" in made.summary.failures[0].message
+    assert not made.path.exists()
+
+
+def test_a_lost_frame_is_noticed(film, restore, monkeypatch):
+    original = video_mux._Assembly._frames
+
+    def frames(self, stream):
+        yield from list(original(self, stream))[:-1]
+
+    monkeypatch.setattr(video_mux._Assembly, "_frames", frames)
+    made = restore(film("clip.mkv"))
+    assert "9 frames came out, 10 went in" in made.summary.failures[0].message
+    assert not made.path.exists()
+
+
+def test_a_moved_frame_is_noticed(film, restore, monkeypatch):
+    original = video_mux._Assembly._frames
+
+    def frames(self, stream):
+        for at, packet in original(self, stream):
+            if packet.pts == 200:
+                packet.pts += 9
+            yield at, packet
+
+    monkeypatch.setattr(video_mux._Assembly, "_frames", frames)
+    made = restore(film("clip.mkv"))
+    assert "frame 5 is at 0.2090 s, not 0.2000 s" in made.summary.failures[0].message
+    assert not made.path.exists()
