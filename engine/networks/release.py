@@ -1,4 +1,4 @@
-"""Public checkpoints to networks: VarFormer, and the VQ-VAE and VAR on which it stands.
+"""Public checkpoints to networks: VarFormer, RestoreVAR, the VQ-VAE and VAR they stand on.
 
 Nothing is guessed silently. Sizes are read from the entries themselves, names go through the one
 table in `release_names`, and what is missing, unknown or of another shape is refused by name.
@@ -6,16 +6,20 @@ table in `release_names`, and what is missing, unknown or of another shape is re
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
+from varfix.engine.networks.quantizer import FINE_SCALES, PHI_OF_SCALE, SCALES
+from varfix.engine.networks.refiner import Refiner, RefinerConfig
 from varfix.engine.networks.release_names import (
     DEFORMABLE,
     never_used,
@@ -23,12 +27,18 @@ from varfix.engine.networks.release_names import (
     varformer_name,
     vqvae_name,
 )
+from varfix.engine.networks.restorevar import RestoreVar
+from varfix.engine.networks.restorevar_names import REFINER_PREFIX, restorevar_name
+from varfix.engine.networks.restorevar_transformer import Writer, WriterConfig
 from varfix.engine.networks.var import Var, VarConfig
 from varfix.engine.networks.varformer import Varformer, VarformerConfig
 from varfix.engine.networks.vqvae import Vqvae, VqvaeConfig
 
-NESTINGS = ("params_ema", "params", "state_dict")
+NESTINGS = ("params_ema", "params", "state_dict", "trainer", "var_wo_ddp")
 """Keys under which training programs keep their weights, the better ones first."""
+
+VQVAE_NESTINGS = ("state_dict", "trainer", "vae_local")
+"""The same for the VQ-VAE, which RestoreVAR's training keeps beside the transformer."""
 
 NAMED = 4
 """Names that a message lists; the rest are counted."""
@@ -36,6 +46,7 @@ NAMED = 4
 HINT = "varfix takes the released net_g_last.pth, or a checkpoint of the same network"
 VQVAE_ENTRY = "encoder.conv_in.weight"
 VAR_ENTRY = "word_embed.weight"
+RESTOREVAR_ENTRY = "global_embed_gain"
 VARFORMER_ENTRY = "main_decoder.theta"
 FOREIGN = {
     "model.diffusion_model.": "a Stable Diffusion checkpoint",
@@ -46,12 +57,15 @@ FOREIGN = {
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def load_checkpoint(path: Path) -> dict[str, Tensor]:
+def load_checkpoint(path: Path, nestings: tuple[str, ...] = NESTINGS) -> dict[str, Tensor]:
     """Read the weights of a checkpoint file, executing nothing that it contains.
 
+    Args:
+        path: the file.
+        nestings: keys under which to look for the weights, the better ones first.
+
     Returns:
-        The flat state dict, from `params_ema` or `params` where the file nests it. Tensors may be
-        mapped from the file rather than read.
+        The flat state dict. Tensors may be mapped from the file rather than read.
 
     Raises:
         ModelMissingError: If there is no such file.
@@ -74,7 +88,7 @@ def load_checkpoint(path: Path) -> dict[str, Tensor]:
             hint="download the file again",
         ) from error
     try:
-        return flat_state(content)
+        return flat_state(content, nestings)
     except ModelContractError as error:
         raise ModelContractError(f"{path.name}: {error.message}", hint=error.hint) from error
 
@@ -107,6 +121,58 @@ def load_varformer(state: Mapping[str, object], depth: int | None = None) -> Var
     return adopt(lambda: Varformer(config), flat, varformer_name)
 
 
+def load_restorevar(
+    transformer_state: Mapping[str, object],
+    vae_state: Mapping[str, object],
+    depth: int | None = None,
+) -> RestoreVar:
+    """Build RestoreVAR from the entries of its two released files.
+
+    Args:
+        transformer_state: of `restorevar.pth`, or of the training's last checkpoint.
+        vae_state: of `vae_restorevar.ckpt`, or of the same checkpoint. Tensors become the
+            network's, without a copy where they are float32.
+        depth: refuse any other number of transformer blocks.
+
+    Raises:
+        ModelContractError: If one of them is another network's, or they do not fit together.
+    """
+    parts = load_writing(transformer_state, depth)
+    vae = flat_state(vae_state, VQVAE_NESTINGS)
+    refuse_foreign(vae, VQVAE_ENTRY, "VQ-VAE checkpoint")
+    writer, refiner = cast("Writer", parts["writer"]), cast("Refiner", parts["refiner"])
+    config = replace(vqvae_config(vae), scales=writer.scales)
+    ours, theirs = (
+        (writer.head.out_features, writer.word.in_features),
+        (config.codes, config.latent),
+    )
+    if ours != theirs:
+        raise ModelContractError(
+            f"the two files do not fit together: {ours[0]} codes of {ours[1]} channels in one,"
+            f" {theirs[0]} of {theirs[1]} in the other"
+        )
+    vqvae = adopt(lambda: Vqvae(config), vae, vqvae_name)
+    return RestoreVar(vqvae, writer, refiner).eval()
+
+
+def load_writing(state: Mapping[str, object], depth: int | None = None) -> nn.ModuleDict:
+    """Build `writer` and `refiner` of RestoreVAR from the entries of its own file.
+
+    Raises:
+        ModelContractError: If this is another network, or of another depth than asked for.
+    """
+    flat = flat_state(state)
+    refuse_foreign(flat, RESTOREVAR_ENTRY, "RestoreVAR checkpoint")
+    writer = writer_config(flat)
+    refuse_other_depth(writer.depth, depth)
+    refiner = refiner_config(flat, writer)
+    return adopt(
+        lambda: nn.ModuleDict({"writer": Writer(writer), "refiner": Refiner(refiner)}),
+        flat,
+        restorevar_name,
+    )
+
+
 def load_var_vqvae(state: Mapping[str, object]) -> Vqvae:
     """Build VAR's VQ-VAE from its public file's entries (`vae_ch160v4096z32.pth`).
 
@@ -132,13 +198,13 @@ def load_var(state: Mapping[str, object], depth: int | None = None) -> Var:
     return adopt(lambda: Var(config), flat, var_name)
 
 
-def flat_state(content: object) -> dict[str, Tensor]:
+def flat_state(content: object, nestings: tuple[str, ...] = NESTINGS) -> dict[str, Tensor]:
     """The named tensors of a checkpoint, out of its nesting if there is one."""
     if not isinstance(content, Mapping):
         raise ModelContractError("not a checkpoint: no named weights", hint=HINT)
-    for key in NESTINGS:
+    for key in nestings:
         if isinstance(content.get(key), Mapping):
-            return flat_state(content[key])
+            return flat_state(content[key], nestings)
     strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if strangers or not content:
         raise ModelContractError(
@@ -171,8 +237,13 @@ def refuse_depth(config: VarConfig, wanted: int | None) -> None:
             f"{config.cross} cross-attention blocks for {config.depth} transformer blocks",
             hint=HINT,
         )
-    if wanted is not None and config.depth != wanted:
-        raise ModelContractError(f"depth {config.depth}, expected {wanted}", hint=HINT)
+    refuse_other_depth(config.depth, wanted)
+
+
+def refuse_other_depth(found: int, wanted: int | None) -> None:
+    """Refuse another number of transformer blocks than the one asked for."""
+    if wanted is not None and found != wanted:
+        raise ModelContractError(f"depth {found}, expected {wanted}", hint=HINT)
 
 
 def vqvae_config(state: Mapping[str, Tensor]) -> VqvaeConfig:
@@ -200,6 +271,56 @@ def var_config(state: Mapping[str, Tensor]) -> VarConfig:
         codes=length(state, "head.weight"),
         classes=length(state, "class_emb.weight") - 1,
     )
+
+
+def writer_config(state: Mapping[str, Tensor]) -> WriterConfig:
+    """Sizes of RestoreVAR's transformer as its entries show them."""
+    var = var_config(state)
+    return WriterConfig(
+        width=var.width,
+        heads=var.heads,
+        depth=var.depth,
+        latent=var.latent,
+        codes=var.codes,
+        classes=var.classes,
+        scales=token_scales(state),
+    )
+
+
+def refiner_config(state: Mapping[str, Tensor], writer: WriterConfig) -> RefinerConfig:
+    """Sizes of RestoreVAR's refiner as its entries show them."""
+    position = f"{REFINER_PREFIX}pos_embedding_cond"
+    width = length(state, position, axis=2)
+    return RefinerConfig(
+        width=width,
+        heads=width // math.gcd(width, 64),  # 64 channels a head, or fewer if it must be
+        depth=count(state, f"{REFINER_PREFIX}transformer.layers."),
+        feed=length(state, f"{REFINER_PREFIX}transformer.layers.0.1.net.1.weight"),
+        latent=writer.latent,
+        states=writer.width,
+        side=writer.scales[-1],
+        length=length(state, position, axis=1),
+    )
+
+
+def token_scales(state: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Sides of RestoreVAR's token maps: counted in `lvl_1L` if it is there, else by their number.
+
+    Raises:
+        ModelContractError: If they are not those of a square latent that is known here.
+    """
+    if "lvl_1L" in state:
+        counted = torch.bincount(state["lvl_1L"].flatten().long()).tolist()
+        scales = tuple(math.isqrt(many) for many in counted)
+    else:
+        area = length(state, f"{REFINER_PREFIX}pos_embedding", axis=1)
+        scales = next((s for s in (FINE_SCALES, SCALES) if s[-1] ** 2 == area), ())
+    if len(scales) != length(state, "lvl_embed.weight") or len(scales) not in PHI_OF_SCALE:
+        raise ModelContractError(
+            f"RestoreVAR with token maps of the sides {scales or 'unknown'}",
+            hint="the released network has ten, from 1 to 32",
+        )
+    return scales
 
 
 def length(state: Mapping[str, Tensor], name: str, axis: int = 0) -> int:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from varfix.engine.networks.quantizer import SCALES
+from varfix.engine.networks.attention import feed_forward, many_headed, split_heads
+from varfix.engine.networks.quantizer import SCALES, next_scale_mask, scale_of_token
 
 
 @dataclass(frozen=True)
@@ -29,36 +29,24 @@ class TransformerConfig:
     tasks: int = 7
 
 
-def scale_of_token() -> Tensor:
-    """(680,) index of the scale to which each token belongs."""
-    return torch.cat([torch.full((p * p,), k) for k, p in enumerate(SCALES)])
-
-
-def next_scale_mask() -> Tensor:
-    """(680, 680) bool: query row may look at key column (its own scale or a coarser one)."""
-    scale = scale_of_token()
-    return scale[:, None] >= scale[None, :]
-
-
 class Attention(nn.Module):
-    """Multi-head attention of queries (B, L, width) over a memory (B, M, memory)."""
+    """Multi-head attention of queries (B, L, width) over a memory (B, M, memory).
 
-    def __init__(self, width: int, heads: int, memory: int) -> None:
+    `bias` is that of queries, keys and values.
+    """
+
+    def __init__(self, width: int, heads: int, memory: int, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(memory, 2 * width)
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key_value = nn.Linear(memory, 2 * width, bias=bias)
         self.project = nn.Linear(width, width)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend; `mask` (L, M) is True where a query may look."""
-        q = self._split(self.query(x))
-        k, v = (self._split(part) for part in self.key_value(memory).chunk(2, -1))
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.project(attended.transpose(1, 2).flatten(2))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, width / heads)
+        q = split_heads(self.query(x), self.heads)
+        k, v = (split_heads(part, self.heads) for part in self.key_value(memory).chunk(2, -1))
+        return self.project(many_headed(q, k, v, mask))
 
 
 class Block(nn.Module):
@@ -72,9 +60,7 @@ class Block(nn.Module):
         self.norm_cross = nn.LayerNorm(width)
         self.cross_attention = Attention(width, config.heads, width)
         self.norm_feed = nn.LayerNorm(width)
-        self.feed = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
-        )
+        self.feed = feed_forward(width)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         """Map tokens (B, L, width) to the same shape."""

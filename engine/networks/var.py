@@ -14,14 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from varfix.engine.networks.attention import (
+    Memory,
+    SelfAttention,
+    feed_forward,
+    plain_norm,
+    split_heads,
+)
+from varfix.engine.networks.generation import Predicted, generate
 from varfix.engine.networks.quantizer import SCALES, Quantizer, flatten, split_scales
 from varfix.engine.networks.taps import Tap, after, ignore
 
 HALVES = 2
 """Rows per picture: the two of classifier-free guidance, here of the same class."""
-
-SHARPEST = math.log(100.0)
-"""Upper limit of a head's learned log inverse temperature."""
 
 
 @dataclass(frozen=True)
@@ -51,72 +56,15 @@ class VarConfig:
     guidance: float = 0.5
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Normalised keys and values (N, heads, M, width / heads) of the scales so far."""
-
-    keys: Tensor
-    values: Tensor
-
-    def followed_by(self, later: Memory) -> Memory:
-        """This memory and a later one."""
-        return Memory(
-            torch.cat([self.keys, later.keys], 2), torch.cat([self.values, later.values], 2)
-        )
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """The clean picture as the transformer sees it.
-
-    Attributes:
-        tokens: (B, 680) int64.
-        logits: (B, 680, codes), after guidance.
-        increments: the paper's S, (B, 10, latent, 16, 16): what each scale adds.
-        latent: their sum, (B, latent, 16, 16).
-    """
-
-    tokens: Tensor
-    logits: Tensor
-    increments: Tensor
-    latent: Tensor
-
-
-class SelfAttention(nn.Module):
-    """Cosine attention of a scale over itself and all coarser ones."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.sharpness = nn.Parameter(torch.full((1, heads, 1, 1), math.log(4.0)))
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.query_bias = nn.Parameter(torch.zeros(width))
-        self.value_bias = nn.Parameter(torch.zeros(width))
-        self.project = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
-        """Map (N, L, width) to the same shape; also return the memory with this scale added."""
-        q, k, v = self.qkv(x).chunk(3, -1)
-        q = functional.normalize(split_heads(q + self.query_bias, self.heads), dim=-1)
-        k = functional.normalize(split_heads(k, self.heads), dim=-1)
-        new = Memory(k, split_heads(v + self.value_bias, self.heads))
-        known = new if memory is None else memory.followed_by(new)
-        sharp = q * self.sharpness.clamp_max(SHARPEST).exp()
-        attended = (sharp @ known.keys.transpose(-2, -1)).softmax(-1) @ known.values
-        return self.project(attended.transpose(1, 2).flatten(2)), known
-
-
 class Block(nn.Module):
     """Self-attention and feed-forward, both modulated by the condition (AdaLN)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(width, 6 * width)
-        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.norm = plain_norm(width)
         self.attention = SelfAttention(width, heads)
-        self.feed = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
-        )
+        self.feed = feed_forward(width)
 
     def forward(self, x: Tensor, condition: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
         """Map (N, L, width) to the same shape, given a condition (width,) and the memory."""
@@ -154,11 +102,6 @@ class CrossAttention(nn.Module):
         return self.project(reordered(weights @ v))
 
 
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(N, L, width) to (N, heads, L, width / heads)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
 def reordered(attended: Tensor) -> Tensor:
     """(2 B, heads, L, d) to (2 B, L, heads * d) in the released network's order.
 
@@ -187,7 +130,7 @@ class Var(nn.Module):
         self.cross = nn.ModuleList(
             CrossAttention(width, config.cross_heads) for _ in range(config.cross)
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.norm = plain_norm(width)
         self.head_modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, config.codes)
 
@@ -207,26 +150,18 @@ class Var(nn.Module):
             tokens: (B, 680) int64 where they are known: each scale then builds on these, not on
                 the most likely ones (teacher forcing).
         """
-        known = None if tokens is None else split_scales(tokens)
+        questions = self.questions(pyramid)
         memories: list[Memory | None] = [None] * len(self.blocks)
-        found, scores, increments = [], [], []
-        latent: Tensor | None = None
-        for k, question in enumerate(self.questions(pyramid)):
-            state = question if latent is None else self.embed(quantizer.pool(latent, k), k)
+
+        def logits_of(k: int, pooled: Tensor | None) -> Tensor:
+            state = questions[k] if pooled is None else self.embed(pooled, k)
             seen = after(tap, f"/s{k}")
-            state, memories = self.run(question, state, memories, seen)
+            state, memories[:] = self.run(questions[k], state, memories, seen)
             halves = self.logits(state)
             seen("logits_precfg", halves)
-            logits = self.guided(halves, k)
-            found.append(logits.argmax(-1))
-            scores.append(logits)
-            chosen = found[-1] if known is None else known[k]
-            increments.append(quantizer.increment(quantizer.embedding(chosen), k))
-            latent = increments[-1] if latent is None else latent + increments[-1]
-        assert latent is not None
-        return Predicted(
-            torch.cat(found, 1), torch.cat(scores, 1), torch.stack(increments, 1), latent
-        )
+            return self.guided(halves, k)
+
+        return generate(logits_of, quantizer, tokens)
 
     def questions(self, pyramid: Tensor) -> list[Tensor]:
         """What the degraded picture asks at each scale: ten times (2 B, p * p, width)."""

@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from varfix.engine.networks.adapter import CurveAdapter
 from varfix.engine.networks.blocks import Middle, group_norm
-from varfix.engine.networks.quantizer import SCALES
+from varfix.engine.networks.generation import Predicted, each_alone
+from varfix.engine.networks.quantizer import straight_through
 from varfix.engine.networks.release_fusion import FusionSizes, ReleasedFusion
 from varfix.engine.networks.taps import Tap, ignore, under
-from varfix.engine.networks.var import Predicted, Var, VarConfig
+from varfix.engine.networks.var import Var, VarConfig
 from varfix.engine.networks.vqvae import DecoderLevel, Encoder, EncoderLevel, Vqvae, VqvaeConfig
 
 
@@ -41,11 +42,6 @@ class VarformerConfig:
     decoder_heads: int = 4
 
 
-def side_of_level(config: VqvaeConfig, level: int) -> int:
-    """Side of a level's maps; the coarsest has the latent's."""
-    return SCALES[-1] << (len(config.widths) - 1 - level)
-
-
 def fusions(config: VqvaeConfig, heads: int, channels: tuple[int, ...]) -> nn.ModuleDict:
     """The fusions of levels 1 and coarser by number; `channels` lists the main branch's."""
     guided = range(1, len(config.widths))
@@ -54,7 +50,7 @@ def fusions(config: VqvaeConfig, heads: int, channels: tuple[int, ...]) -> nn.Mo
             channels=width,
             guide=config.widths[i],
             heads=heads,
-            side=side_of_level(config, i),
+            side=config.side(i),
             latent=config.latent,
             groups=config.groups,
         )
@@ -172,7 +168,8 @@ class Guidance:
     Attributes:
         guides: the VQ-VAE encoder's levels of the degraded picture, fine to coarse.
         tokens: (B, 680) int64 of the degraded picture, after the adapter.
-        adapted: (B, latent, 16, 16), the adapter's output quantised, for the matching loss.
+        adapted: (B, latent, 16, 16), the adapter's output quantised, for the matching loss; its
+            gradient goes to the adapter as if nothing had been quantised.
         predicted: the clean picture's tokens and increments.
     """
 
@@ -187,7 +184,6 @@ class Varformer(nn.Module):
 
     def __init__(self, config: VarformerConfig) -> None:
         super().__init__()
-        self.side = side_of_level(config.vqvae, 0)
         self.vqvae = Vqvae(config.vqvae)
         self.adapter = CurveAdapter(config.vqvae.latent, config.adapter)
         self.var = Var(config.var)
@@ -195,19 +191,8 @@ class Varformer(nn.Module):
         self.decoder = MainDecoder(config.vqvae, config.decoder_heads)
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Map (B, 3, 256, 256) in [-1, 1] to (B, 3, 256, 256) in [0, 1].
-
-        Pictures are taken one by one: rounding depends on the batch, and where two tokens are
-        almost equally likely, a different rounding is a different picture.
-
-        Raises:
-            ValueError: If the pictures have another size.
-        """
-        if picture.shape[1:] != (3, self.side, self.side):
-            raise ValueError(
-                f"pictures must be 3 x {self.side} x {self.side}, not {tuple(picture.shape[1:])}"
-            )
-        return torch.cat([self.restore(one) for one in picture.split(1)])
+        """Map (B, 3, 256, 256) in [-1, 1] to (B, 3, 256, 256) in [0, 1]; raises as `each_alone`."""
+        return each_alone(self.restore, picture, self.vqvae.side)
 
     def restore(self, picture: Tensor, tap: Tap = ignore, tokens: Tensor | None = None) -> Tensor:
         """Restore a batch together.
@@ -243,7 +228,8 @@ class Varformer(nn.Module):
         pyramid = quantize.pyramid(found.increments)
         tap("var_input", pyramid)
         predicted = self.var(pyramid, quantize, under(tap, "var/"), tokens)
-        return Guidance(guides, found.tokens, found.latent, predicted)
+        through = straight_through(adapted, found.latent)
+        return Guidance(guides, found.tokens, through, predicted)
 
     def draw(self, picture: Tensor, guidance: Guidance, tap: Tap = ignore) -> Tensor:
         """Restore with a given prior (section 3.3); picture and result as in `restore`."""

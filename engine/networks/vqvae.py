@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from varfix.engine.networks.blocks import Downsample, Level, Middle, Upsample, group_norm
-from varfix.engine.networks.quantizer import Quantized, Quantizer
+from varfix.engine.networks.quantizer import SCALES, Quantized, Quantizer
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class VqvaeConfig:
         codes: entries of the codebook.
         groups: groups of the group normalisations.
         patch: pixels folded into channels before the first level (1: none).
+        scales: sides of the token maps; the last one is the latent's.
     """
 
     channels: int = 160
@@ -37,11 +38,16 @@ class VqvaeConfig:
     codes: int = 4096
     groups: int = 32
     patch: int = 1
+    scales: tuple[int, ...] = SCALES
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of every level, fine to coarse."""
         return tuple(self.channels * m for m in self.multipliers)
+
+    def side(self, level: int = 0) -> int:
+        """Side of a level's maps: from that of the picture, folded by `patch`, to the latent's."""
+        return self.scales[-1] << (len(self.multipliers) - 1 - level)
 
 
 class EncoderLevel(Level):
@@ -173,9 +179,10 @@ class Vqvae(nn.Module):
 
     def __init__(self, config: VqvaeConfig) -> None:
         super().__init__()
+        self.side = config.side() * config.patch
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.quantize = Quantizer(config.codes, config.latent)
+        self.quantize = Quantizer(config.codes, config.latent, config.scales)
         self.quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
         self.post_quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from varformer_kit import public_state
 
 from varfix.engine.errors import ExitCode, ModelContractError, ModelMissingError
 from varfix.engine.networks.release import (
@@ -24,85 +25,6 @@ TINY = VarformerConfig(
     adapter=1,
 )
 
-PUBLIC = [
-    (r"vqvae\.quantize\.phi", "quantize.quant_resi.qresi_ls"),
-    (r"vqvae\.", ""),
-    (r"var\.condition\.", "class_emb."),
-    (r"var\.start", "pos_start"),
-    (r"var\.position", "pos_1LC"),
-    (r"var\.scale\.", "lvl_embed."),
-    (r"var\.word\.", "word_embed."),
-    (r"var\.head_modulation\.", "head_nm.ada_lin.1."),
-    (r"var\.head\.", "head."),
-    (r"var\.blocks\.(\d)\.modulation\.", r"blocks.\1.ada_lin.1."),
-    (r"var\.blocks\.(\d)\.attention\.sharpness", r"blocks.\1.attn.scale_mul_1H11"),
-    (r"var\.blocks\.(\d)\.attention\.qkv\.", r"blocks.\1.attn.mat_qkv."),
-    (r"var\.blocks\.(\d)\.attention\.query_bias", r"blocks.\1.attn.q_bias"),
-    (r"var\.blocks\.(\d)\.attention\.value_bias", r"blocks.\1.attn.v_bias"),
-    (r"var\.blocks\.(\d)\.attention\.project\.", r"blocks.\1.attn.proj."),
-    (r"var\.blocks\.(\d)\.feed\.0\.", r"blocks.\1.ffn.fc1."),
-    (r"var\.blocks\.(\d)\.feed\.2\.", r"blocks.\1.ffn.fc2."),
-    (r"var\.cross\.(\d)\.query\.", r"cross_attn_blocks.\1.mat_q."),
-    (r"var\.cross\.(\d)\.key_value\.", r"cross_attn_blocks.\1.mat_kv."),
-    (r"var\.cross\.(\d)\.query_bias", r"cross_attn_blocks.\1.q_bias"),
-    (r"var\.cross\.(\d)\.value_bias", r"cross_attn_blocks.\1.v_bias"),
-    (r"var\.cross\.(\d)\.project\.", r"cross_attn_blocks.\1.proj."),
-    (r"adapter\.blocks\.(\d)\.norm_gate\.", r"ft_layers.blks.\1.norm1."),
-    (r"adapter\.blocks\.(\d)\.norm_curve\.", r"ft_layers.blks.\1.norm2."),
-    (r"adapter\.blocks\.(\d)\.widen_gate\.", r"ft_layers.blks.\1.conv1."),
-    (r"adapter\.blocks\.(\d)\.depthwise\.", r"ft_layers.blks.\1.conv2."),
-    (r"adapter\.blocks\.(\d)\.project_gate\.", r"ft_layers.blks.\1.conv3."),
-    (r"adapter\.blocks\.(\d)\.widen_curve\.", r"ft_layers.blks.\1.conv4."),
-    (r"adapter\.blocks\.(\d)\.project_curve\.", r"ft_layers.blks.\1.conv5."),
-    (r"adapter\.blocks\.(\d)\.spatial\.near\.", r"ft_layers.blks.\1.sca1.conv0."),
-    (r"adapter\.blocks\.(\d)\.spatial\.far\.", r"ft_layers.blks.\1.sca1.conv_spatial."),
-    (r"adapter\.blocks\.(\d)\.spatial\.halve\.", r"ft_layers.blks.\1.sca1.conv1."),
-    (r"adapter\.blocks\.(\d)\.overall\.", r"ft_layers.blks.\1.sca2.1."),
-    (
-        r"adapter\.blocks\.(\d)\.curve\.curves\.(\d)\.predict\.",
-        r"ft_layers.blks.\1.IMAC.predictA\2.",
-    ),
-    (r"adapter\.blocks\.(\d)\.curve\.curves\.(\d)\.conv\.", r"ft_layers.blks.\1.IMAC.conv\2."),
-    (r"adapter\.blocks\.(\d)\.(beta|gamma)", r"ft_layers.blks.\1.\2"),
-    (r"\.fusion\.(\d)\.prior\.norm\.", r".cat_rec_syn_bf_nm.Level_\1."),
-    (r"\.fusion\.(\d)\.prior\.query\.", r".cat_rec_syn_bf.Level_\1."),
-    (r"\.fusion\.(\d)\.prior\.to_weights\.", r".cat_rec_syn.Level_\1.conv1x1."),
-    (r"\.fusion\.(\d)\.prior\.project\.", r".cat_rec_syn.Level_\1.conv_out."),
-    (r"\.fusion\.(\d)\.prior\.smooth\.", r".cat_rec_syn.Level_\1.upsample.conv."),
-    (r"\.fusion\.(\d)\.prior\.swin\.(\d)\.", r".cat_rec_syn.Level_\1.swin_blocks.\2."),
-    (r"\.fusion\.(\d)\.enhance\.swin\.(\d)\.", r".DAE.Level_\1.swin_blocks.\2."),
-    (r"\.fusion\.(\d)\.enhance\.to_regions\.", r".DAE.Level_\1.conv1x1."),
-    (r"\.fusion\.(\d)\.transform\.norm_query\.", r".AFT.Level_\1.norm_q."),
-    (r"\.fusion\.(\d)\.transform\.norm_key_value\.", r".AFT.Level_\1.norm_kv."),
-    (r"\.fusion\.(\d)\.transform\.norm_mediator\.", r".AFT.Level_\1.norm_a."),
-    (r"\.fusion\.(\d)\.transform\.query\.", r".AFT.Level_\1.q."),
-    (r"\.fusion\.(\d)\.transform\.key_value\.", r".AFT.Level_\1.kv."),
-    (r"\.fusion\.(\d)\.transform\.mediator\.", r".AFT.Level_\1.a."),
-    (r"\.fusion\.(\d)\.transform\.project\.", r".AFT.Level_\1.proj_out."),
-    (r"(swin_blocks\.\d\.)blocks\.", r"\1residual_group.blocks."),
-    (r"(residual_group\.blocks\.\d\.)norm_attention\.", r"\1norm1."),
-    (r"(residual_group\.blocks\.\d\.)norm_feed\.", r"\1norm2."),
-    (
-        r"(residual_group\.blocks\.\d\.)attention\.bias_table",
-        r"\1attn.relative_position_bias_table",
-    ),
-    (r"(residual_group\.blocks\.\d\.)attention\.qkv\.", r"\1attn.qkv."),
-    (r"(residual_group\.blocks\.\d\.)attention\.project\.", r"\1attn.proj."),
-    (r"(residual_group\.blocks\.\d\.)feed\.0\.", r"\1mlp.fc1."),
-    (r"(residual_group\.blocks\.\d\.)feed\.2\.", r"\1mlp.fc2."),
-    (r"decoder\.picture_share", "decoder.input_w"),
-]
-"""From our names to the public ones, in order: the reverse of what the loader does."""
-
-
-def public_name(name):
-    main = re.match(r"(encoder|decoder)\.", name)
-    for pattern, replacement in PUBLIC:
-        name = re.sub(pattern, replacement, name)
-    if main:
-        name = {"encoder": "Mainencoder", "decoder": "main_decoder"}[main[1]] + name[main.end(1) :]
-    return name
-
 
 @pytest.fixture(scope="module")
 def network():
@@ -118,7 +40,7 @@ def state(network):
     """A checkpoint as published, with the entries that nothing uses."""
     swin = "Mainencoder.DAE.Level_1.swin_blocks.0"
     return {
-        **{public_name(name): tensor for name, tensor in network.state_dict().items()},
+        **public_state(network),
         f"{swin}.patch_embed.proj.weight": torch.zeros(64, 0, 4, 4),
         f"{swin}.residual_group.blocks.1.attn_mask": torch.zeros(16, 16, 16),
         "main_decoder.AFT.Level_0.q.weight": torch.zeros(32, 32, 1, 1),

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from varfix.engine.networks.evidence import KINDS
 from varfix.engine.networks.fusion import from_windows, to_windows
 from varfix.engine.networks.prior import MAP_CHANNELS
+from varfix.engine.networks.quantizer import next_scale_mask, scale_of_token
 from varfix.engine.networks.tone import GRID_CHANNELS, apply_tone, without_doubts
-from varfix.engine.networks.transformer import next_scale_mask, scale_of_token
 from varfix.engine.networks.varformer_s import build_varformer_s
 
 
@@ -72,9 +73,23 @@ def test_a_grid_that_would_hardly_change_the_picture_does_nothing():
     grid = torch.zeros(2, GRID_CHANNELS, 2, 2)
     grid[0, 3::12] = 0.01  # red's constant: a mean change of a third of that
     grid[1, 3::12] = 0.3
-    kept = without_doubts(grid, thumbnail)
+    kept = without_doubts(grid, thumbnail, torch.ones(2, len(KINDS)))
     assert not kept[0].any()
     torch.testing.assert_close(kept[1], grid[1])
+
+
+def test_tone_is_left_alone_where_nothing_speaks_for_a_change():
+    thumbnail = torch.full((3, 3, 32, 32), 0.5)
+    grid = torch.zeros(3, GRID_CHANNELS, 2, 2)
+    grid[:, 3::12] = 0.3
+    evidence = torch.zeros(3, len(KINDS))
+    evidence[0, KINDS.index("noise")] = 1.0  # noise shifts no tones
+    evidence[1, KINDS.index("haze")] = 0.2
+    evidence[2, KINDS.index("lowlight")] = 0.9
+    kept = without_doubts(grid, thumbnail, evidence)
+    assert not kept[0].any()
+    torch.testing.assert_close(kept[1], 0.5 * grid[1])
+    torch.testing.assert_close(kept[2], grid[2])
 
 
 def test_windows_are_put_back_where_they_were_taken():

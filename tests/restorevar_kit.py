@@ -1,0 +1,73 @@
+"""The parity kit of RestoreVAR beside the repository: synthetic checkpoints and golden arrays."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from varfix.engine.networks.release import load_restorevar
+
+PARITY = Path(__file__).parents[2] / "shared" / "parity" / "restorevar"
+
+
+def module(name):
+    """A program of the kit, as a module."""
+    spec = importlib.util.spec_from_file_location(name, PARITY / f"{name}.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def golden_case(number):
+    """The stored arrays of a case; skips the test where there is no kit."""
+    if not PARITY.is_dir():
+        pytest.skip(f"no parity kit beside the repository ({os.fspath(PARITY)})")
+    return np.load(PARITY / f"golden_restorevar_case{number}.npz")
+
+
+def facts(golden):
+    return json.loads(str(golden["meta_json"]))
+
+
+def shape_of(row, config):
+    """Shape of an entry; the tables list the 512 and the tiny configuration only."""
+    sizes = row["shape"]
+    if row["name"] == "vae_refiner.pos_embedding" and config == "256":
+        return (1, 256, 384)
+    return () if sizes == "scalar" else tuple(map(int, sizes.split("x")))
+
+
+def released_states(golden):
+    """Both files' entries under their public names: the transformer's, the VQ-VAE's."""
+    kit, known = module("fill_weights"), facts(golden)
+    table = "restorevar_tiny_keys.tsv" if known["config"] == "tiny" else "restorevar_keys.tsv"
+    states = {"var": {}, "vae": {}}
+    header, *rows = [line.split("\t") for line in (PARITY / table).read_text().splitlines()]
+    for row in (dict(zip(header, cells, strict=True)) for cells in rows):
+        name = row["name"]
+        filled = kit.fill(name, shape_of(row, known["config"]), known["weight_seed"])
+        if filled is None:
+            filled = kit.derived(name, known["patch_nums"])
+        file = "vae" if "vae" in row["file"] else "var"
+        states[file][name] = torch.from_numpy(np.asarray(filled))
+    return states["var"], states["vae"]
+
+
+def released_network(golden):
+    return load_restorevar(*released_states(golden))
+
+
+def picture(golden, name="input_u8"):
+    """A stored picture as the network takes it, (1, 3, side, side) in [-1, 1]."""
+    unit = torch.from_numpy(golden[name].astype(np.float32) / 255.0).permute(2, 0, 1)
+    return (unit + unit - 1.0)[None]
+
+
+def stored(golden, name):
+    """A stored latent or token row as a batch of one."""
+    found = golden[name]
+    return torch.from_numpy(found.astype(np.int64) if found.dtype.kind == "i" else found)[None]
