@@ -14,12 +14,32 @@ _EPILOG = """\b
 Examples:
   varfix export-onnx runs/first/weights.safetensors first.onnx
   varfix dir -m first.onnx photos restored
+  varfix export-onnx net_g_last.pth varformer-d16.onnx      the released VarFormer
+  varfix export-onnx restorevar.pth vae_restorevar.ckpt restorevar-d16.onnx
 """
 
 
 @click.command("export-onnx", cls=Command, epilog=_EPILOG)
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "checkpoints",
+    metavar="CHECKPOINT",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--arch",
+    default="auto",
+    metavar="NAME",
+    help="Which network it is: varformer-s, varformer, restorevar.  [default: by the files]",
+)
+@click.option(
+    "--licence",
+    default="LicenseRef-unstated",
+    metavar="SPDX",
+    help="Licence of the weights of a released network, for the model card.",
+)
 @click.option(
     "--training",
     default="",
@@ -28,20 +48,28 @@ Examples:
 )
 @click.option("--overwrite", is_flag=True, help="Replace TARGET if it exists.")
 @terminal_options
-def command(
-    checkpoint: Path, target: Path, training: str, overwrite: bool, terminal: Terminal
+def command(  # noqa: PLR0913 (as many as there are facts about a model)
+    checkpoints: tuple[Path, ...],
+    target: Path,
+    arch: str,
+    licence: str,
+    training: str,
+    overwrite: bool,
+    terminal: Terminal,
 ) -> None:
     """Export the weights CHECKPOINT to the model file TARGET (NAME.onnx).
 
-    A model guided by the whole picture gets a second file beside it, NAME.prior.onnx. Both carry
-    the model card and are compared with the network after writing. Needs the extra: pip install
-    "varfix[train]".
+    Weights are those of 'varfix train', or a checkpoint that others released; of it, nothing is
+    executed. A model guided by the whole picture gets a second file beside it, NAME.prior.onnx; a
+    released one gets its weights (NAME.onnx.data), the same in half precision (NAME.fp16.onnx) and
+    a decoder for pictures of its prior. All carry the model card and are compared with the network
+    after writing. Needs the extra: pip install "varfix[train]".
     """
     _check_target(target, overwrite)
     with terminal.busy("Loading PyTorch"), needing_train_extra("export-onnx"):
-        from varfix.onnx.export import export_checkpoint
+        from varfix.onnx.architectures import Facts, export_model
     with terminal.busy(f"Exporting {target.name}"):
-        export_checkpoint(checkpoint, target, training)
+        export_model(arch, checkpoints, target, Facts(training=training, licence=licence))
     terminal.say(f"{target}: exported and checked against the network.")
 
 

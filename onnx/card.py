@@ -23,12 +23,30 @@ from varfix.engine.models import PREFIX, ModelCard, from_metadata, to_metadata
 from varfix.onnx import wire
 
 PRIOR_SUFFIX: Final = ".prior.onnx"
+HALF_SUFFIX: Final = ".fp16.onnx"
+DECODER_SUFFIX: Final = ".decoder.onnx"
+WEIGHTS_SUFFIX: Final = ".data"
 _EXPORT: Final = "Export with varfix export-onnx."
 
 
 def prior_path(path: Path) -> Path:
     """Return where the prior graph of the restore graph at `path` lies."""
     return path.with_name(path.name.removesuffix(".onnx") + PRIOR_SUFFIX)
+
+
+def half_path(path: Path) -> Path:
+    """Return where the half-precision graph of the restore graph at `path` lies."""
+    return path.with_name(path.name.removesuffix(".onnx") + HALF_SUFFIX)
+
+
+def decoder_path(path: Path) -> Path:
+    """Return where the graph lies that draws latents of the restore graph at `path`."""
+    return path.with_name(path.name.removesuffix(".onnx") + DECODER_SUFFIX)
+
+
+def weights_path(path: Path) -> Path:
+    """Return where the weights of the graph at `path` lie, if they are not inside."""
+    return path.with_name(path.name + WEIGHTS_SUFFIX)
 
 
 def read_card(path: Path) -> ModelCard:
@@ -94,12 +112,19 @@ def graph_digest(path: Path) -> str:
 def checked_digest(path: Path) -> str:
     """Return `graph_digest`, compared with the card's where the file has a card.
 
+    Weights beside the graph count by the digest that the card has of them: gigabytes are read by
+    `verify_model`, not before every run.
+
     Raises:
         ModelChecksumError: The graph is not the one its card was written for.
     """
     digest = graph_digest(path)
     if read_metadata(path).get(f"{PREFIX}sha256"):
-        _compare(path, digest, read_card(path))
+        card = read_card(path)
+        _compare(path, digest, card.sha256)
+        if card.weights:
+            check_weights(path)
+        digest += card.weights
     return digest
 
 
@@ -118,11 +143,15 @@ def verify_model(path: Path) -> ModelCard:
     if card.guidance == "image" and not path.name.endswith(PRIOR_SUFFIX):
         _verified(prior_path(path))
         check_companion(card, prior_path(path), path)
+    for companion in (half_path(path), decoder_path(path)):
+        if companion.is_file():
+            _verified(companion)
+            check_companion(card, companion, path)
     return card
 
 
 def check_companion(card: ModelCard, companion: Path, path: Path) -> None:
-    """Refuse a graph of another model: the cards of one model differ in their checksums only.
+    """Refuse a graph of another model: the cards of one model differ in their digests only.
 
     Args:
         card: The card of the restore graph at `path`.
@@ -137,7 +166,8 @@ def check_companion(card: ModelCard, companion: Path, path: Path) -> None:
         raise ModelMissingError(
             f"{path.name}: {companion.name} must lie beside it, and does not.", hint=_EXPORT
         )
-    if msgspec.structs.replace(read_card(companion), sha256=card.sha256) != card:
+    digests = {"sha256": card.sha256, "weights": card.weights}
+    if msgspec.structs.replace(read_card(companion), **digests) != card:
         raise ModelContractError(
             f"{companion.name} belongs to another model than {path.name}: their cards differ.",
             hint=_EXPORT,
@@ -146,12 +176,35 @@ def check_companion(card: ModelCard, companion: Path, path: Path) -> None:
 
 def _verified(path: Path) -> ModelCard:
     card = read_card(path)
-    _compare(path, graph_digest(path), card)
+    _compare(path, graph_digest(path), card.sha256)
+    if card.weights:
+        check_weights(path)
+        _compare(weights_path(path), file_digest(weights_path(path)), card.weights)
     return card
 
 
-def _compare(path: Path, digest: str, card: ModelCard) -> None:
-    if digest != card.sha256:
+def check_weights(path: Path) -> None:
+    """Refuse a graph whose weights should lie beside it, and do not.
+
+    Raises:
+        ModelMissingError: They are not there.
+    """
+    weights = weights_path(path)
+    if not weights.is_file():
+        raise ModelMissingError(
+            f"{path.name}: its weights, {weights.name}, must lie beside it, and do not.",
+            hint="Keep the names of both files.",
+        )
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256, in hex, of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _compare(path: Path, digest: str, wanted: str) -> None:
+    if digest != wanted:
         raise ModelChecksumError(
             f"{path.name}: checksum mismatch, the graph is not the one its card was written for.",
             hint="Copy or export it again; if it came with varfix, reinstall varfix.",

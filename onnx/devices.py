@@ -42,6 +42,9 @@ _PROBE: Final = (
     b"\x04\n\x02\x08\x02b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x02B\x04\n\x00\x10\r"
 )
 
+Pins = Callable[[Device], dict[str, int]]
+"""Gives a graph's symbolic dimensions by name, with the sizes to pin them to on a device."""
+
 Warn = Callable[[str, str], None]
 """Called with a stable code and a sentence for people."""
 
@@ -87,14 +90,14 @@ def _known(kind: str) -> str:
 
 
 def start_requested(
-    model: Path, request: DeviceRequest, dims: dict[str, int], warn: Warn
+    model: Path, request: DeviceRequest, dims: Pins, warn: Warn
 ) -> tuple[Session, Device]:
-    """Start `model` in fp32 on the device requested, `dims` pinned.
+    """Start `model` in fp32 on the device requested.
 
     Args:
         model: The graph file.
         request: From `parse_device`.
-        dims: Symbolic dimensions to pin, by name.
+        dims: What to pin on a device: symbolic dimensions by name.
         warn: Told once, with code `device_fallback`, when `auto` could not use a GPU that is there.
 
     Returns:
@@ -105,15 +108,17 @@ def start_requested(
         ModelContractError: The graph is broken.
     """
     if request.device is not None:
-        return start_named(model, request, SessionPlan(request.device, dims)), request.device
+        return start_named(
+            model, request, SessionPlan(request.device, dims(request.device))
+        ), request.device
     device = Device("cuda")
     if gpu_visible():
         try:
             _require_compiled(device)
-            return start(model, SessionPlan(device, dims)), device
+            return start(model, SessionPlan(device, dims(device))), device
         except StartError as error:
             warn("device_fallback", f"CUDA is not available ({error}); using CPU")
-    return start(model, SessionPlan(CPU, dims)), CPU
+    return start(model, SessionPlan(CPU, dims(CPU))), CPU
 
 
 def start_named(model: Path, request: DeviceRequest, plan: SessionPlan) -> Session:

@@ -21,6 +21,8 @@ import numpy as np
 import platformdirs
 
 from varfix.engine.errors import DeviceUnavailableError, ModelContractError
+from varfix.engine.models import PREFIX
+from varfix.onnx.card import read_metadata
 from varfix.onnx.cores import usable_cores
 
 PROVIDERS: Final = {
@@ -42,6 +44,7 @@ PACKAGES: Final = (
     "onnxruntime-rocm",
 )
 _BROKEN_FILE: Final = frozenset({"InvalidProtobuf", "InvalidGraph", "NoModel"})
+_UNROLLED: Final = f"{PREFIX}unrolled"
 _FATAL: Final = 4  # ONNX Runtime's severity; below it, it writes its own lines to stderr
 
 
@@ -148,11 +151,12 @@ def start(model: Path | bytes, plan: SessionPlan) -> Session:
     runtime = load_runtime()
     missing = _preload(runtime) if plan.device.kind in ("cuda", "tensorrt") else ""
     source = model if isinstance(model, bytes) else str(model)
+    unrolled = isinstance(model, Path) and read_metadata(model).get(_UNROLLED) == "True"
     try:
         with warnings.catch_warnings(action="ignore"):
             session: Session = runtime.InferenceSession(
                 source,
-                _options(runtime, plan),
+                _options(runtime, plan, unrolled),
                 providers=_providers(plan),
                 enable_fallback=0,  # its own fall back prints to stdout and changes the provider
             )
@@ -178,13 +182,15 @@ def _first_line(error: Exception) -> str:
     return (text.splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
-def _options(runtime: Any, plan: SessionPlan) -> Any:
+def _options(runtime: Any, plan: SessionPlan, unrolled: bool) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     # Waiting threads that spin take the cores of decoding and encoding, and of other programs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if unrolled:  # every repetition would lay out its own copy of the same weights
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if not plan.optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     for name, size in plan.dims.items():

@@ -7,21 +7,23 @@ tells what it could not have; `OnnxRestorer` then only computes, and guards what
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Literal
 
-import msgspec
 import numpy as np
 
 from varfix.engine.errors import DeviceError, ModelContractError, ModelMissingError, NonFiniteError
-from varfix.engine.models import PREFIX, TASKS, ModelCard
+from varfix.engine.models import TASKS, ModelCard
 from varfix.engine.restorer import DeviceUsed, Floats, Retries
 from varfix.engine.settings import Settings
-from varfix.onnx.card import check_companion, graph_digest, read_card, read_metadata
+from varfix.onnx.card import (
+    check_companion,
+)
 from varfix.onnx.devices import DeviceRequest, Warn, parse_device, start_named, start_requested
+from varfix.onnx.facts import read_facts
 from varfix.onnx.guard import auto_batch, bad_tiles, is_out_of_memory, memory_error
-from varfix.onnx.runtime import CPU, Device, Session, SessionPlan, start
+from varfix.onnx.runtime import CPU, Device, Session, SessionPlan
 from varfix.onnx.signature import (
     PRIOR,
     TASK,
@@ -30,7 +32,7 @@ from varfix.onnx.signature import (
     check_overlap,
     check_prior,
     check_tile,
-    foreign_card,
+    check_whole,
     read_signature,
     resized,
     tile_size,
@@ -38,7 +40,6 @@ from varfix.onnx.signature import (
 from varfix.onnx.store import ModelFiles, find_model
 
 Precision = Literal["fp32", "fp16"]
-_SCHEMA_KEY: Final = f"{PREFIX}schema"
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,20 @@ class Graphs:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how the graphs run: the device in use, the tile's edge, tiles per run."""
+    """Where and how the graphs run.
+
+    Attributes:
+        requested: The device as asked for.
+        device: The device in use.
+        tile: The largest tile's edge.
+        step: Smaller tiles have edges that are multiples of this; `tile` for none.
+        batch: Tiles per run.
+    """
 
     requested: str
     device: Device
     tile: int
+    step: int
     batch: int
 
 
@@ -93,8 +103,13 @@ class OnnxRestorer:
 
     @property
     def tile(self) -> int:
-        """Edge in pixels of the tiles that `restore` takes."""
+        """Edge in pixels of the largest tiles that `restore` takes."""
         return self._placement.tile
+
+    @property
+    def tile_step(self) -> int:
+        """Smaller tiles have edges that are multiples of this; `tile` where there are none."""
+        return self._placement.step
 
     @property
     def used(self) -> DeviceUsed:
@@ -133,7 +148,7 @@ class OnnxRestorer:
             TASK: np.array([TASKS.index(task)], np.int64),
         }
         try:
-            maps = self._compute(self._graphs.prior, PRIOR, feeds)
+            (maps,) = self._compute(self._graphs.prior, [PRIOR], feeds)
         except MemoryError as error:
             raise memory_error(self._card, self._placement.device, self.tile) from error
         if bad_tiles(maps).size:
@@ -144,11 +159,12 @@ class OnnxRestorer:
         """Return the restored tiles.
 
         Args:
-            tiles: (N, T, T, 3) float32 in [0, 1], T being `tile`.
-            prior: (N, C, T / stride, T / stride) float32, or None as `prior` returned None.
+            tiles: (N, H, W, 3) float32 in [0, 1], H and W being `tile`, or smaller multiples of
+                `tile_step`.
+            prior: (N, C, H / stride, W / stride) float32, or None as `prior` returned None.
 
         Returns:
-            (N, T, T, 3) float32 in [0, 1].
+            (N, H, W, 3) float32 in [0, 1].
 
         Raises:
             NonFiniteError: A tile came back with NaN or infinity, in fp32.
@@ -168,6 +184,20 @@ class OnnxRestorer:
                 tile=int(bad[0]),
             )
         return np.clip(restored, 0.0, 1.0, out=restored)
+
+    def results(self, names: Sequence[str], tile: Floats) -> dict[str, Floats]:
+        """Return outputs by which a graph explains itself, in fp32, for a tile (T, T, 3).
+
+        Raises:
+            ModelContractError: The graph has no such outputs; else as `restore`.
+        """
+        pixels = np.ascontiguousarray(tile.transpose(2, 0, 1)[None], np.float32)
+        try:
+            feeds = {self._graphs.signature.tile: pixels}
+            found = self._compute(self._graphs.restore, names, feeds)
+        except MemoryError as error:
+            raise memory_error(self._card, self._placement.device, self.tile) from error
+        return dict(zip(names, found, strict=True))
 
     def _leave_half(self, tiles: int) -> None:
         """Go on in fp32: what overflowed once will do so again, and each time costs two runs."""
@@ -198,15 +228,18 @@ class OnnxRestorer:
         feeds = {signature.tile: np.ascontiguousarray(tiles.transpose(0, 3, 1, 2), np.float32)}
         if prior is not None:
             feeds[PRIOR] = np.ascontiguousarray(prior, np.float32)
-        restored = self._compute(self._session, signature.output, feeds).transpose(0, 2, 3, 1)
+        (restored,) = self._compute(self._session, [signature.output], feeds)
+        restored = restored.transpose(0, 2, 3, 1)
         if restored.shape != tiles.shape:
             raise resized(self._card, tiles.shape[1], restored.shape[1])
         return restored
 
-    def _compute(self, session: Session, output: str, feeds: dict[str, np.ndarray]) -> Floats:
+    def _compute(
+        self, session: Session, outputs: Sequence[str], feeds: dict[str, np.ndarray]
+    ) -> list[Floats]:
         """Run a graph once; memory running out becomes MemoryError, other failures varfix's own."""
         try:
-            return np.asarray(session.run([output], feeds)[0])
+            return [np.asarray(value) for value in session.run(list(outputs), feeds)]
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
@@ -245,14 +278,23 @@ def open_restorer(model: str, settings: Settings, *, warn: Warn | None = None) -
     warn = warn or _python_warning
     request = parse_device(settings.device)
     found = find_model(model)
-    card, dims = _read_facts(found)
+    facts = read_facts(found)
+    card = facts.card
     size = tile_size(settings.tile.size, card)
+    step = size if settings.tile.size else min(facts.step, size)
     check_overlap(settings.tile.overlap, size)
+    check_whole(settings.tile.whole, card)
     _warn_of_limits(card, settings, warn)
-    session, device = start_requested(found.restore, request, dims(size), warn)
+    # A CPU computes every shape as fast as a pinned one: left free, one session does for them all.
+    session, device = start_requested(
+        found.restore,
+        request,
+        lambda on: {} if on == CPU and step < size else facts.dims(size),
+        warn,
+    )
     signature = read_signature(session, found.restore, card.guidance)
     check_tile(session, signature, card, size)
-    opening = _Opening(found, card, request, device, dims(size))
+    opening = _Opening(found, card, request, device, facts.dims(size))
     graphs = Graphs(
         restore=session,
         signature=signature,
@@ -260,7 +302,8 @@ def open_restorer(model: str, settings: Settings, *, warn: Warn | None = None) -
         prior=opening.prior(),
     )
     batch = signature.batch or settings.tile.batch or auto_batch(card, device, size)
-    placement = Placement(requested=request.text, device=device, tile=size, batch=batch)
+    step = step if device == CPU and len(signature.dims) == 2 else size
+    placement = Placement(request.text, device, tile=size, step=step, batch=batch)
     return OnnxRestorer(card, graphs, placement, warn)
 
 
@@ -307,24 +350,6 @@ class _Opening:
             check_companion(self.card, path, self.files.restore)
         plan = SessionPlan(self.device, self.dims, "fp16")
         return start_named(path, self.request, plan)
-
-
-def _read_facts(found: ModelFiles) -> tuple[ModelCard, Callable[[int], dict[str, int]]]:
-    """Return the card, and what to pin for tiles of a given edge."""
-    if _SCHEMA_KEY in read_metadata(found.restore):
-        card = read_card(found.restore)
-        return card, lambda size: _own_dims(card, size)
-    session = start(found.restore, SessionPlan(CPU, optimize=False))
-    names = read_signature(session, found.restore, "none").dims
-    digest = graph_digest(found.restore)
-    card = msgspec.structs.replace(foreign_card(session, found.restore), sha256=digest)
-    return card, lambda size: dict.fromkeys(names, size)
-
-
-def _own_dims(card: ModelCard, size: int) -> dict[str, int]:
-    cells = size // card.prior_stride
-    prior = {"prior_height": cells, "prior_width": cells} if card.guidance == "image" else {}
-    return {"height": size, "width": size, **prior}
 
 
 def _warn_of_limits(card: ModelCard, settings: Settings, warn: Warn) -> None:

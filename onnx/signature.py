@@ -15,6 +15,7 @@ TILE: Final = "tile"
 PRIOR: Final = "prior"
 THUMBNAIL: Final = "thumbnail"
 TASK: Final = "task"
+RESTORED: Final = "restored"
 
 _EXPORT: Final = "Export with varfix export-onnx."
 _DTYPES: Final = {"float": "float32", "double": "float64"}  # ONNX Runtime's word -> numpy's
@@ -54,7 +55,9 @@ def read_signature(session: Session, path: Path, guidance: str) -> Signature:
     if len(inputs) != wanted or len(images) != 1 or not _is_image(images[0]):
         also = ' and "prior"' if guidance == "image" else ""
         raise _unexpected(path, f"one image input [N,3,H,W]{also}", inputs)
-    if len(outputs) != 1 or not _is_image(outputs[0]):
+    # More results, by which such a graph explains itself, have other names.
+    pictures = [node for node in outputs if node.name == RESTORED] or outputs
+    if len(pictures) != 1 or not _is_image(pictures[0]):
         raise _unexpected(path, "one image output [N,3,H,W]", outputs)
     (image,) = images
     batch = image.shape[0]
@@ -62,7 +65,7 @@ def read_signature(session: Session, path: Path, guidance: str) -> Signature:
         raise _unexpected(path, "a free batch, or a batch of 1", inputs)
     return Signature(
         tile=image.name,
-        output=outputs[0].name,
+        output=pictures[0].name,
         dims=tuple(dim for dim in image.shape[2:] if isinstance(dim, str)),
         batch=batch if isinstance(batch, int) else None,
     )
@@ -136,6 +139,19 @@ def check_overlap(overlap: int | None, size: int) -> None:
         )
 
 
+def check_whole(whole: bool, card: ModelCard) -> None:
+    """Refuse to squash pictures for a model that has better ways to see them whole.
+
+    Raises:
+        ConfigError: It has.
+    """
+    if whole and card.guidance != "tile":
+        raise ConfigError(
+            f"tile.whole: {card.name} takes pictures of any size.",
+            hint="--whole is for models of one size, such as varformer-d16.",
+        )
+
+
 def check_tile(session: Session, signature: Signature, card: ModelCard, size: int) -> None:
     """Refuse tiles of `size` for a graph whose sizes are written in.
 
@@ -144,7 +160,7 @@ def check_tile(session: Session, signature: Signature, card: ModelCard, size: in
         ModelContractError: It returns pictures of another size than it takes.
     """
     (image,) = (node for node in session.get_inputs() if node.name == signature.tile)
-    (output,) = session.get_outputs()
+    (output,) = (node for node in session.get_outputs() if node.name == signature.output)
     fixed = [dim for dim in image.shape[2:] if isinstance(dim, int)]
     if any(dim != size for dim in fixed):
         raise ConfigError(

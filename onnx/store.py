@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+import platformdirs
+
 from varfix.engine.errors import ModelMissingError
 from varfix.engine.models import MODELS, ModelEntry
-from varfix.onnx.card import checked_digest, prior_path
+from varfix.onnx.card import checked_digest, decoder_path, half_path, prior_path
 
-_HALF_SUFFIX: Final = ".fp16.onnx"
+FOLDER_VARIABLE: Final = "VARFIX_MODELS"
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,34 @@ class ModelFiles:
         restore: The restore graph.
         prior: Where the prior graph lies; only models guided by the whole picture have it.
         half: Where the restore graph in half precision lies, if there is one.
+        decoder: Where the graph that draws latents lies, if there is one.
     """
 
     name: str
     restore: Path
     prior: Path
     half: Path
+    decoder: Path
+
+
+def model_folder() -> Path:
+    """Return the user's own model folder, in which each model has a folder of its name."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    return platformdirs.user_data_path("varfix", appauthor=False) / "models"
+
+
+def installed_path(name: str) -> Path:
+    """Return where the restore graph of the model called `name` lies in the model folder."""
+    return model_folder() / name / f"{name}.onnx"
+
+
+def imported_names() -> list[str]:
+    """Return the names of all models in the model folder, sorted."""
+    folder = model_folder()
+    found = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(name for name in found if installed_path(name).is_file())
 
 
 def find_model(model: str) -> ModelFiles:
@@ -39,9 +64,17 @@ def find_model(model: str) -> ModelFiles:
     Raises:
         ModelMissingError: No such name, no such file, or a known model that is not installed.
     """
-    if model in MODELS:
-        return _shipped(MODELS[model])
+    entry = MODELS.get(model)
+    if entry is not None and entry.release is None:
+        return _shipped(entry)
     path = Path(model)
+    if path.name == model and installed_path(model).is_file():
+        return _files(model, installed_path(model))
+    if entry is not None:
+        raise ModelMissingError(
+            f"{model}: not installed.",
+            hint=f"varfix models pull {model}, or varfix models import {model} FILE.",
+        )
     if path.suffix != ".onnx" and not path.exists():
         raise _unknown(model)
     if not path.is_file():
@@ -76,13 +109,13 @@ def _shipped(entry: ModelEntry) -> ModelFiles:
 
 
 def _files(name: str, path: Path) -> ModelFiles:
-    half = path.with_name(path.name.removesuffix(".onnx") + _HALF_SUFFIX)
-    return ModelFiles(name=name, restore=path, prior=prior_path(path), half=half)
+    return ModelFiles(name, path, prior_path(path), half_path(path), decoder_path(path))
 
 
 def _unknown(model: str) -> ModelMissingError:
-    near = difflib.get_close_matches(model, MODELS, n=1)
-    hint = f'Did you mean "{near[0]}"?' if near else f"Known: {', '.join(MODELS)}."
+    known = list(dict.fromkeys([*MODELS, *imported_names()]))
+    near = difflib.get_close_matches(model, known, n=1)
+    hint = f'Did you mean "{near[0]}"?' if near else f"Known: {', '.join(known)}."
     return ModelMissingError(
         f"{model}: no model of this name, and no file.",
         hint=f"{hint} Or give the path of an .onnx file.",

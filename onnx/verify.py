@@ -12,6 +12,7 @@ import numpy as np
 from varfix.engine.errors import ModelContractError
 from varfix.onnx.runtime import CPU, SessionPlan, start
 
+Arrays = np.ndarray
 Feeds = Mapping[str, np.ndarray]
 
 

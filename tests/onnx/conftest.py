@@ -1,12 +1,39 @@
-"""One thread: these networks are tiny, and spinning threads would slow whatever runs beside."""
+"""What the tests of the ONNX side share."""
 
 import pytest
 import torch
+from session_kit import CUDA
+
+from varfix.onnx import guard, session
+from varfix.onnx.runtime import CPU, SessionPlan, start
 
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread():
+    """These networks are tiny, and spinning threads would slow whatever runs beside."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def on_cuda(monkeypatch):
+    """Let every graph start as if on CUDA, and record what was started."""
+    started = []
+
+    def fake_start(model, plan):
+        if model.name != "hand-made.onnx" and not model.name.endswith(".fp16.onnx"):
+            raise AssertionError(model)
+        started.append((model.name, plan.precision))
+        return start(model, SessionPlan(CPU, plan.dims))
+
+    def requested(model, request, dims, warn):
+        return fake_start(model, SessionPlan(CUDA, dims(CUDA))), CUDA
+
+    monkeypatch.setattr(session, "start_requested", requested)
+    monkeypatch.setattr(
+        session, "start_named", lambda model, request, plan: fake_start(model, plan)
+    )
+    monkeypatch.setattr(guard, "find_gpu", lambda index: None)
+    return started

@@ -71,10 +71,11 @@ def machine(monkeypatch):
 
 def start(text, tmp_path):
     warnings = []
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x0a\x3a\x00")  # IR version 10, an empty graph
     session, device = start_requested(
         tmp_path / "net.onnx",
         parse_device(text),
-        {},
+        lambda device: {},
         lambda code, message: warnings.append((code, message)),
     )
     return session, device, warnings

@@ -1,0 +1,97 @@
+"""The exported VarFormer at full size computes the golden cases, stage by stage (SPEC.md, 14).
+
+About 5 GB of memory and as much on disk; minutes on two cores.
+"""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from varformer_kit import (
+    CASES,
+    CUTS,
+    MARGINS,
+    NOT_COMPUTED,
+    Comparison,
+    forced_feeds,
+    golden_case,
+    inexcusable,
+    named_values,
+    probed,
+    released_state,
+    tolerance,
+)
+
+from varfix.engine.networks.release import load_varformer
+from varfix.onnx.architectures import Facts, released_varformer
+from varfix.onnx.card import read_card
+from varfix.onnx.released import export_released
+from varfix.onnx.runtime import CPU, SessionPlan, start
+
+pytestmark = pytest.mark.slow
+
+UNNAMED = {"vqenc/conv_in"}
+"""A stage that the network does not tell of; the next one would be wrong too."""
+
+TWICE = {"adapter/blk3", "adapter_out", "maindec/L0/upsample", "maindec/L0/blocks_out"}
+"""Stages that are one result under two names, of which a file keeps one."""
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"case{case}")
+def golden(request):
+    return golden_case(request.param)
+
+
+@pytest.fixture(scope="module")
+def path(golden, tmp_path_factory):
+    """The exported file of the case's weights; exporting compares it with the network."""
+    network = load_varformer(released_state(int(golden["case_seed"])), depth=16)
+    target = tmp_path_factory.mktemp("full") / "varformer-d16.onnx"
+    export_released(released_varformer(network, "varformer-d16", Facts()), target)
+    return target
+
+
+def run(path, names, feeds):
+    """Run a graph as varfix does, its weights not copied for every use."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return dict(zip(names, session.run(list(names), feeds), strict=True))
+
+
+def test_every_stage_of_the_file_is_reproduced_with_the_golden_tokens(golden, path):
+    seen = Comparison(golden)
+    stages = [n for n in golden["stat_names"] if n not in NOT_COMPUTED] + ["var_input"]
+    stages += [n for n in golden.files if n.startswith("var/") and n not in stages]
+    names = named_values(path, stages)
+    assert set(stages) - set(names) <= TWICE | UNNAMED
+    feeds = forced_feeds((golden["input"] + 1.0) / 2.0, golden["pred_tokens"])
+    results = run(probed(path, names, forced=True), [*names, "increments", "restored"], feeds)
+    seen.compare("S_v", results.pop("increments"), golden["S_v"])
+    seen.compare("out", results.pop("restored"), golden["out"])
+    for name, value in results.items():
+        seen(name, torch.from_numpy(value))
+    for stage in sorted({name.split("/")[0] for name in seen.worst}):
+        worst = max(value for name, value in seen.worst.items() if name.split("/")[0] == stage)
+        print(f"{stage:24} {worst:.2e}")  # noqa: T201 (the closing note's figures: pytest -s)
+    assert seen.too_large() == {}
+
+
+def test_free_running_the_file_predicts_the_same_tokens_and_picture(golden, path):
+    session = start(path, SessionPlan(CPU))
+    feeds = {"tile": (golden["input"] + 1.0) / 2.0}
+    restored, tokens = session.run(["restored", "tokens"], feeds)
+    parts = (
+        np.split(x, CUTS, axis=1) for x in (tokens, golden["pred_tokens"], golden["pred_margin"])
+    )
+    for ours, theirs, margin, allowed in zip(*parts, MARGINS, strict=True):
+        assert inexcusable(ours, theirs, margin, allowed) == 0
+        if not np.array_equal(ours, theirs):
+            return  # an excusable difference: what follows from it is another picture
+    assert np.abs(restored - golden["out"]).max() < tolerance("out")
+
+
+def test_the_card_says_how_half_precision_compares(path):
+    card = read_card(path)
+    assert card.fp16 in ("ok", "unsafe")
+    assert "of tokens equal" in card.agreement
