@@ -14,7 +14,9 @@ from varfix.cli.options import Command, ModelOptions, model_options, packed, ter
 from varfix.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from varfix.engine.benchmark import RestoreAs
     from varfix.engine.evaluate import Measured, Pairing, Restore
+    from varfix.engine.picture import Floats
     from varfix.engine.settings import Settings
 
 _HEADINGS: Final = ("PSNR", "SSIM", "PSNR-Y", "SSIM-Y")
@@ -25,31 +27,44 @@ Examples:
   varfix eval --degrade noise:25 kodak24           add noise, restore, compare
   varfix eval --degrade noise:0 -p auto kodak24    does a clean picture stay clean?
   varfix eval --json restored targets | tail -n 1  the mean, for a program
+  varfix eval --all val                            every test set under val: the README's table
 
 \b
 PSNR (dB) and SSIM (Gaussian window, sigma 1.5) are over RGB; -Y is BT.601 luma. All are
 computed from 8 bits, what a file holds. The noise is numpy's PCG64, seeded with the
 index of the file in sorted order: the same numbers on every machine.
+
+\b
+--all prints a Markdown table with a column for the preset auto and one for the preset of
+each set's task. Camera shake is compared after the best shift (to 5 pixels, by quarters;
+the protocol of Levin et al. 2009). --json gives the same as one object for each line.
 """
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to measure: given files, files to restore, or files to damage and restore."""
+    """What to measure: given files, files to restore, files to damage and restore, or all sets."""
 
     degrade: str | None
     pairs: bool
+    everything: Path | None
+    only: tuple[str, ...]
+    sample: int | None
     paths: tuple[Path, ...]
 
     def check(self) -> None:
         """Refuse combinations that mean nothing (click.UsageError)."""
-        if self.degrade is not None and self.pairs:
-            raise click.UsageError("--degrade and --pairs exclude each other")
-        wanted = ("CLEAN",) if self.degrade is not None else ("RESTORED", "TARGET")
-        wanted = ("INPUT", "TARGET") if self.pairs else wanted
-        if len(self.paths) != len(wanted):
-            names = " and ".join(wanted)
-            raise click.UsageError(f"expected {names}, got {len(self.paths)} path(s)")
+        chosen = {"--degrade": self.degrade, "--pairs": self.pairs, "--all": self.everything}
+        given = [name for name, value in chosen.items() if value]
+        if len(given) > 1:
+            raise click.UsageError(f"{' and '.join(given)} exclude each other")
+        if self.everything is None and (self.only or self.sample):
+            raise click.UsageError("--only and --sample choose from --all")
+        wanted = {"--degrade": ["CLEAN"], "--pairs": ["INPUT", "TARGET"], "--all": []}
+        names = wanted[given[0]] if given else ["RESTORED", "TARGET"]
+        if len(self.paths) != len(names):
+            what = " and ".join(names) or "nothing beside --all"
+            raise click.UsageError(f"expected {what}, got {len(self.paths)} path(s)")
 
 
 @click.command("eval", cls=Command, epilog=_EPILOG)
@@ -64,10 +79,25 @@ class Task:
     ),
     click.option(
         "--degrade",
-        metavar="noise:SIGMA",
-        help="Damage the pictures of the folder CLEAN, restore them, compare.",
+        metavar="noise:SIGMA|KIND",
+        help="Damage the pictures of the folder CLEAN, restore them, compare. KIND is rain, haze,"
+        " lowlight, blur or snow.",
     ),
     click.option("--pairs", is_flag=True, help="Restore INPUT first; compare before and after."),
+    click.option(
+        "--all",
+        "everything",
+        metavar="DIR",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Measure every known test set under DIR; print one table.",
+    ),
+    click.option("--only", multiple=True, metavar="SET", help="Of --all, only this folder."),
+    click.option(
+        "--sample",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Of --all, N evenly spaced pictures of each set.",
+    ),
 )
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
@@ -84,6 +114,9 @@ def command(task: Task, model: ModelOptions, as_json: bool, terminal: Terminal) 
 
     task.check()
     settings = model.resolve().settings
+    if task.everything is not None:
+        _measure_all(task, settings, as_json, terminal)
+        return
     measured, names = _measure(task, settings, terminal)
     report = (
         JsonLines() if as_json else Table([*names, "mean"], compares=task.degrade or task.pairs)
@@ -117,8 +150,28 @@ def _note_unused(pairing: Pairing, terminal: Terminal) -> None:
         terminal.warn(f"{pairing.unused} of the targets have no picture to compare with")
 
 
+def _measure_all(task: Task, settings: Settings, as_json: bool, terminal: Terminal) -> None:
+    """Print the table, each line when its set is done."""
+    from varfix.engine.benchmark import Choice, heading, line, run_trials
+
+    assert task.everything is not None
+    restore, choice = _restore_as(settings, terminal), Choice(task.only, task.sample)
+    rows = run_trials(task.everything, restore, choice, settings.limits.max_pixels)
+    for number, row in enumerate(rows):
+        if as_json:
+            click.echo(msgspec.json.encode(row))
+        else:
+            click.echo(line(row) if number else f"{heading()}\n{line(row)}")
+
+
 def _restore(settings: Settings, terminal: Terminal) -> Restore:
     """Open the model and return the function that restores one picture."""
+    restore = _restore_as(settings, terminal)
+    return lambda pixels: restore(pixels, settings.model.task)
+
+
+def _restore_as(settings: Settings, terminal: Terminal) -> RestoreAs:
+    """Open the model and return the function that restores one picture under a given task."""
     with terminal.busy(f"Loading {settings.model.name}"):
         from varfix.engine.tiled import restore_picture
         from varfix.onnx.session import open_restorer
@@ -128,7 +181,12 @@ def _restore(settings: Settings, terminal: Terminal) -> Restore:
         )
     used = restorer.used
     terminal.say(f"{restorer.card.name} on {used.device} ({used.provider}, {used.precision})")
-    return lambda pixels: restore_picture(restorer, pixels, settings)
+
+    def restore(pixels: Floats, task: str) -> Floats:
+        model = msgspec.structs.replace(settings.model, task=task)
+        return restore_picture(restorer, pixels, msgspec.structs.replace(settings, model=model))
+
+    return restore
 
 
 def _shown(measured: Iterable[Measured], report: Table | JsonLines) -> Iterator[Measured]:

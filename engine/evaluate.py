@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-
-import numpy as np
 
 from varfix.engine.errors import (
     ConfigError,
@@ -24,12 +23,16 @@ from varfix.engine.formats import format_of
 from varfix.engine.image import Picture, read_picture
 from varfix.engine.metrics import Scores, score
 from varfix.engine.picture import Floats, Integers, to_floats, to_integers
+from varfix.engine.protocols import PROTOCOLS, add_noise, damage
 
 Restore = Callable[[Floats], Floats]
 """Takes and returns (H, W, 3) float32 in [0, 1]."""
 
 Degrade = Callable[[Integers, int], Integers]
 """Damages (H, W, 1 or 3) uint8, given the index of the file in its sorted folder."""
+
+Compare = Callable[[Floats, Floats], Scores]
+"""Scores a picture against its target, both (H, W, 3) in [0, 1]; ValueError if it cannot."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,15 @@ class Pair:
     name: str
     source: Path
     target: Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture to restore and what it should become, (H, W, 1 or 3) uint8 each."""
+
+    name: str
+    source: Integers
+    target: Integers
 
 
 @dataclass(frozen=True)
@@ -106,14 +118,21 @@ def find_pairs(sources: Path, targets: Path) -> Pairing:
 
 
 def parse_degradation(text: str) -> Degrade:
-    """Read `noise:SIGMA`, sigma in 0..255.
+    """Read `noise:SIGMA`, sigma in 0..255, or the name of a protocol of `varfix.engine.protocols`.
 
     Raises:
         ConfigError: There is no such degradation, or its number makes no sense.
     """
-    kind, _, number = text.partition(":")
+    kind, colon, number = text.partition(":")
+    if kind in PROTOCOLS:
+        if colon:
+            raise ConfigError(f"--degrade {text}: {kind} takes no number.")
+        return lambda samples, index: damage(samples, kind, index)
     if kind != "noise":
-        raise ConfigError(f'--degrade {text}: unknown degradation "{kind}".', hint="Known: noise.")
+        known = ", ".join(["noise:SIGMA", *PROTOCOLS])
+        raise ConfigError(
+            f'--degrade {text}: unknown degradation "{kind}".', hint=f"Known: {known}."
+        )
     try:
         sigma = float(number)
     except ValueError:
@@ -121,21 +140,6 @@ def parse_degradation(text: str) -> Degrade:
     if not 0 <= sigma <= 255:
         raise ConfigError(f"--degrade {text}: expected a number from 0 to 255, as in noise:25.")
     return lambda samples, index: add_noise(samples, sigma, index)
-
-
-def add_noise(samples: Integers, sigma: float, seed: int) -> Integers:
-    """Add Gaussian noise that is the same on every machine.
-
-    Args:
-        samples: (H, W, C) uint8.
-        sigma: Standard deviation in 0..255.
-        seed: Of numpy's PCG64.
-
-    Returns:
-        (H, W, C) uint8, rounded and clipped: a file could not hold more.
-    """
-    noise = np.random.Generator(np.random.PCG64(seed)).standard_normal(samples.shape)
-    return np.clip(np.rint(samples + sigma * noise), 0, 255).astype(np.uint8)
 
 
 def score_files(pairs: Iterable[Pair], max_pixels: int) -> Iterator[Measured]:
@@ -155,10 +159,7 @@ def score_restored(pairs: Iterable[Pair], restore: Restore, max_pixels: int) -> 
     Raises:
         ItemError: As `score_files`.
     """
-    for pair in pairs:
-        source = _stored(_read(pair.source, max_pixels))
-        target = _stored(_read(pair.target, max_pixels))
-        yield _before_and_after(pair.name, source, target, restore)
+    return (measure(read(), restore) for read in paired_samples(pairs, max_pixels))
 
 
 def score_degraded(
@@ -170,23 +171,54 @@ def score_degraded(
         NothingToDoError: There are no pictures.
         ItemError: As `score_files`.
     """
-    for index, path in enumerate(find_pictures(folder)):
+    return (measure(read(), restore) for read in degraded_samples(folder, degrade, max_pixels))
+
+
+def paired_samples(pairs: Iterable[Pair], max_pixels: int) -> list[Callable[[], Sample]]:
+    """One function for each pair, which reads it when it is called."""
+
+    def read(pair: Pair) -> Sample:
+        source, target = (_stored(_read(p, max_pixels)) for p in (pair.source, pair.target))
+        return Sample(pair.name, source, target)
+
+    return [partial(read, pair) for pair in pairs]
+
+
+def degraded_samples(folder: Path, degrade: Degrade, max_pixels: int) -> list[Callable[[], Sample]]:
+    """One function for each picture under a folder, which reads and damages it when it is called.
+
+    Raises:
+        NothingToDoError: There are no pictures.
+    """
+
+    def read(index: int, path: Path) -> Sample:
         target = _stored(_read(path, max_pixels))
-        name = path.relative_to(folder).as_posix()
-        yield _before_and_after(name, degrade(target, index), target, restore)
+        return Sample(path.relative_to(folder).as_posix(), degrade(target, index), target)
+
+    return [partial(read, index, path) for index, path in enumerate(find_pictures(folder))]
+
+
+def measure(sample: Sample, restore: Restore, compare: Compare = score) -> Measured:
+    """Restore one picture; compare it with its target before and after.
+
+    Raises:
+        ItemError: It cannot be compared or restored.
+    """
+    name, source, target = sample.name, sample.source, sample.target
+    before = _compare(name, source, target, compare)  # sizes that differ: found before the work
+    try:
+        restored = restore(to_floats(source))
+        result = to_integers(restored, depth=8, gray=source.shape[2] == 1)
+    except ItemError as error:
+        raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
+    return Measured(name, _compare(name, result, target, compare), before)
 
 
 def mean(measured: Sequence[Measured]) -> Measured:
     """Average each score over at least one picture."""
     before = [one.before for one in measured if one.before is not None]
-    return Measured(
-        "mean", _mean([one.restored for one in measured]), _mean(before) if before else None
-    )
-
-
-def _mean(scores: Sequence[Scores]) -> Scores:
-    columns = zip(*map(astuple, scores), strict=True)
-    return Scores(*(sum(column) / len(scores) for column in columns))
+    restored = Scores.mean([one.restored for one in measured])
+    return Measured("mean", restored, Scores.mean(before) if before else None)
 
 
 def _is_picture(path: Path, folder: Path) -> bool:
@@ -231,21 +263,11 @@ def _stored(picture: Picture) -> Integers:
     return to_integers(picture.pixels, depth=8, gray=picture.info.mode == "gray")
 
 
-def _before_and_after(name: str, source: Integers, target: Integers, restore: Restore) -> Measured:
-    before = _compare(name, source, target)  # first: sizes that differ are found before the work
-    try:
-        restored = restore(to_floats(source))
-        result = to_integers(restored, depth=8, gray=source.shape[2] == 1)
-    except ItemError as error:
-        raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
-    return Measured(name, _compare(name, result, target), before)
-
-
-def _compare(name: str, restored: Integers, target: Integers) -> Scores:
+def _compare(name: str, restored: Integers, target: Integers, compare: Compare = score) -> Scores:
     if restored.shape[:2] != target.shape[:2]:
         sizes = " and ".join(f"{w} x {h}" for h, w in (restored.shape[:2], target.shape[:2]))
         raise ItemError(f"{name}: the pictures differ in size, {sizes} pixels.")
     try:
-        return score(to_floats(restored), to_floats(target))
+        return compare(to_floats(restored), to_floats(target))
     except ValueError as error:
         raise ItemError(f"{name}: {error}") from error

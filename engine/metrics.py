@@ -7,7 +7,8 @@ covariance. The Y variants measure luma as MATLAB's `rgb2ycbcr` defines it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,12 @@ class Scores:
     ssim: float
     psnr_y: float
     ssim_y: float
+
+    @classmethod
+    def mean(cls, scores: Sequence[Scores]) -> Scores:
+        """Average each score over at least one picture."""
+        columns = zip(*map(astuple, scores), strict=True)
+        return cls(*(sum(column) / len(scores) for column in columns))
 
 
 def psnr(a: Image, b: Image, peak: float = 1.0) -> float:

@@ -16,7 +16,6 @@ from varfix.engine.errors import (
 from varfix.engine.evaluate import (
     Measured,
     Pair,
-    add_noise,
     find_pairs,
     find_pictures,
     mean,
@@ -26,6 +25,7 @@ from varfix.engine.evaluate import (
     score_restored,
 )
 from varfix.engine.metrics import Scores
+from varfix.engine.protocols import add_noise
 
 LIMIT = 10**6
 

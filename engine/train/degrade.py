@@ -12,9 +12,10 @@ from torch import Tensor
 from varfix.engine.models import TASKS
 from varfix.engine.train.blur import motion_blur
 from varfix.engine.train.draw import uniform
+from varfix.engine.train.fog import haze
 from varfix.engine.train.light import low_light, mood
 from varfix.engine.train.noise import camera_noise, gaussian_noise, jpeg
-from varfix.engine.train.weather import haze, rain, snow
+from varfix.engine.train.weather import rain, snow
 
 Degradation = Callable[[Tensor, torch.Generator], Tensor]
 

@@ -47,12 +47,13 @@ def camera_noise(clean: Tensor, rng: torch.Generator) -> Tensor:
     """Signal-dependent noise, spatially correlated as demosaicing and in-camera filters leave it.
 
     Variance is `read^2 + shot * linear intensity`; the noise is blurred by a random amount, and
-    colour noise is stronger than luminance noise, as in out-of-camera files.
+    colour noise is stronger than luminance noise, as in out-of-camera files. In CC15 the deviation
+    is 3.5 to 8 of 255, neighbours correlate by 0.48 to 0.67, colours by 0.3 to 0.7.
     """
     B = len(clean)
     shot = log_uniform((B, 1, 1, 1), 1e-4, 1e-2, rng)
     read = log_uniform((B, 1, 1, 1), 2e-3, 3e-2, rng)
-    spread = uniform((B, 1, 1, 1), 0.0, 0.45, rng)
+    spread = uniform((B, 1, 1, 1), 0.0, 0.65, rng)
     grain = correlate(normal(tuple(clean.shape), rng), spread)
     grey = uniform((B, 1, 1, 1), 0.0, 0.7, rng)
     grain = grey * grain.mean(1, keepdim=True) * math.sqrt(3.0) + (1.0 - grey) * grain

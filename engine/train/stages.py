@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from varfix.engine.networks.evidence import KINDS
+from varfix.engine.networks.prior import join_maps
 from varfix.engine.networks.quantizer import Quantized, commitment
 from varfix.engine.networks.restorer import RestorerNetwork
 from varfix.engine.networks.tone import apply_tone, without_doubts
 from varfix.engine.networks.varformer_s import VarformerS
-from varfix.engine.train.degrade import Degraded
+from varfix.engine.networks.vqvae import Vqvae
+from varfix.engine.train.degrade import DEGRADATIONS, Degraded
 from varfix.engine.train.draw import integer
 from varfix.engine.train.losses import feature_matching, reconstruction, tone_loss
+from varfix.engine.train.pairs import OWN
 from varfix.engine.train.recipe import StageRecipe
 from varfix.engine.train.source import Source
 
 STRIDE = 16
 THUMBNAIL = 256
 TONE_WEIGHT = 10.0
+EVIDENCE_WEIGHT = 0.1
 Losses = dict[str, Tensor]
 
 
@@ -32,6 +39,8 @@ class Batch:
         thumbnail: (P, 3, 256, 256), whole degraded pictures.
         clean: (P, 3, 256, 256), the same pictures clean.
         task: (P,) int64.
+        present: (P, 6) float32, 1 where a kind of `evidence.KINDS` is in the picture, 0 where it is
+            not, -1 where nobody knows.
         patches: (P * n, 3, p, p) cut from the degraded pictures, picture-major.
         targets: the same patches, clean.
         samplers: (2, P * n, p / 16, 16), rows and columns that sample the prior on each patch.
@@ -40,6 +49,7 @@ class Batch:
     thumbnail: Tensor
     clean: Tensor
     task: Tensor
+    present: Tensor
     patches: Tensor
     targets: Tensor
     samplers: Tensor
@@ -68,10 +78,36 @@ class Batches(torch.utils.data.Dataset[Batch]):
             thumbnail=shrink(degraded.picture),
             clean=shrink(degraded.target),
             task=degraded.task,
+            present=present_kinds(degraded.names).to(self.device),
             patches=patches,
             targets=targets,
             samplers=samplers,
         )
+
+
+def present_kinds(names: Sequence[str]) -> Tensor:
+    """Which of `evidence.KINDS` each degradation brings, (P, 6); -1 for pictures of a user's own.
+
+    Args:
+        names: keys of `DEGRADATIONS`, or `OWN`.
+    """
+    return torch.tensor([_present(name) for name in names])
+
+
+def _present(name: str) -> list[float]:
+    if name == OWN:
+        return [-1.0] * len(KINDS)
+    found = {DEGRADATIONS[part][1] if part in DEGRADATIONS else part for part in name.split("+")}
+    return [float(kind in found) for kind in KINDS]
+
+
+def evidence_loss(told: Tensor, present: Tensor) -> Tensor:
+    """Cross-entropy of logits (P, 6) with what is there, where that is known."""
+    known = (present >= 0.0).to(told.dtype)
+    each = functional.binary_cross_entropy_with_logits(
+        told, present.clamp_min(0.0), reduction="none"
+    )
+    return (each * known).sum() / known.sum().clamp_min(1.0)
 
 
 def shrink(pictures: Tensor) -> Tensor:
@@ -115,14 +151,22 @@ class VqvaeStage:
 
     name = "vqvae"
 
-    def parameters(self, model: VarformerS) -> list[nn.Parameter]:
-        """What this stage trains."""
-        return list(model.prior.vqvae.parameters())
+    def vqvae(self, model: Any) -> Vqvae:
+        """The part of the model that this stage trains."""
+        return model.prior.vqvae
 
-    def losses(self, model: VarformerS, batch: Batch) -> Losses:
+    def pictures(self, batch: Batch) -> Tensor:
+        """The clean pictures (B, 3, side, side) that it learns to draw."""
+        return batch.clean
+
+    def parameters(self, model: nn.Module) -> list[nn.Parameter]:
+        """What this stage trains."""
+        return list(self.vqvae(model).parameters())
+
+    def losses(self, model: nn.Module, batch: Batch) -> Losses:
         """L1 reconstruction and the two halves of the vector-quantisation loss."""
-        vqvae = model.prior.vqvae
-        picture = 2.0 * batch.clean - 1.0
+        vqvae = self.vqvae(model)
+        picture = 2.0 * self.pictures(batch) - 1.0
         latent = vqvae.encode(picture).float()
         with torch.autocast(latent.device.type, enabled=False):
             found: Quantized = vqvae.quantize(latent)
@@ -132,12 +176,12 @@ class VqvaeStage:
         drawn = vqvae.decode(through).float()
         return {"l1": functional.l1_loss(drawn, picture), "codes": codes, "commit": 0.25 * pulled}
 
-    def start(self, model: VarformerS, batches: Batches) -> None:
+    def start(self, model: nn.Module, batches: Batches) -> None:
         """Start the codebook from latents that really occur, so that no code begins dead."""
-        vqvae = model.prior.vqvae
+        vqvae = self.vqvae(model)
         codes = vqvae.quantize.embedding.weight
         with torch.no_grad():
-            latents = [vqvae.encode(2.0 * batches[i].clean - 1.0) for i in range(2)]
+            latents = [vqvae.encode(2.0 * self.pictures(batches[i]) - 1.0) for i in range(2)]
             vectors = torch.cat([v.permute(0, 2, 3, 1).flatten(0, 2) for v in latents])
             picks = torch.linspace(0, len(vectors) - 1, len(codes)).long()
             scale = torch.linspace(1.0, 0.1, len(codes))[torch.randperm(len(codes)), None]
@@ -172,20 +216,24 @@ class PriorStage:
 
 
 class RestorerStage:
-    """Stage 2: patches with their piece of the prior (eq. 8), of which only tone still learns."""
+    """Stage 2: patches with their piece of the prior (eq. 8), whose two heads learn on."""
 
     name = "restorer"
 
     def parameters(self, model: VarformerS) -> list[nn.Parameter]:
         """What this stage trains."""
-        return [*model.restorer.parameters(), *model.prior.tone.parameters()]
+        heads = (model.restorer, model.prior.tone, model.prior.evidence)
+        return [p for head in heads for p in head.parameters()]
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
         """Reconstruction of the patches, and tone alone, so that tone stays tone's work."""
         with torch.no_grad():
             seen = model.prior.look(batch.thumbnail, batch.task)
         grid = model.prior.tone(seen.features, seen.statistics).float()
-        maps = torch.cat([seen.increments.flatten(1, 2), without_doubts(grid, batch.thumbnail)], 1)
+        told = model.prior.evidence(seen.features, seen.statistics).float()
+        # The evidence learns what is there, not what would make the restorer's work easy.
+        sure = told.sigmoid().detach()
+        maps = join_maps(seen.increments, without_doubts(grid, batch.thumbnail, sure), sure)
         each = len(batch.patches) // len(batch.thumbnail)
         pieces = sample_prior(maps.float().repeat_interleave(each, 0), batch.samplers)
         restored, _ = run_restorer(model.restorer, batch.patches, pieces)
@@ -193,6 +241,7 @@ class RestorerStage:
             "pixels": reconstruction(restored.float(), batch.targets),
             # On whole pictures, and before doubts are dropped: a dropped grid teaches nothing.
             "tone": tone_loss(tone_thumbnails(batch.thumbnail, grid), batch.clean),
+            "evidence": EVIDENCE_WEIGHT * evidence_loss(told, batch.present),
         }
 
     def start(self, model: VarformerS, batches: Batches) -> None:

@@ -1,8 +1,8 @@
-"""Rain, snow and haze."""
+"""Rain and snow."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
@@ -11,46 +11,113 @@ from torch.nn import functional
 from varfix.engine.train.blur import convolve
 from varfix.engine.train.draw import integer, log_uniform, normal, smooth_field, uniform
 
-STREAK = 61
+STREAK = 81
 """Side of the longest streak's kernel in pixels."""
 
 
+@dataclass(frozen=True)
+class Shower:
+    """A kind of rain: least and greatest values that are drawn from for each picture.
+
+    Attributes:
+        cover: how many streaks of a layer lie over a pixel on average.
+        strength: light that the brightest streak adds.
+        width: standard deviation across a streak, in pixels.
+        length: of a streak, in pixels.
+        lean: largest angle from the vertical, in radians.
+        patchy: how much of the rain comes in patches, 0 to 1.
+        veil: share of grey light that far drops put over the picture.
+        share: how often this kind is drawn.
+    """
+
+    cover: tuple[float, float]
+    strength: tuple[float, float]
+    width: tuple[float, float]
+    length: tuple[float, float]
+    lean: tuple[float, float]
+    patchy: tuple[float, float]
+    veil: tuple[float, float]
+    share: tuple[float]
+
+
+SHOWERS = (
+    # Dense, long, thin, near the vertical, as in Rain100H: two thirds of the picture under streaks.
+    Shower((0.7, 2.4), (0.15, 0.45), (0.4, 0.8), (24, 80), (0, 0.4), (0, 0.3), (0, 1e-3), (0.4,)),
+    # Soft and faint, in patches, as in Rain1400: an added brightness of 0.05 on average.
+    Shower((0.2, 1.6), (0.06, 0.22), (0.6, 1.4), (14, 70), (0, 0.7), (0.2, 1), (0, 0.12), (0.35,)),
+    # Single bright streaks, as a flash or a lamp shows them.
+    Shower((0.03, 0.15), (0.2, 0.7), (0.4, 1.1), (6, 60), (0, 0.8), (0, 1), (0, 0.1), (0.15,)),
+    # A downpour: short fine streaks, the far ones a grey veil (the HeavyRain pictures).
+    Shower((0.4, 1.5), (0.1, 0.3), (0.6, 1.1), (5, 16), (0, 0.6), (0, 0.3), (0.2, 0.7), (0.1,)),
+)
+
+
 def rain(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """One to four layers of streaks, each with its own angle, length and density, and a veil."""
+    """One to three layers of streaks of one of `SHOWERS`; they add grey light, as files show."""
     B, _, H, W = clean.shape
+    shower = _showers(B, rng)
     light = clean.new_zeros(B, 1, H, W)
-    lean = uniform((B,), -0.7, 0.7, rng)  # Layers of one shower fall about the same way.
-    for _ in range(integer(1, 5, rng)):
-        length = log_uniform((B,), 6.0, STREAK - 4.0, rng)
-        # Share of the picture under streaks; long streaks need fewer drops for the same share.
-        cover = log_uniform((B, 1, 1, 1), 0.02, 0.35, rng)
-        drops = _drops((B, 1, H, W), cover / length.reshape(B, 1, 1, 1), rng)
-        kernels = line_kernels(lean + 0.15 * normal((B,), rng), length, rng)
-        strength = uniform((B, 1, 1, 1), 0.1, 0.9, rng)
-        light = light + strength * convolve(drops, kernels)
-    veil = uniform((B, 1, 1, 1), -0.15, 0.15, rng).clamp_min(0.0)
-    hidden = clean * (1.0 - veil) + veil * uniform((B, 1, 1, 1), 0.5, 0.9, rng)
-    share = uniform((B, 1, 1, 1), 0.0, 1.0, rng).round()  # added light, or covering light
-    return hidden + light * (share + (1.0 - share) * (1.0 - hidden))
+    lean = shower["lean"] * uniform((B,), -1.0, 1.0, rng)
+    layers = integer(1, 4, rng)
+    for _ in range(layers):
+        length = shower["length"] * uniform((B,), 0.7, 1.05, rng)
+        # A drop's streak covers its length times the width of its bell.
+        area = (length * shower["width"] * 2.5).reshape(B, 1, 1, 1)
+        drops = _drops((B, 1, H, W), shower["cover"].reshape(B, 1, 1, 1) / layers / area, rng)
+        kernels = line_kernels(lean + 0.06 * normal((B,), rng), length, shower["width"])
+        light = light + convolve(drops, kernels).clamp_min(0.0)
+    light = light * shower["strength"].reshape(B, 1, 1, 1) * _patches((B, H, W), shower, rng)
+    veil = shower["veil"].reshape(B, 1, 1, 1) * uniform((B, 1, 1, 1), 0.3, 1.0, rng)
+    veil = veil * (0.6 + 0.4 * smooth_field(B, (H, W), 2, rng))
+    hidden = clean * (1.0 - veil) + veil * uniform((B, 1, 1, 1), 0.45, 0.85, rng)
+    screened = (uniform((B, 1, 1, 1), 0.0, 1.0, rng) < 0.25).float()
+    return hidden + light * (1.0 - screened * hidden)
+
+
+def _showers(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
+    """A value (batch,) of every attribute of `Shower`, each picture's from one kind."""
+    shares = torch.tensor([kind.share[0] for kind in SHOWERS], device=rng.device)
+    kinds = torch.multinomial(shares, batch, replacement=True, generator=rng)
+    drawn = {}
+    for place, name in enumerate(Shower.__dataclass_fields__):
+        if name == "share":
+            continue
+        bounds = torch.tensor([astuple(kind)[place] for kind in SHOWERS], device=rng.device)[kinds]
+        low, high = bounds[:, 0], bounds[:, 1]
+        where = uniform((batch,), 0.0, 1.0, rng)
+        even, factors = low + where * (high - low), low.clamp_min(1e-6) ** (1.0 - where)
+        drawn[name] = torch.where(low > 0.0, factors * high**where, even)
+    return drawn
+
+
+def _patches(size: tuple[int, int, int], shower: dict[str, Tensor], rng: torch.Generator) -> Tensor:
+    """Where it rains how much: (B, 1, H, W) around one."""
+    B, H, W = size
+    share = shower["patchy"].reshape(B, 1, 1, 1)
+    return 1.0 - share + 2.0 * share * smooth_field(B, (H, W), 3, rng).square()
 
 
 def snow(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Flakes of several sizes, blurred along the wind, over a light veil."""
+    """Flakes of several sizes, blurred along the wind, over a veil; large ones are out of focus."""
     B, _, H, W = clean.shape
     cover = clean.new_zeros(B, 1, H, W)
     wind = uniform((B,), -1.2, 1.2, rng)
-    for size in (1, 2, 4, 7):
-        density = log_uniform((B, 1, 1, 1), 2e-4, 6e-3, rng) / size
+    speed = log_uniform((B,), 1.0, 6.0, rng)
+    for size in (1, 2, 3, 5, 8):
+        density = log_uniform((B, 1, 1, 1), 2e-4, 1.2e-2, rng) / size
         small = (-(-H // size) + 1, -(-W // size) + 1)
         flakes = _drops((B, 1, *small), density * size**2 / 2.0, rng)
         flakes = functional.interpolate(flakes, scale_factor=float(size), mode="bicubic")
         top, left = integer(0, size, rng), integer(0, size, rng)
         flakes = flakes[..., top : top + H, left : left + W].clamp(0.0, 1.0)
-        kernels = line_kernels(wind, uniform((B,), 1.0, 3.0 + 1.5 * size, rng), rng)
-        cover = torch.maximum(cover, convolve(flakes, kernels) * uniform((B, 1, 1, 1), 0.5, 1, rng))
-    veil = uniform((B, 1, 1, 1), 0.0, 0.2, rng)
+        width = torch.full((B,), 0.35 + 0.2 * size, device=clean.device)
+        kernels = line_kernels(wind, 1.0 + speed * size**0.5, width)
+        kernels = kernels / kernels.sum((1, 2), keepdim=True).sqrt()  # motion thins a flake out
+        opaque = uniform((B, 1, 1, 1), 0.3, 1.0, rng) / (1.0 + 0.12 * (size - 1))
+        cover = torch.maximum(cover, convolve(flakes, kernels).clamp(0.0, 1.0) * opaque)
+    veil = uniform((B, 1, 1, 1), 0.0, 0.3, rng) * (0.5 + 0.5 * smooth_field(B, (H, W), 2, rng))
     cover = (cover + veil).clamp(0.0, 0.97)
-    white = uniform((B, 1, 1, 1), 0.8, 1.0, rng)
+    white = uniform((B, 1, 1, 1), 0.75, 1.0, rng)
     return clean * (1.0 - cover) + white * cover
 
 
@@ -60,50 +127,18 @@ def _drops(shape: tuple[int, ...], density: Tensor, rng: torch.Generator) -> Ten
     return present * uniform(shape, 0.3, 1.0, rng)
 
 
-def line_kernels(angle: Tensor, length: Tensor, rng: torch.Generator) -> Tensor:
+def line_kernels(angle: Tensor, length: Tensor, width: Tensor) -> Tensor:
     """Soft strokes (B, STREAK, STREAK) whose brightest pixel is one.
 
     Args:
         angle: (B,) radians from the vertical.
         length: (B,) pixels.
-        rng: source of the strokes' widths, 0.4 to 1.3 pixels.
+        width: (B,) standard deviation across, in pixels.
     """
-    B = len(angle)
     axis = torch.arange(STREAK, device=angle.device, dtype=angle.dtype) - STREAK // 2
     y, x = axis[None, :, None], axis[None, None, :]
     sin, cos = angle.sin()[:, None, None], angle.cos()[:, None, None]
     along, across = y * cos + x * sin, x * cos - y * sin
-    width = uniform((B, 1, 1), 0.4, 1.3, rng)
     body = torch.sigmoid((length[:, None, None] / 2.0 - along.abs()) * 1.5)
-    stroke = body * torch.exp(-0.5 * (across / width).square())
+    stroke = body * torch.exp(-0.5 * (across / width[:, None, None]).square())
     return stroke / stroke.amax((1, 2), keepdim=True)
-
-
-def haze(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Scattering model `J t + A (1 - t)`, `t = exp(-beta depth)`, beta 0.3 to 2.4, A 0.65 to 1."""
-    B = len(clean)
-    depth = random_depth(clean, rng)
-    beta = uniform((B, 1, 1, 1), 0.3, 2.4, rng)
-    tint = 1.0 + 0.03 * normal((B, 3, 1, 1), rng)
-    airlight = (uniform((B, 1, 1, 1), 0.65, 1.0, rng) * tint).clamp(0.5, 1.0)
-    transmission = (-beta * depth).exp()
-    return clean * transmission + airlight * (1.0 - transmission)
-
-
-def random_depth(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Plausible depth (B, 1, H, W) in [0.1, 1.4]: smooth bumps, receding ground, object edges.
-
-    Objects are had from the picture itself: a random wave over its smoothed colours is constant
-    on a surface and jumps where surfaces meet, as depth does.
-    """
-    B, _, H, W = clean.shape
-    smooth = functional.avg_pool2d(clean, 9, stride=1, padding=4, count_include_pad=False)
-    direction = normal((B, 3, 1, 1), rng) * 2.5
-    phase = uniform((B, 1, 1, 1), 0.0, 2.0 * math.pi, rng)
-    surfaces = 0.5 + 0.5 * ((smooth * direction).sum(1, keepdim=True) + phase).sin()
-    ground = torch.linspace(1.0, 0.0, H, device=clean.device).reshape(1, 1, H, 1)
-    bumps = smooth_field(B, (H, W), 3, rng)
-    parts = torch.stack([surfaces, ground.expand(B, 1, H, W), bumps], 0)
-    shares = uniform((3, B, 1, 1, 1), 0.0, 1.0, rng)
-    depth = (parts * shares).sum(0) / shares.sum(0)
-    return 0.1 + 1.3 * depth * uniform((B, 1, 1, 1), 0.5, 1.0, rng)

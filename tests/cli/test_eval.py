@@ -78,6 +78,9 @@ def test_targets_without_a_picture_are_mentioned(varfix, folders, picture):
         (["--pairs", "."], "expected INPUT and TARGET, got 1"),
         (["--degrade", "noise:25", ".", "."], "expected CLEAN, got 2"),
         (["--degrade", "noise:25", "--pairs", "."], "exclude each other"),
+        (["--all", ".", "--pairs"], "--pairs and --all exclude each other"),
+        (["--all", ".", "."], "expected nothing beside --all, got 1"),
+        (["--only", "kodak24", ".", "."], "choose from --all"),
         (["--degrade", "fog:1", "."], 'unknown degradation "fog"'),
         (["nowhere", "."], "'nowhere' does not exist"),
         (["-p", "denoize", ".", "."], 'Did you mean "denoise"?'),
@@ -94,3 +97,25 @@ def test_no_pictures_is_nothing_to_do(varfix, tmp_path):
     result = varfix("eval", tmp_path, tmp_path)
     assert result.exit_code == 3
     assert f"No images under {tmp_path}" in result.stderr
+
+
+def test_all_prints_the_table_as_markdown_or_as_json(varfix, folders, identity):
+    val = folders[0].parent / "val"
+    val.mkdir()
+    folders[1].rename(val / "kodak24")
+    arguments = ("eval", "--all", val, "-m", identity, "-d", "cpu")
+    result = varfix(*arguments)
+    assert result.exit_code == 0, result.stderr
+    table = result.stdout.splitlines()
+    assert table[0].startswith("| set | pictures | input | auto |")
+    assert [line.count("|") for line in table] == [10] * len(table)
+    found = rows(varfix(*arguments, "--json", "--sample", "1", "--only", "kodak24"))
+    assert [row["set"] for row in found] == [line.split("|")[1].strip() for line in table[2:]]
+    assert {row["pictures"] for row in found} == {1}
+    assert all(row["worst"] == 0.0 for row in found if row["input"])
+
+
+def test_all_without_any_set_is_nothing_to_do(varfix, tmp_path, identity):
+    result = varfix("eval", "--all", tmp_path, "-m", identity, "-d", "cpu")
+    assert result.exit_code == 3
+    assert "No test sets under" in result.stderr

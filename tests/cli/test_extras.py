@@ -6,6 +6,7 @@ import types
 import pytest
 
 from varfix.cli.extras import needing_train_extra
+from varfix.engine.train.job import Job
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def engine(monkeypatch):
     def replace(module, function):
         calls = []
         double = types.ModuleType(module)
+        double.Facts = lambda **facts: facts  # of `varfix.onnx.architectures`
         setattr(double, function, lambda *arguments: calls.append(arguments))
         monkeypatch.setitem(sys.modules, module, double)
         return calls
@@ -32,7 +34,7 @@ def engine(monkeypatch):
 @pytest.fixture
 def no_torch(monkeypatch):
     for name in list(sys.modules):
-        if name.startswith(("varfix.engine.train.", "varfix.onnx.export", "torch")):
+        if name.startswith(("varfix.engine.train.", "varfix.onnx.", "torch")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
 
@@ -44,25 +46,43 @@ def test_train_passes_on_what_it_was_given(varfix, engine, tmp_path):
     options = ["--photos", tmp_path, "--photos", tmp_path, "--out", tmp_path / "out"]
     result = varfix("train", recipe, *options, "--set", "seed=2")
     assert result.exit_code == 0, result.stderr
-    assert calls == [(str(recipe), (tmp_path, tmp_path), tmp_path / "out", ["seed=2"])]
+    job = Job(tmp_path / "out", (tmp_path, tmp_path), config=recipe, overrides=("seed=2",))
+    assert calls == [(job,)]
+
+
+def test_train_passes_on_pairs_weights_and_devices(varfix, engine, weights, tmp_path):
+    calls = engine("varfix.engine.train.loop", "run_training")
+    options = ["--pairs", tmp_path, tmp_path, "--init", weights, "--devices", 2]
+    result = varfix("train", "--out", tmp_path, *options)
+    assert result.exit_code == 0, result.stderr
+    assert calls == [(Job(tmp_path, pairs=(tmp_path, tmp_path), initial=weights, devices=2),)]
+
+
+def test_the_help_of_train_is_that_of_training(varfix):
+    text = varfix("train", "--help").stdout
+    assert text.startswith("Usage: varfix train [OPTIONS] [RECIPE]")
+    assert "--photos" in text
+    assert varfix("train", "preview", "--help").stdout.startswith("Usage: varfix train preview ")
 
 
 def test_train_without_a_recipe_uses_the_shipped_one(varfix, engine, tmp_path):
     calls = engine("varfix.engine.train.loop", "run_training")
     varfix("train", "--photos", tmp_path, "--out", tmp_path)
-    assert calls[0][0] is None
+    assert calls[0][0].config is None
 
 
 def test_export_passes_on_what_it_was_given(varfix, engine, weights, tmp_path):
-    calls = engine("varfix.onnx.export", "export_checkpoint")
+    calls = engine("varfix.onnx.architectures", "export_model")
     target = tmp_path / "mine.onnx"
     result = varfix("export-onnx", weights, target, "--training", "ten photos")
     assert result.exit_code == 0, result.stderr
-    assert calls == [(weights, target, "ten photos")]
+    assert calls == [
+        ("auto", (weights,), target, {"training": "ten photos", "licence": "LicenseRef-unstated"})
+    ]
 
 
 def test_export_replaces_no_model_unasked(varfix, engine, weights, tmp_path):
-    calls = engine("varfix.onnx.export", "export_checkpoint")
+    calls = engine("varfix.onnx.architectures", "export_model")
     target = tmp_path / "mine.onnx"
     target.touch()
     result = varfix("export-onnx", weights, target)
@@ -90,3 +110,32 @@ def test_without_torch_both_say_how_to_get_it(varfix, no_torch, weights, tmp_pat
 def test_an_import_that_fails_for_another_reason_is_not_blamed_on_the_extra():
     with pytest.raises(ImportError, match="nonsense"), needing_train_extra("train"):
         raise ImportError("nonsense", name="varfix.engine.nonsense")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "functions"),
+    [
+        (["curves", "."], "curves", ["draw_curves"]),
+        (["preview", "sheets", "--photos", "."], "preview", ["write_previews"]),
+        (["ablate", "weights.safetensors", "."], "ablate", ["run_ablations", "table"]),
+    ],
+)
+def test_the_other_commands_of_train_call_what_they_name(
+    varfix, monkeypatch, weights, arguments, module, functions
+):
+    monkeypatch.chdir(weights.parent)
+    called = []
+
+    def record(name):
+        return lambda *given: called.append(name) or ["done"] * (name != "run_ablations")
+
+    double = types.ModuleType(f"varfix.engine.train.{module}")
+    for name in functions:
+        setattr(double, name, record(name))
+    monkeypatch.setitem(sys.modules, double.__name__, double)
+    photos = types.ModuleType("varfix.engine.train.photos")
+    photos.load_photos = lambda folders: folders
+    monkeypatch.setitem(sys.modules, photos.__name__, photos)
+    result = varfix("train", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert called == functions

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from varfix.engine.models import TASKS
-from varfix.engine.train import blur, light, noise, weather
+from varfix.engine.train import blur, fog, light, noise, weather
 from varfix.engine.train.degrade import DEGRADATIONS, Mix, degrade, to_eight_bits
 
 
@@ -110,13 +110,13 @@ def test_rain_adds_light_along_near_vertical_lines(rng):
 
 def test_haze_pulls_towards_the_airlight_and_never_darkens_black(rng):
     black = torch.zeros(16, 3, 64, 64)
-    hazy = weather.haze(black, rng)
+    hazy = fog.haze(black, rng)
     assert hazy.min() > 0.0
     assert hazy.max() < 1.0
     contrast_before, contrast_after = 0.5, 0.0
     half = black.clone()
     half[..., 32:] = contrast_before
-    hazy = weather.haze(half, rng)
+    hazy = fog.haze(half, rng)
     contrast_after = float((hazy[..., 32:].mean() - hazy[..., :32].mean()).abs())
     assert contrast_after < 0.8 * contrast_before
 

@@ -1,81 +1,29 @@
 """Training learns, and a stopped run goes on to the same result."""
 
+import itertools
 import json
+import math
+import signal
+import subprocess
+import sys
+import time
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from varfix.engine.errors import ConfigError, NothingToDoError
-from varfix.engine.networks.prior import PriorConfig, PriorNetwork
-from varfix.engine.networks.restorer import RestorerConfig, RestorerNetwork
-from varfix.engine.networks.transformer import TransformerConfig
-from varfix.engine.networks.varformer_s import VarformerS
-from varfix.engine.networks.vqvae import VqvaeConfig
-from varfix.engine.train.loop import SHIPPED_RECIPE, Trainer, learning_rate
-from varfix.engine.train.photos import load_photos
+from varfix.engine.train.hardware import hardware
+from varfix.engine.train.job import Job
+from varfix.engine.train.loop import SHIPPED_RECIPE, Trainer, run_training
+from varfix.engine.train.program import Program, program_named
 from varfix.engine.train.recipe import load_recipe
-from varfix.engine.train.stages import Batches, sampler, stage_recipes
-
-TINY = [
-    "save_every=2",
-    "vqvae={steps: 3, pictures: 2, warmup: 1}",
-    "prior={steps: 3, pictures: 2, warmup: 1}",
-    "restorer={steps: 5, pictures: 2, patches: 1, patch: 64, warmup: 1}",
-]
+from varfix.engine.train.schedule import learning_rate
 
 
-def tiny_network():
-    vqvae = VqvaeConfig(channels=16, multipliers=(1, 1, 1), blocks=1, codes=16, groups=8, patch=4)
-    transformer = TransformerConfig(width=16, heads=2, depth=1, memory=48, codes=16)
-    return VarformerS(
-        PriorNetwork(PriorConfig(vqvae, transformer, adapter=16)),
-        RestorerNetwork(RestorerConfig(widths=(8, 8, 8, 8), blocks=1, middle=1)),
-    )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Three photographs, one of them too small to use."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for name, size in [("a.png", (300, 280)), ("b.jpg", (256, 400)), ("tiny.png", (40, 40))]:
-        coarse = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        picture = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
-        assert cv2.imwrite(str(folder / name), picture)
-    return folder
-
-
-@pytest.fixture
-def recipe():
-    return load_recipe(SHIPPED_RECIPE, TINY)
-
-
-def weights(out):
-    from safetensors.torch import load_file
-
-    return load_file(out / "weights.safetensors")
-
-
-def diary(out):
-    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
-
-
-def test_a_run_that_was_killed_twice_ends_like_an_unbroken_one(folder, recipe, tmp_path):
-    photos = load_photos([folder])
-    for name in ("whole", "broken"):
-        (tmp_path / name).mkdir()
-    Trainer(recipe, photos, tmp_path / "whole", tiny_network).run()
-    for fatal in (("prior", 2), ("restorer", 3)):
-        with pytest.raises(KeyboardInterrupt):
-            Mortal(recipe, photos, tmp_path / "broken", tiny_network).dying_at(*fatal).run()
-    Trainer(recipe, photos, tmp_path / "broken", tiny_network).run()
-    whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
-    assert all(torch.equal(whole[name], broken[name]) for name in whole)
-    assert diary(tmp_path / "whole") == diary(tmp_path / "broken")
-    assert len(diary(tmp_path / "whole")) == 3 + 3 + 5
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 class Mortal(Trainer):
@@ -85,47 +33,182 @@ class Mortal(Trainer):
         self.fatal = (stage, step)
         return self
 
-    def _log(self, stage, step, losses):
+    def _record(self, stage, step, facts, optimizer):
         if (stage.name, step) == self.fatal:
             raise KeyboardInterrupt
-        super()._log(stage, step, losses)
+        super()._record(stage, step, facts, optimizer)
 
 
-def test_a_few_steps_make_the_vqvae_better(folder, tmp_path):
-    recipe = load_recipe(
-        SHIPPED_RECIPE, [*TINY, "vqvae={steps: 40, pictures: 2, warmup: 1, rate: 3.0e-3}"]
-    )
-    trainer = Trainer(recipe, load_photos([folder]), tmp_path, tiny_network)
-    trainer.run()
-    errors = [line["l1"] for line in diary(tmp_path) if line["stage"] == "vqvae"]
+def test_a_run_that_was_killed_twice_ends_like_an_unbroken_one(
+    folder, tmp_path, tiny, weights, diary
+):
+    tiny.trainer(folder, tmp_path / "whole").run()
+    for fatal in (("prior", 2), ("restorer", 3)):
+        mortal = tiny.trainer(folder, tmp_path / "broken", kind=Mortal)
+        with pytest.raises(KeyboardInterrupt):
+            mortal.dying_at(*fatal).run()
+    tiny.trainer(folder, tmp_path / "broken").run()
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+    assert diary(tmp_path / "whole") == diary(tmp_path / "broken")
+    assert len(diary(tmp_path / "whole")) == 3 + 3 + 5
+
+
+@pytest.mark.slow
+def test_a_run_that_got_kill_9_at_any_moment_ends_like_an_unbroken_one(
+    folder, tmp_path, tiny, weights, diary
+):
+    more = ["prior.steps=7", "restorer.steps=9"]
+    tiny.trainer(folder, tmp_path / "whole", *more).run()
+    out = tmp_path / "broken"
+    command = [sys.executable, str(tiny.path), "1", str(folder), str(out), *more]
+    kills = 0
+    for delay in itertools.count(0.05, 0.35):  # from the first step on, whatever it is at
+        known = len(lines(out))
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None and len(lines(out)) <= known:
+            time.sleep(0.01)
+        try:
+            process.wait(delay)
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert process.returncode == 0
+    assert kills >= 3
+    assert same(weights(tmp_path / "whole"), weights(out))
+    assert diary(tmp_path / "whole") == diary(out)
+
+
+@pytest.mark.slow
+def test_several_devices_train_one_model_on_batches_of_their_own(
+    folder, tmp_path, tiny, weights, diary
+):
+    for name, devices in (("one", 1), ("two", 2), ("again", 2)):
+        command = [sys.executable, str(tiny.path), str(devices), str(folder), str(tmp_path / name)]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+    one, two, again = (weights(tmp_path / name) for name in ("one", "two", "again"))
+    assert same(two, again)
+    assert not same(one, two)
+    steps = [(line["stage"], line["step"]) for line in diary(tmp_path / "two")]
+    assert steps == [(line["stage"], line["step"]) for line in diary(tmp_path / "one")]
+
+
+def test_one_device_needs_no_library_for_several(folder, tmp_path, tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    tiny.trainer(folder, tmp_path, "prior.steps=0", "restorer.steps=0", machine=hardware(1)).run()
+    with pytest.raises(ConfigError, match="needs lightning-fabric"):
+        hardware(2)
+
+
+def lines(out):
+    file = out / "metrics.jsonl"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def test_a_few_steps_make_the_vqvae_better(folder, tmp_path, tiny, diary):
+    longer = "vqvae={steps: 40, pictures: 2, warmup: 1, rate: 3.0e-3}"
+    tiny.trainer(folder, tmp_path, longer, "prior.steps=0", "restorer.steps=0").run()
+    errors = [line["l1"] for line in diary(tmp_path)]
     assert np.mean(errors[-5:]) < 0.8 * np.mean(errors[:5])
 
 
-def test_a_batch_is_the_same_whenever_it_is_made(folder, recipe):
-    stage = stage_recipes(recipe)["restorer"]
-    batches = Batches(load_photos([folder]), stage, recipe.degradations, seed=3)
-    first, again, other = batches[4], batches[4], batches[5]
-    assert torch.equal(first.patches, again.patches)
-    assert not torch.equal(first.patches, other.patches)
-    assert first.patches.shape == (2, 3, 64, 64)
-    assert first.samplers.shape == (2, 2, 4, 16)
+class Runaway:
+    """A stage that learns to give one, and loses its mind at a given step."""
+
+    name = "mind"
+
+    def __init__(self, lost_at, mind=1e9):
+        self.lost_at, self.mind = lost_at, mind
+        self.calls = 0
+
+    def parameters(self, model):
+        return list(model.parameters())
+
+    def start(self, model, batches):
+        nn.init.zeros_(model.bias)
+
+    def losses(self, model, batch):
+        self.calls += 1
+        if self.calls == self.lost_at:
+            with torch.no_grad():
+                model.bias.fill_(self.mind)
+        return {"distance": (model.bias.sum() - 1.0).square()}
 
 
-def test_pictures_that_are_too_small_are_left_out(folder):
-    assert len(load_photos([folder])) == 2
+def one_number():
+    layer = nn.Linear(1, 1)
+    layer.weight = None
+    return layer
 
 
-def test_no_photographs_is_an_error_that_says_what_is_wanted(tmp_path):
-    with pytest.raises(NothingToDoError, match="no photographs"):
-        load_photos([tmp_path])
+def mind_recipe(tmp_path, **keys):
+    text = "mix: {identity: 1.0}\nmind: {steps: 60, pictures: 1, warmup: 1, rate: 0.05}\n"
+    text += "".join(f"{key}: {value}\n" for key, value in keys.items())
+    path = tmp_path / "mind.yaml"
+    path.write_text(text)
+    return load_recipe(path)
+
+
+@pytest.mark.parametrize("mind", [1e9, math.inf, math.nan])
+def test_weights_that_ran_away_return_to_the_averaged_ones(tmp_path, weights, mind):
+    recipe = mind_recipe(tmp_path, recover=3, ema=0.5, sample_every=0)
+    stage = Runaway(20, mind)
+    program = Program(one_number, (stage,), lambda model, picture, task: picture)
+    Trainer(recipe, program, Black(), tmp_path).run()
+    assert abs(float(weights(tmp_path)["bias"]) - 1.0) < 0.2
+    norms = [json.loads(line)["norm"] for line in lines(tmp_path)]
+    assert sum(not norm < recipe.skip for norm in norms) == 3
+
+
+class Black:
+    """A source of black pictures."""
+
+    def draw(self, count, side, rng):
+        from varfix.engine.train.degrade import Degraded
+
+        black = torch.zeros(count, 3, side, side)
+        return Degraded(black, black, torch.zeros(count, dtype=torch.int64), ("black",) * count)
+
+
+def test_what_a_network_draws_by_itself_does_not_depend_on_when_a_run_was_resumed(tmp_path):
+    class Dice(Runaway):
+        def losses(self, model, batch):
+            return {"luck": torch.rand(()) * model.bias.sum()}
+
+    recipe = mind_recipe(tmp_path, save_every=10, sample_every=0)
+    program = Program(one_number, (Dice(0),), lambda model, picture, task: picture)
+    for out in (tmp_path / "whole", tmp_path / "broken"):
+        out.mkdir()
+        torch.manual_seed(len(out.name))  # the state of the generator is not the run's business
+        if out.name == "broken":
+            with pytest.raises(KeyboardInterrupt):
+                Mortal(recipe, program, Black(), out).dying_at("mind", 17).run()
+        Trainer(recipe, program, Black(), out).run()
+    luck = [[json.loads(line)["luck"] for line in lines(tmp_path / o)] for o in ("whole", "broken")]
+    assert luck[0] == luck[1]
+
+
+def test_the_time_spent_waiting_for_batches_is_written_down(folder, tmp_path, tiny):
+    tiny.trainer(folder, tmp_path, "prior.steps=0", "restorer.steps=0").run()
+    for line in map(json.loads, lines(tmp_path)):
+        assert 0.0 <= line["wait"] <= line["took"] < 60.0
+
+
+def test_sheets_and_curves_appear_during_a_run(folder, tmp_path, tiny):
+    tiny.trainer(folder, tmp_path, "sample_every=2", "prior.steps=0", "restorer.steps=0").run()
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["vqvae-000002.png"]
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("vqvae.stepz=3", 'no key "vqvae.stepz"'),
+        ("vqvea.steps=3", 'no key "vqvea.steps"'),
         ("mix={fog: 1.0}", 'unknown degradation "fog"'),
         ("seed=one", "Expected `int`"),
+        ("own_task=fog", 'no task "fog"'),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_name(override, message):
@@ -133,27 +216,58 @@ def test_a_wrong_recipe_is_refused_by_name(override, message):
         load_recipe(SHIPPED_RECIPE, [override])
 
 
-def test_the_learning_rate_rises_then_falls_to_its_last_value(recipe):
-    stage = load_recipe(SHIPPED_RECIPE).restorer
+def test_a_mistyped_key_of_a_recipe_is_refused_with_a_suggestion(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("mix: {identity: 1.0}\nsed: 3\n")
+    with pytest.raises(ConfigError, match='unknown key "sed"') as error:
+        load_recipe(path)
+    assert error.value.hint == 'Did you mean "seed"?'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("vqvae: {steps: 1, pictures: 1}\n", 'no section "prior"'),
+        ("foo: {steps: 1, pictures: 1}\n", 'unknown key "foo"'),
+        ("model: other\n", 'no model "other"'),
+    ],
+)
+def test_a_recipe_must_have_the_stages_of_its_model(tmp_path, folder, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text("mix: {identity: 1.0}\n" + text)
+    with pytest.raises(ConfigError, match=message):
+        run_training(Job(tmp_path / "out", [folder], config=path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_key_that_has_a_default_can_be_set_though_the_file_does_not_name_it():
+    recipe = load_recipe(SHIPPED_RECIPE, ["vqvae.warmup=7", "recover=9"])
+    assert recipe.stages["vqvae"].warmup == 7
+    assert recipe.recover == 9
+
+
+def test_the_shipped_recipe_fits_its_model():
+    recipe = load_recipe(SHIPPED_RECIPE)
+    program_named(recipe.model).check(recipe)
+
+
+def test_nothing_to_train_on_is_said(tmp_path):
+    with pytest.raises(NothingToDoError, match="nothing to train on"):
+        run_training(Job(tmp_path / "out"))
+
+
+def test_the_learning_rate_rises_then_falls_to_its_last_value():
+    stage = load_recipe(SHIPPED_RECIPE).stages["restorer"]
     rates = [learning_rate(stage, step, step) for step in range(stage.steps)]
     assert max(rates) == pytest.approx(stage.rate)
     assert rates[0] < 0.05 * stage.rate
     assert rates[-1] == pytest.approx(stage.last_rate, rel=0.1)
+    assert all(math.isfinite(rate) for rate in rates)
 
 
 def test_a_finished_stage_that_goes_on_warms_its_new_optimiser_up():
-    stage = load_recipe(SHIPPED_RECIPE).restorer
+    stage = load_recipe(SHIPPED_RECIPE).stages["restorer"]
     middle = stage.steps // 2
     assert learning_rate(stage, middle, 0) == pytest.approx(
         learning_rate(stage, middle, stage.warmup) / stage.warmup
     )
-
-
-def test_training_samples_the_prior_as_inference_does():
-    from varfix.engine.guidance import crop_prior
-
-    maps = torch.rand(6, 16, 16)
-    rows, columns = sampler(96, 128, 448), sampler(208, 128, 448)
-    ours = rows @ maps @ columns.T
-    theirs = crop_prior(maps.numpy(), (448, 448), (96, 208), 128, 16)
-    torch.testing.assert_close(ours, torch.from_numpy(theirs), atol=1e-5, rtol=1e-5)

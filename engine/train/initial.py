@@ -1,0 +1,81 @@
+"""Weights to begin a run with: those of another run, or of a model that was exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from varfix.engine.errors import ModelContractError, ModelMissingError
+from varfix.engine.train.checkpoint import load_weights
+from varfix.engine.train.public import SUFFIXES, load_public
+
+TRAINING_ONLY = "prior.vqvae."
+"""Exported models need of the VQ-VAE nothing but its codebook."""
+
+HALF = ".half"
+"""What an exported weight that is stored in half precision has behind its name."""
+
+
+def load_initial(model: nn.Module, path: Path) -> list[str]:
+    """Load weights into a network, in place.
+
+    Args:
+        model: the network.
+        path: `weights.safetensors` of a run, or `NAME.onnx` of an exported model, beside which
+            `NAME.prior.onnx` is read too; or what `load_public` takes.
+
+    Returns:
+        Names of weights that an exported model does not hold, and that stay as they were: what
+        only training needs, such as the decoder of the VQ-VAE.
+
+    Raises:
+        ModelMissingError: There is no such file.
+        ModelContractError: Its weights are not the network's.
+    """
+    if path.is_dir() or path.suffix in SUFFIXES:
+        return load_public(model, path)
+    if path.suffix != ".onnx":
+        load_weights(model, path)
+        return []
+    if not path.is_file():
+        raise ModelMissingError(f"{path}: no such model")
+    own = model.state_dict()
+    found = {name: value for name, value in _exported(path) if name in own}
+    for name, value in found.items():
+        if value.shape != own[name].shape:
+            raise ModelContractError(
+                f"{path.name}: {name} is {tuple(value.shape)}, expected {tuple(own[name].shape)}"
+            )
+    if not found:
+        raise ModelContractError(f"{path.name}: holds no weights of this network")
+    missing = sorted(own.keys() - found.keys())
+    lacking = [name for name in missing if not name.startswith(TRAINING_ONLY)]
+    if lacking:
+        raise ModelContractError(
+            f"{path.name}: holds no {lacking[0]} ({len(lacking)} weights are missing)",
+            hint="Models exported by early versions of varfix did not keep the names of weights.",
+        )
+    model.load_state_dict(found, strict=False)
+    return missing
+
+
+def _exported(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Names as in the network, and values, of the weights in an exported model's files."""
+    parts = {"restorer": path, "prior": path.with_name(f"{path.stem}.prior.onnx")}
+    for part, file in parts.items():
+        if file.is_file():
+            for name, value in _constants(file):
+                yield f"{part}.{name.removeprefix('network.').removesuffix(HALF)}", value
+
+
+def _constants(file: Path) -> Iterator[tuple[str, Tensor]]:
+    import onnx
+    from onnx import numpy_helper
+
+    for constant in onnx.load(file).graph.initializer:
+        value = numpy_helper.to_array(constant)
+        if value.dtype.kind == "f":
+            yield constant.name, torch.from_numpy(value.copy()).float()

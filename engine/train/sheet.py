@@ -1,0 +1,55 @@
+"""Contact sheets: rows of small pictures, each with a label above it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+GAP = 6
+LINE = 16
+"""Height of a line of Pillow's built-in font, with some air."""
+
+PAPER, INK = (24, 24, 24), (235, 235, 235)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture (3, H, W) in [0, 1] and what to write above it."""
+
+    label: str
+    picture: Tensor
+
+
+def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
+    """Write a sheet as a PNG; its folder is made.
+
+    Args:
+        rows: cells, all pictures of one size.
+        path: of the file; it appears when it is whole.
+    """
+    height, width = rows[0][0].picture.shape[1:]
+    size = (
+        GAP + max(len(row) for row in rows) * (width + GAP),
+        GAP + len(rows) * (LINE + height + GAP),
+    )
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for y, row in enumerate(rows):
+        for x, cell in enumerate(row):
+            left, top = GAP + x * (width + GAP), GAP + y * (LINE + height + GAP)
+            pen.text((left, top), cell.label, fill=INK)
+            sheet.paste(_image(cell.picture), (left, top + LINE))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    sheet.save(part, format="PNG")
+    part.replace(path)
+
+
+def _image(picture: Tensor) -> Image.Image:
+    samples = (picture.clamp(0.0, 1.0) * 255.0).round().permute(1, 2, 0).numpy()
+    return Image.fromarray(samples.astype(np.uint8))

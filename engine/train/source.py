@@ -1,0 +1,64 @@
+"""Where pictures and their targets come from: damaged photographs, and people's own pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from varfix.engine.train.degrade import Degraded, Mix, degrade
+from varfix.engine.train.draw import chance
+
+
+class Pictures(Protocol):
+    """Clean photographs, such as `varfix.engine.train.photos.Photos`."""
+
+    def batch(self, count: int, side: int, rng: torch.Generator) -> Tensor:
+        """Random square cuts (count, 3, side, side) in [0, 1]."""
+        ...
+
+
+class Source(Protocol):
+    """Gives whole square pictures, degraded and clean."""
+
+    def draw(self, count: int, side: int, rng: torch.Generator) -> Degraded:
+        """`count` pictures (count, 3, side, side); equal generators give equal pictures."""
+        ...
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Clean photographs that are damaged as the mix says."""
+
+    photos: Pictures
+    mix: Mix
+
+    def draw(self, count: int, side: int, rng: torch.Generator) -> Degraded:
+        """Cut and degrade."""
+        return degrade(self.photos.batch(count, side, rng), self.mix, rng)
+
+
+@dataclass(frozen=True)
+class Blended:
+    """Two sources; each picture comes from the second one with probability `share`."""
+
+    first: Source
+    second: Source
+    share: float
+
+    def draw(self, count: int, side: int, rng: torch.Generator) -> Degraded:
+        """Draw from both and join; the order does not matter to training."""
+        others = sum(chance(self.share, rng) for _ in range(count))
+        parts = [
+            source.draw(number, side, rng)
+            for source, number in ((self.first, count - others), (self.second, others))
+            if number
+        ]
+        return Degraded(
+            target=torch.cat([part.target for part in parts]),
+            picture=torch.cat([part.picture for part in parts]),
+            task=torch.cat([part.task for part in parts]),
+            names=tuple(name for part in parts for name in part.names),
+        )

@@ -1,0 +1,77 @@
+"""A network as it is in PyTorch behind the port that pictures are restored through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from varfix.engine.models import TASKS, ModelCard
+from varfix.engine.networks.restorer import MULTIPLE
+from varfix.engine.networks.varformer_s import VarformerS
+from varfix.engine.restorer import DeviceUsed, Retries
+
+Floats = npt.NDArray[np.float32]
+
+STRIDE = 16
+CARD = ModelCard(
+    name="varformer-s",
+    licence="Apache-2.0",
+    tile=512,
+    multiple=MULTIPLE,
+    overlap=32,
+    tasks=TASKS,
+    guidance="image",
+    thumbnail=256,
+    prior_channels=1,  # nobody asks
+    prior_stride=STRIDE,
+)
+
+
+@dataclass
+class TorchRestorer:
+    """Restores tiles with a VarFormer-S, on the device where its weights are."""
+
+    network: VarformerS
+    card: ModelCard = CARD
+    tile: int = CARD.tile
+    tile_step: int = CARD.multiple
+    batch: int = 1
+    retries: Retries = field(default=Retries())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def used(self) -> DeviceUsed:
+        """The same, in words."""
+        return DeviceUsed("auto", str(self.device), "PyTorch", "fp32")
+
+    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+        """Maps (C, 16, 16) of a picture, given as (256, 256, 3) in [0, 1]."""
+        told = torch.tensor([TASKS.index(task)], device=self.device)
+        with torch.no_grad():
+            maps = self.network.prior(self._planes(thumbnail[None]), told).maps
+        return _array(maps[0])
+
+    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+        """Tiles (N, H, W, 3) in [0, 1] with their maps (N, C, H / 16, W / 16), restored."""
+        assert prior is not None  # the card says that there is one
+        with torch.no_grad():
+            restored, _ = self.network.restorer(
+                self._planes(tiles), torch.from_numpy(prior).to(self.device)
+            )
+        return _array(restored.clamp(0.0, 1.0).permute(0, 2, 3, 1))
+
+    def _planes(self, pictures: Floats) -> Tensor:
+        planes = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+        return planes.to(self.device, memory_format=torch.channels_last)
+
+
+def _array(values: Tensor) -> Floats:
+    return np.ascontiguousarray(values.float().cpu().numpy())

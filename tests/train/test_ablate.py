@@ -1,0 +1,94 @@
+"""Ablations undo one part each, and only in a copy."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from varfix.engine.benchmark import Choice
+from varfix.engine.settings import Settings
+from varfix.engine.tiled import restore_picture
+from varfix.engine.train import ablate
+from varfix.engine.train.ablate import VARIATIONS, Muted, Nearsighted, run_ablations, table
+from varfix.engine.train.torch_restorer import TorchRestorer
+
+
+@pytest.fixture
+def network(tiny):
+    """A tiny network in which every part has something to say."""
+    torch.manual_seed(3)
+    built = tiny.build().eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return built
+
+
+@pytest.fixture
+def pixels():
+    rng = np.random.default_rng(1)
+    small = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8))
+    return np.asarray(small.resize((192, 128), Image.Resampling.BICUBIC), np.float32) / 255
+
+
+def restored(restorer, pixels):
+    return restore_picture(restorer, pixels, Settings())
+
+
+def test_the_port_restores_as_the_network_does(network, pixels):
+    square = np.ascontiguousarray(np.kron(pixels, np.ones((2, 2, 1)))[:256, :256], np.float32)
+    picture = torch.from_numpy(square).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = network(picture, torch.tensor([0]))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(restored(TorchRestorer(network), square), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("variation", VARIATIONS[1:], ids=lambda one: one.name)
+def test_every_variation_changes_the_result_and_leaves_the_network_alone(
+    variation, network, pixels
+):
+    import copy
+
+    before = restored(TorchRestorer(network, tile=64), pixels)
+    changed = copy.deepcopy(network)
+    variation.change(changed)
+    restorer = variation.build(changed)
+    restorer.tile = 64  # several tiles
+    after = restored(restorer, pixels)
+    assert after.shape == before.shape
+    assert not np.array_equal(before, after)
+    assert np.array_equal(before, restored(TorchRestorer(network, tile=64), pixels))
+
+
+def test_a_muted_restorer_is_deaf_to_one_part_only(network, pixels):
+    thumbnail = np.zeros((256, 256, 3), np.float32)
+    whole = TorchRestorer(network).prior(thumbnail, "rain")
+    edges = np.cumsum([0, *network.restorer.parts])
+    for part in range(len(network.restorer.parts)):
+        maps = Muted(network, silent=(part,)).prior(thumbnail, "rain")
+        assert not maps[edges[part] : edges[part + 1]].any()
+        maps[edges[part] : edges[part + 1]] = whole[edges[part] : edges[part + 1]]
+        assert np.array_equal(maps, whole)
+
+
+def test_the_prior_of_a_tile_is_that_of_the_picture_where_they_are_the_same(network, pixels):
+    square = np.ascontiguousarray(np.kron(pixels, np.ones((2, 2, 1)))[:256, :256], np.float32)
+    one, other = TorchRestorer(network), Nearsighted(network)
+    np.testing.assert_allclose(restored(one, square), restored(other, square), atol=1e-5)
+
+
+def test_the_table_has_a_line_for_each_variation(tmp_path, network, pixels, monkeypatch, tiny):
+    from varfix.engine.train.checkpoint import save_weights
+
+    monkeypatch.setattr(ablate, "build_varformer_s", tiny.build)
+    save_weights(network, tmp_path / "weights.safetensors")
+    (tmp_path / "val/kodak24").mkdir(parents=True)
+    picture = (pixels * 255).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "val/kodak24/a.png")
+    choice = Choice(only=("kodak24",), sample=1, titles=("Kodak24, rain", "Kodak24, snow"))
+    done = list(run_ablations(tmp_path / "weights.safetensors", tmp_path / "val", choice))
+    lines = table(done).splitlines()
+    assert len(lines) == 2 + len(VARIATIONS)
+    assert lines[0] == "| | Kodak24, rain | Kodak24, snow |"
+    assert {line.count("|") for line in lines} == {4}
+    assert lines[2].startswith("| as trained |")

@@ -1,0 +1,137 @@
+"""What the network is shown: photographs, pairs, and the batches made of them."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from varfix.engine.errors import NothingToDoError, PlanError
+from varfix.engine.models import TASKS
+from varfix.engine.train.degrade import Mix
+from varfix.engine.train.feed import feed, from_process, from_thread
+from varfix.engine.train.pairs import load_pairs
+from varfix.engine.train.photos import cut_picture, load_photos, random_cut
+from varfix.engine.train.recipe import StageRecipe
+from varfix.engine.train.source import Blended, Synthetic
+from varfix.engine.train.stages import Batches, sampler
+
+CPU = torch.device("cpu")
+STAGE = StageRecipe(steps=9, pictures=2, patches=1, patch=64)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def batches(folder):
+    source = Synthetic(load_photos([folder]), Mix({"gaussian": 1.0, "rain": 1.0}))
+    return Batches(source, STAGE, 3, CPU)
+
+
+@pytest.fixture
+def pair_folders(tmp_path):
+    """Two pairs whose damaged picture is its target, darker by 40."""
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(50, 250, (260, 300, 3), np.uint8)
+        for name, picture in (("input", noise - 40), ("target", noise)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            assert cv2.imwrite(str(tmp_path / name / f"{number}.png"), picture)
+    return tmp_path / "input", tmp_path / "target"
+
+
+def test_a_batch_is_the_same_whenever_it_is_made(batches):
+    first, again, other = batches[4], batches[4], batches[5]
+    assert torch.equal(first.patches, again.patches)
+    assert not torch.equal(first.patches, other.patches)
+    assert first.patches.shape == (2, 3, 64, 64)
+    assert first.samplers.shape == (2, 2, 4, 16)
+
+
+@pytest.mark.parametrize("made", [from_process, from_thread, lambda b, s: feed(b, s, CPU)])
+def test_batches_come_in_order_whoever_makes_them(batches, made):
+    for step, batch in zip((2, 5, 7), made(batches, [2, 5, 7]), strict=True):
+        assert torch.equal(batch.patches, batches[step].patches)
+
+
+def test_a_feed_that_is_left_early_ends_its_thread(batches):
+    import threading
+
+    before = threading.active_count()
+    ready = from_thread(batches, range(1000))
+    next(ready)
+    ready.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_while_making_a_batch_is_raised_where_it_is_wanted():
+    class Broken:
+        def __getitem__(self, step):
+            raise ValueError("no such picture")
+
+    with pytest.raises(ValueError, match="no such picture"):
+        next(from_thread(Broken(), [0]))
+
+
+def test_pictures_that_are_too_small_are_left_out(folder):
+    assert len(load_photos([folder])) == 2
+
+
+def test_several_folders_are_read(folder):
+    assert len(load_photos([folder, folder])) == 4
+
+
+def test_no_photographs_is_an_error_that_says_what_is_wanted(tmp_path):
+    with pytest.raises(NothingToDoError, match="no photographs"):
+        load_photos([tmp_path])
+
+
+def test_a_gpu_cuts_as_a_cpu_does():
+    smooth = cv2.resize(np.random.default_rng(1).integers(0, 255, (9, 12, 3), np.uint8), (500, 400))
+    for seed in range(6):
+        cut = random_cut(smooth.shape[:2], 256, rng(seed))
+        ours = cut_picture(smooth, cut, 256).astype(np.int16)
+        theirs = cut_picture(torch.from_numpy(smooth), cut, 256).numpy()
+        assert np.abs(ours - theirs).max() <= 4
+        assert np.abs(ours - theirs).mean() < 0.7
+
+
+def test_a_pair_is_cut_at_the_same_place(pair_folders):
+    drawn = load_pairs(*pair_folders, "rain").draw(6, 256, rng())
+    assert drawn.picture.shape == (6, 3, 256, 256)
+    difference = (drawn.target - drawn.picture) * 255.0
+    torch.testing.assert_close(difference, torch.full_like(difference, 40.0), atol=1.01, rtol=0)
+    assert set(load_pairs(*pair_folders, "rain").draw(40, 256, rng()).task.tolist()) == {
+        0,
+        TASKS.index("rain"),
+    }
+
+
+def test_pairs_are_mixed_with_synthetic_pictures_in_the_given_share(folder, pair_folders):
+    synthetic = Synthetic(load_photos([folder]), Mix({"identity": 1.0}))
+    source = Blended(synthetic, load_pairs(*pair_folders, "auto"), 0.25)
+    names = [name for seed in range(25) for name in source.draw(4, 64, rng(seed)).names]
+    assert set(names) == {"own", "identity"}
+    assert 10 <= names.count("own") <= 40
+
+
+def test_pairs_of_different_sizes_and_folders_without_pairs_are_refused(pair_folders, tmp_path):
+    small = np.zeros((256, 256, 3), np.uint8)
+    assert cv2.imwrite(str(pair_folders[1] / "1.png"), small)
+    with pytest.raises(PlanError, match="differ in size"):
+        load_pairs(*pair_folders, "auto")
+    for folder in pair_folders:
+        for file in folder.iterdir():
+            assert cv2.imwrite(str(file), small[:20, :20])
+    with pytest.raises(NothingToDoError, match="no pairs"):
+        load_pairs(*pair_folders, "auto")
+
+
+def test_training_samples_the_prior_as_inference_does():
+    from varfix.engine.guidance import crop_prior
+
+    maps = torch.rand(6, 16, 16)
+    rows, columns = sampler(96, 128, 448), sampler(208, 128, 448)
+    ours = rows @ maps @ columns.T
+    theirs = crop_prior(maps.numpy(), (448, 448), (96, 208), (128, 128), 16)
+    torch.testing.assert_close(ours, torch.from_numpy(theirs), atol=1e-5, rtol=1e-5)

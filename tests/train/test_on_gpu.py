@@ -1,0 +1,46 @@
+"""Training on a GPU: batches are made there, and nothing falls back to the CPU."""
+
+import json
+
+import pytest
+import torch
+
+from varfix.engine.train.degrade import DEGRADATIONS, Mix, degrade
+from varfix.engine.train.feed import feed
+from varfix.engine.train.photos import load_photos
+from varfix.engine.train.recipe import StageRecipe
+from varfix.engine.train.source import Synthetic
+from varfix.engine.train.stages import Batches
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a CUDA device"),
+]
+STAGE = StageRecipe(steps=4, pictures=2, patches=1, patch=64)
+
+
+@pytest.mark.parametrize("name", DEGRADATIONS)
+def test_every_degradation_stays_on_the_device(name):
+    clean = torch.rand(4, 3, 128, 128, device="cuda")
+    damaged = degrade(clean, Mix({name: 1.0}), torch.Generator("cuda").manual_seed(1))
+    assert damaged.picture.device == damaged.task.device == clean.device
+    assert torch.isfinite(damaged.picture).all()
+
+
+def test_batches_are_made_ahead_in_a_thread_and_are_the_same_each_time(folder):
+    device = torch.device("cuda")
+    photos = load_photos([folder]).to(device)
+    assert photos.pictures[0].device.type == "cuda"
+    source = Synthetic(photos, Mix({"rain": 1.0, "haze": 1.0}))
+    batches = Batches(source, STAGE, 3, device)
+    for step, batch in enumerate(feed(batches, range(4), device)):
+        assert torch.equal(batch.patches, batches[step].patches)
+        assert batch.thumbnail.device.type == "cuda"
+
+
+def test_a_run_on_a_gpu_resumes_and_ends(folder, tmp_path, tiny, weights):
+    tiny.trainer(folder, tmp_path, "prior.steps=0", "restorer.steps=0").run()
+    tiny.trainer(folder, tmp_path).run()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == ["vqvae"] * 3 + ["prior"] * 3 + ["restorer"] * 5
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())

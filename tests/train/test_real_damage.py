@@ -1,0 +1,156 @@
+"""Synthetic damage looks like real damage: its statistics lie among those of real pairs.
+
+The bounds were measured on pairs that nobody trains on (the tenth and the ninetieth percentile over
+the pictures of each set): Rain100H, Rain1400, SOTS indoor, SICE, CC15. What is measured is written
+out here, so that the figures can be had again.
+"""
+
+import pytest
+import torch
+
+from varfix.engine.train import fog, light, noise, weather
+
+
+@pytest.fixture
+def rng():
+    return torch.Generator().manual_seed(11)
+
+
+@pytest.fixture(scope="module")
+def clean():
+    """Dark enough that nothing saturates, with edges: (24, 3, 192, 192)."""
+    seeds = torch.rand(24, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 0.5
+    smooth = torch.nn.functional.interpolate(seeds, size=(192, 192), mode="bilinear")
+    smooth[:, :, 80:120, 40:140] *= 0.5
+    return smooth
+
+
+def detail(layer):
+    """A layer (B, H, W) without what is smooth over 31 pixels."""
+    smooth = torch.nn.functional.avg_pool2d(
+        layer[:, None], 31, stride=1, padding=15, count_include_pad=False
+    )
+    return layer - smooth[:, 0]
+
+
+def correlation(layer, lag):
+    """Of detail (B, H, W) with itself, `lag` rows below, along the direction it correlates most."""
+    best = torch.full((len(layer),), -1.0)
+    for shift in range(-lag, lag + 1, max(1, lag // 8)):
+        moved = layer.roll((lag, shift), (1, 2))[:, lag:, lag:-lag]
+        here = layer[:, lag:, lag:-lag]
+        best = torch.maximum(best, (moved * here).mean((1, 2)) / here.square().mean((1, 2)))
+    return best
+
+
+def rain_of(kind, clean, rng, monkeypatch):
+    monkeypatch.setattr(weather, "SHOWERS", (weather.SHOWERS[kind],))
+    return (weather.rain(clean, rng) - clean).mean(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean", "spread", "far"),
+    [
+        (0, (0.140, 0.346), (0.107, 0.175), (0.167, 0.641)),  # Rain100H, 25 pairs
+        (1, (0.014, 0.159), (0.024, 0.042), (0.024, 0.624)),  # Rain1400, 12 pairs
+    ],
+)
+def test_rain_adds_as_much_light_in_streaks_as_long_as_real_rain(
+    kind, mean, spread, far, clean, rng, monkeypatch
+):
+    light_added = rain_of(kind, clean, rng, monkeypatch)
+    fine = detail(light_added)
+    assert mean[0] < light_added.mean((1, 2)).median() < mean[1]
+    assert spread[0] < fine.std((1, 2)).median() < spread[1]
+    assert far[0] < correlation(fine, 16).median() < far[1]
+
+
+def test_rain_of_the_dense_kind_covers_more_than_half_of_a_picture(clean, rng, monkeypatch):
+    covered = (rain_of(0, clean, rng, monkeypatch) > 0.1).float().mean((1, 2))
+    assert 0.38 < covered.median() < 0.88  # Rain100H: 0.54 to 0.88
+
+
+def test_rain_never_darkens_and_has_no_colour(clean, rng, monkeypatch):
+    monkeypatch.setattr(weather, "SHOWERS", weather.SHOWERS[:1])
+    added = weather.rain(clean.mean(1, keepdim=True).expand_as(clean), rng) - clean.mean(
+        1, keepdim=True
+    )
+    assert added.min() > -1e-3
+    assert (added - added.mean(1, keepdim=True)).abs().max() < 1e-5
+
+
+def test_kinds_of_rain_are_drawn_in_their_shares(rng):
+    drawn = weather._showers(4000, rng)
+    dense = (drawn["veil"] < 1e-3) & (drawn["length"] > 23.9) & (drawn["cover"] >= 0.69)
+    assert 0.34 < dense.float().mean() < 0.47
+    for name, (low, high) in {"cover": (0.03, 2.4), "length": (5, 80)}.items():
+        assert drawn[name].min() >= 0.99 * low
+        assert drawn[name].max() <= 1.01 * high
+
+
+def test_haze_is_as_thick_as_in_real_rooms_and_its_light_as_white(clean, rng):
+    black = fog.haze(torch.zeros_like(clean), rng)
+    white = fog.haze(torch.ones_like(clean), torch.Generator().manual_seed(11))
+    # The difference of what becomes of white and black is t itself.
+    transmission = (white - black).mean(1).flatten(1)
+    assert 0.5 < transmission.median(1).values.median() < 0.79
+    assert transmission.quantile(0.05) < 0.4
+    airlight = (black.mean(1).flatten(1) / (1.0 - transmission)).median(1).values
+    assert airlight.median() > 0.87  # SOTS indoor: 1.00 in every picture
+    assert airlight.min() > 0.55
+
+
+def test_depth_follows_the_edges_of_the_picture(rng):
+    halves = torch.full((16, 3, 128, 128), 0.2)
+    halves[..., 64:] = 0.8
+    depth = fog.random_depth(halves, rng)[:, 0]
+    jump = (depth[:, 20:108, 68] - depth[:, 20:108, 59]).abs().mean(1)
+    beside = (depth[:, 20:108, 40] - depth[:, 20:108, 31]).abs().mean(1)
+    assert jump.median() > 3.0 * beside.median()
+    # Not blurred over the edge: two pixels from it, nearly all of the jump has happened.
+    near = (depth[:, 20:108, 65] - depth[:, 20:108, 62]).abs().mean(1)
+    assert near.median() > 0.6 * jump.median()
+
+
+def test_depth_lies_in_its_range_and_differs_between_pictures(clean, rng):
+    depth = fog.random_depth(clean, rng)
+    assert depth.min() >= 0.05
+    assert depth.max() <= 1.4
+    assert depth.mean((1, 2, 3)).std() > 0.1
+
+
+def test_dark_pictures_are_as_dark_as_those_of_sice_and_steeper(rng):
+    # Any clean picture with all tones will do: columns from black to white.
+    ramp = torch.linspace(0.02, 0.95, 192).expand(48, 3, 96, 192)
+    dark = light.low_light(ramp, rng).clamp(0.0, 1.0)
+    linear, bright = dark**2.2, ramp**2.2
+    ratio = linear.mean((1, 2, 3)) / bright.mean((1, 2, 3))
+    assert 0.10 < ratio.median() < 0.28  # SICE: quarter to three quarters of the pictures
+    assert ratio.quantile(0.1) < 0.07
+    assert ratio.quantile(0.9) > 0.25
+    slope = (linear.mean((1, 2))[:, 150] / linear.mean((1, 2))[:, 40]).log() / (
+        bright[0, 0, 0, 150] / bright[0, 0, 0, 40]
+    ).log()
+    assert 1.1 < slope.median() < 1.8
+    assert slope.max() > 1.5
+
+
+def test_lights_can_stay_white_in_a_dark_picture(rng):
+    lamp = torch.full((64, 3, 64, 64), 0.3)
+    lamp[:, :, 20:30, 20:30] = 1.0
+    brightest = light.low_light(lamp, rng).clamp(0.0, 1.0).amax((1, 2, 3))
+    assert 0.1 < (brightest > 0.95).float().mean() < 0.8  # SICE: more than half of the pictures
+
+
+def test_camera_noise_is_as_strong_and_as_soft_as_that_of_cameras(clean, rng):
+    grain = noise.camera_noise(clean, rng) - clean
+    deviation = grain.std((1, 2, 3)) * 255.0
+    assert 3.0 < deviation.median() < 8.0  # CC15: 3.5 to 7.9
+    assert deviation.min() < 3.5
+    assert deviation.max() > 7.9
+    grey = grain.mean(1)
+    near = (grey[:, :, 1:] * grey[:, :, :-1]).mean((1, 2)) / grey.square().mean((1, 2))
+    assert near.min() < 0.3
+    assert near.max() > 0.6  # CC15: 0.48 to 0.67
+    colours = torch.stack([torch.corrcoef(one.flatten(1))[0, 1] for one in grain])
+    assert 0.2 < colours.median() < 0.7

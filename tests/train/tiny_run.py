@@ -1,0 +1,56 @@
+"""Trains a very small VarFormer-S: imported by tests, and run as a program that can be killed.
+
+python tiny_run.py DEVICES PHOTOS OUT [KEY=VALUE ...]
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from varfix.engine.networks.prior import PriorConfig, PriorNetwork
+from varfix.engine.networks.restorer import RestorerConfig, RestorerNetwork
+from varfix.engine.networks.transformer import TransformerConfig
+from varfix.engine.networks.varformer_s import VarformerS
+from varfix.engine.networks.vqvae import VqvaeConfig
+from varfix.engine.train.hardware import hardware
+from varfix.engine.train.loop import SHIPPED_RECIPE, Trainer
+from varfix.engine.train.photos import load_photos
+from varfix.engine.train.program import Program
+from varfix.engine.train.recipe import load_recipe
+from varfix.engine.train.source import Synthetic
+from varfix.engine.train.stages import STAGES
+
+RECIPE = [
+    "save_every=2",
+    "sample_every=0",
+    "vqvae={steps: 3, pictures: 2, warmup: 1}",
+    "prior={steps: 3, pictures: 2, warmup: 1}",
+    "restorer={steps: 5, pictures: 2, patches: 1, patch: 64, warmup: 1}",
+]
+
+
+def build():
+    vqvae = VqvaeConfig(channels=16, multipliers=(1, 1, 1), blocks=1, codes=16, groups=8, patch=4)
+    transformer = TransformerConfig(width=16, heads=2, depth=1, memory=48, codes=16)
+    return VarformerS(
+        PriorNetwork(PriorConfig(vqvae, transformer, adapter=16)),
+        RestorerNetwork(RestorerConfig(widths=(8, 8, 8, 8), blocks=1, middle=1)),
+    )
+
+
+def program():
+    return Program(build, STAGES, lambda model, picture, task: model(picture, task))
+
+
+def trainer(photos, out, *overrides, kind=Trainer, machine=None):
+    recipe = load_recipe(SHIPPED_RECIPE, [*RECIPE, *overrides])
+    out.mkdir(parents=True, exist_ok=True)
+    source = Synthetic(load_photos([photos]), recipe.degradations)
+    return kind(recipe, program(), source, out, machine)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    machine = hardware(int(sys.argv[1]))
+    trainer(Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:], machine=machine).run()
