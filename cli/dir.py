@@ -47,7 +47,8 @@ done is skipped. Files that varfix did not make are never replaced without
 \b
 --json writes one JSON object a line: {"v":1, "t":TIME, "run":ID, "event":KIND, ...}
   run.start, plan          model, device really used; how much is to be done
-  item.start, .progress    a picture is being read; how many of its tiles are done
+  item.start, .progress    a picture is being read; how many of its tiles, or of a
+                           clip's frames, are done
   item.done, .skip, .fail  what became of it; "code" is made for programs
   warning                  something to know that stops nothing
   run.end                  counts, speed, and "exit", the exit code
@@ -188,10 +189,11 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     report: Path | None,
     terminal: Terminal,
 ) -> int:
-    """Restore every picture under the folder SRC into the same tree under DST.
+    """Restore every picture and clip under the folder SRC into the same tree under DST.
 
     Names, sizes, orientation, color profiles and metadata stay as they are. A picture that fails is
-    named at the end and stops nothing else. Inputs are never changed.
+    named at the end and stops nothing else. Inputs are never changed. Clips (mp4, mov, mkv, webm,
+    avi) are restored as by 'varfix video', whose settings apply; avi becomes mkv.
     """
     from varfix.cli.session import Session
 

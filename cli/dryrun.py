@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def _print_event(plan: Plan) -> None:
 
     reasons = ("done", "stale", "foreign")
     skips = {f"skip_{reason}": plan.skipped(reason) for reason in reasons}
-    log = EventLog([Sink(sys.stdout.buffer, lambda: None)])
+    log = EventLog([Sink("stdout", sys.stdout.buffer, lambda: None)])
     log(PlanDone(items=len(plan.items), pixels=plan.pixels, **skips))
 
 
@@ -73,13 +74,12 @@ def _origins(resolved: Resolved) -> Iterator[str]:
 
 
 def _lines(plan: Plan, opened: Opened, settings: Settings) -> Iterator[str]:
-    from varfix.engine.source import readable
+    from varfix.engine.source import spoken
 
     for item in plan.items:
-        size = f"{item.header.width}x{item.header.height}" if item.header else "unreadable"
-        yield f"{readable(item.src)} -> {readable(item.dst)}  {size}"
+        yield f"{spoken(item.src)} -> {spoken(item.dst)}  {_size(item)}"
     for skip in plan.skips:
-        yield f"{readable(skip.src)}: skip ({skip.reason})"
+        yield f"{spoken(skip.src)}: skip ({skip.reason})"
     used, card = opened.restorer.used, opened.restorer.card
     yield (
         f"{card.name} on {used.device} ({used.provider}, {used.precision}),"
@@ -92,10 +92,19 @@ def _lines(plan: Plan, opened: Opened, settings: Settings) -> Iterator[str]:
         yield f"about {bytes_ / 1e6:.1f} MB to write, about {duration(seconds)} to restore"
 
 
+def _size(item: Item) -> str:
+    if item.size is None:
+        return "unreadable"
+    size = f"{item.size[0]}x{item.size[1]}"
+    return f"{size}, {item.frames} frames" if item.frames else size
+
+
 def _bytes(item: Item, settings: Settings) -> float:
     """Guess the size of a result: the source's if the format stays, else by its pixels."""
     from varfix.engine.formats import output_format
 
+    if item.is_clip:
+        return float(item.source.stat().st_size)
     if item.header is None:
         return 0.0
     wanted = output_format(item.header.format, settings.output.format)
@@ -105,7 +114,7 @@ def _bytes(item: Item, settings: Settings) -> float:
 
 
 def _seconds(plan: Plan, opened: Opened, settings: Settings) -> float:
-    """Estimate the time of all tiles from that of one batch, measured here and now."""
+    """Estimate the time of all tiles from that of one, by area, measured here and now."""
     import numpy as np
 
     from varfix.engine.tiled import grid_for, restore_picture
@@ -116,6 +125,9 @@ def _seconds(plan: Plan, opened: Opened, settings: Settings) -> float:
     start = time.monotonic()
     restore_picture(opened.restorer, sample, settings)
     each = time.monotonic() - start
-    headers = [item.header for item in plan.items if item.header]
-    grids = (grid_for(opened.restorer, (h.height, h.width), settings) for h in headers)
-    return each * sum(map(len, grids))
+    area = 0
+    for item in plan.items:
+        if item.size is not None:
+            grid = grid_for(opened.restorer, (item.size[1], item.size[0]), settings)
+            area += len(grid) * math.prod(grid.sides) * (item.frames or 1)
+    return each / side**2 * area

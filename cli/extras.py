@@ -8,7 +8,7 @@ from typing import Final
 
 from varfix.engine.errors import ConfigError
 
-_TRAIN: Final = frozenset({"onnx", "onnxscript", "safetensors", "torch", "tqdm"})
+_TRAIN: Final = frozenset({"matplotlib", "onnx", "onnxscript", "safetensors", "torch", "tqdm"})
 
 
 @contextmanager

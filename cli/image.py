@@ -24,9 +24,12 @@ from varfix.cli.options import (
     output_options,
     terminal_options,
 )
+from varfix.cli.streams import write_all
 from varfix.cli.terminal import Terminal
+from varfix.engine.errors import ExitCode
 
 if TYPE_CHECKING:
+    from varfix.cli.session import Opened
     from varfix.engine.plan import Plan
     from varfix.engine.settings import Resolved, Settings
 
@@ -40,6 +43,7 @@ Examples:
   varfix image a.jpg restored/                          into a folder, same name
   curl -s URL | varfix image - - > out.png              bytes in, bytes out
   varfix image -f png photo.webp - | viewer -
+  varfix image -m varformer-d16 --explain why rain.jpg dry.jpg      draw why, into why/
 """
 
 
@@ -85,9 +89,7 @@ class Ends:
                 target if self.target == "-" else self.path(),
             )
             if self.target == "-" and target.exists():
-                stdout = sys.stdout.buffer
-                stdout.write(target.read_bytes())
-                stdout.flush()
+                write_all(sys.stdout.buffer, target.read_bytes())
 
     def named(self, plan: Plan) -> Plan:
         """Call the ends of a pipe by their own names in events and messages."""
@@ -116,13 +118,21 @@ def _spool(stream: BinaryIO, place: Path) -> None:
 @model_options
 @output_options
 @event_options
+@click.option(
+    "--explain",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Also draw what the model's prior did: where it entered, which of its scales counted, and"
+    " the picture with more and more of them replaced. For varformer-d16 and models like it.",
+)
 @terminal_options
-def command(
+def command(  # noqa: PLR0913 (one record for each group of options)
     src: str,
     dst: str,
     model: ModelOptions,
     output: OutputOptions,
     events: EventOptions,
+    explain: Path | None,
     terminal: Terminal,
 ) -> int:
     """Restore one picture, SRC, into the file DST; '-' is stdin or stdout.
@@ -135,7 +145,8 @@ def command(
     if dst != "-":
         resolved = replace(resolved, settings=_named_format(resolved.settings, ends, output))
     with ends.files() as (source, target):
-        return _restore(ends, source, target, Job(resolved, model.label, output, events, terminal))
+        job = Job(resolved, model.label, output, events, explain, terminal)
+        return _restore(ends, source, target, job)
 
 
 @dataclass(frozen=True)
@@ -146,6 +157,7 @@ class Job:
     preset: str
     output: OutputOptions
     events: EventOptions
+    explain: Path | None
     terminal: Terminal
 
 
@@ -159,10 +171,28 @@ def _restore(ends: Ends, source: Path, target: Path, job: Job) -> int:
     session = Session(settings, job.terminal, job.events, job.preset)
     plan = ends.named(plan_file(source, target, job.output.overwrite, settings))
     opened = session.opened()
+    if job.explain is not None:
+        from varfix.onnx.explain import check_explains
+
+        check_explains(opened.restorer)
     if job.output.dry_run:
         return show_plan(plan, opened, job.resolved, job.terminal, job.events)
     options = Options("image", opened.sha256, stop=session.stop)
-    return session.run(plan, opened, options)
+    code = session.run(plan, opened, options)
+    if job.explain is not None and code == ExitCode.OK:
+        _explain(source, job.explain, opened, job)
+    return code
+
+
+def _explain(source: Path, folder: Path, opened: Opened, job: Job) -> None:
+    from varfix.engine.image import read_picture
+    from varfix.onnx.explain import explain
+
+    settings = job.resolved.settings
+    picture = read_picture(source.read_bytes(), max_pixels=settings.limits.max_pixels)
+    with job.terminal.busy(f"Drawing what {opened.restorer.card.name} did"):
+        written = explain(settings.model.name, opened.restorer, picture.pixels, folder)
+    job.terminal.say(f"{folder}: {', '.join(path.name for path in written)}")
 
 
 def _named_format(settings: Settings, ends: Ends, output: OutputOptions) -> Settings:

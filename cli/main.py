@@ -30,9 +30,10 @@ from varfix.engine.errors import DiskFullError, ExitCode, VarfixError
 COMMANDS: dict[str, tuple[str, str]] = {
     "dir": ("varfix.cli.dir:command", "Restore a folder of pictures, and its subfolders."),
     "image": ("varfix.cli.image:command", "Restore one picture; '-' reads stdin or writes stdout."),
+    "video": ("varfix.cli.video:command", "Restore a clip: frames, with sound and times as is."),
     "eval": ("varfix.cli.eval:command", "Measure PSNR and SSIM of restored pictures."),
     "bench": ("varfix.cli.bench:command", "Measure the speed of a model on this machine."),
-    "models": ("varfix.cli.models:command", "List, show and verify restoration models."),
+    "models": ("varfix.cli.models:command", "List, show, fetch and verify models."),
     "doctor": ("varfix.cli.doctor:command", "Check which devices and formats really work here."),
     "export-onnx": ("varfix.cli.export_onnx:command", "Turn a training checkpoint into a model."),
     "train": ("varfix.cli.train:command", "Train a restoration network on a folder of photos."),
@@ -44,6 +45,7 @@ Examples:
   varfix dir photos restored                 restore every picture under photos/
   varfix dir -p denoise photos restored      only noise is to be removed
   varfix image night.jpg night.fixed.jpg     one picture
+  varfix video clip.mp4                      one clip, into clip.varfix.mp4
   curl -s URL | varfix image - - > out.png   bytes in, bytes out
 
 \b
@@ -105,7 +107,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="varfix", message="varfix %(version)s")
 def main() -> None:
-    """Restore damaged photographs in batches: noise, rain, haze, darkness, blur, snow.
+    """Restore damaged photographs and clips: noise, rain, haze, darkness, blur, snow.
 
     varfix never changes or deletes its inputs, keeps names, sizes, orientation, color profiles and
     metadata, and uses a graphics card when there is one that really works.

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from varfix.engine.errors import OutputDeniedError
+from varfix.cli.streams import write_all
+from varfix.engine.errors import DiskFullError, OutputDeniedError, OutputError
 from varfix.engine.events import Event, encode
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -21,24 +22,39 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 class Sink:
     """Where lines go, whole and at once, until nobody reads them any more."""
 
-    def __init__(self, stream: BinaryIO, on_closed: Callable[[], None]) -> None:
-        """Write to `stream`; `on_closed` is called once, when the reader has gone away."""
-        self._stream = stream
+    def __init__(self, name: str, stream: BinaryIO, on_closed: Callable[[], None]) -> None:
+        """Write to `stream`, called `name` in messages.
+
+        Args:
+            name: Of the file, or `stdout`.
+            stream: Takes the lines.
+            on_closed: Called once, when the reader has gone away.
+        """
+        self._name, self._stream = name, stream
         self._on_closed = on_closed
         self._closed = False
 
     def write(self, line: bytes) -> None:
-        """Write `line`; a reader that went away must not fail the worker that tells something."""
+        """Write `line`; a reader that went away must not fail the worker that tells something.
+
+        Raises:
+            OutputError: The disk is full, or the file cannot be written; once.
+        """
         if self._closed:
             return
         try:
-            self._stream.write(line)
-            self._stream.flush()
+            write_all(self._stream, line)
         except OSError as error:
-            if error.errno != errno.EPIPE:
-                raise
             self._closed = True
+            if error.errno != errno.EPIPE:
+                raise self._refused(error) from error
             self._on_closed()
+
+    def _refused(self, error: OSError) -> OutputError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "free space and run the same command again"
+            return DiskFullError(f"{self._name}: no space left for events", hint=hint)
+        return OutputError(f"{self._name}: {error.strerror or error}")
 
 
 class EventLog:
@@ -67,12 +83,12 @@ def log_file(path: Path) -> Iterator[Sink]:
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(path.open("ab"))
+            stream = stack.enter_context(path.open("ab", buffering=0))
         except OSError as error:
             raise OutputDeniedError(
                 f"--log-file {path}: {error.strerror or error}. Nothing was restored."
             ) from error
-        yield Sink(stream, on_closed=lambda: None)
+        yield Sink(str(path), stream, on_closed=lambda: None)
 
 
 def new_run_id() -> str:

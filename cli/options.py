@@ -31,10 +31,10 @@ EXTRA_FORMATS = ("heic", "jxl")  # offered where their packages are installed
 
 # The help page's sections, and the options in each, by parameter name.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Restoration": ("preset", "model", "strength", "assignments"),
-    "Measurement": ("degrade", "pairs"),
-    "Selection": ("include", "exclude", "flat", "files_from", "null", "sample"),
-    "Output": ("format", "name", "overwrite", "dry_run"),
+    "Restoration": ("preset", "model", "strength", "whole", "assignments"),
+    "Measurement": ("degrade", "pairs", "everything", "only"),
+    "Selection": ("include", "exclude", "flat", "files_from", "null", "begin", "end", "sample"),
+    "Output": ("format", "codec", "crf", "name", "overwrite", "explain", "dry_run"),
     "Machine": ("device", "precision", "batch", "jobs", "fail_fast"),
     "Messages": ("as_json", "log_file", "report", "quiet", "verbose", "color"),
 }
@@ -102,6 +102,7 @@ class ModelOptions:
     device: str | None
     precision: str | None
     batch: int | str | None
+    whole: bool
     assignments: tuple[str, ...]
 
     @property
@@ -127,6 +128,7 @@ class ModelOptions:
             "device": self.device,
             "model.precision": self.precision,
             "tile.batch": self.batch,
+            "tile.whole": self.whole or None,
             **(more or {}),
         }
         # `auto` must also undo what a preset file says, which None in `flags` would not.
@@ -225,6 +227,12 @@ model_options = packed(
         metavar="auto|N",
         help="Tiles per run; 'auto' goes by free memory. It changes speed and memory, not"
         " results.  [default: auto]",
+    ),
+    click.option(
+        "--whole",
+        is_flag=True,
+        help="For models of one size only, such as varformer-d16: squash each picture to that size"
+        " and stretch it back, as their own programs do, instead of cutting tiles.",
     ),
     click.option(
         "--set",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from varfix.cli.tally import Tally, headline
-from varfix.cli.terminal import Terminal, printable, worded
+from varfix.cli.terminal import Terminal, worded
 from varfix.engine.events import (
     Event,
     ItemDone,
@@ -17,6 +17,7 @@ from varfix.engine.events import (
     RunStart,
     Warn,
 )
+from varfix.engine.source import spoken
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -123,9 +124,8 @@ class LiveProgress:
         current = self.tally.current
         picture = ""
         if current is not None:
-            picture = (
-                f"{printable(current.src)}  {current.width}x{current.height}  {current.done:.0%}"
-            )
+            parts = (current.src, current.size, f"{current.done:.0%}", current.pace)
+            picture = "  ".join(part for part in parts if part)
         seconds = self._clock.read()
         busy = [f"{stage} {spent / seconds:.0%}" for stage, spent in self.tally.busy.items()]
         return [picture, " · ".join([self.tally.device, *busy])]
@@ -154,7 +154,7 @@ def tell(event: Event, terminal: Terminal, preset: str) -> None:
     elif isinstance(event, ItemFail):
         terminal.error(worded(event.message, event.hint))
     elif isinstance(event, ItemSkip):
-        terminal.detail(f"skipped {event.src} ({event.reason})")
+        terminal.detail(f"skipped {spoken(event.src)} ({event.reason})")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Literal, Protocol
@@ -257,9 +257,16 @@ def _writer(path: Path, stack: ExitStack) -> Writer:
     return JsonWriter(spools[0]) if suffix == ".json" else CsvWriter(spools[0])
 
 
-def _spool(folder: Path) -> IO[bytes]:
+@contextmanager
+def _spool(folder: Path) -> Iterator[IO[bytes]]:
     """Open a file without a name: nothing is left behind, whatever happens."""
-    return tempfile.TemporaryFile(dir=folder)
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed below, come what may)
+    try:
+        yield file
+    finally:
+        # The rest that a full disk does not take is of no use to anybody by now.
+        with suppress(OSError):
+            file.close()
 
 
 def _publish(path: Path, writer: Writer, story: Story) -> None:

@@ -119,7 +119,7 @@ class Session:
 
         sinks = []
         if self._events.as_json:
-            sinks.append(Sink(sys.stdout.buffer, lambda: self.stop.ask(ExitCode.SIGPIPE)))
+            sinks.append(Sink("stdout", sys.stdout.buffer, lambda: self.stop.ask(ExitCode.SIGPIPE)))
         if self._events.log_file is not None:
             sinks.append(stack.enter_context(log_file(self._events.log_file)))
         return sinks

@@ -1,11 +1,12 @@
-"""Standard streams that somebody closed (`varfix … 2>&-`, some schedulers and desktops)."""
+"""Standard streams as they are found: closed (`varfix … 2>&-`), unbuffered, or never waiting."""
 
 from __future__ import annotations
 
 import io
 import os
+import select
 import sys
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 
 def open_missing() -> None:
@@ -23,6 +24,32 @@ def open_missing() -> None:
     sys.stdin = sys.stdin or _stream(0, "r")
     sys.stdout = sys.stdout or _stream(1, "w")
     sys.stderr = sys.stderr or _stream(2, "w")
+
+
+def write_all(stream: BinaryIO, data: bytes) -> None:
+    """Write all of `data` to stdout, whatever it is, and flush.
+
+    With PYTHONUNBUFFERED set a stream takes what fits, in silence; one that another program made
+    non-blocking takes nothing while its reader is busy.
+    """
+    left = memoryview(data)
+    while left:
+        try:
+            taken = stream.write(left)
+        except BlockingIOError as full:
+            taken = full.characters_written
+        if not taken:
+            _wait(stream)
+        left = left[taken or 0 :]
+    while True:
+        try:
+            return stream.flush()
+        except BlockingIOError:
+            _wait(stream)
+
+
+def _wait(stream: BinaryIO) -> None:
+    select.select([], [stream], [])
 
 
 def _fill(number: int) -> None:

@@ -19,6 +19,7 @@ from varfix.engine.events import (
     RunEnd,
     RunStart,
 )
+from varfix.engine.source import spoken
 
 _SHOWN_FAILURES: Final = 10
 SKIPS: Final = {
@@ -30,17 +31,33 @@ SKIPS: Final = {
 
 @dataclass
 class Flying:
-    """A picture in work: its name, size, and how much of it is restored (0 to 1)."""
+    """A picture or clip in work: its name, size, and how much of it is restored (0 to 1)."""
 
     src: str
     width: int
     height: int
+    frames: int = 0
     done: float = 0.0
+    fps: float | None = None
+    eta: float | None = None
 
     @property
     def pixels(self) -> int:
         """Its weight in the run."""
-        return self.width * self.height
+        return self.width * self.height * max(1, self.frames)
+
+    @property
+    def size(self) -> str:
+        """Its size as people read it, with the number of frames of a clip."""
+        size = f"{self.width}x{self.height}" if self.width else ""
+        return f"{size}, {self.frames} frames" if self.frames else size
+
+    @property
+    def pace(self) -> str:
+        """How fast a clip's frames are made, and how long it will last; nothing for a picture."""
+        if self.fps is None:
+            return ""
+        return f"{self.fps:.2f} fps" + (f", {duration(self.eta)} left" if self.eta else "")
 
 
 class Tally:
@@ -114,7 +131,7 @@ class Tally:
         """Return the size of a picture in work as text, or nothing if it is unknown."""
         with self._lock:
             one = self._flying.get(item)
-            return f"{one.width}x{one.height}" if one and one.pixels else ""
+            return one.size if one else ""
 
     def name_of(self, item: int) -> str:
         """Return the name of a picture in work."""
@@ -131,6 +148,10 @@ class Tally:
         Returns:
             Megapixels per second and time left, or nothing as long as nothing is restored.
         """
+        current = self.current
+        if self.items == 1 and current is not None and current.pace:
+            # A clip that is gone on with: what an earlier run has done says nothing of the speed.
+            return current.pace
         done = self.pixels_done
         if not done or seconds <= 0:
             return ""
@@ -187,11 +208,13 @@ class Tally:
         self.items, self.pixels = event.items, event.pixels
 
     def _item_start(self, event: ItemStart) -> None:
-        self._flying[event.id] = Flying(event.src, event.width or 0, event.height or 0)
+        size = event.width or 0, event.height or 0
+        self._flying[event.id] = Flying(spoken(event.src), *size, event.frames or 0)
 
     def _item_progress(self, event: ItemProgress) -> None:
         if event.id in self._flying and event.total:
-            self._flying[event.id].done = event.done / event.total
+            one = self._flying[event.id]
+            one.done, one.fps, one.eta = event.done / event.total, event.fps, event.eta
             self._latest = event.id
 
     def _item_done(self, event: ItemDone) -> None:

@@ -17,11 +17,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from varfix.engine.clip_work import ClipWork, entry_of, frame_progress, open_clip, run_clip
 from varfix.engine.errors import (
     DeviceError,
     DiskFullError,
     ExitCode,
     HostMemoryError,
+    Interrupted,
     ItemError,
     ModelError,
     OutputError,
@@ -56,8 +58,9 @@ from varfix.engine.pipeline import Pipeline, Stages
 from varfix.engine.plan import Item, Plan, format_for, memory_of, plan_warnings
 from varfix.engine.restorer import Restorer
 from varfix.engine.settings import Settings
-from varfix.engine.source import read_source, readable
+from varfix.engine.source import read_source, readable, spoken
 from varfix.engine.tiled import restore_picture
+from varfix.engine.video_flow import Hooks
 
 _PROGRESS_EVERY: Final = 0.5
 # Bytes: what is available is only an estimate, not worth refusing ordinary pictures for.
@@ -124,7 +127,7 @@ class Run:
                     self.plan.manifest.close()
             return self._end(*self._outcome())
 
-    def _pipeline(self) -> Pipeline[Item, Work, Work]:
+    def _pipeline(self) -> Pipeline[Item, Work | ClipWork, Work | ClipWork]:
         stages = Stages(
             cost=lambda item: item.cost,
             decode=self._decode,
@@ -168,17 +171,20 @@ class Run:
         for warning in plan_warnings(plan):
             self.tell(warning)
 
-    def _decode(self, item: Item) -> Work:
-        header = item.header
+    def _decode(self, item: Item) -> Work | ClipWork:
+        width, height = item.size or (None, None)
         self.tell(
             ItemStart(
                 id=item.id,
                 src=readable(item.src),
                 dst=readable(item.dst),
-                width=header.width if header else None,
-                height=header.height if header else None,
+                width=width,
+                height=height,
+                frames=item.frames,
             )
         )
+        if item.is_clip:
+            return open_clip(item, self.settings, self.plan.recipe)
         with _timed() as spent:
             header = item.header or probe(item.source)
             _check_memory(header)
@@ -188,7 +194,9 @@ class Run:
             self._warn(item, "metadata", text)
         return Work(picture, stat, {"decode": spent()})
 
-    def _restore(self, item: Item, work: Work) -> Work:
+    def _restore(self, item: Item, work: Work | ClipWork) -> Work | ClipWork:
+        if isinstance(work, ClipWork):
+            return run_clip(item, work, self.restorer, self.settings, self._hooks(item, work))
         before = self.restorer.retries
         with _timed() as spent:
             pixels = restore_picture(
@@ -201,7 +209,25 @@ class Run:
         retries = RetryCounts(fp32=after.fp32 - before.fp32, oom=after.oom - before.oom)
         return Work(replace_pixels(work.picture, pixels), work.stat, seconds, retries)
 
-    def _encode(self, item: Item, work: Work) -> None:
+    def _hooks(self, item: Item, work: ClipWork) -> Hooks:
+        """How a clip that is being restored meets this run."""
+
+        def publish(part: Path) -> None:
+            entry = None if self.plan.manifest is None else entry_of(item, work, part)
+            move = self.options.publisher.move
+            self._put(item, entry, lambda: move(part, item.target))
+
+        return Hooks(
+            stopped=self._stopped,
+            progress=frame_progress(item.id, self.tell),
+            warn=lambda code, text: self._warn(item, code, text),
+            publish=publish,
+        )
+
+    def _encode(self, item: Item, work: Work | ClipWork) -> None:
+        if isinstance(work, ClipWork):
+            self._done(item, work.seconds, work.lasted, work.size, work.retries)
+            return
         with _timed() as spent:
             wanted = format_for(item.source, item.target, self.settings)
             encoded = encode_picture(work.picture, wanted, self.settings.output)
@@ -209,41 +235,52 @@ class Run:
         for text in encoded.warnings:
             self._warn(item, "metadata", text)
         seconds = work.seconds | {"encode": spent()}
-        total = sum(seconds.values())
+        self._done(item, seconds, sum(seconds.values()), len(encoded.data), work.retries)
+
+    def _done(
+        self, item: Item, seconds: dict[str, float], lasted: float, size: int, again: RetryCounts
+    ) -> None:
         with self._lock:
             self.ok += 1
             self.busy.update(seconds)
             self.tell(
                 ItemDone(
                     id=item.id,
-                    seconds=round(total, 4),
+                    seconds=round(lasted, 4),
                     stage={name: round(value, 4) for name, value in seconds.items()},
-                    bytes=len(encoded.data),
-                    retries=work.retries,
+                    bytes=size,
+                    retries=again,
                 )
             )
 
     def _publish(self, item: Item, work: Work, data: bytes) -> None:
+        entry = None
+        if self.plan.manifest is not None:
+            entry = _entry(item, work, self.plan.recipe, data)
+        self._put(item, entry, lambda: self.options.publisher.publish(item.target, data))
+
+    def _put(self, item: Item, entry: Entry | None, write: Callable[[], None]) -> None:
         """Write a result and enter it in the manifest, in the order that a kill leaves right.
 
         Entered first, a result that never came is missing, and made again; published first, it
         would pass for a stranger's. Only where an older result is replaced must the entry wait:
         it would vouch for the old one. (In place it cannot: the result's digest is compared.)
         """
-        publish, manifest = self.options.publisher.publish, self.plan.manifest
-        if manifest is None:
-            publish(item.target, data)
+        manifest = self.plan.manifest
+        if manifest is None or entry is None:
+            write()
             return
-        entry = _entry(item, work, self.plan.recipe, data)
         replaces = _exists(item.target) and not _same_file(item.source, item.target)
         if not replaces:
             manifest.append(entry)
-        publish(item.target, data)
+        write()
         if replaces:
             manifest.append(entry)
 
     def _fail(self, item: Item, error: Exception) -> None:
         """Write down a picture's failure; re-raise what no other picture would survive."""
+        if isinstance(error, Interrupted):
+            return  # a clip that was left because the run was asked to stop
         known = _as_varfix(error)
         event = ItemFail(
             id=item.id,
@@ -280,7 +317,7 @@ class Run:
 
     def _label(self, item: Item) -> str:
         """A picture's name in messages: from here, as the user could type it."""
-        return readable(item.src if self.plan.destination is None else os.fspath(item.source))
+        return spoken(item.src if self.plan.destination is None else os.fspath(item.source))
 
     def _stopped(self) -> bool:
         return self._halt.is_set() or self.options.stop.is_set()
@@ -297,9 +334,11 @@ class Run:
 
     def _end(self, status: Status, code: ExitCode) -> Summary:
         seconds = time.monotonic() - self._start
+        # A clip's frames come one after the other: one thread for each of its stages.
+        jobs = 1 if all(item.is_clip for item in self.plan.items) else self._jobs
         threads = {"infer": 1}
         share = {
-            name: round(spent / max(seconds, 1e-9) / threads.get(name, self._jobs), 3)
+            name: round(spent / max(seconds, 1e-9) / threads.get(name, jobs), 3)
             for name, spent in self.busy.items()
         }
         skipped = len(self.plan.skips)

@@ -13,6 +13,7 @@
         ModelMissingError             model_missing
         ModelContractError            model_contract
         ModelChecksumError            model_checksum
+        ModelDownloadError            model_download
       DeviceError                 5   device
         DeviceUnavailableError        device_unavailable
         DeviceMemoryError             device_oom
@@ -136,6 +137,12 @@ class ModelChecksumError(ModelError):
     """The file's bytes are not the released ones."""
 
     code = "model_checksum"
+
+
+class ModelDownloadError(ModelError):
+    """A model's file could not be fetched, or not all of it."""
+
+    code = "model_download"
 
 
 class DeviceError(VarfixError):

@@ -70,12 +70,17 @@ class ItemStart(Event, frozen=True, kw_only=True, tag="item.start"):
 
 
 class ItemProgress(Event, frozen=True, kw_only=True, tag="item.progress"):
-    """Some tiles of a picture are done; at most two a second for each picture."""
+    """Some of a picture's tiles or a clip's frames are done; at most two a second for each.
+
+    For clips, `fps` is the frames done per second, and `eta` the seconds left; null otherwise.
+    """
 
     id: int
     done: int
     total: int
     unit: Literal["tile", "frame"] = "tile"
+    fps: float | None = None
+    eta: float | None = None
 
 
 class RetryCounts(msgspec.Struct, frozen=True, kw_only=True):

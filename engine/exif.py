@@ -81,7 +81,7 @@ def upright_xmp(xmp: bytes) -> bytes:
 
 def _start(block: bytearray) -> tuple[str, int]:
     """Return the byte order, as `struct` writes it, and the offset of the first directory."""
-    order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}[bytes(block[:4])]
     return order, struct.unpack_from(f"{order}I", block, 4)[0]
 
 

@@ -34,7 +34,11 @@ def thumbnail(pixels: Floats, size: int) -> Floats:
 
 
 def crop_prior(
-    maps: Floats, picture: tuple[int, int], origin: tuple[int, int], size: int, stride: int
+    maps: Floats,
+    picture: tuple[int, int],
+    origin: tuple[int, int],
+    sides: tuple[int, int],
+    stride: int,
 ) -> Floats:
     """Sample the prior's maps on a tile.
 
@@ -46,15 +50,15 @@ def crop_prior(
         maps: (C, n, n) over the whole picture.
         picture: height and width in pixels.
         origin: first row and column of the tile.
-        size: side of the tile, a multiple of `stride`.
+        sides: height and width of the tile, multiples of `stride`.
         stride: pixels per sample.
 
     Returns:
-        (C, size / stride, size / stride).
+        (C, height / stride, width / stride) of the tile.
     """
     rows, columns = (
-        sampler(start, size // stride, stride, whole, cells)
-        for start, whole, cells in zip(origin, picture, maps.shape[1:], strict=True)
+        sampler(start, side // stride, stride, whole, cells)
+        for start, side, whole, cells in zip(origin, sides, picture, maps.shape[1:], strict=True)
     )
     crop: Floats = np.matmul(np.matmul(rows, maps), columns.T)
     return crop

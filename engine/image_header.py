@@ -101,6 +101,12 @@ _JPEG_HEAD: Final = 1 << 17
 
 NOT_A_RESULT: Final = "Not restored, so that a gray band is not mistaken for a result."
 
+# How to get single pictures out of a file of several, and what to do with what is not read.
+_EXTRACTED: Final = {"frames": ", as ffmpeg -i FILE %04d.png does", "pages": ", as tiffsplit does"}
+_INSTEAD: Final = {
+    "image/gif": "Save it as PNG; an animation as one for each frame (ffmpeg -i FILE %04d.png).",
+}
+
 
 def probe(source: bytes | Path) -> Header:
     """Read what the header says, decoding nothing.
@@ -146,7 +152,8 @@ def identify(data: bytes) -> str:
     if kind not in FORMATS:
         names = ", ".join(form.label for form in FORMATS.values() if form.available)
         raise DecodeUnknownError(
-            f"not an image varfix can read ({kind})", hint=f"varfix reads {names}."
+            f"not an image varfix can read ({kind})",
+            hint=_INSTEAD.get(kind, f"varfix reads {names}."),
         )
     return kind
 
@@ -277,7 +284,7 @@ def refuse(image: ImageFile.ImageFile, header: Header, max_pixels: int | None) -
         what = "pages" if header.format == "tiff" else "frames"
         raise DecodeUnsupportedError(
             f"has {frames} {what}; only single pictures are restored",
-            hint=f"Extract the {what} first.",
+            hint=f"Extract the {what} first{_EXTRACTED[what]}.",
         )
 
 

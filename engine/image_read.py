@@ -16,6 +16,7 @@ from PIL import ImageFile
 
 from varfix.engine import jpeg, png, tiff
 from varfix.engine.colour import Origin, shown, space_of
+from varfix.engine.errors import DecodeTruncatedError
 from varfix.engine.exif import ORIENTATION, upright_exif, upright_xmp
 from varfix.engine.extras import JxlImageFile
 from varfix.engine.formats import Header
@@ -81,7 +82,19 @@ def read_picture(data: bytes, *, max_pixels: int) -> Picture:
         info = _info(image, header, data)
         _check_end(kind, data)
         samples, alpha, orientation = _decode(image, header, data, orientation)
-        return _assemble(_turn(samples, orientation), _turn(alpha, orientation), info)
+        samples = _turn(samples, orientation)
+        _check_size(samples, header)
+        return _assemble(samples, _turn(alpha, orientation), info)
+
+
+def _check_size(samples: Integers, header: Header) -> None:
+    """Refuse what is not as large as its header says: the plan was made for that."""
+    height, width = samples.shape[:2]
+    if (width, height) != (header.width, header.height):
+        raise DecodeTruncatedError(
+            f"damaged: its header promises {header.width} x {header.height} px, it holds"
+            f" {width} x {height}"
+        )
 
 
 def has_transparency(data: bytes, *, max_pixels: int) -> bool:

@@ -5,6 +5,7 @@ Metadata that a format or library refuses costs a warning, never the picture.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,7 +21,18 @@ from varfix.engine.formats import FORMATS, Format, output_format
 from varfix.engine.picture import Floats, Integers, Picture, PictureInfo, is_opaque, to_integers
 from varfix.engine.settings import OutputSettings
 
-_LIBRARY_ERRORS: Final = (OSError, ValueError, RuntimeError, TypeError, OverflowError, KeyError)
+_LIBRARY_ERRORS: Final = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    OverflowError,
+    KeyError,
+    IndexError,
+    EOFError,
+    SyntaxError,  # Pillow's word for a TIFF, or an EXIF block, that is none
+    struct.error,
+)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ from typing import BinaryIO, Final, Literal
 
 import msgspec
 
+from varfix.engine.clip import Cut, is_clip
 from varfix.engine.errors import DecodeError
 from varfix.engine.image import read_picture
 from varfix.engine.publish import translated
 from varfix.engine.settings import Settings
+from varfix.engine.video_guard import promised_end
 
 FOLDER: Final = ".varfix"
 _EDGE: Final = 1 << 20
@@ -91,7 +93,7 @@ class Manifest:
         """Whether a file is what was written under its name, byte for byte at both ends."""
         entry = self._entries.get(dst)
         with suppress(OSError):
-            return entry is not None and _digest_of(self.destination / dst) == entry.out_sha256
+            return entry is not None and digest_of_file(self.destination / dst) == entry.out_sha256
         return False
 
     def source_of(self, dst: str) -> str | None:
@@ -148,12 +150,24 @@ def _open_for_append(path: Path) -> BinaryIO:
     return file
 
 
+def clip_recipe_of(recipe: str, settings: Settings, cut: Cut) -> str:
+    """Digest of everything that decides a restored clip.
+
+    Args:
+        recipe: from `recipe_of`, as for pictures.
+        settings: resolved settings.
+        cut: the part of the clip.
+    """
+    facts = [recipe, msgspec.to_builtins(settings.video), str(cut.begin), str(cut.end)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def digest(data: bytes) -> str:
     """SHA-256 of the first and last MiB."""
     return hashlib.sha256(data[:_EDGE] + data[-_EDGE:]).hexdigest()
 
 
-def _digest_of(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
     """`digest` of a file's content, without reading all of it."""
     with path.open("rb") as file:
         head = file.read(_EDGE)
@@ -163,6 +177,9 @@ def _digest_of(path: Path) -> str:
 
 def _is_whole(path: Path) -> bool:
     try:
+        if is_clip(path):
+            with path.open("rb") as file:
+                return (promised_end(file) or 0) <= path.stat().st_size
         read_picture(path.read_bytes(), max_pixels=_MANY)
     except (DecodeError, OSError):
         return False
@@ -184,4 +201,7 @@ def recipe_of(settings: Settings, model_sha256: str, tile: int) -> str:
     decisive["task"] = facts["model"]["task"]
     decisive["overlap"] = facts["tile"]["overlap"]
     decisive |= {"model": model_sha256, "tile": tile}
+    # Only where they are not as ever, so that what was made before they existed stays known.
+    unusual = {"tone": settings.tile.tone == "tile", "whole": settings.tile.whole}
+    decisive |= {key: True for key, value in unusual.items() if value}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -43,7 +43,15 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         layout: Axes of the graph's image input.
         fp16: Whether half precision was validated against fp32.
         vram_mb: Device memory in MB by batch size, at `tile`.
+        unrolled: Whether the graph repeats layers, all on the same weights: a runtime that lays
+            out a copy of the weights for every repetition would need many times their memory.
+        squash: How the network's own programs shrink a picture to one tile, for `--whole`:
+            bilinear without averaging, or Lanczos of the picture in 8 bits.
+        levels: Names of the places at which the prior enters, where the graph tells what happens
+            there (`varfix image --explain`).
+        agreement: How the half-precision graph's results compare with the single-precision one's.
         sha256: Digest of the graph without its card, in hex.
+        weights: Digest of the file of weights beside the graph; empty if they are inside.
         about: One line for people.
         training: What it was trained on, for how long.
     """
@@ -65,7 +73,12 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     layout: Literal["NCHW"] = "NCHW"
     fp16: Literal["ok", "unsafe", "untested"] = "untested"
     vram_mb: dict[str, int] = {}
+    unrolled: bool = False
+    squash: Literal["bilinear", "lanczos"] = "bilinear"
+    levels: tuple[str, ...] = ()
+    agreement: str = ""
     sha256: str = ""
+    weights: str = ""
     about: str = ""
     training: str = ""
 
@@ -91,6 +104,7 @@ def to_metadata(card: ModelCard) -> dict[str, str]:
     """Return the card as the text pairs that a graph file carries; inverse of `from_metadata`."""
     facts = msgspec.structs.asdict(card)
     facts["tasks"] = ",".join(card.tasks)
+    facts["levels"] = ",".join(card.levels)
     facts["vram_mb"] = msgspec.json.encode(card.vram_mb, order="sorted").decode()
     return {PREFIX + key: str(value) for key, value in facts.items()}
 
@@ -112,6 +126,7 @@ def from_metadata(metadata: Mapping[str, str]) -> ModelCard:
     _check_schema(facts["schema"])
     try:
         facts["tasks"] = [task for task in facts.get("tasks", "auto").split(",") if task]
+        facts["levels"] = [level for level in facts.get("levels", "").split(",") if level]
         facts["vram_mb"] = msgspec.json.decode(facts.get("vram_mb", "{}"))
         return msgspec.convert(facts, ModelCard, strict=False)
     except msgspec.MsgspecError as error:
@@ -127,18 +142,40 @@ def _check_schema(schema: str) -> None:
 
 
 @dataclass(frozen=True)
+class Release:
+    """Where others published the checkpoint from which a model is made.
+
+    Attributes:
+        architecture: Which network it is, for the exporter.
+        urls: Its files, in the exporter's order.
+        licence: SPDX expression for the card.
+        terms: Name of the text, in the package data, that says what is known of the terms of use.
+        depth: Blocks of the transformer, where a checkpoint of another depth is another model.
+    """
+
+    architecture: str
+    urls: tuple[str, ...]
+    licence: str
+    terms: str
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """A model that varfix knows by name.
 
     Attributes:
         name: What `--model` takes.
-        files: Names of its graph files in the package data, the restore graph first.
+        files: Names of its graph files, the restore graph first: in the package data, or, of a
+            model that others released, in the user's model folder.
         summary: One line for `varfix models`.
+        release: Where it comes from, if it does not ship with varfix.
     """
 
     name: str
     files: tuple[str, ...]
     summary: str
+    release: Release | None = None
 
 
 MODELS: Final[dict[str, ModelEntry]] = {
@@ -146,5 +183,17 @@ MODELS: Final[dict[str, ModelEntry]] = {
         name="varformer-s",
         files=("varformer-s.onnx", "varformer-s.prior.onnx"),
         summary="noise, rain, haze, low light, blur, snow; small, runs on a CPU; ships with varfix",
+    ),
+    "varformer-d16": ModelEntry(
+        name="varformer-d16",
+        files=("varformer-d16.onnx",),
+        summary="VarFormer as published (908 M parameters): tiles of 256; varfix models pull",
+        release=Release(
+            architecture="varformer",
+            urls=("https://huggingface.co/wsy541/VarFormer/resolve/main/net_g_last.pth",),
+            licence="LicenseRef-unstated",
+            terms="varformer-d16.licence.md",
+            depth=16,
+        ),
     ),
 }

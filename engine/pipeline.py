@@ -1,7 +1,8 @@
 """Decode, restore, encode: three stages that work on different pictures at the same time.
 
 Decoding and encoding run on threads, restoring on the caller's thread. Memory is bounded by the
-bytes of the pictures in flight, whatever their number (design/architecture.md, "Numbers").
+bytes of the pictures in flight, whatever their number (design/architecture.md, "Numbers"); and of
+small ones, thousands of which would fit, only some wait: a slow disk is not to fill the memory.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Item = TypeVar("Item")
 Decoded = TypeVar("Decoded")
 Restored = TypeVar("Restored")
+
+# Restored items per encoding thread that may wait for it: a disk's pauses are bridged.
+_BACKLOG: Final = 8
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Pipeline(Generic[Item, Decoded, Restored]):
         """
         self._stages, self._jobs, self._stopped = stages, jobs, stopped
         self._budget = ByteBudget(limit)
+        self._backlog = threading.Semaphore(_BACKLOG * jobs)
         self._fatal: list[BaseException] = []
 
     def run(self, items: Iterable[Item]) -> None:
@@ -149,6 +154,7 @@ class Pipeline(Generic[Item, Decoded, Restored]):
             self._failed(item, error)
             self._budget.give(cost)
             return
+        self._backlog.acquire()
         encoders.submit(self._finish, item, cost, restored)
 
     def _finish(self, item: Item, cost: int, restored: Restored) -> None:
@@ -157,6 +163,7 @@ class Pipeline(Generic[Item, Decoded, Restored]):
         except Exception as error:
             self._failed(item, error)
         finally:
+            self._backlog.release()
             self._budget.give(cost)
 
     def _failed(self, item: Item, error: Exception) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
+from varfix.engine.clip import (
+    CLIP_EXTENSIONS,
+    NO_PIPE,
+    WHOLE,
+    Clip,
+    Cut,
+    Pipe,
+    is_clip,
+    result_suffix,
+)
 from varfix.engine.errors import (
     AlphaLostError,
-    CollisionError,
     DecodeError,
     NothingToDoError,
     PlanError,
@@ -20,15 +28,19 @@ from varfix.engine.errors import (
 from varfix.engine.events import Warn
 from varfix.engine.formats import EXTENSIONS, Header, check_output, extension_of, format_of
 from varfix.engine.image import has_transparency, probe
-from varfix.engine.manifest import Manifest, State
+from varfix.engine.manifest import Manifest, State, clip_recipe_of
+from varfix.engine.naming import Naming, name_apart
 from varfix.engine.scan import Filters, Found, scan
 from varfix.engine.settings import Settings
-from varfix.engine.source import readable
+from varfix.engine.source import readable, spoken
+from varfix.engine.video_probe import probe_for
 
 # Bytes per pixel while a picture is in flight: decoded file, float source, float result.
 _BYTES_PER_PIXEL: Final = 36
 _UNKNOWN_COST: Final = 1 << 20
-_LOOKED_FOR: Final = ", ".join(sorted({name.lstrip(".") for name in EXTENSIONS}))
+_LOOKED_FOR: Final = ", ".join(
+    sorted({name.lstrip(".") for name in (*EXTENSIONS, *CLIP_EXTENSIONS)})
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,11 @@ class Item:
         dst: name below the destination, or the path as the user gave it.
         source: file to read.
         target: file to write.
-        header: size and format, None when they could not be read.
+        header: size and format of a picture, None when they could not be read.
+        clip: header of a clip, None for pictures and when it could not be read.
+        cut: the part of a clip that is wanted.
+        moving: it is a clip, whatever its name.
+        pipe: its ends that are no files.
     """
 
     id: int
@@ -72,15 +88,38 @@ class Item:
     source: Path
     target: Path
     header: Header | None
+    clip: Clip | None = None
+    cut: Cut = WHOLE
+    moving: bool = False
+    pipe: Pipe = NO_PIPE
 
     @property
     def pixels(self) -> int:
-        """Width times height, 0 when unknown."""
+        """Width times height, of all frames together; 0 when unknown."""
+        if self.clip is not None:
+            return self.clip.pixels_in(self.cut)
         return self.header.width * self.header.height if self.header else 0
 
     @property
+    def is_clip(self) -> bool:
+        """Whether it is a clip and no picture."""
+        return self.moving or is_clip(self.source)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height, None when unknown."""
+        if self.clip is not None:
+            return self.clip.layout.width, self.clip.layout.height
+        return (self.header.width, self.header.height) if self.header else None
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a clip, as far as its header tells; None for pictures."""
+        return None if self.clip is None else self.clip.frames_in(self.cut)
+
+    @property
     def cost(self) -> int:
-        """Bytes of memory while in flight."""
+        """Bytes of memory while in flight; a clip's frames are bounded by its own queues."""
         return (memory_of(self.header) if self.header else 0) + _UNKNOWN_COST
 
 
@@ -154,9 +193,11 @@ def plan_batch(
         raise NothingToDoError(_nothing(source, found))
     plan = Plan(destination, recipe, found=found, manifest=manifest)
     # All are named before some are chosen: a sample's names are those of the whole run.
-    named = name_outputs(
-        found.pictures, request, settings, _source_names(source, destination, found.pictures)
+    naming = Naming(
+        request.name, request.preset, settings.model.name, lambda src: _extension(src, settings)
     )
+    owners = _source_names(source, destination, found.pictures)
+    named = name_apart(found.pictures, naming, owners, destination)
     for number, src in enumerate(_sampled(list(named), request.sample)):
         dst = named[src]
         item = Item(number, src, dst, source / src, destination / dst, None)
@@ -232,14 +273,22 @@ def _source_names(source: Path, destination: Path, names: Iterable[str]) -> dict
 
 
 def _below(source: Path, name: str) -> str:
-    """The name of a listed file below the source, whether listed from there or from here."""
+    """The name of a listed file below the source, whether listed from there or from here.
+
+    What is not there, or no longer, is found out when its turn comes, and costs itself alone.
+    """
     path = Path(name)
     root = Path(os.path.realpath(source))
+    inside = []
     for candidate in (path, source / path):
         full = Path(os.path.realpath(candidate.parent)) / candidate.name
-        if full.is_relative_to(root) and os.path.lexists(candidate):
-            return full.relative_to(root).as_posix()
-    raise PlanError(f"{name}: not a file in {source}")
+        if full.is_relative_to(root):
+            inside.append(full.relative_to(root).as_posix())
+            if os.path.lexists(candidate):
+                return inside[-1]
+    if inside:
+        return inside[0]
+    raise PlanError(f"{spoken(name)}: not a file in {spoken(os.fspath(source))}")
 
 
 def _sampled(names: list[str], count: int | None) -> list[str]:
@@ -256,88 +305,48 @@ def _nothing(source: Path, found: Found) -> str:
     return text + (f" {len(found.ignored)} files ignored; -v lists them." if found.ignored else "")
 
 
-def name_outputs(
-    sources: Iterable[str],
-    request: BatchRequest,
-    settings: Settings,
-    owners: Mapping[str, str] | None = None,
-) -> dict[str, str]:
-    """Names of the results by names of the sources.
-
-    A second source of the same result's name keeps its whole name: `a.png` and `a.jpg` become
-    `a.webp` and `a.jpg.webp`.
-
-    Args:
-        sources: names below the source folder.
-        request: the template.
-        settings: the format, and the model's name for the template.
-        owners: sources by the names of results that would replace them; only their own may.
-
-    Raises:
-        PlanError: The template has an unknown field, or leads out of the destination.
-        CollisionError: Two results would still have one name.
-    """
+def _extension(src: str, settings: Settings) -> str:
     wanted = settings.output.format
-    taken: dict[str, str] = {}
-    holders = ChainMap(taken, dict(owners or {}))
-    for src in sources:
-        extension = _extension(src, wanted)
-        dst = _filled(src, PurePosixPath(src).stem, extension, request, settings)
-        if holders.get(dst, src) != src:
-            dst = _filled(src, PurePosixPath(src).name, extension, request, settings)
-        if holders.get(dst, src) != src:
-            raise CollisionError(f"{holders[dst]} and {src} would both become {dst}")
-        taken[dst] = src
-    return {src: dst for dst, src in taken.items()}
-
-
-def _extension(src: str, wanted: str) -> str:
     suffix = PurePosixPath(src).suffix
+    if is_clip(PurePosixPath(src)):
+        return result_suffix(suffix, settings.video.codec)
     if wanted == "keep" or format_of(src) == format_of("x" + extension_of(wanted)):
         return suffix
     return extension_of(wanted)
 
 
-def _filled(src: str, stem: str, extension: str, request: BatchRequest, settings: Settings) -> str:
-    folder = PurePosixPath(src).parent.as_posix()
-    try:
-        name = request.name.format(
-            dir="" if folder == "." else f"{folder}/",
-            stem=stem,
-            ext=extension,
-            preset=request.preset,
-            model=settings.model.name,
-        )
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise PlanError(
-            f'--name "{request.name}": unknown field {error}',
-            hint="fields are {dir} {stem} {ext} {preset} {model}",
-        ) from error
-    path = PurePosixPath(name)
-    if not path.name or path.is_absolute() or ".." in path.parts:
-        raise PlanError(f'--name "{request.name}": "{name}" is no name in the destination')
-    return path.as_posix()
-
-
 def _add(plan: Plan, item: Item, request: BatchRequest, settings: Settings) -> None:
-    state = _state(plan, item.source, item.dst)
+    state = _state(plan, item, settings)
     if state in ("stale", "foreign") and request.overwrite:
         state = "missing"
     if state != "missing":
         plan.skips.append(Skip(item.id, item.src, state))
         return
-    item = replace(item, header=_header(item.source))
+    item = _opened(item, settings)
     _check(item.src, item, settings)
     plan.items.append(item)
 
 
-def _state(plan: Plan, path: Path, dst: str) -> State:
+def _state(plan: Plan, item: Item, settings: Settings) -> State:
     assert plan.manifest is not None
     try:
-        facts = path.stat()
+        facts = item.source.stat()
     except OSError:
         facts = None
-    return plan.manifest.state(dst, facts, plan.recipe)
+    recipe = plan.recipe
+    if item.is_clip:
+        recipe = clip_recipe_of(recipe, settings, item.cut)
+    return plan.manifest.state(item.dst, facts, recipe)
+
+
+def _opened(item: Item, settings: Settings) -> Item:
+    """The item with its header, or without: what is wrong with it is told when its turn comes."""
+    if not item.is_clip:
+        return replace(item, header=_header(item.source))
+    try:
+        return replace(item, clip=probe_for(item.source, settings))
+    except (VarfixError, OSError):
+        return item
 
 
 def _header(path: Path) -> Header | None:

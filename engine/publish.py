@@ -70,6 +70,26 @@ class Publisher:
             finally:
                 self._forget(part)
 
+    def move(self, part: Path, target: Path) -> None:
+        """Put a finished file in its place, replacing what is there.
+
+        Args:
+            part: on the same file system as `target`.
+            target: its final name.
+
+        Raises:
+            DiskFullError: No space left.
+            OutputDeniedError: The folder or file may not be written.
+            EncodeError: There can be no file of this name.
+            OutputError: The system refuses for another reason.
+        """
+        with translated(target, part.stat().st_size), _named(target):
+            if target.exists() and not (target.is_file() or target.is_dir()):
+                raise FileExistsError(errno.EEXIST, "a device or pipe has this name")
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(target)
+
     def drop(self) -> None:
         """Remove every unfinished file; for leaving at once."""
         with self._lock:
@@ -167,5 +187,8 @@ def translated(target: Path, size: int = 0) -> Iterator[None]:
 
 def _free(folder: Path) -> str:
     with suppress(OSError):
+        files = os.statvfs(folder) if hasattr(os, "statvfs") else None
+        if files is not None and files.f_files and not files.f_favail:
+            return "its file system can hold no more files, "
         return f"{psutil.disk_usage(os.fspath(folder)).free / 1e6:.1f} MB free, "
     return ""

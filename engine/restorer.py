@@ -41,7 +41,12 @@ class Restorer(Protocol):
 
     @property
     def tile(self) -> int:
-        """Side in pixels of the square tiles that `restore` takes."""
+        """Side in pixels of the largest tiles that `restore` takes, and of those it likes best."""
+        ...
+
+    @property
+    def tile_step(self) -> int:
+        """Smaller tiles have sides that are multiples of this; `tile` where there are none."""
         ...
 
     @property
@@ -75,11 +80,12 @@ class Restorer(Protocol):
         """Restore tiles.
 
         Args:
-            tiles: (N, T, T, 3) float32 in [0, 1].
-            prior: (N, C, T / stride, T / stride), the maps sampled on each tile, or None.
+            tiles: (N, height, width, 3) float32 in [0, 1], both sides `tile`, or smaller multiples
+                of `tile_step`.
+            prior: (N, C, height / stride, width / stride), the maps sampled on each tile, or None.
 
         Returns:
-            (N, T, T, 3) float32 in [0, 1].
+            (N, height, width, 3) float32 in [0, 1].
 
         Raises:
             NonFiniteError: The model gives invalid values even in fp32.
@@ -97,6 +103,7 @@ class IdentityRestorer:
 
     card: ModelCard = IDENTITY_CARD
     tile: int = 64
+    tile_step: int = 64
     batch: int = 4
     used: DeviceUsed = field(default=DeviceUsed("cpu", "cpu", "none", "fp32"))
     retries: Retries = field(default=Retries())

@@ -7,12 +7,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import natsort
 import pathspec
 
+from varfix.engine.clip import SEGMENTS, is_clip
 from varfix.engine.formats import format_of
 
 SYSTEM_NAMES: Final = frozenset(
@@ -47,7 +48,7 @@ class Found:
     """What a scan found.
 
     Attributes:
-        pictures: names below the source, with `/`, in natural order.
+        pictures: names of pictures and clips below the source, with `/`, in natural order.
         ignored: files that are no pictures, or were filtered out.
         denied: folders that may not be read.
     """
@@ -70,12 +71,16 @@ def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
     barred = destination.stat() if destination is not None and destination.is_dir() else None
     for name in _files(source, barred, filters.recursive, found.denied):
         wanted = not filters.include or include.match_file(name)
-        if wanted and not exclude.match_file(name) and format_of(name) is not None:
+        if wanted and not exclude.match_file(name) and _is_known(name):
             found.pictures.append(name)
         else:
             found.ignored.append(name)
     found.pictures = _ordered(found.pictures)
     return found
+
+
+def _is_known(name: str) -> bool:
+    return format_of(name) is not None or is_clip(PurePosixPath(name))
 
 
 def _matcher(globs: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
@@ -110,7 +115,7 @@ def _files(
             if not entry.is_dir(follow_symlinks=False):
                 if _is_regular(entry):
                     yield name
-            elif recursive and not _is(entry, barred):
+            elif recursive and not _is(entry, barred) and not entry.name.endswith(SEGMENTS):
                 waiting.append(name)
 
 

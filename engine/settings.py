@@ -34,6 +34,7 @@ __all__ = [
     "Resolved",
     "Settings",
     "TileSettings",
+    "VideoSettings",
     "env_layer",
     "flag_layer",
     "known_keys",
@@ -65,12 +66,17 @@ class TileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         overlap: Pixels shared by neighbouring tiles.
         batch: Tiles per run; None = as many as memory allows.
         window: Shape of the blending weights.
+        tone: For models that see tiles only: whether tone coarser than a tile comes from the
+            picture as a whole, restored once at the tile's size, or from each tile.
+        whole: For the same models: no tiles; the picture is squashed to one and stretched back.
     """
 
     size: Positive | None = None
     overlap: Annotated[int, Meta(ge=0)] | None = None
     batch: Positive | None = None
     window: Literal["cosine"] = "cosine"
+    tone: Literal["global", "tile"] = "global"
+    whole: bool = False
 
 
 class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,6 +114,38 @@ class IoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     jobs: Positive | None = None
 
 
+class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How clips are read and stored.
+
+    Attributes:
+        codec: `auto` = the clip's own or its successor; h264, hevc, av1, ffv1; or an encoder by
+            FFmpeg's name, such as hevc_nvenc.
+        crf: Quality, lower is better and larger; None = the encoder's own default.
+        speed: Preset of the encoder: slower gives smaller files; None = varfix's choice.
+        encoder_options: More options for the encoder, as `key=value,key=value`.
+        segment: Seconds of a clip that are finished at once: at most so much is done again after a
+            kill, and so often a key frame is set.
+        streams: `copy` sound, subtitles, chapters and the like, or `none` of them.
+        window: Frames on either side that a frame is steadied with; 0 restores each by itself.
+        keys: The whole picture is looked at anew every so many frames.
+        lock: Average slow changes of tone away after restoration, too.
+        interlaced: `refuse`, or `ignore` for clips that are only marked so.
+        damaged: `fail`, or `conceal` to take what the decoder makes of damaged data.
+    """
+
+    codec: str = "auto"
+    crf: Annotated[int, Meta(ge=0, le=63)] | None = None
+    speed: str | None = None
+    encoder_options: str = ""
+    segment: Annotated[float, Meta(gt=0.0, le=600.0)] = 4.0
+    streams: Literal["copy", "none"] = "copy"
+    window: Annotated[int, Meta(ge=0, le=60)] = 4
+    keys: Positive = 2
+    lock: bool = True
+    interlaced: Literal["refuse", "ignore"] = "refuse"
+    damaged: Literal["fail", "conceal"] = "fail"
+
+
 class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Guards against hostile or mistaken input; `max_pixels` is width times height."""
 
@@ -128,6 +166,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tile: TileSettings = msgspec.field(default_factory=TileSettings)
     output: OutputSettings = msgspec.field(default_factory=OutputSettings)
     io: IoSettings = msgspec.field(default_factory=IoSettings)
+    video: VideoSettings = msgspec.field(default_factory=VideoSettings)
     limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
 
 

@@ -12,17 +12,22 @@ from varfix.engine.guidance import crop_prior, thumbnail
 from varfix.engine.restorer import Restorer
 from varfix.engine.settings import Settings
 from varfix.engine.tiling import Mosaic, TileGrid, cut, plan_tiles
+from varfix.engine.whole import small, squashed, toned
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 
 def grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings) -> TileGrid:
-    """The tiles that a picture of that height and width will be cut into."""
+    """The tiles that a picture of that height and width will be cut into.
+
+    No more of them than the restorer's full tile needs, and no larger than they have to be.
+    """
     card, wanted = restorer.card, settings.tile.overlap
     overlap = min(card.overlap if wanted is None else wanted, restorer.tile // 3)
     align = card.prior_stride if card.guidance == "image" else 1
-    return plan_tiles(*size, restorer.tile, overlap, align)
+    grid = plan_tiles(*size, restorer.tile, overlap, align)
+    return grid.fitted(overlap, align, restorer.tile_step)
 
 
 def restore_picture(
@@ -30,6 +35,7 @@ def restore_picture(
     pixels: Floats,
     settings: Settings,
     progress: Progress | None = None,
+    maps: Floats | None = None,
 ) -> Floats:
     """Restore a picture.
 
@@ -38,6 +44,7 @@ def restore_picture(
         pixels: (H, W, 3) float32 in [0, 1]; never changed.
         settings: strength, task and tiling.
         progress: told tiles done and tiles in all.
+        maps: the prior's maps (C, 16, 16) to go by; None = those of this picture.
 
     Returns:
         (H, W, 3) float32 in [0, 1]; `pixels` itself at strength 0.
@@ -48,29 +55,35 @@ def restore_picture(
     """
     if settings.strength == 0.0:
         return pixels
+    by_tile = restorer.card.guidance == "tile"
+    if by_tile and settings.tile.whole:
+        return blend(pixels, squashed(restorer, pixels), settings.strength)
     grid = grid_for(restorer, (pixels.shape[0], pixels.shape[1]), settings)
     mosaic = Mosaic(grid)
     done = 0
-    for batch in _restored(restorer, pixels, grid, settings.model.task):
+    if maps is None and restorer.card.guidance == "image":
+        maps = restorer.prior(thumbnail(pixels, restorer.card.thumbnail), settings.model.task)
+    for batch in _restored(restorer, pixels, grid, maps):
         for tile in batch:
             mosaic.add(tile)
         done += len(batch)
         if progress is not None:
             progress(done, len(grid))
+    if by_tile and settings.tile.tone == "global" and len(grid) > 1:
+        toned(mosaic.picture, small(restorer, pixels))
     return blend(pixels, mosaic.picture, settings.strength)
 
 
-def _restored(restorer: Restorer, pixels: Floats, grid: TileGrid, task: str) -> Iterator[Floats]:
-    """Restored tiles (N, T, T, 3) in the grid's order, as many at once as the device takes."""
-    maps = None
-    if restorer.card.guidance == "image":
-        maps = restorer.prior(thumbnail(pixels, restorer.card.thumbnail), task)
+def _restored(
+    restorer: Restorer, pixels: Floats, grid: TileGrid, maps: Floats | None
+) -> Iterator[Floats]:
+    """Restored tiles (N, *sides, 3) in the grid's order, as many at once as the device takes."""
     places = list(grid)
     done = 0
     while done < len(places):
         now = places[done : done + restorer.batch]
-        tiles = np.stack([cut(pixels, *place, restorer.tile) for place in now])
-        pieces = None if maps is None else _pieces(restorer, maps, pixels, now)
+        tiles = np.stack([cut(pixels, place, grid.sides) for place in now])
+        pieces = None if maps is None else _pieces(restorer, maps, pixels, now, grid.sides)
         try:
             yield restorer.restore(tiles, pieces)
         except NonFiniteError as error:
@@ -79,11 +92,15 @@ def _restored(restorer: Restorer, pixels: Floats, grid: TileGrid, task: str) -> 
 
 
 def _pieces(
-    restorer: Restorer, maps: Floats, pixels: Floats, places: list[tuple[int, int]]
+    restorer: Restorer,
+    maps: Floats,
+    pixels: Floats,
+    places: list[tuple[int, int]],
+    sides: tuple[int, int],
 ) -> Floats:
-    """The prior's maps sampled on each tile, (N, C, T / stride, T / stride)."""
+    """The prior's maps sampled on each tile, (N, C, height / stride, width / stride)."""
     size, stride = (pixels.shape[0], pixels.shape[1]), restorer.card.prior_stride
-    return np.stack([crop_prior(maps, size, place, restorer.tile, stride) for place in places])
+    return np.stack([crop_prior(maps, size, place, sides, stride) for place in places])
 
 
 def _located(error: NonFiniteError, done: int, grid: TileGrid) -> NonFiniteError:

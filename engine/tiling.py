@@ -61,12 +61,40 @@ def plan_axis(length: int, size: int, overlap: int, align: int = 1) -> Axis:
     return Axis(length, size, starts)
 
 
+def fitted(axis: Axis, overlap: int, align: int, step: int) -> Axis:
+    """Make the tiles of an axis as small as their number allows: the work is the tiles' area.
+
+    Args:
+        axis: from `plan_axis`.
+        overlap: least number of pixels that neighbours share; a third of a tile at most.
+        align: tiles start at multiples of this.
+        step: sides of tiles are multiples of this, except for the side that the axis has.
+    """
+    count = len(axis.starts)
+    least = max(-(-(axis.length + (count - 1) * overlap) // count), 3 * overlap if count > 1 else 1)
+    for size in range(-(-least // step) * step, axis.size, step):
+        smaller = plan_axis(axis.length, size, overlap, align)
+        if len(smaller.starts) == count:
+            return smaller
+    return axis
+
+
 @dataclass(frozen=True)
 class TileGrid:
     """Tiles of a picture, row by row."""
 
     rows: Axis
     columns: Axis
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of every tile."""
+        return self.rows.size, self.columns.size
+
+    def fitted(self, overlap: int, align: int, step: int) -> TileGrid:
+        """As many tiles, each as small as possible; see the function of this name."""
+        axes = (fitted(axis, overlap, align, step) for axis in (self.rows, self.columns))
+        return TileGrid(*axes)
 
     def __len__(self) -> int:
         return len(self.rows.starts) * len(self.columns.starts)
@@ -91,13 +119,13 @@ def plan_tiles(height: int, width: int, size: int, overlap: int, align: int = 1)
     return TileGrid(plan_axis(height, size, overlap, align), plan_axis(width, size, overlap, align))
 
 
-def cut(pixels: Floats, top: int, left: int, size: int) -> Floats:
-    """Cut the tile (size, size, 3) of (H, W, 3) that starts at a place; mirrored beyond the end."""
-    height, width = pixels.shape[:2]
-    if top + size <= height and left + size <= width:
-        return pixels[top : top + size, left : left + size]
-    rows = mirrored(top, size, height)
-    columns = mirrored(left, size, width)
+def cut(pixels: Floats, place: tuple[int, int], sides: tuple[int, int]) -> Floats:
+    """Cut the tile (*sides, 3) of (H, W, 3) that starts at a place; mirrored beyond the end."""
+    (top, left), (height, width) = place, sides
+    if top + height <= pixels.shape[0] and left + width <= pixels.shape[1]:
+        return pixels[top : top + height, left : left + width]
+    rows = mirrored(top, height, pixels.shape[0])
+    columns = mirrored(left, width, pixels.shape[1])
     return pixels[rows][:, columns]
 
 
@@ -120,7 +148,7 @@ class Mosaic:
         self._count = 0
 
     def add(self, tile: Floats) -> None:
-        """Add the next tile (size, size, 3)."""
+        """Add the next tile (*sides, 3)."""
         row, column = divmod(self._count, len(self.grid.columns.starts))
         _join(self._strip.swapaxes(0, 1), tile.swapaxes(0, 1), self.grid.columns, column)
         if column == len(self.grid.columns.starts) - 1:

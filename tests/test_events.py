@@ -56,7 +56,8 @@ CASES = [
     ),
     (
         ItemProgress(id=17, done=12, total=96),
-        '{"event":"item.progress","id":17,"done":12,"total":96,"unit":"tile"}',
+        '{"event":"item.progress","id":17,"done":12,"total":96,"unit":"tile",'
+        '"fps":null,"eta":null}',
     ),
     (
         ItemDone(

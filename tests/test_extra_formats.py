@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from picture_kit import smooth
 from PIL import Image, ImageCms
 
 from varfix.engine import formats
@@ -47,16 +48,21 @@ def missing(monkeypatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
 
 
+def test_a_picture_that_is_larger_than_its_header_says_is_refused(heif):
+    """Found by the fuzzer: the crop of a damaged file is not applied, which nothing reports."""
+    out = io.BytesIO()
+    heif.from_pillow(Image.fromarray(noise()).convert("RGBA")).save(out, quality=90)
+    data = out.getvalue()
+    at = data.index(b"clap") + 28  # the numerator of the vertical offset
+    damaged = data[:at] + b"\xff\x00" + data[at + 2 :]
+    read_picture(data, max_pixels=10**6)
+    with pytest.raises(DecodeTruncatedError, match="its header promises 22 x 13 px"):
+        read_picture(damaged, max_pixels=10**6)
+
+
 def noise(channels=3, seed=0):
     shape = (13, 22, channels) if channels > 1 else (13, 22)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def smooth():
-    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
-    return np.dstack(
-        [np.tile(ramp, (48, 1)), np.tile(ramp[::-1], (48, 1)), np.full((48, 64), 90, np.uint8)]
-    )
 
 
 def png(array, **params):

@@ -14,9 +14,11 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from picture_kit import saved
 from PIL import Image, PngImagePlugin
 
 from varfix.engine.errors import VarfixError
+from varfix.engine.formats import FORMATS
 from varfix.engine.image import Picture, probe, read_picture, write_picture
 from varfix.engine.settings import OutputSettings
 
@@ -25,12 +27,6 @@ MOST_PIXELS = 1_000_000
 SECONDS = 5.0
 # What length fields and counts are set to.
 EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-
-
-def saved(image, fmt, **params):
-    out = io.BytesIO()
-    image.save(out, fmt, **params)
-    return out.getvalue()
 
 
 def deep_tiff(pixels, **params):
@@ -76,7 +72,26 @@ def originals():
         "avif": saved(image, "AVIF", **about),
         "avif alpha": saved(clear, "AVIF"),
         "gif": saved(image.quantize(16), "GIF"),
+        **by_extra(image, clear, about),
     }
+
+
+def by_extra(image, clear, about):
+    """Files of the formats that need a package of their own, where it is installed."""
+    files = {}
+    if FORMATS["heif"].available:
+        import pillow_heif
+
+        for kind, one, facts in (("heif", image, about), ("heif alpha", clear, {})):
+            out = io.BytesIO()
+            pillow_heif.from_pillow(one).save(out, quality=90, **facts)
+            files[kind] = out.getvalue()
+    if FORMATS["jxl"].available:
+        import pillow_jxl.JpegXLImagePlugin  # noqa: F401 (teaches Pillow the format)
+
+        files["jxl"] = saved(image, "JXL", lossless=True, **about)
+        files["jxl lossy alpha"] = saved(clear, "JXL", quality=80)
+    return files
 
 
 ORIGINALS = originals()

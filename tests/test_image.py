@@ -1,8 +1,6 @@
 """Real files of every format, mode and depth come back as they were."""
 
 import io
-import struct
-import zlib
 
 import cv2
 import numpy as np
@@ -11,80 +9,26 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from PIL import Image, ImageOps
+from picture_kit import (
+    HEIGHT,
+    KEEP,
+    WIDTH,
+    decoded_png,
+    noise,
+    opened,
+    png_chunk,
+    raw_png,
+    read,
+    round_trip,
+    saved,
+    smooth,
+)
+from PIL import Image
 
-from varfix.engine.errors import (
-    EncodeError,
-    NonFiniteError,
-)
-from varfix.engine.image import (
-    Picture,
-    PictureInfo,
-    has_transparency,
-    probe,
-    read_picture,
-    replace_pixels,
-    write_picture,
-)
-from varfix.engine.picture import fill_transparent, to_floats, to_integers
+from varfix.engine.errors import NonFiniteError
+from varfix.engine.image import Picture, PictureInfo, write_picture
+from varfix.engine.picture import to_floats, to_integers
 from varfix.engine.settings import OutputSettings
-
-LIMIT = 500_000_000
-KEEP = OutputSettings()
-HEIGHT, WIDTH = 13, 22
-
-
-def noise(channels=3, dtype=np.uint8, seed=0):
-    shape = (HEIGHT, WIDTH, channels) if channels > 1 else (HEIGHT, WIDTH)
-    high = np.iinfo(dtype).max + 1
-    return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
-
-
-def smooth():
-    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
-    return np.dstack(
-        [np.tile(ramp, (48, 1)), np.tile(ramp[::-1], (48, 1)), np.full((48, 64), 90, np.uint8)]
-    )
-
-
-def saved(image, fmt, **params):
-    out = io.BytesIO()
-    image.save(out, fmt, **params)
-    return out.getvalue()
-
-
-def opened(data):
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    return image
-
-
-def read(data):
-    return read_picture(data, max_pixels=LIMIT)
-
-
-def round_trip(data, fmt="keep", options=KEEP):
-    return write_picture(read(data), fmt, options)
-
-
-def png_chunk(kind, payload):
-    check = zlib.crc32(kind + payload)
-    return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", check)
-
-
-def raw_png(array, colour_type, *chunks, depth=16):
-    """Write a PNG by hand: no library writes gray with alpha, or tRNS, at 16 bits."""
-    height, width = array.shape[:2]
-    rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in array)
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    parts = [png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", zlib.compress(rows))]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + png_chunk(b"IEND", b"")
-
-
-def decoded_png(data):
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    return array if array.ndim == 2 else array[..., [2, 1, 0, 3][: array.shape[2]]]
-
 
 # Identity: what a model that changes nothing must give back.
 
@@ -301,126 +245,3 @@ def test_invalid_values_never_reach_a_file(bad):
     pixels[299, 1, 2] = bad
     with pytest.raises(NonFiniteError):
         write_picture(Picture(pixels, None, PictureInfo("png")), "png", KEEP)
-
-
-# Orientation.
-
-
-def turned(array, orientation, fmt):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    lossless = {"lossless": True, "exact": True} if fmt == "WEBP" else {}
-    return saved(Image.fromarray(array), fmt, exif=exif, **lossless)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("fmt", ["PNG", "TIFF", "WEBP"])
-def test_pictures_are_turned_upright_and_say_so(fmt, orientation):
-    array = noise(4)
-    data = turned(array, orientation, fmt)
-    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    header = probe(data)
-    assert (header.height, header.width) == upright.shape[:2]
-    result = opened(round_trip(data))
-    assert np.array_equal(np.asarray(result), upright)
-    assert result.getexif().get(0x0112, 1) == 1
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("fmt", ["JPEG", "AVIF"])
-def test_lossy_pictures_are_turned_upright(fmt, orientation):
-    data = turned(smooth(), orientation, fmt)
-    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    header = probe(data)
-    assert (header.height, header.width) == upright.shape[:2]
-    picture = read(data)
-    assert np.array_equal(to_integers(picture.pixels, depth=8, gray=False), upright)
-    assert opened(write_picture(picture, "keep", KEEP)).getexif().get(0x0112, 1) == 1
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_deep_pictures_are_turned_upright_too(orientation):
-    array = noise(3, np.uint16)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    block = exif.tobytes().removeprefix(b"Exif\x00\x00")
-    out = io.BytesIO()
-    tifffile.imwrite(out, array, photometric="rgb", extratags=[(0x0112, 3, 1, orientation, True)])
-    results = [
-        decoded_png(round_trip(raw_png(array, 2, png_chunk(b"eXIf", block)))),
-        tifffile.imread(io.BytesIO(round_trip(out.getvalue()))),
-    ]
-    grid = Image.fromarray(np.arange(HEIGHT * WIDTH, dtype=np.int32).reshape(HEIGHT, WIDTH))
-    grid.getexif()[0x0112] = orientation
-    order = np.asarray(ImageOps.exif_transpose(grid))
-    header = probe(out.getvalue())
-    assert (header.height, header.width) == order.shape
-    for result in results:
-        assert np.array_equal(result, array.reshape(-1, 3)[order])
-
-
-# Transparency.
-
-
-def cutout():
-    array = np.full((HEIGHT, WIDTH, 4), (200, 100, 50, 255), np.uint8)
-    array[:, WIDTH // 2 :] = (0, 0, 0, 0)
-    return array
-
-
-def test_the_model_sees_neighbouring_colours_under_transparency():
-    picture = read(saved(Image.fromarray(cutout()), "PNG"))
-    seen = to_integers(picture.pixels, depth=8, gray=False)
-    assert np.array_equal(seen, np.broadcast_to((200, 100, 50), seen.shape))
-    assert np.array_equal(picture.alpha, cutout()[..., 3])
-
-
-def test_restored_colours_stay_out_of_transparent_pixels():
-    picture = read(saved(Image.fromarray(cutout()), "PNG"))
-    changed = replace_pixels(picture, np.zeros_like(picture.pixels) + np.float32(0.2))
-    result = np.asarray(opened(write_picture(changed, "png", KEEP)))
-    assert np.array_equal(result[:, : WIDTH // 2, :3], np.full((HEIGHT, WIDTH // 2, 3), 51))
-    assert np.array_equal(result[:, WIDTH // 2 :], cutout()[:, WIDTH // 2 :])
-
-
-@given(
-    npst.arrays(np.uint8, npst.array_shapes(min_dims=2, max_dims=2, max_side=17), fill=st.just(0))
-)
-def test_filling_touches_only_transparent_pixels(alpha):
-    samples = np.random.default_rng(0).integers(0, 256, (*alpha.shape, 3), dtype=np.uint8)
-    filled = fill_transparent(samples, alpha)
-    visible = alpha != 0
-    assert np.array_equal(filled[visible], samples[visible])
-    if visible.any():
-        assert filled.max() <= samples[visible].max() or visible.all()
-        assert filled.min() >= samples[visible].min() or visible.all()
-
-
-def test_transparency_is_refused_by_jpeg_unless_a_colour_goes_under_it():
-    picture = read(saved(Image.fromarray(cutout()), "PNG"))
-    with pytest.raises(EncodeError, match="transparency"):
-        write_picture(picture, "jpg", KEEP)
-    result = opened(write_picture(picture, "bmp", OutputSettings(flatten="white")))
-    assert result.getpixel((WIDTH - 1, 0)) == (255, 255, 255)
-    assert result.getpixel((0, 0)) == (200, 100, 50)
-    with pytest.raises(EncodeError, match="not a colour"):
-        write_picture(picture, "bmp", OutputSettings(flatten="whitish"))
-
-
-def test_half_transparency_is_blended_with_the_colour():
-    array = np.full((4, 4, 2), (100, 51), np.uint8)
-    picture = read(saved(Image.fromarray(array), "PNG"))
-    gray = opened(write_picture(picture, "bmp", OutputSettings(flatten="white")))
-    assert (gray.mode, gray.getpixel((0, 0))) == ("L", 224)
-    red = opened(write_picture(picture, "bmp", OutputSettings(flatten="#ff0000")))
-    assert red.getpixel((0, 0)) == (224, 20, 20)
-
-
-@pytest.mark.parametrize("alpha, hides", [(255, False), (254, True)])
-def test_opaque_alpha_is_dropped_without_complaint(alpha, hides):
-    array = np.full((4, 4, 4), 255, np.uint8)
-    array[0, 0, 3] = alpha
-    data = saved(Image.fromarray(array), "PNG")
-    assert has_transparency(data, max_pixels=LIMIT) is hides
-    if not hides:
-        assert opened(round_trip(data, "jpg")).mode == "RGB"

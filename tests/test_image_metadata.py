@@ -10,14 +10,11 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from picture_kit import opened, saved, smooth
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
-from varfix.engine.image import (
-    Picture,
-    encode_picture,
-    read_picture,
-    write_picture,
-)
+from varfix.engine import image_write
+from varfix.engine.image import Picture, encode_picture, read_picture, write_picture
 from varfix.engine.iptc import record_of
 from varfix.engine.picture import to_floats, to_integers
 from varfix.engine.settings import OutputSettings
@@ -33,25 +30,6 @@ def noise(channels=3, dtype=np.uint8, seed=0):
     shape = (13, 22, channels) if channels > 1 else (13, 22)
     high = np.iinfo(dtype).max + 1
     return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
-
-
-def smooth():
-    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
-    return np.dstack(
-        [np.tile(ramp, (48, 1)), np.tile(ramp[::-1], (48, 1)), np.full((48, 64), 90, np.uint8)]
-    )
-
-
-def saved(image, fmt, **params):
-    out = io.BytesIO()
-    image.save(out, fmt, **params)
-    return out.getvalue()
-
-
-def opened(data):
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    return image
 
 
 def read(data):
@@ -282,6 +260,36 @@ def test_damaged_exif_is_a_warning():
     picture = read(saved(Image.fromarray(smooth()), "JPEG", exif=exif))
     assert picture.info.exif is None
     assert "EXIF" in picture.info.warnings[0]
+
+
+@pytest.mark.parametrize("head", [b"MM\x01*", b"MM\x00+", b"IIMM", b"MM*\x00"])
+def test_exif_that_is_no_tiff_is_a_warning_wherever_it_goes(head):
+    """Found by the fuzzer: Pillow read such a block, but would not write it into a TIFF."""
+    exif = Image.Exif()
+    exif[0x010E] = "words"
+    exif.endian = ">"
+    block = b"Exif\x00\x00" + head + exif.tobytes()[10:]
+    picture = read(saved(Image.fromarray(noise()), "JPEG", exif=block))
+    assert picture.info.exif is None
+    assert "EXIF" in picture.info.warnings[0]
+    for fmt in ("keep", "png", "tiff"):
+        assert encode_picture(picture, fmt, KEEP).data
+
+
+@pytest.mark.parametrize("error", [SyntaxError("no TIFF"), struct.error("short"), EOFError("end")])
+def test_whatever_a_library_says_of_metadata_no_picture_is_lost(error, monkeypatch):
+    picture = read(saved(Image.fromarray(noise()), "PNG", exif=Image.Exif().tobytes()))
+    real = image_write.ENCODERS["png"]
+
+    def encode(raster):
+        if raster.info.exif is not None:
+            raise error
+        return real(raster)
+
+    monkeypatch.setitem(image_write.ENCODERS, "png", encode)
+    encoded = encode_picture(picture, "keep", KEEP)
+    assert np.array_equal(np.asarray(opened(encoded.data)), noise())
+    assert encoded.warnings == (f"metadata was not kept: {error}",)
 
 
 def test_a_profile_that_bmp_cannot_hold_is_a_warning():

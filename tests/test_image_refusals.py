@@ -1,6 +1,7 @@
 """Bad, foreign and oversized files are refused by name, before they cost anything."""
 
 import io
+import re
 import struct
 import zlib
 
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from picture_kit import opened, saved, smooth
 from PIL import Image
 
 from varfix.engine.errors import (
@@ -48,25 +50,6 @@ def noise(channels=3, dtype=np.uint8, seed=0):
     return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
 
 
-def smooth():
-    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
-    return np.dstack(
-        [np.tile(ramp, (48, 1)), np.tile(ramp[::-1], (48, 1)), np.full((48, 64), 90, np.uint8)]
-    )
-
-
-def saved(image, fmt, **params):
-    out = io.BytesIO()
-    image.save(out, fmt, **params)
-    return out.getvalue()
-
-
-def opened(data):
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    return image
-
-
 def read(data):
     return read_picture(data, max_pixels=500_000_000)
 
@@ -102,8 +85,9 @@ def test_what_is_no_picture_is_named(tmp_path, data, what):
 
 
 def test_gif_is_named():
-    with pytest.raises(DecodeUnknownError, match="image/gif"):
+    with pytest.raises(DecodeUnknownError, match="image/gif") as caught:
         read(saved(Image.fromarray(noise(1)), "GIF"))
+    assert "one for each frame (ffmpeg" in caught.value.hint
 
 
 def encoded_samples():
@@ -257,8 +241,9 @@ def test_several_pictures_in_a_file_are_refused(fmt, what):
     frames = [Image.fromarray(noise(seed=seed)) for seed in range(3)]
     data = saved(frames[0], fmt, save_all=True, append_images=frames[1:])
     for call in (read, probe):
-        with pytest.raises(DecodeUnsupportedError, match=f"has 3 {what}"):
+        with pytest.raises(DecodeUnsupportedError, match=f"has 3 {what}") as caught:
             call(data)
+        assert re.match(f"Extract the {what} first, as (ffmpeg|tiffsplit)", caught.value.hint)
 
 
 def test_a_small_copy_inside_a_tiff_is_not_a_page():

@@ -223,7 +223,7 @@ def test_the_digest_is_of_the_first_and_last_mebibyte(tmp_path, size):
     data = bytes(i % 251 for i in range(1000)) * (size // 1000 + 1)
     data = data[:size]
     (tmp_path / "file").write_bytes(data)
-    assert module._digest_of(tmp_path / "file") == digest(data)
+    assert module.digest_of_file(tmp_path / "file") == digest(data)
     if size > 2 << 20:
         middle = bytearray(data)
         middle[(1 << 20) + 2] ^= 1

@@ -130,6 +130,14 @@ def test_a_listed_pipe_or_loop_never_hangs(tree, special):
     assert tree.results() == {"a.png"}
 
 
+def test_a_listed_picture_that_is_gone_costs_itself_alone(tree):
+    tree.draw("a.png", "b.png")
+    summary = tree.run(files=("a.png", "gone.png", "b.png"))
+    assert (summary.ok, summary.failed, summary.exit_code) == (2, 1, ExitCode.PARTIAL)
+    (told,) = summary.failures
+    assert (told.src, told.code, told.retryable) == ("gone.png", "source_read", True)
+
+
 @dataclass
 class Meddler(IdentityRestorer):
     """Does something to the folder as soon as the first picture is being restored."""

@@ -144,6 +144,19 @@ def test_few_items_are_read_ahead_however_many_there_are():
     assert len(taken) < 50
 
 
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_few_restored_items_wait_for_a_slow_disk_however_small_they_are(jobs):
+    trace, waiting = Trace(), []
+
+    def count(item):
+        waiting.append(item + 1 - len(trace.of("encode")))
+
+    trace.inside |= {"restore": count, "encode": lambda item: time.sleep(0.002)}
+    assert run(trace, range(150), jobs=jobs, limit=10**9) == []
+    assert len(trace.of("encode")) == 150
+    assert max(waiting) <= 8 * jobs + 1
+
+
 @pytest.mark.parametrize("stage", ["decode", "restore", "encode"])
 def test_one_items_failure_costs_that_item_alone(stage):
     trace = Trace()

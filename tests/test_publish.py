@@ -131,6 +131,13 @@ def test_a_disk_that_is_really_full_keeps_what_fits_and_nothing_partial(publishe
     publisher.publish(tiny_disk / "fits too.png", bytes(20_000))
 
 
+def test_a_disk_without_room_for_another_name_says_so(publisher, tiny_disk):
+    subprocess.run(["mount", "-o", "remount,size=9m,nr_inodes=4", str(tiny_disk)], check=True)
+    with pytest.raises(DiskFullError, match="its file system can hold no more files"):
+        for number in range(9):
+            publisher.publish(tiny_disk / f"{number}.png", b"data")
+
+
 def test_a_read_only_disk_is_a_denial(publisher, tiny_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
     with pytest.raises(OutputDeniedError):
@@ -259,6 +266,43 @@ def test_a_dead_runs_lock_does_not_hold(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert done.returncode == 9
+    with exclusive(tmp_path):
+        pass
+
+
+@pytest.fixture(params=["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def no_locks(request, monkeypatch):
+    """A file system that knows no locks, as some network shares."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(descriptor, operation):
+        raise OSError(getattr(errno, request.param), "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def test_without_locks_a_file_keeps_runs_apart(tmp_path, no_locks):
+    with (
+        exclusive(tmp_path),
+        pytest.raises(OutputLockedError) as caught,
+        exclusive(tmp_path),
+    ):
+        pass
+    assert str(tmp_path / ".varfix" / "lock.owner") in caught.value.hint
+    with exclusive(tmp_path):
+        pass
+
+
+def test_without_locks_a_dead_run_does_not_hold(tmp_path, no_locks):
+    script = (
+        "import fcntl, os, sys\nfrom pathlib import Path\n"
+        "def refuse(*_):\n    raise OSError(37, 'no locks here')\n"
+        "fcntl.flock = refuse\nfrom varfix.engine.lock import exclusive\n"
+        "with exclusive(Path(sys.argv[1])):\n    os._exit(9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert done.returncode == 9
+    assert (tmp_path / ".varfix" / "lock.owner").exists()
     with exclusive(tmp_path):
         pass
 

@@ -7,7 +7,23 @@ import pytest
 
 from varfix.engine.errors import SourceReadError
 from varfix.engine.image import probe
-from varfix.engine.source import read_source, readable
+from varfix.engine.source import read_source, readable, spoken
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a b.png", "a b.png"),
+        ("caf\u00e9 \u65e5\u672c.png", "caf\u00e9 \u65e5\u672c.png"),
+        ("two\nlines\r\t.png", "two\\nlines\\r\\t.png"),
+        ("\x1b[31mred\x9b0m.png", "\\x1b[31mred\\x9b0m.png"),
+        ("gnp.\u202eexe", "gnp.\\u202eexe"),
+        ("a\u2028b", "a\\u2028b"),
+        (os.fsdecode(b"\xff.png"), "\\xff.png"),
+    ],
+)
+def test_in_a_sentence_a_name_stays_on_its_line_and_moves_no_cursor(name, words):
+    assert spoken(name) == words
 
 
 def test_a_file_comes_with_its_identity(tmp_path):

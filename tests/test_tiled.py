@@ -53,7 +53,7 @@ class Painter(IdentityRestorer):
         return np.stack([(rows * 3 + columns) / 60, rows])
 
     def restore(self, tiles, prior):
-        assert prior.shape == (len(tiles), 2, 4, 4)
+        assert prior.shape == (len(tiles), 2, *(side // 16 for side in tiles.shape[1:3]))
         return np.repeat(prior[:, 0].repeat(16, 1).repeat(16, 2)[..., None], 3, 3)
 
 
@@ -130,6 +130,24 @@ def test_the_overlap_is_the_cards_unless_asked_for():
     assert len(grid_for(restorer, (64, 112), wider).columns.starts) == 3
 
 
+@pytest.mark.parametrize(
+    ("shape", "sides"),
+    [((10, 50), (16, 64)), ((1, 1), (16, 16)), ((64, 64), (64, 64)), ((70, 40), (48, 48))],
+)
+def test_small_pictures_get_small_tiles_where_the_model_takes_them(shape, sides):
+    seen = []
+
+    class Sized(IdentityRestorer):
+        def restore(self, tiles, prior):
+            seen.append(tiles.shape[1:3])
+            return 1.0 - tiles
+
+    pixels = picture(*shape)
+    result = restore_picture(Sized(tile_step=16), pixels, Settings())
+    assert set(seen) == {sides}
+    np.testing.assert_allclose(result, 1.0 - pixels, atol=1e-6)
+
+
 def test_memory_holds_a_row_of_tiles_and_not_all_of_them():
     pixels = picture(900, 900)
     restorer = IdentityRestorer(batch=2)
@@ -154,11 +172,20 @@ def test_a_picture_is_looked_at_once_as_a_whole():
     np.testing.assert_allclose(thumbnail, np.full((32, 32, 3), 0.5), atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(150, 210), (64, 500), (33, 20)])
-def test_guided_tiles_agree_wherever_they_overlap(shape):
+def test_maps_that_are_given_replace_the_look_at_the_picture():
+    restorer = Painter()
+    maps = np.full((2, 16, 16), 0.25, np.float32)
+    result = restore_picture(restorer, picture(), Settings(), maps=maps)
+    np.testing.assert_allclose(result, np.full((150, 210, 3), 0.25), atol=1e-6)
+    assert restorer.seen == []
+
+
+@pytest.mark.parametrize("step", [16, 64])
+@pytest.mark.parametrize("shape", [(150, 210), (64, 500), (33, 20), (70, 100)])
+def test_guided_tiles_agree_wherever_they_overlap(shape, step):
     """Blocks lie at the same places in all tiles, so the result shows no tile at all."""
     height, width = shape
-    result = restore_picture(Painter(), picture(height, width), Settings())
+    result = restore_picture(Painter(tile_step=step), picture(height, width), Settings())
     rows, columns = (
         sampler(0, -(-side // 16), 16, side, 16) @ np.arange(16, dtype=np.float32) for side in shape
     )

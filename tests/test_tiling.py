@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from varfix.engine.picture import to_floats, to_integers
-from varfix.engine.tiling import Axis, Mosaic, cut, mirrored, plan_axis, plan_tiles
+from varfix.engine.tiling import Axis, Mosaic, cut, fitted, mirrored, plan_axis, plan_tiles
 
 SIZES = [(1, 1), (1, 7), (5, 3), (63, 64), (64, 64), (65, 64), (200, 131), (4097, 33), (33, 4097)]
 
@@ -54,6 +54,38 @@ def test_there_is_no_sliver_and_no_tile_too_many(planned):
         assert fewer * step + axis.size < axis.length
 
 
+@given(axes(), st.sampled_from([1, 2, 4]))
+def test_fitted_tiles_are_as_many_and_as_small_as_they_can_be(planned, factor):
+    axis, overlap, align = planned
+    step = factor * align
+    overlap = min(overlap, axis.size // 3)
+    axis = plan_axis(axis.length, axis.size, overlap, align)
+    small = fitted(axis, overlap, align, step)
+    assert len(small.starts) == len(axis.starts)
+    assert small.size == axis.size or small.size % step == 0
+    assert small.size <= axis.size
+    assert small.starts == plan_axis(axis.length, small.size, overlap, align).starts
+    smaller = (small.size - 1) // step * step
+    if len(axis.starts) == 1:
+        assert smaller < axis.length
+    elif smaller >= 3 * overlap:
+        assert smaller == 0 or len(plan_axis(axis.length, smaller, overlap, align).starts) > len(
+            axis.starts
+        )
+
+
+@pytest.mark.parametrize(
+    ("length", "side"), [(1, 64), (64, 64), (65, 128), (320, 320), (500, 512), (520, 320)]
+)
+def test_no_side_is_longer_than_a_picture_needs(length, side):
+    assert fitted(plan_axis(length, 512, 32, 16), 32, 16, 64).size == side
+
+
+def test_where_no_smaller_tile_is_known_the_full_one_stays():
+    axis = plan_axis(10, 64, 16)
+    assert fitted(axis, 16, 1, 64) is axis
+
+
 @given(axes())
 def test_fading_weights_rise_symmetrically_inside_the_inner_half_of_the_overlap(planned):
     axis, _, _ = planned
@@ -88,7 +120,7 @@ def joined(pixels, size, overlap, align=1, change=lambda tile, place: tile):
     grid = plan_tiles(*pixels.shape[:2], size, overlap, align)
     mosaic = Mosaic(grid)
     for place in grid:
-        mosaic.add(change(cut(pixels, *place, size), place))
+        mosaic.add(change(cut(pixels, place, (size, size)), place))
     return mosaic.picture
 
 
@@ -114,11 +146,21 @@ def test_identity_holds_for_any_tiling(height, width, data):
     assert np.array_equal(joined(pixels, size, overlap, align), pixels)
 
 
+@given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([4, 8, 16]))
+def test_identity_holds_for_fitted_tiles(height, width, step):
+    grid = plan_tiles(height, width, 64, 12, 4).fitted(12, 4, step)
+    pixels = np.random.default_rng(height * 61 + width).random((height, width, 3), np.float32)
+    mosaic = Mosaic(grid)
+    for place in grid:
+        mosaic.add(cut(pixels, place, grid.sides))
+    assert np.array_equal(mosaic.picture, pixels)
+
+
 def test_every_tile_has_the_full_size_and_continues_by_reflection():
     pixels = np.arange(5 * 3 * 3, dtype=np.float32).reshape(5, 3, 3)
-    tile = cut(pixels, 0, 0, 8)
-    assert tile.shape == (8, 8, 3)
-    assert np.array_equal(tile, np.pad(pixels, ((0, 3), (0, 5), (0, 0)), mode="reflect"))
+    tile = cut(pixels, (0, 0), (8, 7))
+    assert tile.shape == (8, 7, 3)
+    assert np.array_equal(tile, np.pad(pixels, ((0, 3), (0, 4), (0, 0)), mode="reflect"))
 
 
 @given(st.integers(1, 20), st.integers(1, 80))

@@ -142,8 +142,8 @@ class PriorNetwork(nn.Module):
             task: (B,) int64, 0 for unknown.
         """
         seen = self.look(thumbnail, task)
-        grid = without_doubts(self.tone(seen.features, seen.statistics), thumbnail)
         evidence = self.evidence(seen.features, seen.statistics).sigmoid()
+        grid = without_doubts(self.tone(seen.features, seen.statistics), thumbnail, evidence)
         return Prior(seen.increments, grid, evidence, seen.logits, seen.adapted)
 
     def look(self, thumbnail: Tensor, task: Tensor) -> Seen:

@@ -7,11 +7,20 @@ detail"; the grid itself is Chen et al. 2007 and HDRNet (Gharbi et al. 2017).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from varfix.engine.networks.evidence import LUMA, STATISTICS
+from varfix.engine.networks.evidence import KINDS, LUMA, STATISTICS
+
+LIKELY: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"rain": (0.4, 0.7), "haze": (0.1, 0.3), "lowlight": (0.1, 0.3), "snow": (0.1, 0.3)}
+)
+"""What shifts tones: a veil, or darkness. Below the first probability it leaves tone alone, from
+the second on it changes tone in full. Good pictures of lines and bars pass for a little rain."""
 
 BINS = 8
 """Cells along brightness."""
@@ -98,16 +107,23 @@ def apply_tone(folded: Tensor, grid: Tensor) -> Tensor:
     return (pixels + torch.stack(moved, 1)).flatten(1, 2)
 
 
-def without_doubts(grid: Tensor, thumbnail: Tensor) -> Tensor:
-    """Fade out grids that would hardly change the picture.
+def without_doubts(grid: Tensor, thumbnail: Tensor, evidence: Tensor) -> Tensor:
+    """Fade out grids that would hardly change the picture, or that nothing speaks for.
 
     A head that has learned what haze and darkness are still sees a little of them in every good
-    picture. The grid counts in full from twice `LEAST_CHANGE` on, and not at all below it.
+    picture. The grid counts in full from twice `LEAST_CHANGE` on, and not at all below it; likewise
+    by how likely the picture shows any of what shifts tones.
 
     Args:
         grid: (B, 96, 16, 16) from the head.
         thumbnail: (B, 3, H, W) in [0, 1], of even size.
+        evidence: (B, 6) in [0, 1], in the order of `evidence.KINDS`.
     """
     folded = functional.pixel_unshuffle(thumbnail, 2)
     change = (apply_tone(folded, grid) - folded).abs().mean((1, 2, 3), keepdim=True)
-    return grid * ((change - LEAST_CHANGE) / LEAST_CHANGE).clamp(0.0, 1.0)
+    likely = [
+        ((evidence[:, KINDS.index(kind)] - low) / (high - low)).clamp(0.0, 1.0)
+        for kind, (low, high) in LIKELY.items()
+    ]
+    sure = torch.stack(likely, 1).amax(1).reshape(-1, 1, 1, 1)
+    return grid * sure * ((change - LEAST_CHANGE) / LEAST_CHANGE).clamp(0.0, 1.0)

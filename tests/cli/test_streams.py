@@ -1,12 +1,16 @@
 """Standard streams that are closed, full or endless end in an exit code, not in a crash."""
 
+import io
+import os
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from varfix.cli.streams import write_all
 from varfix.cli.terminal import printable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
@@ -71,7 +75,97 @@ def test_a_name_cannot_take_over_the_terminal(shell, picture, tmp_path):
     done = shell(f"V dir {shlex.quote(str(tmp_path))} out $M")
     assert done.returncode == 0
     assert not set(done.stderr.decode()) & set("\x1b\x07\r\x9b")
-    assert rb"\x1b[2J\x0d" in done.stderr
+    assert rb"\x1b[2J\r" in done.stderr
+
+
+def test_a_name_takes_one_line_on_the_terminal_and_in_the_plan(shell, picture, tmp_path):
+    picture(tmp_path / "in" / "two\nlines.png")
+    there = f"cd {shlex.quote(str(tmp_path))}; "
+    assert rb"] two\nlines.png  24x16" in shell(f"{there} V dir in out $M").stderr
+    planned = shell(f"{there} V dir -n in new $M").stdout.splitlines()
+    assert planned[0] == rb"two\nlines.png -> two\nlines.png  24x16"
+
+
+class Trickle(io.RawIOBase):
+    """A stream that takes a few bytes at a time, as an unbuffered one may."""
+
+    def __init__(self):
+        self.taken = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.taken += bytes(data[:3])
+        return min(3, len(data))
+
+
+def test_what_a_stream_did_not_take_is_offered_again():
+    stream = Trickle()
+    write_all(stream, b"0123456789")
+    assert stream.taken == b"0123456789"
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_a_stream_that_never_waits_gets_everything(buffering):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = os.urandom(1 << 20)
+    got = []
+
+    def read():
+        with os.fdopen(reader, "rb") as stream:
+            got.append(stream.read())
+
+    thread = threading.Thread(target=read)
+    with os.fdopen(writer, "wb", buffering=buffering) as stream:
+        thread.start()
+        write_all(stream, data)
+    thread.join(20)
+    assert got == [data]
+
+
+def test_a_reader_who_takes_the_beginning_only_is_told_of(picture, tmp_path, identity):
+    """Unbuffered, Python's own stdout drops the rest without a word."""
+    source = picture(tmp_path / "a.bmp", size=(300, 200))
+    command = [
+        sys.executable,
+        "-m",
+        "varfix.cli",
+        "image",
+        source,
+        "-",
+        "-m",
+        identity,
+        "-d",
+        "cpu",
+    ]
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ
+    ) as running:
+        assert running.stdout.read(2) == b"BM"
+        running.stdout.close()
+        assert running.wait(60) == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device here")  # noqa: PTH110
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("V image {a} - $M > /dev/full", b"no space left"),
+        ("V dir {folder} out --json $M > /dev/full", b"stdout: no space left for events"),
+        ("V dir {folder} out --log-file /dev/full $M", b"/dev/full: no space left for events"),
+        ("V dir -n {folder} out $M > /dev/full", b"no space left"),
+    ],
+)
+def test_a_full_stream_is_exit_6_and_no_pictures_fault(shell, picture, tmp_path, line, text):
+    a = picture(tmp_path / "in" / "a.png")
+    there = f"cd {shlex.quote(str(tmp_path))}; "
+    done = shell(there + line.format(a=shlex.quote(str(a)), folder="in"))
+    assert done.returncode == 6
+    assert text in done.stderr
+    assert b"unexpected" not in done.stderr and b"a.png: " not in done.stderr
 
 
 def test_colors_are_no_control_characters():

@@ -1,0 +1,10 @@
+"""A source and a destination for each test of runs."""
+
+import pytest
+from batch_kit import Setup
+
+
+@pytest.fixture
+def setup(tmp_path):
+    (tmp_path / "in").mkdir()
+    return Setup(tmp_path / "in", tmp_path / "out")

@@ -1,0 +1,102 @@
+"""A run restores what it can, each picture under its name and by itself."""
+
+import io
+
+import numpy as np
+from batch_kit import ARTIST, ORIENTATION, SETTINGS, counts, opened, pixels_of, replace_output
+from PIL import Image, ImageOps
+
+from varfix.engine.errors import ExitCode
+from varfix.engine.events import ItemFail
+from varfix.engine.options import Options
+from varfix.engine.plan import plan_file
+from varfix.engine.restorer import IdentityRestorer
+
+
+def test_every_picture_is_restored_under_its_name(setup):
+    setup.draw("a.png", "b/c.png", "b/d.bmp")
+    assert counts(setup.run()) == (3, 0, 0, ExitCode.OK)
+    results = setup.results()
+    assert sorted(results) == ["a.png", "b/c.png", "b/d.bmp"]
+    for name, data in results.items():
+        source = pixels_of((setup.source / name).read_bytes())
+        assert np.array_equal(pixels_of(data), 255 - source)
+
+
+def test_inputs_are_never_changed(setup):
+    setup.draw("a.png", "b/c.jpg")
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in setup.source.rglob("*.*")}
+    setup.run()
+    assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before}
+
+
+def test_a_corrupt_file_costs_itself_alone_and_the_exit_code(setup):
+    setup.draw("a.png", "b.jpg", "d.png")
+    data = (setup.source / "b.jpg").read_bytes()
+    (setup.source / "b.jpg").write_bytes(data[: len(data) // 2])
+    (setup.source / "c.jpg").write_bytes(b"")
+    (setup.source / "e.png").write_bytes(b"just text")
+    summary = setup.run()
+    assert counts(summary) == (2, 0, 3, ExitCode.PARTIAL)
+    assert sorted(setup.results()) == ["a.png", "d.png"]
+    codes = {event.src: event.code for event in summary.failures}
+    assert codes == {
+        "b.jpg": "decode_truncated",
+        "c.jpg": "decode_empty",
+        "e.png": "decode_unknown",
+    }
+    for event in summary.failures:
+        assert event.message.startswith(f"{setup.source / event.src}: ")
+    assert setup.of(ItemFail) == list(summary.failures)
+
+
+def test_failures_are_tried_again_and_successes_are_not(setup):
+    setup.draw("a.png", "b.png")
+    good = (setup.source / "b.png").read_bytes()
+    (setup.source / "b.png").write_bytes(good[:40])
+    assert counts(setup.run()) == (1, 0, 1, ExitCode.PARTIAL)
+    assert counts(setup.run()) == (0, 1, 1, ExitCode.PARTIAL)
+    (setup.source / "b.png").write_bytes(good)
+    assert counts(setup.run()) == (1, 1, 0, ExitCode.OK)
+
+
+def test_metadata_and_orientation_are_each_pictures_own(setup):
+    names = ["a.jpg", "b.jpg", "c.jpg", "d.png"]
+    for turn, name in enumerate(names, 5):
+        exif = Image.Exif()
+        exif[ORIENTATION], exif[ARTIST] = turn, f"artist of {name}"
+        setup.draw(name, exif=exif)
+    assert setup.run(IdentityRestorer()).ok == 4
+    for name, data in setup.results().items():
+        exif = Image.open(io.BytesIO(data)).getexif()
+        assert exif[ARTIST] == f"artist of {name}"
+        assert exif.get(ORIENTATION, 1) == 1
+        upright = ImageOps.exif_transpose(opened(setup.source / name))
+        assert Image.open(io.BytesIO(data)).size == upright.size
+    png = np.asarray(ImageOps.exif_transpose(opened(setup.source / "d.png")))
+    assert np.array_equal(pixels_of(setup.results()["d.png"]), png)
+
+
+def test_the_same_stem_and_the_same_name_elsewhere_make_results_of_their_own(setup):
+    setup.draw("a.png", "a.jpg", "x/a.png", "y/a.png")
+    settings = replace_output(format="png")
+    assert setup.run(settings=settings).ok == 4
+    assert sorted(setup.results()) == ["a.png", "a.png.png", "x/a.png", "y/a.png"]
+    assert len(set(setup.results().values())) == 4
+
+
+def test_names_that_collide_across_folders_are_kept_apart_and_no_input_is_lost(setup):
+    setup.draw("a/x.png", "b/x.png")
+    assert setup.run(name="{stem}{ext}").ok == 2
+    assert len(set(setup.results().values())) == 2
+    assert (setup.source / "a" / "x.png").exists() and (setup.source / "b" / "x.png").exists()
+    assert counts(setup.run(name="{stem}{ext}")) == (0, 2, 0, ExitCode.OK)
+
+
+def test_a_single_file_takes_the_same_path_and_leaves_no_manifest(setup, tmp_path):
+    setup.draw("a.png")
+    target = tmp_path / "new" / "b.jpg"
+    plan = plan_file(setup.source / "a.png", target, False, SETTINGS)
+    assert counts(setup.run(plan=plan, options=Options("image", "sha"))) == (1, 0, 0, ExitCode.OK)
+    assert opened(target).format == "JPEG"
+    assert sorted(path.name for path in target.parent.iterdir()) == ["b.jpg"]

@@ -1,0 +1,136 @@
+"""A run tells what happens, in order, once, and truly."""
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from batch_kit import Inverter, counts, replace_output
+from PIL import Image
+
+from varfix.engine.errors import ExitCode
+from varfix.engine.events import (
+    ItemDone,
+    ItemFail,
+    ItemProgress,
+    ItemSkip,
+    ItemStart,
+    PlanDone,
+    RunEnd,
+    RunStart,
+    Warn,
+    encode,
+)
+from varfix.engine.options import Options
+from varfix.engine.restorer import IdentityRestorer, Retries
+
+
+def test_events_come_in_order(setup):
+    setup.draw("a.png", "b.png", "c.png")
+    setup.run()
+    (setup.out / "b.png").unlink()
+    (setup.source / "d.png").write_bytes(b"broken")
+    summary = setup.run(IdentityRestorer())
+    assert isinstance(setup.events[0], RunStart)
+    assert isinstance(setup.events[1], PlanDone)
+    assert [type(event) for event in setup.events[2:4]] == [ItemSkip, ItemSkip]
+    assert isinstance(setup.events[-1], RunEnd)
+    kinds = Counter(type(event) for event in setup.events)
+    assert kinds == {
+        RunStart: 1,
+        PlanDone: 1,
+        ItemSkip: 2,
+        ItemStart: 2,
+        ItemProgress: 1,
+        ItemDone: 1,
+        ItemFail: 1,
+        RunEnd: 1,
+    }
+    for number in {event.id for event in setup.of(ItemStart)}:
+        mine = [e for e in setup.events if getattr(e, "id", None) == number]
+        assert isinstance(mine[0], ItemStart)
+        assert isinstance(mine[-1], (ItemDone, ItemFail))
+    end = setup.events[-1]
+    assert (end.status, end.exit, end.ok, end.skipped, end.failed) == ("partial", 1, 1, 2, 1)
+    assert (summary.ok, summary.skipped, summary.failed) == (1, 2, 1)
+
+
+def test_the_first_events_say_what_runs_and_what_will_be_done(setup):
+    setup.draw("a.png", "b.png")
+    setup.run(options=Options("dir", "digest"))
+    start, plan = setup.events[:2]
+    assert (start.command, start.model.name, start.model.sha256) == ("dir", "identity", "digest")
+    assert (start.device.used, start.device.precision, start.tile, start.batch) == (
+        "cpu",
+        "fp32",
+        64,
+        4,
+    )
+    assert (plan.items, plan.pixels) == (2, 2 * 9 * 14)
+
+
+def test_a_finished_picture_tells_its_stages_bytes_and_retries(setup):
+    @dataclass
+    class Retrying(Inverter):
+        def restore(self, tiles, prior):
+            self.retries = replace(self.retries, fp32=self.retries.fp32 + 2, oom=1)
+            return super().restore(tiles, prior)
+
+    setup.draw("a.png", "b.png")
+    setup.run(Retrying(retries=Retries(fp32=5)))
+    first, second = sorted(setup.of(ItemDone), key=lambda event: event.id)
+    assert set(first.stage) == {"decode", "infer", "encode"}
+    assert first.seconds == pytest.approx(sum(first.stage.values()), abs=2e-4)
+    assert first.bytes == (setup.out / "a.png").stat().st_size
+    assert (first.retries.fp32, first.retries.oom) == (2, 1)
+    assert (second.retries.fp32, second.retries.oom) == (2, 0)
+
+
+def test_progress_is_told_at_most_twice_a_second(setup, monkeypatch):
+    setup.source.mkdir(exist_ok=True)
+    Image.new("RGB", (600, 500), 90).save(setup.source / "a.png")
+
+    class Slow(Inverter):
+        def restore(self, tiles, prior):
+            time.sleep(0.02)
+            return super().restore(tiles, prior)
+
+    setup.run(Slow(batch=2))
+    told = setup.of(ItemProgress)
+    (done,) = setup.of(ItemDone)
+    assert 1 <= len(told) <= 1 + 2 * done.stage["infer"]
+    assert told[-1].done == told[-1].total > 100
+
+
+def test_shares_of_time_are_shares(setup):
+    setup.draw(*(f"{number}.png" for number in range(10)))
+    setup.run()
+    busy = setup.of(RunEnd)[0].busy
+    assert set(busy) == {"decode", "infer", "encode"}
+    assert all(0.0 <= share <= 1.0 for share in busy.values())
+
+
+def test_names_that_are_no_text_can_be_told(setup):
+    setup.draw("x.png")
+    try:
+        (setup.source / "x.png").rename(setup.source / os.fsdecode(b"caf\xe9.png"))
+    except OSError:
+        pytest.skip("this file system wants UTF-8")
+    (setup.source / os.fsdecode(b"br\xff.png")).write_bytes(b"broken")
+    assert counts(setup.run()) == (1, 0, 1, ExitCode.PARTIAL)
+    lines = [encode(event, "r", datetime.now(UTC)) for event in setup.events]
+    assert any(rb"caf\\xe9.png" in line for line in lines)
+
+
+def test_what_a_format_cannot_hold_is_a_warning_of_that_picture(setup):
+    setup.draw("a.png")
+    deep = np.random.default_rng(0).integers(0, 65536, (9, 14), np.uint16)
+    Image.fromarray(deep).save(setup.source / "deep.png")
+    setup.run(settings=replace_output(format="webp"))
+    (warning,) = setup.of(Warn)
+    (start,) = (event for event in setup.of(ItemStart) if event.src == "deep.png")
+    assert (warning.code, warning.id) == ("metadata", start.id)
+    assert warning.message.startswith(f"{setup.source / 'deep.png'}: ")

@@ -1,0 +1,83 @@
+"""Runs between two folders, with a model whose work shows."""
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from varfix.engine.batch import run_batch
+from varfix.engine.options import Options
+from varfix.engine.plan import BatchRequest, plan_batch
+from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.settings import IoSettings, OutputSettings, Settings
+
+SETTINGS = Settings(io=IoSettings(jobs=2))
+ORIENTATION, ARTIST = 0x0112, 0x013B
+
+
+@dataclass
+class Inverter(IdentityRestorer):
+    """Inverts colours: unlike the identity's, its work shows."""
+
+    def restore(self, tiles, prior):
+        return 1.0 - tiles
+
+
+@dataclass
+class Setup:
+    """A source folder, a destination, and runs between them."""
+
+    source: object
+    out: object
+    events: list = field(default_factory=list)
+
+    def draw(self, *names, **save):
+        for name in names:
+            path = self.source / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rng = np.random.default_rng(sum(name.encode()))
+            pixels = rng.integers(0, 256, (9, 14, 3), np.uint8)
+            Image.fromarray(pixels).save(path, **save)
+
+    def plan(self, settings=SETTINGS, recipe="recipe", **request):
+        return plan_batch(self.source, self.out, BatchRequest(**request), settings, recipe)
+
+    def run(self, restorer=None, settings=SETTINGS, plan=None, options=None, **request):
+        self.events.clear()
+        plan = plan or self.plan(settings, **request)
+        options = options or Options("dir", "sha")
+        return run_batch(plan, restorer or Inverter(), settings, self.events.append, options)
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def results(self):
+        return {
+            path.relative_to(self.out).as_posix(): path.read_bytes()
+            for path in self.out.rglob("*")
+            if path.is_file() and ".varfix" not in path.parts
+        }
+
+
+def counts(summary):
+    return summary.ok, summary.skipped, summary.failed, summary.exit_code
+
+
+def opened(path):
+    return Image.open(io.BytesIO(path.read_bytes()))
+
+
+def pixels_of(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def replace_output(**output):
+    return Settings(io=SETTINGS.io, output=OutputSettings(**output))
+
+
+def unbroken(setup, **facts):
+    """What a run without interruption makes of the same sources."""
+    other = Setup(setup.source, setup.out.with_name("unbroken"))
+    other.run(**facts)
+    return other.results()

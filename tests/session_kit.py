@@ -1,0 +1,52 @@
+"""Sessions that fail where told, and what tests of sessions have in common."""
+
+import numpy as np
+
+from varfix.engine.settings import Settings
+from varfix.onnx.runtime import Device
+from varfix.onnx.session import Graphs, OnnxRestorer, Placement
+from varfix.onnx.signature import Signature
+
+ON_CPU = Settings(device="cpu")
+CUDA = Device("cuda", 0)
+
+
+def noise(count, edge=64, seed=0):
+    return np.random.default_rng(seed).random((count, edge, edge, 3), np.float32)
+
+
+def text_of(error):
+    return f"{error.message} {error.hint}"
+
+
+class Faulty:
+    """A session that identifies, but fails where told: memory above a batch, values in tiles."""
+
+    def __init__(self, most=99, message="Failed to allocate memory for requested buffer", bad=()):
+        self.most, self.message, self.bad = most, message, bad
+        self.batches = []
+
+    def run(self, names, feeds):
+        tiles = feeds["tile"]
+        self.batches.append(len(tiles))
+        if len(tiles) > self.most:
+            raise RuntimeError(self.message)
+        restored = tiles.copy()
+        for tile in restored:
+            if tile.flat[0] in self.bad:
+                tile.flat[-1] = np.nan
+        return [restored]
+
+
+class Exhausted:
+    def run(self, names, feeds):
+        raise RuntimeError("std::bad_alloc")
+
+
+def restorer_of(shelf, restore, half=None, device=CUDA, batch=8):
+    told = []
+    graphs = Graphs(restore, Signature("tile", "restored", (), None), half=half)
+    placement = Placement("auto", device, tile=64, step=64, batch=batch)
+    card = shelf.card(vram_mb={"1": 900, "8": 3100})
+    restorer = OnnxRestorer(card, graphs, placement, lambda code, text: told.append(code))
+    return restorer, told

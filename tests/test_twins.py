@@ -1,0 +1,91 @@
+"""How a folder compares names is found out, not guessed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from varfix.engine import twins
+from varfix.engine.twins import exact, have_twins, loose, spelling_in
+
+COMPOSED, APART = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    ("names", "twins_among"),
+    [
+        (["a", "b"], False),
+        (["a", "A"], True),
+        ([COMPOSED, APART], True),
+        ([COMPOSED.upper(), APART], True),
+        (["e", "\u00e9"], False),
+        ([], False),
+    ],
+)
+def test_twins_are_seen_among_names(names, twins_among):
+    assert have_twins(names) == twins_among
+
+
+def test_names_that_are_no_text_are_compared_too():
+    odd = os.fsdecode(b"\xff\xc3.PNG")
+    assert not have_twins([odd, os.fsdecode(b"\xff\xc4.png")])
+    assert loose(odd) == loose(os.fsdecode(b"\xff\xc3.png"))
+
+
+def test_the_folder_itself_is_asked_and_left_as_it_was(tmp_path):
+    (tmp_path / "Aa").touch()
+    spelling = spelling_in(tmp_path)
+    assert (spelling("Aa") == spelling("aA")) == (tmp_path / "aA").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["Aa"]
+
+
+def test_a_folder_to_be_made_is_like_the_one_above_it(tmp_path, monkeypatch):
+    seen = []
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *a: seen.append(path.parent) or real(path, *a))
+    spelling_in(tmp_path / "not" / "there")
+    assert seen == [tmp_path]
+
+
+class Disk:
+    """A file system that finds files by other names as well."""
+
+    def __init__(self, monkeypatch, *, cased, composed):
+        self.cased, self.composed = cased, composed
+        monkeypatch.setattr(Path, "exists", lambda path: self.finds(path))
+
+    def finds(self, path):
+        names = {self.key(other.name) for other in path.parent.iterdir()}
+        return self.key(path.name) in names
+
+    def key(self, name):
+        import unicodedata
+
+        name = name.casefold() if self.cased else name
+        return unicodedata.normalize("NFC", name) if self.composed else name
+
+
+@pytest.mark.parametrize("cased", [True, False])
+@pytest.mark.parametrize("composed", [True, False])
+def test_every_kind_of_file_system_is_recognised(tmp_path, monkeypatch, cased, composed):
+    Disk(monkeypatch, cased=cased, composed=composed)
+    spelling = spelling_in(tmp_path)
+    assert (spelling("A.jpg") == spelling("a.JPG")) == cased
+    assert (spelling(COMPOSED) == spelling(APART)) == composed
+    assert spelling("a") != spelling("b")
+
+
+@pytest.mark.parametrize(
+    ("platform", "same"), [("linux", False), ("win32", True), ("darwin", True)]
+)
+def test_where_nothing_can_be_written_the_systems_habits_count(
+    tmp_path, monkeypatch, platform, same
+):
+    def refuse(*arguments):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(twins.sys, "platform", platform)
+    spelling = spelling_in(tmp_path)
+    assert (spelling("a") == spelling("A")) == same
+    assert (spelling is exact) == (not same)
