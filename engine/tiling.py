@@ -120,9 +120,10 @@ def plan_tiles(height: int, width: int, size: int, overlap: int, align: int = 1)
 
 
 def cut(pixels: Floats, place: tuple[int, int], sides: tuple[int, int]) -> Floats:
-    """Cut the tile (*sides, 3) of (H, W, 3) that starts at a place; mirrored beyond the end."""
+    """Cut the tile (*sides, 3) of (H, W, 3) that starts at a place; mirrored beyond the edges."""
     (top, left), (height, width) = place, sides
-    if top + height <= pixels.shape[0] and left + width <= pixels.shape[1]:
+    ends = top + height <= pixels.shape[0] and left + width <= pixels.shape[1]
+    if min(place) >= 0 and ends:
         return pixels[top : top + height, left : left + width]
     rows = mirrored(top, height, pixels.shape[0])
     columns = mirrored(left, width, pixels.shape[1])
@@ -130,7 +131,7 @@ def cut(pixels: Floats, place: tuple[int, int], sides: tuple[int, int]) -> Float
 
 
 def mirrored(start: int, count: int, length: int) -> npt.NDArray[np.intp]:
-    """Indices of `count` pixels from `start`, reflected at the last one as often as needed."""
+    """Indices of `count` pixels from `start`, reflected at both ends as often as needed."""
     if length == 1:
         return np.zeros(count, np.intp)
     period = 2 * (length - 1)

@@ -194,6 +194,18 @@ def test_guided_tiles_agree_wherever_they_overlap(shape, step):
     np.testing.assert_allclose(result, np.repeat(expected[..., None], 3, 2), atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (150, 210), (33, 20)])
+def test_what_a_network_spoils_at_its_own_edges_is_not_in_the_picture(shape):
+    class Frayed(Painter):
+        def restore(self, tiles, prior):
+            frayed = tiles.copy()
+            frayed[:, [0, 1, -2, -1]] = frayed[:, :, [0, 1, -2, -1]] = 0.0
+            return frayed
+
+    pixels = picture(*shape)
+    np.testing.assert_allclose(restore_picture(Frayed(), pixels, Settings()), pixels, atol=1e-6)
+
+
 def test_models_without_guidance_get_no_prior():
     class Bare(IdentityRestorer):
         def prior(self, thumbnail, task):
