@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from varfix.engine.networks.blocks import ResBlock
 from varfix.engine.networks.evidence import KINDS, LUMA, STATISTICS
 
 LIKELY: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -29,6 +31,9 @@ COEFFICIENTS = 12
 """A 3x4 affine transform: three rows of red, green, blue and constant."""
 
 GRID_CHANNELS = BINS * COEFFICIENTS
+REFINEMENTS = 2
+"""Residual blocks of the head between gathering what is seen and deciding."""
+
 LEAST_CHANGE = 0.02
 """A mean change of the thumbnail below this is no tone fault but a doubt, and is dropped."""
 
@@ -45,6 +50,10 @@ class ToneHead(nn.Module):
             nn.Conv2d(STATISTICS, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1)
         )
         self.overall = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.SiLU())
+        # A dark or pale cell is judged by its surroundings too.
+        self.refine = nn.Sequential(*(ResBlock(hidden, hidden, 16) for _ in range(REFINEMENTS)))
+        for block in self.refine:
+            cast(ResBlock, block).conv2.weight.data.mul_(0.1)
         self.to_grid = nn.Conv2d(hidden, GRID_CHANNELS, 1)
         nn.init.zeros_(self.to_grid.weight)
         nn.init.zeros_(self.to_grid.bias)  # type: ignore[arg-type]
@@ -53,7 +62,7 @@ class ToneHead(nn.Module):
         """Grid (B, 96, 16, 16) of features (B, channels, 16, 16) and of statistics."""
         local = self.local(self.norm(features)) + self.seen(statistics)
         whole = torch.cat([local.mean((2, 3)), local.amax((2, 3)), local.amin((2, 3))], 1)
-        return self.to_grid(local + self.overall(whole)[:, :, None, None])
+        return self.to_grid(self.refine(local + self.overall(whole)[:, :, None, None]))
 
 
 def guide(colours: Tensor) -> Tensor:

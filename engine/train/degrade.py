@@ -37,6 +37,7 @@ DEGRADATIONS: Mapping[str, tuple[tuple[Degradation, ...], str]] = MappingProxyTy
         "snow": ((snow,), "snow"),
         "jpeg": ((jpeg,), "noise"),
         "rain+haze": ((rain, haze), "auto"),
+        "haze+noise": ((haze, camera_noise), "auto"),
         "lowlight+noise": ((low_light, camera_noise), "auto"),
         "lowlight+blur": ((motion_blur, low_light), "auto"),
         "blur+noise": ((motion_blur, gaussian_noise), "auto"),

@@ -124,7 +124,8 @@ class Trainer:
             ModelError: As `load_initial`.
         """
         missing = load_initial(self.model, weights)
-        early = [stage.name for stage in self.program.stages[:-1]]
+        enough = self.program.from_export
+        early = [stage.name for stage in self.program.stages if stage.name not in enough]
         wanted = [name for name in early if self.recipe.stages[name].steps]
         if weights.suffix == ".onnx" and missing and wanted:
             raise ConfigError(
@@ -146,7 +147,8 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, settings: StageRecipe) -> None:
         device = self.machine.device
-        batches = self.program.batches(self.source, settings, self.recipe.seed, device)
+        source = self.source if settings.mix is None else self.source.mixed(settings.mix)
+        batches = self.program.batches(source, settings, self.recipe.seed, device)
         first = self.done[stage.name]
         if first == 0 and not self.prepared:
             torch.manual_seed(self.recipe.seed)

@@ -82,12 +82,15 @@ class Program:
         restore: (model, pictures (B, 3, 256, 256) in [0, 1], tasks (B,)) -> restored pictures, for
             the sample sheets.
         batches: makes the batches of a stage.
+        from_export: stages that lack nothing when the weights come from an exported model, which
+            holds only what restoring needs.
     """
 
     build: Callable[[], nn.Module]
     stages: Sequence[Stage]
     restore: Callable[[Any, Tensor, Tensor], Tensor]
     batches: MakeBatches = Batches
+    from_export: tuple[str, ...] = ()
 
     def check(self, recipe: Recipe) -> None:
         """Refuse a recipe that has other stages than these (ConfigError)."""
@@ -106,7 +109,12 @@ class Program:
 def _varformer_s() -> Program:
     from varfix.engine.networks.varformer_s import build_varformer_s
 
-    return Program(build_varformer_s, STAGES, lambda model, picture, task: model(picture, task))
+    return Program(
+        build_varformer_s,
+        STAGES,
+        lambda model, picture, task: model(picture, task),
+        from_export=("heads", "restorer"),
+    )
 
 
 def _restorevar() -> Program:

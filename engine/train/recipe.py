@@ -25,6 +25,7 @@ class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         patches: patches cut from each picture (restorer only).
         patch: side of a patch in pixels.
         rate: peak learning rate, after `warmup` steps; falls to `last_rate` by cosine.
+        mix: shares of the degradations in this stage; None for the recipe's.
     """
 
     steps: int
@@ -35,6 +36,7 @@ class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     rate: float = 4e-4
     last_rate: float = 1e-6
     warmup: int = 50
+    mix: dict[str, float] | None = None
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -114,7 +116,8 @@ def _sorted(data: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _check(recipe: Recipe, name: str) -> None:
-    unknown = sorted(set(recipe.mix) - set(DEGRADATIONS))
+    mixes = [recipe.mix, *(stage.mix or {} for stage in recipe.stages.values())]
+    unknown = sorted(set().union(*mixes) - set(DEGRADATIONS))
     if unknown:
         raise ConfigError(
             f'{name}: unknown degradation "{unknown[0]}"',

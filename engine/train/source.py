@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -27,6 +28,10 @@ class Source(Protocol):
         """`count` pictures (count, 3, side, side); equal generators give equal pictures."""
         ...
 
+    def mixed(self, weights: Mapping[str, float]) -> Source:
+        """The same with other shares of the degradations, where it makes them itself."""
+        ...
+
 
 @dataclass(frozen=True)
 class Synthetic:
@@ -38,6 +43,10 @@ class Synthetic:
     def draw(self, count: int, side: int, rng: torch.Generator) -> Degraded:
         """Cut and degrade."""
         return degrade(self.photos.batch(count, side, rng), self.mix, rng)
+
+    def mixed(self, weights: Mapping[str, float]) -> Synthetic:
+        """The same photographs, damaged in other shares."""
+        return replace(self, mix=replace(self.mix, weights=weights))
 
 
 @dataclass(frozen=True)
@@ -62,3 +71,7 @@ class Blended:
             task=torch.cat([part.task for part in parts]),
             names=tuple(name for part in parts for name in part.names),
         )
+
+    def mixed(self, weights: Mapping[str, float]) -> Blended:
+        """Both sources so."""
+        return Blended(self.first.mixed(weights), self.second.mixed(weights), self.share)

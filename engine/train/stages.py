@@ -1,4 +1,4 @@
-"""The three stages of training: what each learns, from which batches, by which loss."""
+"""The four stages of training: what each learns, from which batches, by which loss."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from varfix.engine.networks.evidence import KINDS
-from varfix.engine.networks.prior import join_maps
 from varfix.engine.networks.quantizer import Quantized, commitment
 from varfix.engine.networks.restorer import RestorerNetwork
-from varfix.engine.networks.tone import apply_tone, without_doubts
+from varfix.engine.networks.tone import apply_tone
 from varfix.engine.networks.varformer_s import VarformerS
 from varfix.engine.networks.vqvae import Vqvae
 from varfix.engine.train.degrade import DEGRADATIONS, Degraded
@@ -27,7 +26,6 @@ from varfix.engine.train.source import Source
 STRIDE = 16
 THUMBNAIL = 256
 TONE_WEIGHT = 10.0
-EVIDENCE_WEIGHT = 0.1
 Losses = dict[str, Tensor]
 
 
@@ -215,34 +213,53 @@ class PriorStage:
         model.prior.adopt_vqvae()
 
 
+class HeadsStage:
+    """Stage 1c: whole pictures to what is wrong with them, and to their tone.
+
+    Both are judged from thumbnails alone, which come several times faster than patches do.
+    """
+
+    name = "heads"
+
+    def parameters(self, model: VarformerS) -> list[nn.Parameter]:
+        """What this stage trains."""
+        return [*model.prior.tone.parameters(), *model.prior.evidence.parameters()]
+
+    def losses(self, model: VarformerS, batch: Batch) -> Losses:
+        """Cross-entropy of the evidence, and tone before doubts are dropped.
+
+        A dropped grid would teach nothing.
+        """
+        with torch.no_grad():
+            seen = model.prior.look(batch.thumbnail, batch.task)
+        grid = model.prior.tone(seen.features, seen.statistics).float()
+        told = model.prior.evidence(seen.features, seen.statistics).float()
+        return {
+            "tone": tone_loss(tone_thumbnails(batch.thumbnail, grid), batch.clean),
+            "evidence": evidence_loss(told, batch.present),
+        }
+
+    def start(self, model: VarformerS, batches: Batches) -> None:
+        """Nothing: the heads start from the identity and from not knowing."""
+
+
 class RestorerStage:
-    """Stage 2: patches with their piece of the prior (eq. 8), whose two heads learn on."""
+    """Stage 2: patches with their piece of the prior (eq. 8)."""
 
     name = "restorer"
 
     def parameters(self, model: VarformerS) -> list[nn.Parameter]:
         """What this stage trains."""
-        heads = (model.restorer, model.prior.tone, model.prior.evidence)
-        return [p for head in heads for p in head.parameters()]
+        return list(model.restorer.parameters())
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
-        """Reconstruction of the patches, and tone alone, so that tone stays tone's work."""
+        """Reconstruction of the patches."""
         with torch.no_grad():
-            seen = model.prior.look(batch.thumbnail, batch.task)
-        grid = model.prior.tone(seen.features, seen.statistics).float()
-        told = model.prior.evidence(seen.features, seen.statistics).float()
-        # The evidence learns what is there, not what would make the restorer's work easy.
-        sure = told.sigmoid().detach()
-        maps = join_maps(seen.increments, without_doubts(grid, batch.thumbnail, sure), sure)
+            maps = model.prior(batch.thumbnail, batch.task).maps
         each = len(batch.patches) // len(batch.thumbnail)
         pieces = sample_prior(maps.float().repeat_interleave(each, 0), batch.samplers)
         restored, _ = run_restorer(model.restorer, batch.patches, pieces)
-        return {
-            "pixels": reconstruction(restored.float(), batch.targets),
-            # On whole pictures, and before doubts are dropped: a dropped grid teaches nothing.
-            "tone": tone_loss(tone_thumbnails(batch.thumbnail, grid), batch.clean),
-            "evidence": EVIDENCE_WEIGHT * evidence_loss(told, batch.present),
-        }
+        return {"pixels": reconstruction(restored.float(), batch.targets)}
 
     def start(self, model: VarformerS, batches: Batches) -> None:
         """Nothing: the network starts as the identity after tone."""
@@ -271,5 +288,5 @@ def run_restorer(
     return restored, toned
 
 
-Stage = VqvaeStage | PriorStage | RestorerStage
-STAGES: tuple[Stage, ...] = (VqvaeStage(), PriorStage(), RestorerStage())
+Stage = VqvaeStage | PriorStage | HeadsStage | RestorerStage
+STAGES: tuple[Stage, ...] = (VqvaeStage(), PriorStage(), HeadsStage(), RestorerStage())

@@ -115,6 +115,14 @@ def test_pairs_are_mixed_with_synthetic_pictures_in_the_given_share(folder, pair
     assert 10 <= names.count("own") <= 40
 
 
+def test_a_stage_may_want_other_shares_of_the_degradations(folder, pair_folders):
+    synthetic = Synthetic(load_photos([folder]), Mix({"gaussian": 1.0}, mood=0.0))
+    for source in (synthetic, Blended(synthetic, load_pairs(*pair_folders, "lowlight"), 0.5)):
+        changed = source.mixed({"rain": 1.0})
+        names = set(source.draw(20, 64, rng()).names), set(changed.draw(20, 64, rng()).names)
+        assert names in [({"gaussian"}, {"rain"}), ({"gaussian", "own"}, {"rain", "own"})]
+
+
 def test_pairs_of_different_sizes_and_folders_without_pairs_are_refused(pair_folders, tmp_path):
     small = np.zeros((256, 256, 3), np.uint8)
     assert cv2.imwrite(str(pair_folders[1] / "1.png"), small)

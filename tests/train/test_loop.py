@@ -39,18 +39,18 @@ class Mortal(Trainer):
         super()._record(stage, step, facts, optimizer)
 
 
-def test_a_run_that_was_killed_twice_ends_like_an_unbroken_one(
+def test_a_run_that_was_killed_three_times_ends_like_an_unbroken_one(
     folder, tmp_path, tiny, weights, diary
 ):
     tiny.trainer(folder, tmp_path / "whole").run()
-    for fatal in (("prior", 2), ("restorer", 3)):
+    for fatal in (("prior", 2), ("heads", 1), ("restorer", 3)):
         mortal = tiny.trainer(folder, tmp_path / "broken", kind=Mortal)
         with pytest.raises(KeyboardInterrupt):
             mortal.dying_at(*fatal).run()
     tiny.trainer(folder, tmp_path / "broken").run()
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
     assert diary(tmp_path / "whole") == diary(tmp_path / "broken")
-    assert len(diary(tmp_path / "whole")) == 3 + 3 + 5
+    assert len(diary(tmp_path / "whole")) == 3 + 3 + 4 + 5
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_several_devices_train_one_model_on_batches_of_their_own(
 
 def test_one_device_needs_no_library_for_several(folder, tmp_path, tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    tiny.trainer(folder, tmp_path, "prior.steps=0", "restorer.steps=0", machine=hardware(1)).run()
+    tiny.trainer(folder, tmp_path, *tiny.ONLY_VQVAE, machine=hardware(1)).run()
     with pytest.raises(ConfigError, match="needs lightning-fabric"):
         hardware(2)
 
@@ -108,9 +108,29 @@ def lines(out):
 
 def test_a_few_steps_make_the_vqvae_better(folder, tmp_path, tiny, diary):
     longer = "vqvae={steps: 40, pictures: 2, warmup: 1, rate: 3.0e-3}"
-    tiny.trainer(folder, tmp_path, longer, "prior.steps=0", "restorer.steps=0").run()
+    tiny.trainer(folder, tmp_path, longer, *tiny.ONLY_VQVAE).run()
     errors = [line["l1"] for line in diary(tmp_path)]
     assert np.mean(errors[-5:]) < 0.8 * np.mean(errors[:5])
+
+
+@pytest.mark.parametrize(
+    ("stage", "parts"),
+    [
+        ("heads", ("prior.tone.", "prior.evidence.")),
+        ("restorer", ("restorer.",)),
+    ],
+)
+def test_a_stage_trains_its_own_parts_and_no_other(folder, tmp_path, tiny, stage, parts):
+    others = [
+        f"{name}.steps=0" for name in ("vqvae", "prior", "heads", "restorer") if name != stage
+    ]
+    run = tiny.trainer(folder, tmp_path, *others)
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.run()
+    after = run.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(parts) for name in changed)
 
 
 class Runaway:
@@ -190,13 +210,13 @@ def test_what_a_network_draws_by_itself_does_not_depend_on_when_a_run_was_resume
 
 
 def test_the_time_spent_waiting_for_batches_is_written_down(folder, tmp_path, tiny):
-    tiny.trainer(folder, tmp_path, "prior.steps=0", "restorer.steps=0").run()
+    tiny.trainer(folder, tmp_path, *tiny.ONLY_VQVAE).run()
     for line in map(json.loads, lines(tmp_path)):
         assert 0.0 <= line["wait"] <= line["took"] < 60.0
 
 
 def test_sheets_and_curves_appear_during_a_run(folder, tmp_path, tiny):
-    tiny.trainer(folder, tmp_path, "sample_every=2", "prior.steps=0", "restorer.steps=0").run()
+    tiny.trainer(folder, tmp_path, "sample_every=2", *tiny.ONLY_VQVAE).run()
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["vqvae-000002.png"]
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
@@ -208,6 +228,7 @@ def test_sheets_and_curves_appear_during_a_run(folder, tmp_path, tiny):
         ("vqvea.steps=3", 'no key "vqvea.steps"'),
         ("mix={fog: 1.0}", 'unknown degradation "fog"'),
         ("seed=one", "Expected `int`"),
+        ("heads.mix={fog: 1.0}", 'unknown degradation "fog"'),
         ("own_task=fog", 'no task "fog"'),
     ],
 )

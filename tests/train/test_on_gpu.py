@@ -1,6 +1,7 @@
 """Training on a GPU: batches are made there, and nothing falls back to the CPU."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -39,8 +40,9 @@ def test_batches_are_made_ahead_in_a_thread_and_are_the_same_each_time(folder):
 
 
 def test_a_run_on_a_gpu_resumes_and_ends(folder, tmp_path, tiny, weights):
-    tiny.trainer(folder, tmp_path, "prior.steps=0", "restorer.steps=0").run()
+    tiny.trainer(folder, tmp_path, *tiny.ONLY_VQVAE).run()
     tiny.trainer(folder, tmp_path).run()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["vqvae"] * 3 + ["prior"] * 3 + ["restorer"] * 5
+    expected = {"vqvae": 3, "prior": 3, "heads": 4, "restorer": 5}
+    assert Counter(line["stage"] for line in lines) == expected
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())

@@ -4,6 +4,7 @@ python tiny_run.py DEVICES PHOTOS OUT [KEY=VALUE ...]
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,18 +17,19 @@ from varfix.engine.networks.vqvae import VqvaeConfig
 from varfix.engine.train.hardware import hardware
 from varfix.engine.train.loop import SHIPPED_RECIPE, Trainer
 from varfix.engine.train.photos import load_photos
-from varfix.engine.train.program import Program
+from varfix.engine.train.program import program_named
 from varfix.engine.train.recipe import load_recipe
 from varfix.engine.train.source import Synthetic
-from varfix.engine.train.stages import STAGES
 
 RECIPE = [
     "save_every=2",
     "sample_every=0",
     "vqvae={steps: 3, pictures: 2, warmup: 1}",
     "prior={steps: 3, pictures: 2, warmup: 1}",
+    "heads={steps: 4, pictures: 2, warmup: 1}",
     "restorer={steps: 5, pictures: 2, patches: 1, patch: 64, warmup: 1}",
 ]
+ONLY_VQVAE = ["prior.steps=0", "heads.steps=0", "restorer.steps=0"]
 
 
 def build():
@@ -40,7 +42,7 @@ def build():
 
 
 def program():
-    return Program(build, STAGES, lambda model, picture, task: model(picture, task))
+    return replace(program_named("varformer-s"), build=build)
 
 
 def trainer(photos, out, *overrides, kind=Trainer, machine=None):
