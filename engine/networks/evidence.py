@@ -7,6 +7,8 @@ alone (measured: without it, clean pictures of houses came back at 28 dB and wor
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,8 +17,12 @@ KINDS = ("noise", "rain", "haze", "lowlight", "blur", "snow")
 """The degradations that are told apart; the tasks of `engine.models.TASKS` but `auto`."""
 
 LUMA = (0.299, 0.587, 0.114)
-STATISTICS = 20
-"""Of a cell: extremes, mean and deviation of the colours (13), and differences of pixels (7)."""
+STATISTICS = 33
+"""Of a cell: extremes, mean and deviation of the colours (13), differences of pixels (7), and the
+first 13 again as logarithms: in the dark a small difference of light is a great one."""
+
+FAINT = 0.02
+"""Added to what a logarithm is taken of: less than this is black."""
 
 
 def cell_statistics(thumbnail: Tensor, cells: int = 16) -> Tensor:
@@ -29,9 +35,10 @@ def cell_statistics(thumbnail: Tensor, cells: int = 16) -> Tensor:
         cells: cells along each side.
 
     Returns:
-        (B, 20, cells, cells), about in [0, 1].
+        (B, 33, cells, cells), about in [0, 1].
     """
-    return torch.cat([_colours(thumbnail, cells), _differences(thumbnail, cells)], 1)
+    colours = _colours(thumbnail, cells)
+    return torch.cat([colours, _differences(thumbnail, cells), _logarithms(colours)], 1)
 
 
 def _colours(thumbnail: Tensor, cells: int) -> Tensor:
@@ -48,6 +55,11 @@ def _colours(thumbnail: Tensor, cells: int) -> Tensor:
     spread = functional.avg_pool2d(calm.square(), side) - mean.square()
     deviation = (spread.clamp_min(0.0) + 1e-6).sqrt()
     return torch.cat([least, mean, greatest, deviation, least.amin(1, keepdim=True)], 1)
+
+
+def _logarithms(values: Tensor) -> Tensor:
+    """Values in [0, 1] on a logarithmic scale, in [0, 1] again."""
+    return 1.0 - ((values + FAINT) / (1.0 + FAINT)).log() / math.log(FAINT / (1.0 + FAINT))
 
 
 def _differences(thumbnail: Tensor, cells: int) -> Tensor:
@@ -98,10 +110,25 @@ class EvidenceHead(nn.Module):
 
         Args:
             features: (B, channels, 16, 16) of the prior.
-            statistics: (B, 20, 16, 16) of `cell_statistics`.
+            statistics: (B, 33, 16, 16) of `cell_statistics`.
         """
         known = self.local(PACE * self.norm(features))
         local = functional.silu(known + self.seen[2](PACE * self.seen[:2](PACE * statistics)))
         whole = torch.cat([local.mean((2, 3)), local.amax((2, 3)), local.amin((2, 3))], 1)
         logits: Tensor = self.whole[2](PACE * self.whole[:2](PACE * whole))
         return logits
+
+
+class Informed(nn.Module):
+    """Scales and shifts features by what is wrong with a picture; the identity at first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.to_change = nn.Conv2d(len(KINDS), 2 * channels, 1)
+        nn.init.zeros_(self.to_change.weight)
+        nn.init.zeros_(self.to_change.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, evidence: Tensor) -> Tensor:
+        """Change (B, C, h, w) by the evidence (B, 6, h, w)."""
+        scale, shift = self.to_change(evidence).chunk(2, 1)
+        return x + x * scale + shift

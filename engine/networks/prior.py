@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from varfix.engine.networks.blocks import AttentionBlock, ResBlock
 from varfix.engine.networks.evidence import KINDS, EvidenceHead, cell_statistics
 from varfix.engine.networks.quantizer import SCALES, flatten, split_scales
-from varfix.engine.networks.tone import GRID_CHANNELS, ToneHead, without_doubts
+from varfix.engine.networks.tone import GRID_CHANNELS, ToneHead, believe, without_doubts
 from varfix.engine.networks.transformer import NextScaleTransformer, TransformerConfig
 from varfix.engine.networks.vqvae import Encoder, Vqvae, VqvaeConfig
 
@@ -65,7 +65,7 @@ class Seen:
     Attributes:
         increments: S, as in `Prior`.
         features: (B, C, 16, 16), what the tone head decides from, together with
-        statistics: (B, 20, 16, 16) of the thumbnail's cells.
+        statistics: (B, 33, 16, 16) of the thumbnail's cells.
         logits: as in `Prior`.
         adapted: as in `Prior`.
     """
@@ -143,7 +143,9 @@ class PriorNetwork(nn.Module):
         """
         seen = self.look(thumbnail, task)
         evidence = self.evidence(seen.features, seen.statistics).sigmoid()
-        grid = without_doubts(self.tone(seen.features, seen.statistics), thumbnail, evidence)
+        belief = believe(evidence)
+        grid = self.tone(seen.features, seen.statistics, belief)
+        grid = without_doubts(grid, thumbnail, belief)
         return Prior(seen.increments, grid, evidence, seen.logits, seen.adapted)
 
     def look(self, thumbnail: Tensor, task: Tensor) -> Seen:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from varfix.engine.networks.evidence import KINDS
+from varfix.engine.networks.evidence import KINDS, Informed
 from varfix.engine.networks.fusion import SLOPE, ChannelNorm, MixUpSkip, PriorFusion
 from varfix.engine.networks.quantizer import SCALES
 from varfix.engine.networks.tone import GRID_CHANNELS, apply_tone
@@ -70,21 +70,6 @@ def fine_stack(channels: int, count: int) -> nn.Sequential:
 def deep_stack(channels: int, count: int) -> nn.Sequential:
     """A row of plain blocks for the coarse levels, whose features would grow without bound."""
     return nn.Sequential(*(PlainBlock(channels, ChannelNorm(channels)) for _ in range(count)))
-
-
-class Informed(nn.Module):
-    """Scales and shifts features by what is wrong with the picture; the identity at first."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.to_change = nn.Conv2d(len(KINDS), 2 * channels, 1)
-        nn.init.zeros_(self.to_change.weight)
-        nn.init.zeros_(self.to_change.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor, evidence: Tensor) -> Tensor:
-        """Change (B, C, h, w) by the evidence (B, 6, h, w)."""
-        scale, shift = self.to_change(evidence).chunk(2, 1)
-        return x + x * scale + shift
 
 
 class RestorerNetwork(nn.Module):

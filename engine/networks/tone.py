@@ -16,13 +16,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from varfix.engine.networks.blocks import ResBlock
-from varfix.engine.networks.evidence import KINDS, LUMA, STATISTICS
+from varfix.engine.networks.evidence import KINDS, LUMA, STATISTICS, Informed
 
 LIKELY: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {"rain": (0.4, 0.7), "haze": (0.1, 0.3), "lowlight": (0.1, 0.3), "snow": (0.1, 0.3)}
+    {
+        "noise": (0.3, 0.6),
+        "rain": (0.4, 0.7),
+        "haze": (0.2, 0.5),
+        "lowlight": (0.2, 0.5),
+        "blur": (0.3, 0.6),
+        "snow": (0.2, 0.5),
+    }
 )
-"""What shifts tones: a veil, or darkness. Below the first probability it leaves tone alone, from
-the second on it changes tone in full. Good pictures of lines and bars pass for a little rain."""
+"""Below the first probability a degradation is taken for absent, from the second on for there.
+Good pictures of lines and bars pass for a little rain."""
+
+SHIFTING = ("rain", "haze", "lowlight", "snow")
+"""What shifts tones: a veil, or darkness."""
 
 BINS = 8
 """Cells along brightness."""
@@ -39,7 +49,12 @@ LEAST_CHANGE = 0.02
 
 
 class ToneHead(nn.Module):
-    """Decodes prior features to the grid; zero at first, which is the identity."""
+    """Decodes prior features to the grid; zero at first, which is the identity.
+
+    It is told what is wrong with the picture. If it had to guess, it would do half of what haze
+    needs to every picture that might be hazy: what a loss on tones pays best for (measured: dark
+    pictures stayed dark).
+    """
 
     def __init__(self, channels: int, hidden: int = 128) -> None:
         super().__init__()
@@ -50,6 +65,7 @@ class ToneHead(nn.Module):
             nn.Conv2d(STATISTICS, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1)
         )
         self.overall = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.SiLU())
+        self.inform = Informed(hidden)
         # A dark or pale cell is judged by its surroundings too.
         self.refine = nn.Sequential(*(ResBlock(hidden, hidden, 16) for _ in range(REFINEMENTS)))
         for block in self.refine:
@@ -58,11 +74,27 @@ class ToneHead(nn.Module):
         nn.init.zeros_(self.to_grid.weight)
         nn.init.zeros_(self.to_grid.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
-        """Grid (B, 96, 16, 16) of features (B, channels, 16, 16) and of statistics."""
+    def forward(self, features: Tensor, statistics: Tensor, belief: Tensor) -> Tensor:
+        """Decide on tone.
+
+        Args:
+            features: (B, channels, 16, 16) of the prior.
+            statistics: (B, 33, 16, 16) of the thumbnail's cells.
+            belief: (B, 6) in [0, 1], what is wrong with the picture.
+
+        Returns:
+            Grid (B, 96, 16, 16).
+        """
         local = self.local(self.norm(features)) + self.seen(statistics)
         whole = torch.cat([local.mean((2, 3)), local.amax((2, 3)), local.amin((2, 3))], 1)
-        return self.to_grid(self.refine(local + self.overall(whole)[:, :, None, None]))
+        known = local + self.overall(whole)[:, :, None, None]
+        return self.to_grid(self.refine(self.inform(known, belief[:, :, None, None])))
+
+
+def believe(evidence: Tensor) -> Tensor:
+    """What is taken to be wrong, (B, 6) in [0, 1], of how likely each of `KINDS` is, (B, 6)."""
+    low, high = evidence.new_tensor([LIKELY[kind] for kind in KINDS]).T
+    return ((evidence - low) / (high - low)).clamp(0.0, 1.0)
 
 
 def guide(colours: Tensor) -> Tensor:
@@ -116,7 +148,7 @@ def apply_tone(folded: Tensor, grid: Tensor) -> Tensor:
     return (pixels + torch.stack(moved, 1)).flatten(1, 2)
 
 
-def without_doubts(grid: Tensor, thumbnail: Tensor, evidence: Tensor) -> Tensor:
+def without_doubts(grid: Tensor, thumbnail: Tensor, belief: Tensor) -> Tensor:
     """Fade out grids that would hardly change the picture, or that nothing speaks for.
 
     A head that has learned what haze and darkness are still sees a little of them in every good
@@ -126,13 +158,10 @@ def without_doubts(grid: Tensor, thumbnail: Tensor, evidence: Tensor) -> Tensor:
     Args:
         grid: (B, 96, 16, 16) from the head.
         thumbnail: (B, 3, H, W) in [0, 1], of even size.
-        evidence: (B, 6) in [0, 1], in the order of `evidence.KINDS`.
+        belief: (B, 6) in [0, 1], in the order of `evidence.KINDS`.
     """
     folded = functional.pixel_unshuffle(thumbnail, 2)
     change = (apply_tone(folded, grid) - folded).abs().mean((1, 2, 3), keepdim=True)
-    likely = [
-        ((evidence[:, KINDS.index(kind)] - low) / (high - low)).clamp(0.0, 1.0)
-        for kind, (low, high) in LIKELY.items()
-    ]
-    sure = torch.stack(likely, 1).amax(1).reshape(-1, 1, 1, 1)
+    shifting = [KINDS.index(kind) for kind in SHIFTING]
+    sure = belief[:, shifting].amax(1).reshape(-1, 1, 1, 1)
     return grid * sure * ((change - LEAST_CHANGE) / LEAST_CHANGE).clamp(0.0, 1.0)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from varfix.engine.networks.evidence import KINDS
 from varfix.engine.networks.quantizer import Quantized, commitment
 from varfix.engine.networks.restorer import RestorerNetwork
-from varfix.engine.networks.tone import apply_tone
+from varfix.engine.networks.tone import apply_tone, believe
 from varfix.engine.networks.varformer_s import VarformerS
 from varfix.engine.networks.vqvae import Vqvae
 from varfix.engine.train.degrade import DEGRADATIONS, Degraded
@@ -200,8 +200,8 @@ class PriorStage:
         with torch.no_grad(), torch.autocast(batch.clean.device.type, enabled=False):
             clean = model.prior.vqvae.quantized(2.0 * batch.clean - 1.0)
         seen = model.prior.look(batch.thumbnail, batch.task)
-        grid = model.prior.tone(seen.features, seen.statistics).float()
-        toned = tone_thumbnails(batch.thumbnail, grid)
+        grid = model.prior.tone(seen.features, seen.statistics, batch.present.clamp_min(0.0))
+        toned = tone_thumbnails(batch.thumbnail, grid.float())
         return {
             "feature": feature_matching(seen, clean),
             "tone": TONE_WEIGHT * tone_loss(toned, batch.clean),
@@ -226,14 +226,16 @@ class HeadsStage:
         return [*model.prior.tone.parameters(), *model.prior.evidence.parameters()]
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
-        """Cross-entropy of the evidence, and tone before doubts are dropped.
+        """Cross-entropy of the evidence, and tone for what is really there.
 
-        A dropped grid would teach nothing.
+        Tone counts before doubts are dropped: a dropped grid would teach nothing.
         """
         with torch.no_grad():
             seen = model.prior.look(batch.thumbnail, batch.task)
-        grid = model.prior.tone(seen.features, seen.statistics).float()
         told = model.prior.evidence(seen.features, seen.statistics).float()
+        guess = believe(told.detach().sigmoid())
+        true = torch.where(batch.present < 0.0, guess, batch.present)
+        grid = model.prior.tone(seen.features, seen.statistics, true).float()
         return {
             "tone": tone_loss(tone_thumbnails(batch.thumbnail, grid), batch.clean),
             "evidence": evidence_loss(told, batch.present),

@@ -7,7 +7,7 @@ from varfix.engine.networks.evidence import KINDS, STATISTICS, EvidenceHead, cel
 from varfix.engine.train.degrade import DEGRADATIONS
 from varfix.engine.train.stages import evidence_loss, present_kinds
 
-RIGHT, BELOW, FALLING, RISING, TINT, ACROSS, DOWN = range(13, STATISTICS)
+RIGHT, BELOW, FALLING, RISING, TINT, ACROSS, DOWN = range(13, 20)
 
 
 def test_a_flat_picture_is_its_colour_and_nothing_else():
@@ -18,7 +18,15 @@ def test_a_flat_picture_is_its_colour_and_nothing_else():
         torch.testing.assert_close(part, colour.reshape(3, 1, 1).expand(3, 16, 16))
     assert found[0, 9:12].max() < 0.002
     torch.testing.assert_close(found[0, 12], torch.full((16, 16), 0.2))
-    assert found[0, 13:].abs().max() < 1e-5
+    assert found[0, 13:20].abs().max() < 1e-5
+
+
+def test_on_the_logarithmic_scale_a_twentieth_of_light_is_far_from_a_tenth():
+    scaled = [cell_statistics(torch.full((1, 3, 256, 256), x))[0, 20:] for x in (0.0, 0.05, 0.1, 1)]
+    black, dim, dark, white = (found[:3].mean() for found in scaled)
+    assert black == pytest.approx(0.0, abs=1e-6)
+    assert white == pytest.approx(1.0, abs=1e-6)
+    assert dark - dim > 0.1
 
 
 @pytest.mark.parametrize(

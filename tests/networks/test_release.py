@@ -5,7 +5,8 @@ import re
 
 import pytest
 import torch
-from varformer_kit import public_state
+from released_kit import same
+from varformer_kit import public_state, tiny_network
 
 from varfix.engine.errors import ExitCode, ModelContractError, ModelMissingError
 from varfix.engine.networks.release import (
@@ -16,7 +17,7 @@ from varfix.engine.networks.release import (
 )
 from varfix.engine.networks.release_names import never_used
 from varfix.engine.networks.var import VarConfig
-from varfix.engine.networks.varformer import Varformer, VarformerConfig
+from varfix.engine.networks.varformer import VarformerConfig
 from varfix.engine.networks.vqvae import VqvaeConfig
 
 TINY = VarformerConfig(
@@ -28,11 +29,7 @@ TINY = VarformerConfig(
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(0)
-    made = Varformer(TINY).eval()
-    for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return made
+    return tiny_network(TINY, std=0.1)
 
 
 @pytest.fixture
@@ -51,12 +48,6 @@ def state(network):
 
 def part(state, *prefixes):
     return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
-
-
-def same(loaded, expected):
-    theirs = expected.state_dict()
-    ours = loaded.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 @pytest.mark.parametrize("nesting", [None, "params", "params_ema"])

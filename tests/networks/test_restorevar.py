@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from released_kit import check_each_alone, from_transformer, randomised, same
 
 from varfix.engine.errors import ModelContractError
 from varfix.engine.networks.attention import Memory, inverse_temperature
@@ -29,22 +30,12 @@ TINY = RestoreVarConfig(
 PUBLIC = [
     (r"vqvae\.quantize\.phi", "quantize.quant_resi.qresi_ls"),
     (r"vqvae\.", ""),
-    (r"writer\.condition\.", "class_emb."),
-    (r"writer\.word\.", "word_embed."),
-    (r"writer\.scale\.", "lvl_embed."),
+    *from_transformer("writer"),
     (r"writer\.project\.", "cond_proj4."),
     (r"writer\.whole_gain", "global_embed_gain"),
     (r"writer\.whole\.", "global_embed."),
     (r"writer\.degraded_word\.", "word_embed_cond."),
     (r"writer\.degraded_scale\.", "lvl_embed_cond."),
-    (r"writer\.head\.", "head."),
-    (r"writer\.blocks\.(\d)\.attention\.sharpness", r"blocks.\1.attn.scale_mul_1H11"),
-    (r"writer\.blocks\.(\d)\.attention\.qkv\.", r"blocks.\1.attn.mat_qkv."),
-    (r"writer\.blocks\.(\d)\.attention\.query_bias", r"blocks.\1.attn.q_bias"),
-    (r"writer\.blocks\.(\d)\.attention\.value_bias", r"blocks.\1.attn.v_bias"),
-    (r"writer\.blocks\.(\d)\.attention\.project\.", r"blocks.\1.attn.proj."),
-    (r"writer\.blocks\.(\d)\.feed\.0\.", r"blocks.\1.ffn.fc1."),
-    (r"writer\.blocks\.(\d)\.feed\.2\.", r"blocks.\1.ffn.fc2."),
     (r"writer\.blocks\.(\d)\.cross\.sharpness", r"blocks.\1.cross_attn.scale_mul_1H11"),
     (r"writer\.blocks\.(\d)\.cross\.gain", r"blocks.\1.cross_attn.gain"),
     (r"writer\.blocks\.(\d)\.cross\.query\.", r"blocks.\1.cross_attn.q_proj."),
@@ -86,11 +77,7 @@ def public_name(name):
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(0)
-    made = build_restorevar(TINY).eval()
-    for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return made
+    return randomised(build_restorevar(TINY), 0.3)
 
 
 @pytest.fixture
@@ -118,13 +105,8 @@ def pictures():
     return torch.rand(2, 3, 16, 16) * 2.0 - 1.0
 
 
-@torch.no_grad()
 def test_a_picture_of_a_batch_gives_exactly_what_it_gives_alone(network, pictures):
-    both = network(pictures)
-    assert both.shape == pictures.shape
-    assert 0.0 <= both.min() <= both.max() <= 1.0
-    assert torch.equal(both[1:], network(pictures[1:]))
-    assert not torch.equal(both[0], both[1])
+    check_each_alone(network, pictures)
 
 
 def test_a_picture_of_another_size_is_refused(network):
@@ -249,11 +231,6 @@ def test_a_token_map_of_every_scale_finds_its_way_back(scales):
 def test_where_two_convolutions_are_equally_near_the_released_rounding_decides():
     assert PHI_OF_SCALE[10] == (0, 0, 1, 1, 1, 2, 2, 3, 3, 3)
     assert Quantizer(8, 4, FEW).phi_of_scale == (0, 1, 2, 3)
-
-
-def same(loaded, expected):
-    ours, theirs = loaded.state_dict(), expected.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 def test_every_entry_finds_its_place(network, states, pictures):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from released_kit import check_each_alone
+from varformer_kit import tiny_network
 
 import varfix.engine.networks.varformer as varformer_module
 from varfix.engine.networks.adapter import CurveAdapter
@@ -26,11 +28,7 @@ TINY = VarformerConfig(
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(0)
-    made = Varformer(TINY).eval()
-    for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=0.15)
-    return made
+    return tiny_network(TINY)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +37,8 @@ def pictures():
     return torch.rand(2, 3, 64, 64) * 2.0 - 1.0
 
 
-@torch.no_grad()
 def test_a_picture_of_a_batch_gives_exactly_what_it_gives_alone(network, pictures):
-    both = network(pictures)
-    assert both.shape == pictures.shape
-    assert 0.0 <= both.min() <= both.max() <= 1.0
-    assert torch.equal(both[1:], network(pictures[1:]))
-    assert not torch.equal(both[0], both[1])
+    check_each_alone(network, pictures)
 
 
 @torch.no_grad()
