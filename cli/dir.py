@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from varfix.cli.cluster import cluster_option
 from varfix.cli.options import (
     Command,
     CountOrAuto,
@@ -22,10 +24,14 @@ from varfix.cli.options import (
     packed,
     terminal_options,
 )
+from varfix.cli.places import FOLDER_IN, FOLDER_OUT
 from varfix.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from varfix.cli.session import Opened
     from varfix.engine.plan import BatchRequest
+    from varfix.engine.restorer import Restorer
+    from varfix.engine.store import Store
 
 _EPILOG: Final = """\b
 Examples:
@@ -35,6 +41,7 @@ Examples:
   varfix dir --exclude 'raw/' --exclude '*.bmp' photos restored
   varfix dir -f webp --set output.webp_quality=80 photos restored
   varfix dir --name '{dir}{stem}.{preset}{ext}' photos restored
+  varfix dir --cluster ray://head:10001 /nas/photos /nas/restored
   fd -0 -e jpg . photos | varfix dir photos restored --files-from - -0
   varfix dir --report restored.html photos restored   compare before and after
   varfix dir -q --json photos restored | jq -r 'select(.event=="item.fail").message'
@@ -164,12 +171,13 @@ def _report_name(
 
 
 @click.command("dir", cls=Command, epilog=_EPILOG)
-@click.argument("src", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("dst", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("src", type=FOLDER_IN)
+@click.argument("dst", type=FOLDER_OUT)
 @model_options
 @_selection
 @output_options
 @event_options
+@cluster_option
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -180,12 +188,13 @@ def _report_name(
 )
 @terminal_options
 def command(  # noqa: PLR0913 (one record for each group of options)
-    src: Path,
-    dst: Path,
+    src: Path | Store,
+    dst: Path | Store,
     model: ModelOptions,
     selection: Selection,
     output: OutputOptions,
     events: EventOptions,
+    cluster: str | None,
     report: Path | None,
     terminal: Terminal,
 ) -> int:
@@ -194,37 +203,52 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     Names, sizes, orientation, color profiles and metadata stay as they are. A picture that fails is
     named at the end and stops nothing else. Inputs are never changed. Clips (mp4, mov, mkv, webm,
     avi) are restored as by 'varfix video', whose settings apply; avi becomes mkv.
+
+    SRC and DST may be addresses of object stores, such as s3://bucket/folder.
     """
     from varfix.cli.session import Session
 
     resolved = model.resolve({"output.format": output.format, "io.jobs": selection.jobs})
     files = selection.listed()
     session = Session(resolved.settings, terminal, events, model.label)
-    opened = session.opened()
+    with ExitStack() as stack:
+        if cluster is None:
+            opened: Opened[Restorer] = session.opened()
+        else:
+            opened = stack.enter_context(session.hired(cluster))
+            # Elsewhere, names would be looked up from another folder.
+            src, dst = (end.absolute() if isinstance(end, Path) else end for end in (src, dst))
 
-    from varfix.cli.dryrun import setting_texts, show_plan
-    from varfix.cli.report import Heading, reporting
-    from varfix.engine.manifest import recipe_of
-    from varfix.engine.options import Options
-    from varfix.engine.plan import ignored_lines, plan_batch
-    from varfix.engine.source import readable
+        from varfix.cli.dryrun import setting_texts, show_plan
+        from varfix.cli.report import Heading, reporting
+        from varfix.engine.manifest import recipe_of
+        from varfix.engine.options import Options
+        from varfix.engine.plan import ignored_lines, plan_batch
+        from varfix.engine.source import readable
+        from varfix.engine.store import shown
 
-    recipe = recipe_of(resolved.settings, opened.sha256, opened.restorer.tile)
-    request = selection.request(files, model.label, output.overwrite)
-    with terminal.busy(f"Looking through {src}"):
-        plan = plan_batch(src, dst, request, resolved.settings, recipe)
-    for line in ignored_lines(plan.found):
-        terminal.detail(line)
-    if output.dry_run:
-        return show_plan(plan, opened, resolved, terminal, events)
-    heading = Heading(
-        source=readable(os.fspath(src)),
-        target=readable(os.fspath(dst)),
-        preset=model.label,
-        settings=dict(setting_texts(resolved)),
-        origins=resolved.origins,
-    )
-    with reporting(report, heading, terminal.say) as told:
-        watch = told.look if told else None
-        options = Options("dir", opened.sha256, selection.fail_fast, session.stop, watch=watch)
+        recipe = recipe_of(resolved.settings, opened.sha256, opened.restorer.tile)
+        request = selection.request(files, model.label, output.overwrite)
+        with terminal.busy(f"Looking through {shown(src)}"):
+            plan = plan_batch(src, dst, request, resolved.settings, recipe)
+        for line in ignored_lines(plan.found):
+            terminal.detail(line)
+        if output.dry_run:
+            return show_plan(plan, opened, resolved, terminal, events)
+        heading = Heading(
+            source=readable(shown(src)),
+            target=readable(shown(dst)),
+            preset=model.label,
+            settings=dict(setting_texts(resolved)),
+            origins=resolved.origins,
+        )
+        told = stack.enter_context(reporting(report, heading, terminal.say))
+        options = Options(
+            "dir",
+            opened.sha256,
+            selection.fail_fast,
+            session.stop,
+            crew=opened.crew,
+            watch=told.look if told else None,
+        )
         return session.run(plan, opened, options, told)

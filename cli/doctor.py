@@ -15,6 +15,7 @@ from varfix.cli.terminal import Terminal, worded
 from varfix.engine.errors import ExitCode, VarfixError
 
 if TYPE_CHECKING:
+    from varfix.engine.video_check import EncoderFact
     from varfix.onnx.devices import DeviceFacts
 
 # Distributions whose versions matter in a bug report; the last two only exist with an extra.
@@ -24,6 +25,7 @@ _LIBRARIES: Final = (
     "pillow",
     "opencv-python-headless",
     "tifffile",
+    "av",
     "torch",
     "onnx",
 )
@@ -46,6 +48,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     devices: DeviceFacts | None
     codecs: tuple[CodecFact, ...]
+    encoders: tuple[EncoderFact, ...]
     config: str
     problems: tuple[str, ...]
 
@@ -54,10 +57,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @terminal_options
 def command(as_json: bool, terminal: Terminal) -> int:
-    """Check what works here: devices, file formats, versions.
+    """Check what works here: devices, file formats, encoders of clips, versions.
 
-    Every provider of ONNX Runtime is started and made to compute, every file format is written and
-    read back: what is listed as working works. Exit code 0 if all is well, 5 if not.
+    Every provider of ONNX Runtime is started and made to compute, every file format and every
+    encoder of clips is written and read back: what is listed as working works. Exit code 0 if all
+    is well, 5 if not; encoders of graphics processors may be missing.
     """
     with terminal.busy("Trying devices and formats"):
         report = _examine()
@@ -72,15 +76,19 @@ def command(as_json: bool, terminal: Terminal) -> int:
 def _examine() -> Report:
     import platformdirs
 
+    from varfix.engine.video_check import encoder_facts
+
     devices, problems = _devices()
-    codecs = tuple(_codecs())
+    codecs, encoders = tuple(_codecs()), tuple(encoder_facts())
     broken = [f"{one.format} ({one.depth} bit): {one.detail}" for one in codecs if not one.works]
+    broken += [f"{one.codec}: {one.detail}" for one in encoders if one.needed and not one.works]
     return Report(
         python=platform.python_version(),
         system=platform.platform(),
         versions=_versions(),
         devices=devices,
         codecs=codecs,
+        encoders=encoders,
         config=str(platformdirs.user_config_path("varfix", appauthor=False) / "varfix.yaml"),
         problems=(*problems, *broken),
     )
@@ -147,6 +155,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield "\nFormats:"
     for codec in report.codecs:
         yield f"  {codec.format:5} {codec.depth:2} bit  {_verdict(codec.works, codec.detail)}"
+    yield "\nEncoders of clips:"
+    yield from _encoder_lines(report.encoders)
     yield "\nProblems:" if report.problems else "\nAll is well."
     yield from (f"  {problem}" for problem in report.problems)
 
@@ -159,6 +169,15 @@ def _device_lines(facts: DeviceFacts) -> Iterator[str]:
     for fact in facts.providers:
         yield f"  {fact.device:11} {fact.provider:26} {_verdict(fact.works, fact.detail)}"
     yield f"  --device auto takes {facts.auto}"
+
+
+def _encoder_lines(facts: tuple[EncoderFact, ...]) -> Iterator[str]:
+    for fact in facts:
+        if fact.needed or fact.works:
+            yield f"  {fact.codec:11} {fact.encoder:12} {_verdict(fact.works, fact.detail)}"
+    missing = [fact.encoder for fact in facts if not (fact.needed or fact.works)]
+    if missing:
+        yield f"  no hardware or driver for {', '.join(missing)}"
 
 
 def _verdict(works: bool, detail: str) -> str:

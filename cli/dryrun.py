@@ -18,6 +18,7 @@ from varfix.engine.errors import ExitCode
 
 if TYPE_CHECKING:
     from varfix.engine.plan import Item, Plan
+    from varfix.engine.restorer import Restorer
     from varfix.engine.settings import Resolved, Settings
 
 # Bytes per pixel of photographs at varfix's default qualities, to the nearest guess.
@@ -34,7 +35,11 @@ _BYTES: Final = {
 
 
 def show_plan(
-    plan: Plan, opened: Opened, resolved: Resolved, terminal: Terminal, events: EventOptions
+    plan: Plan,
+    opened: Opened[Restorer],
+    resolved: Resolved,
+    terminal: Terminal,
+    events: EventOptions,
 ) -> int:
     """Print what a run would do, to stdout: it is what was asked for."""
     if events.as_json:
@@ -73,7 +78,7 @@ def _origins(resolved: Resolved) -> Iterator[str]:
         yield f"{key} = {value}  ({resolved.origins[key]})"
 
 
-def _lines(plan: Plan, opened: Opened, settings: Settings) -> Iterator[str]:
+def _lines(plan: Plan, opened: Opened[Restorer], settings: Settings) -> Iterator[str]:
     from varfix.engine.source import spoken
 
     for item in plan.items:
@@ -106,14 +111,14 @@ def _bytes(item: Item, settings: Settings) -> float:
     if item.is_clip:
         return float(item.source.stat().st_size)
     if item.header is None:
-        return 0.0
+        return float(item.stamp.st_size) if item.stamp else 0.0
     wanted = output_format(item.header.format, settings.output.format)
     if wanted == item.header.format:
         return float(item.source.stat().st_size)
     return item.pixels * _BYTES[wanted] * item.header.depth / 8
 
 
-def _seconds(plan: Plan, opened: Opened, settings: Settings) -> float:
+def _seconds(plan: Plan, opened: Opened[Restorer], settings: Settings) -> float:
     """Estimate the time of all tiles from that of one, by area, measured here and now."""
     import numpy as np
 

@@ -16,6 +16,7 @@ Examples:
   varfix dir -m first.onnx photos restored
   varfix export-onnx net_g_last.pth varformer-d16.onnx      the released VarFormer
   varfix export-onnx restorevar.pth vae_restorevar.ckpt restorevar-d16.onnx
+  varfix export-onnx --int8 photos first.onnx first.int8.onnx     only the twin for CPUs
 """
 
 
@@ -46,6 +47,13 @@ Examples:
     metavar="TEXT",
     help="What the weights were trained on, for the model card.",
 )
+@click.option(
+    "--int8",
+    metavar="PHOTOS",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Of a VarFormer-S, also write NAME.int8.onnx, which --precision int8 runs; ranges are"
+    " learned from a folder of photographs.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace TARGET if it exists.")
 @terminal_options
 def command(  # noqa: PLR0913 (as many as there are facts about a model)
@@ -54,6 +62,7 @@ def command(  # noqa: PLR0913 (as many as there are facts about a model)
     arch: str,
     licence: str,
     training: str,
+    int8: Path | None,
     overwrite: bool,
     terminal: Terminal,
 ) -> None:
@@ -66,11 +75,42 @@ def command(  # noqa: PLR0913 (as many as there are facts about a model)
     after writing. Needs the extra: pip install "varfix[train]".
     """
     _check_target(target, overwrite)
+    exported = [path for path in checkpoints if path.suffix == ".onnx"]
+    if exported:
+        _only_int8(checkpoints, target, int8, terminal)
+        return
     with terminal.busy("Loading PyTorch"), needing_train_extra("export-onnx"):
         from varfix.onnx.architectures import Facts, export_model
     with terminal.busy(f"Exporting {target.name}"):
         export_model(arch, checkpoints, target, Facts(training=training, licence=licence))
     terminal.say(f"{target}: exported and checked against the network.")
+    if int8 is not None:
+        _write_int8(target, int8, terminal)
+
+
+def _only_int8(
+    checkpoints: tuple[Path, ...], target: Path, photos: Path | None, terminal: Terminal
+) -> None:
+    """Write the integer twin of a model that is exported already (click.UsageError)."""
+    with needing_train_extra("export-onnx"):
+        from varfix.onnx.card import int8_path
+    if photos is None or len(checkpoints) != 1 or target != int8_path(checkpoints[0]):
+        raise click.UsageError(
+            "of an exported model only its twin can be written: --int8 PHOTOS NAME.onnx"
+            " NAME.int8.onnx"
+        )
+    _write_int8(checkpoints[0], photos, terminal)
+
+
+def _write_int8(model: Path, photos: Path, terminal: Terminal) -> None:
+    with terminal.busy("Learning ranges"), needing_train_extra("export-onnx"):
+        from varfix.onnx.int8 import export_int8
+
+        distance = export_int8(model, photos)
+    terminal.say(
+        f"{model.stem}.int8.onnx: written; differs by {255.0 * distance:.2f} of 255 (root mean"
+        " square)."
+    )
 
 
 def _check_target(target: Path, overwrite: bool) -> None:

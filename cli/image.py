@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from varfix.cli.session import Opened
     from varfix.engine.plan import Plan
     from varfix.engine.settings import Resolved, Settings
+    from varfix.onnx.session import OnnxRestorer
 
 # Bytes that tell what a file is.
 _HEAD: Final = 4096
@@ -43,7 +44,7 @@ Examples:
   varfix image a.jpg restored/                          into a folder, same name
   curl -s URL | varfix image - - > out.png              bytes in, bytes out
   varfix image -f png photo.webp - | viewer -
-  varfix image -m varformer-d16 --explain why rain.jpg dry.jpg      draw why, into why/
+  varfix image --explain why rain.jpg dry.jpg           also draw why, into why/
 """
 
 
@@ -56,6 +57,8 @@ class Ends:
 
     def check(self, as_json: bool) -> None:
         """Refuse streams that cannot carry a picture (click.UsageError)."""
+        if not self.target:
+            raise click.UsageError("DST is empty: a variable that is not set?")
         if self.source == "-" and sys.stdin.isatty():
             raise click.UsageError("SRC is -, but stdin is a terminal; pipe a picture in")
         if self.target != "-":
@@ -123,7 +126,7 @@ def _spool(stream: BinaryIO, place: Path) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Also draw what the model's prior did: where it entered, which of its scales counted, and"
-    " the picture with more and more of them replaced. For varformer-d16 and models like it.",
+    " the picture with more and more of what it says. For VarFormers.",
 )
 @terminal_options
 def command(  # noqa: PLR0913 (one record for each group of options)
@@ -174,7 +177,7 @@ def _restore(ends: Ends, source: Path, target: Path, job: Job) -> int:
     if job.explain is not None:
         from varfix.onnx.explain import check_explains
 
-        check_explains(opened.restorer)
+        check_explains(settings.model.name, opened.restorer)
     if job.output.dry_run:
         return show_plan(plan, opened, job.resolved, job.terminal, job.events)
     options = Options("image", opened.sha256, stop=session.stop)
@@ -184,14 +187,15 @@ def _restore(ends: Ends, source: Path, target: Path, job: Job) -> int:
     return code
 
 
-def _explain(source: Path, folder: Path, opened: Opened, job: Job) -> None:
+def _explain(source: Path, folder: Path, opened: Opened[OnnxRestorer], job: Job) -> None:
     from varfix.engine.image import read_picture
     from varfix.onnx.explain import explain
 
     settings = job.resolved.settings
     picture = read_picture(source.read_bytes(), max_pixels=settings.limits.max_pixels)
+    model = settings.model
     with job.terminal.busy(f"Drawing what {opened.restorer.card.name} did"):
-        written = explain(settings.model.name, opened.restorer, picture.pixels, folder)
+        written = explain(model.name, opened.restorer, picture.pixels, folder, model.task)
     job.terminal.say(f"{folder}: {', '.join(path.name for path in written)}")
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from varfix.cli.options import EventOptions
 from varfix.cli.signals import listening
@@ -17,19 +17,31 @@ from varfix.engine.stop import StopRequest
 if TYPE_CHECKING:
     from varfix.cli.ndjson import Sink
     from varfix.cli.progress import LiveProgress, PlainProgress
+    from varfix.engine.crew import Crew
     from varfix.engine.events import Event, Observer, Warn
     from varfix.engine.options import Options
     from varfix.engine.plan import Plan
+    from varfix.engine.restorer import Restorer
     from varfix.engine.settings import Settings
     from varfix.onnx.session import OnnxRestorer
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A model ready to run, and the digest over all of its graphs."""
+Model = TypeVar("Model", bound="Restorer", covariant=True)
 
-    restorer: OnnxRestorer
+
+@dataclass(frozen=True)
+class Opened(Generic[Model]):
+    """A model ready to run, and the digest over all of its graphs.
+
+    Attributes:
+        restorer: the model; with a crew, that of one of its workers.
+        sha256: the digest.
+        crew: the workers of a cluster, if they are to do the work.
+    """
+
+    restorer: Model
     sha256: str
+    crew: Crew | None = None
 
 
 class Session:
@@ -51,7 +63,7 @@ class Session:
         self._early: list[Warn] = []
         self._observer: Observer | None = None
 
-    def opened(self) -> Opened:
+    def opened(self) -> Opened[OnnxRestorer]:
         """Load the model.
 
         Raises:
@@ -66,8 +78,31 @@ class Session:
             restorer = open_restorer(name, self.settings, warn=self._warn)
             return Opened(restorer, model_digest(name))
 
+    @contextmanager
+    def hired(self, address: str, workers: int | None = None) -> Iterator[Opened[Restorer]]:
+        """Load the model on the workers of a cluster, while the block runs.
+
+        Args:
+            address: of the cluster.
+            workers: as many; None = as the settings say.
+
+        Raises:
+            ConfigError: Ray is not installed.
+            ModelError: As `opened`.
+            DeviceError: As `opened`; or there is no such cluster, or no room in it.
+        """
+        from msgspec.structs import replace
+
+        from varfix.cli.cluster import hired
+
+        settings = self.settings
+        if workers is not None:
+            settings = replace(settings, cluster=replace(settings.cluster, workers=workers))
+        with hired(address, settings, self._terminal) as (crew, self.settings, model):
+            yield Opened(model, crew.model.sha256, crew)
+
     def run(
-        self, plan: Plan, opened: Opened, options: Options, also: Observer | None = None
+        self, plan: Plan, opened: Opened[Restorer], options: Options, also: Observer | None = None
     ) -> int:
         """Carry out `plan` with progress and events, told to `also` too; return the exit code."""
         from varfix.engine.batch import run_batch
@@ -75,7 +110,8 @@ class Session:
         with ExitStack() as stack:
             self._observer, shown = stack.enter_context(self._reporting(also))
             drop = options.publisher.drop
-            stack.enter_context(listening(self.stop, self._terminal.say, shown.status, drop))
+            say = self._terminal.say
+            stack.enter_context(listening(self.stop, say, shown.status, drop, _unit(plan)))
             summary = run_batch(plan, opened.restorer, self.settings, self._observer, options)
         return summary.exit_code
 
@@ -123,3 +159,9 @@ class Session:
         if self._events.log_file is not None:
             sinks.append(stack.enter_context(log_file(self._events.log_file)))
         return sinks
+
+
+def _unit(plan: Plan) -> str:
+    """What a run finishes before it stops: a clip is left in its middle."""
+    kinds = {item.is_clip: "frame" if item.is_clip else "image" for item in plan.items}
+    return " or ".join(kinds[one] for one in sorted(kinds))

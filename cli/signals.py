@@ -14,7 +14,7 @@ from varfix.engine.errors import ExitCode
 from varfix.engine.stop import StopRequest
 
 STOPPING = (
-    "Stopping after the current image. Ctrl-C again to quit now. Run the same command to continue."
+    "Stopping after the current {}. Ctrl-C again to quit now. Run the same command to continue."
 )
 
 # SIGHUP: the terminal is gone, which ends the run as SIGTERM does.
@@ -28,6 +28,7 @@ def listening(
     announce: Callable[[str], None],
     status: Callable[[], str],
     drop: Callable[[], None],
+    unit: str = "image",
 ) -> Iterator[None]:
     """Answer signals while the block runs, and restore the former handlers afterwards.
 
@@ -36,6 +37,7 @@ def listening(
         announce: Shows a line to people.
         status: Makes the line that SIGUSR1 (and SIGINFO where it exists) shows.
         drop: Removes temporary files; called before leaving at once on a second signal.
+        unit: What is finished before the run stops, as people call it.
     """
 
     def on_stop(number: int, frame: FrameType | None) -> None:
@@ -44,7 +46,7 @@ def listening(
             drop()
             os._exit(code)
         stop.ask(code)
-        _aside(announce, STOPPING)
+        _aside(announce, STOPPING.format(unit))
 
     def on_status(number: int, frame: FrameType | None) -> None:
         _aside(announce, status())

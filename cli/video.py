@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
+from varfix.cli.cluster import cluster_option
 from varfix.cli.options import (
     Command,
     EventOptions,
@@ -23,9 +25,10 @@ from varfix.cli.terminal import Terminal
 from varfix.engine.errors import ExitCode, Interrupted, ItemError
 
 if TYPE_CHECKING:
-    from varfix.cli.session import Session
+    from varfix.cli.session import Opened, Session
     from varfix.engine.clip import Clip, Cut
     from varfix.engine.plan import Plan
+    from varfix.engine.restorer import Restorer
     from varfix.engine.settings import Resolved, Settings
     from varfix.engine.stop import StopRequest
 
@@ -164,13 +167,15 @@ _clip_options = packed(
 @model_options
 @_clip_options
 @event_options
+@cluster_option
 @terminal_options
-def command(
+def command(  # noqa: PLR0913 (one record for each group of options)
     src: str,
     dst: str | None,
     model: ModelOptions,
     options: ClipOptions,
     events: EventOptions,
+    cluster: str | None,
     terminal: Terminal,
 ) -> int:
     """Restore the clip SRC into the file DST: every frame, every other stream, every timestamp.
@@ -178,11 +183,15 @@ def command(
     Without DST the result is SRC's name with .varfix before its end, beside it. mp4, mov, mkv, webm
     and avi are read; '-' is a y4m stream on stdin or stdout.
     """
+    if dst == "":
+        raise click.UsageError("DST is empty: a variable that is not set?")
     resolved = model.resolve({"video.codec": options.codec, "video.crf": options.crf})
     if options.sample == 0:
         raise click.UsageError("--sample must be more than 0 seconds")
-    job = Job(resolved, model.label, options, events, terminal)
+    job = Job(resolved, model.label, options, events, terminal, cluster)
     if "-" in (src, dst):
+        if cluster is not None:
+            raise click.UsageError("--cluster restores files; '-' is a stream on this machine")
         return _restore_piped(src, dst, job)
     return _restore(Path(src), None if dst is None else Path(dst), job)
 
@@ -196,6 +205,7 @@ class Job:
     options: ClipOptions
     events: EventOptions
     terminal: Terminal
+    cluster: str | None = None
 
 
 def _restore(source: Path, target: Path | None, job: Job) -> int:
@@ -203,6 +213,8 @@ def _restore(source: Path, target: Path | None, job: Job) -> int:
     from varfix.engine.clip_plan import choose_target, plan_clip
 
     settings = job.resolved.settings
+    if job.cluster is not None:  # elsewhere, names would be looked up from another folder
+        source, target = source.absolute(), target and target.absolute()
     clip = _header(source, job)
     chosen = choose_target(source, target, clip, settings)
     if chosen.note:
@@ -277,11 +289,18 @@ def _run(plan: Plan, session: Session, job: Job) -> int:
     from varfix.engine.manifest import recipe_of
     from varfix.engine.options import Options
 
-    settings, opened = job.resolved.settings, session.opened()
-    plan = replace(plan, recipe=recipe_of(settings, opened.sha256, opened.restorer.tile))
-    if job.options.dry_run:
-        return show_plan(plan, opened, job.resolved, job.terminal, job.events)
-    return session.run(plan, opened, Options("video", opened.sha256, stop=session.stop))
+    settings = job.resolved.settings
+    with ExitStack() as stack:
+        if job.cluster is None:
+            opened: Opened[Restorer] = session.opened()
+        else:
+            # A clip is made by one worker: its frames are steadied one by the other.
+            opened = stack.enter_context(session.hired(job.cluster, workers=1))
+        plan = replace(plan, recipe=recipe_of(settings, opened.sha256, opened.restorer.tile))
+        if job.options.dry_run:
+            return show_plan(plan, opened, job.resolved, job.terminal, job.events)
+        options = Options("video", opened.sha256, stop=session.stop, crew=opened.crew)
+        return session.run(plan, opened, options)
 
 
 def _header(source: Path, job: Job) -> Clip | None:

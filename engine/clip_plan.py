@@ -128,12 +128,14 @@ def check_holds(source: Path | None, target: Path, clip: Clip | None, settings: 
 
 def _unheld(target: Path, lost: list[str]) -> PlanError:
     kind = target.suffix.lower()[1:]
-    other = ".mp4" if kind == "mkv" else ".mkv"
-    return PlanError(
-        f"{kind} cannot hold {', '.join(lost)}",
-        hint=f"name a file that ends in {other}, or add --set video.streams=none to leave out"
-        " what is not pictures",
-    )
+    if kind == "mkv":  # it holds almost everything
+        hint = "choose another --codec, or add --set video.streams=none"
+    else:
+        hint = (
+            "name a file that ends in .mkv, or add --set video.streams=none to leave out what is"
+            " not pictures"
+        )
+    return PlanError(f"{kind} cannot hold {', '.join(lost)}", hint=hint)
 
 
 def _not_held(

@@ -22,6 +22,9 @@
         DiskFullError                 disk_full
         OutputDeniedError             output_denied
         OutputLockedError             output_locked
+        StoreError                    store
+          StoreAccessError            store_access
+          StoreUnreachableError       store_unreachable
       ItemError                   1   item
         DecodeError                   decode
           DecodeEmptyError            decode_empty
@@ -31,6 +34,8 @@
         SourceReadError               source_read
         NonFiniteError                model_nonfinite
         EncodeError                   encode_failed
+        TakenError                    output_taken
+        WorkerLostError               worker_lost
       Interrupted               130   interrupted
 
 `code` strings are the stable interface (events, reports); messages may change between versions.
@@ -196,6 +201,24 @@ class OutputLockedError(OutputError):
     code = "output_locked"
 
 
+class StoreError(OutputError):
+    """An object store, of sources or results, does not do what is asked of it."""
+
+    code = "store"
+
+
+class StoreAccessError(StoreError):
+    """The store lets nobody in with these credentials: there are none, or they have expired."""
+
+    code = "store_access"
+
+
+class StoreUnreachableError(StoreError):
+    """The store does not answer."""
+
+    code = "store_unreachable"
+
+
 class ItemError(VarfixError):
     """One picture failed; the others go on."""
 
@@ -257,6 +280,18 @@ class EncodeError(ItemError):
     """The result could not be written in the output format."""
 
     code = "encode_failed"
+
+
+class TakenError(ItemError):
+    """A file that varfix did not write has appeared where the result was to go."""
+
+    code = "output_taken"
+
+
+class WorkerLostError(ItemError):
+    """Workers of a cluster were lost over it, time and again."""
+
+    code = "worker_lost"
 
 
 class Interrupted(VarfixError):  # noqa: N818 (an event the user caused, not a fault)

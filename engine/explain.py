@@ -5,8 +5,8 @@ After the paper's figures 7 (regions) and 2 (scales replaced); the bars are the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -14,8 +14,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 Floats = npt.NDArray[np.float32]
-Decode = Callable[[Floats], Floats]
-"""Draws a latent (C, n, n) as a picture (S, S, 3) in [0, 1]."""
+Step = tuple[str, Floats]
+"""A caption, and the picture (H, W, 3) in [0, 1] that belongs under it."""
+
+SIDES: Final = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+"""Sides of the prior's token maps, coarse to fine: its scales."""
 
 _GAP: Final = 12  # pixels around each picture of a sheet
 _LINE: Final = 26  # height of a caption
@@ -31,31 +34,35 @@ class Explanation:
     """What a network says about a picture, and about its prior for it.
 
     Attributes:
-        picture: (S, S, 3) in [0, 1], as the network saw it.
+        picture: (H, W, 3) in [0, 1], as the network saw it.
         levels: names of the places where the prior enters.
-        regions: (levels, h, w) in [0, 1], the prior's share at every place of the picture.
+        regions: for each of them (h, w) in [0, 1], the prior's share at every place of the picture.
         scales: (levels, K), the weight of each of the prior's scales; each row's sum is 1.
-        asked: (K, C, n, n), what each scale of the degraded picture adds to its latent.
-        increments: the same of the predicted clean picture.
-        sides: (K,) sides of the scales' token maps.
+        steps: the picture with more and more of what the prior says; of one size.
+        kinds: how likely each kind of damage is, in [0, 1]; empty where the network does not say.
     """
 
     picture: Floats
     levels: tuple[str, ...]
-    regions: Floats
+    regions: Sequence[Floats]
     scales: Floats
-    asked: Floats
-    increments: Floats
-    sides: tuple[int, ...]
+    steps: Sequence[Step]
+    kinds: Mapping[str, float] = field(default_factory=dict)
 
 
-def sheets(explanation: Explanation, decode: Decode) -> dict[str, Image.Image]:
+def sheets(explanation: Explanation) -> dict[str, Image.Image]:
     """All pictures by file name."""
-    return {
+    drawn = {
         "regions.png": region_sheet(explanation),
         "scales.png": scale_sheet(explanation),
-        "replaced.png": replaced_sheet(explanation, decode),
+        "steps.png": _sheet(
+            [_bytes(picture) for _, picture in explanation.steps],
+            [caption for caption, _ in explanation.steps],
+        ),
     }
+    if explanation.kinds:
+        drawn["kinds.png"] = kind_sheet(explanation.kinds)
+    return drawn
 
 
 def region_sheet(explanation: Explanation) -> Image.Image:
@@ -64,16 +71,22 @@ def region_sheet(explanation: Explanation) -> Image.Image:
     captions = ["as the network sees it"]
     for level, region in zip(explanation.levels, explanation.regions, strict=True):
         tiles.append(heat(explanation.picture, region))
-        captions.append(f"{level}: {region.min():.0%} to {region.max():.0%} prior")
+        captions.append(f"{level}: {_shares(region)} prior")
     return _sheet(tiles, captions)
 
 
+def _shares(region: Floats) -> str:
+    """The least and the greatest share in per cent; of small ones also tenths."""
+    ends = [f"{share:.{0 if share > 0.095 else 1}%}" for share in (region.min(), region.max())]
+    return " to ".join(dict.fromkeys(ends))
+
+
 def heat(picture: Floats, region: Floats) -> npt.NDArray[np.uint8]:
-    """A share (h, w) in [0, 1] as heat over a grey picture (S, S, 3); the scale is 0 to 1."""
+    """A share (h, w) in [0, 1] as heat over a grey picture (H, W, 3); the scale is 0 to 1."""
     import cv2
 
-    side = picture.shape[0]
-    share = cv2.resize(region, (side, side), interpolation=cv2.INTER_LINEAR)
+    height, width = picture.shape[:2]
+    share = cv2.resize(region, (width, height), interpolation=cv2.INTER_LINEAR)
     heated = _bytes(np.asarray(share, np.float32))
     coloured = cv2.applyColorMap(heated, cv2.COLORMAP_INFERNO)[..., ::-1]
     grey = _bytes(np.repeat(picture.mean(2, keepdims=True), 3, 2))
@@ -81,28 +94,83 @@ def heat(picture: Floats, region: Floats) -> npt.NDArray[np.uint8]:
     return blended.round().astype(np.uint8)
 
 
-def replaced_sheet(explanation: Explanation, decode: Decode) -> Image.Image:
-    """The degraded picture's latent, drawn with more and more of its first scales replaced."""
-    tiles, captions = [], []
-    for count in range(len(explanation.asked) + 1):
-        tiles.append(_bytes(decode(replaced(explanation, count))))
-        last = f"{explanation.sides[count - 1]} x {explanation.sides[count - 1]}" if count else ""
-        captions.append(f"{count} replaced, to {last}" if count else "nothing replaced")
-    return _sheet(tiles, captions)
+def replacements(
+    asked: Floats, increments: Floats, decode: Callable[[Floats], Floats]
+) -> Iterator[Step]:
+    """The degraded picture's latent, drawn with more and more of its first scales replaced.
+
+    Args:
+        asked: (K, C, n, n), what each scale of the degraded picture adds to its latent.
+        increments: the same of the predicted clean picture.
+        decode: draws a latent (C, n, n) as a picture (S, S, 3) in [0, 1].
+    """
+    yield "nothing replaced", decode(replaced(asked, increments, 0))
+    for count in range(1, len(asked) + 1):
+        picture = decode(replaced(asked, increments, count))
+        yield f"{count} replaced, to {_size(count)}", picture
 
 
-def replaced(explanation: Explanation, count: int) -> Floats:
+def replaced(asked: Floats, increments: Floats, count: int) -> Floats:
     """The latent (C, n, n) whose first `count` scales are predicted, the others as they were."""
-    parts = [explanation.increments[:count], explanation.asked[count:]]
+    parts = [increments[:count], asked[count:]]
     latent: Floats = np.concatenate(parts).sum(0, dtype=np.float32)
     return latent
+
+
+def additions(
+    maps: Floats, parts: Mapping[str, slice], restore: Callable[[Floats], Floats]
+) -> Iterator[Step]:
+    """A picture restored with more and more of its prior, and how much each part changes it.
+
+    Args:
+        maps: (C, n, n) of the whole prior; where all of them are zero, it says nothing.
+        parts: what is added one after another, by name.
+        restore: restores the picture with such maps.
+    """
+    known = np.zeros_like(maps)
+    before = restore(known)
+    yield "without prior", before
+    for name, channels in parts.items():
+        known[channels] = maps[channels]
+        picture = restore(known)
+        change = 255.0 * float(np.abs(picture - before).mean())
+        yield f"+ {name}: changes {change:.1f} of 255", picture
+        before = picture
+
+
+def guided_parts(channels: int, kinds: int, latent: int) -> dict[str, slice]:
+    """Where a guided model's prior keeps what, in the order in which `additions` adds it.
+
+    Args:
+        channels: of the maps: scales, tone grid, evidence.
+        kinds: channels of evidence.
+        latent: channels of each scale.
+    """
+    scales = len(SIDES) * latent
+    parts = {
+        "what is wrong": slice(channels - kinds, channels),
+        "tone": slice(scales, channels - kinds),
+    }
+    for count in range(1, len(SIDES) + 1):
+        parts[f"scale {_size(count)}"] = slice((count - 1) * latent, count * latent)
+    return parts
+
+
+def _size(count: int) -> str:
+    return f"{SIDES[count - 1]} x {SIDES[count - 1]}"
 
 
 def scale_sheet(explanation: Explanation) -> Image.Image:
     """A chart for every level: one bar for each scale, all of the same height."""
     highest = float(explanation.scales.max())
-    charts = [bars(weights, explanation.sides, highest) for weights in explanation.scales]
+    charts = [bars(weights, SIDES, highest) for weights in explanation.scales]
     return _sheet(charts, [f"{level}: weight by scale" for level in explanation.levels])
+
+
+def kind_sheet(kinds: Mapping[str, float]) -> Image.Image:
+    """One bar for each kind of damage; full height is certainty."""
+    chart = bars(np.array(list(kinds.values()), np.float32), list(kinds), 1.0)
+    return _sheet([chart], ["how likely which damage is there"])
 
 
 def bars(weights: Floats, labels: Sequence[object], highest: float) -> npt.NDArray[np.uint8]:

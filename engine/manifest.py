@@ -2,6 +2,7 @@
 
 One line per finished picture, appended and flushed; a line torn by a kill is ignored. The command
 that is repeated reads it and knows which outputs are its own, from which source and which recipe.
+Where the results are in an object store, which knows no appending, see `store_memory`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import hashlib
 import json
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, Protocol
 
 import msgspec
 
@@ -22,6 +24,7 @@ from varfix.engine.errors import DecodeError
 from varfix.engine.image import read_picture
 from varfix.engine.publish import translated
 from varfix.engine.settings import Settings
+from varfix.engine.store import Identity, Stamp
 from varfix.engine.video_guard import promised_end
 
 FOLDER: Final = ".varfix"
@@ -43,6 +46,7 @@ class Entry:
         out_size: bytes of the result.
         out_sha256: digest of the result's first and last MiB.
         seconds: spent on reading and restoring it.
+        tag: the store's mark of the source's content; empty for a file on a disk.
     """
 
     dst: str
@@ -53,15 +57,74 @@ class Entry:
     out_size: int
     out_sha256: str
     seconds: float
+    tag: str = ""
 
-    def is_of(self, source: os.stat_result | None, recipe: str) -> bool:
+    def is_of(self, source: Identity | None, recipe: str) -> bool:
         """Whether it was made from this source, unchanged since, by this recipe."""
-        mine = (self.size, self.mtime_ns, self.recipe)
-        return source is not None and mine == (source.st_size, source.st_mtime_ns, recipe)
+        if source is None or (self.size, self.recipe) != (source.st_size, recipe):
+            return False
+        tag = tag_of(source)
+        # A mark is of the content: copied with its objects to another store, it still holds.
+        return self.tag == tag if tag and self.tag else self.mtime_ns == source.st_mtime_ns
+
+    def line(self, **more: Any) -> bytes:
+        """The entry as a line of a manifest, with `more` said in it."""
+        facts = asdict(self) | more
+        if not self.tag:
+            del facts["tag"]  # as ever
+        return json.dumps(facts).encode("ascii") + b"\n"
+
+
+def tag_of(source: Identity) -> str:
+    """The store's mark of a source's content; empty for a file on a disk."""
+    return source.tag if isinstance(source, Stamp) else ""
+
+
+class Memory(Protocol):
+    """What is known of the results in one place."""
+
+    def begin(self) -> None:
+        """Put in order what earlier runs left; only while the place is held.
+
+        Raises:
+            OutputError: It cannot be written, or has been since it was read.
+        """
+        ...
+
+    def entering(self, entry: Entry, replaces: bool) -> AbstractContextManager[None]:
+        """Publish a result in the block, and enter it in the order that a kill leaves right.
+
+        Entered first, a result that never came is missing, and made again; published first, it
+        would pass for a stranger's. Safe from several threads.
+
+        Args:
+            entry: the result.
+            replaces: an older result is there and will be replaced.
+
+        Raises:
+            OutputError: It cannot be entered.
+        """
+        ...
+
+    def close(self) -> None:
+        """Write what is not yet written; what cannot be is found out by the next run."""
+        ...
+
+    def state(self, dst: str, source: Identity | None, recipe: str) -> State:
+        """What an output is: absent or cut short, ours and current, ours but old, or not ours."""
+        ...
+
+    def is_result(self, dst: str) -> bool:
+        """Whether a file is what was written under its name, byte for byte at both ends."""
+        ...
+
+    def source_of(self, dst: str) -> str | None:
+        """The name of the source from which an output was made; None if it was not."""
+        ...
 
 
 class Manifest:
-    """The entries of one destination; appending is safe from several threads."""
+    """The entries of one folder; appending is safe from several threads."""
 
     def __init__(self, destination: Path) -> None:
         self.destination = destination
@@ -70,7 +133,23 @@ class Manifest:
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None
 
-    def state(self, dst: str, source: os.stat_result | None, recipe: str) -> State:
+    def begin(self) -> None:
+        """Nothing is out of order in a file."""
+
+    @contextmanager
+    def entering(self, entry: Entry, replaces: bool) -> Iterator[None]:
+        """Publish in the block; see `Memory`.
+
+        Only where an older result is replaced must the entry wait: it would vouch for the old one.
+        (In place it cannot: the result's digest is compared.)
+        """
+        if not replaces:
+            self.append(entry)
+        yield
+        if replaces:
+            self.append(entry)
+
+    def state(self, dst: str, source: Identity | None, recipe: str) -> State:
         """What an output is: absent or cut short, ours and current, ours but old, or not ours."""
         path = self.destination / dst
         try:
@@ -83,7 +162,7 @@ class Manifest:
         if facts.st_size < entry.out_size:
             # Made smaller by another program, or cut short?
             return "foreign" if _is_whole(path) else "missing"
-        if source is not None and os.path.samestat(facts, source):
+        if isinstance(source, os.stat_result) and os.path.samestat(facts, source):
             # In place the source is gone: either this is our result, or somebody's new picture.
             same = entry.recipe == recipe
             return ("done" if same else "stale") if self.is_result(dst) else "foreign"
@@ -107,7 +186,7 @@ class Manifest:
         Raises:
             OutputError: The manifest cannot be written.
         """
-        line = json.dumps(asdict(entry)).encode("ascii") + b"\n"
+        line = entry.line()
         with self._lock, translated(self.path, len(line)):
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +202,29 @@ class Manifest:
             with suppress(OSError):
                 self._file.close()
             self._file = None
+
+
+def entry_of(names: tuple[str, str], stat: Identity, recipe: str, data: bytes) -> Entry:
+    """What the manifest is told of a picture's result, but for the seconds it took.
+
+    Args:
+        names: of the result and of the source.
+        stat: of the source.
+        recipe: from `recipe_of`.
+        data: the result's file.
+    """
+    dst, src = names
+    return Entry(
+        dst=dst,
+        src=src,
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        recipe=recipe,
+        out_size=len(data),
+        out_sha256=digest(data),
+        seconds=0.0,
+        tag=tag_of(stat),
+    )
 
 
 def _read(path: Path) -> dict[str, Entry]:
@@ -165,6 +267,13 @@ def clip_recipe_of(recipe: str, settings: Settings, cut: Cut) -> str:
 def digest(data: bytes) -> str:
     """SHA-256 of the first and last MiB."""
     return hashlib.sha256(data[:_EDGE] + data[-_EDGE:]).hexdigest()
+
+
+def digest_of_ends(size: int, part: Callable[[int, int], bytes]) -> str:
+    """`digest` of what has `size` bytes, of which `part` reads those from a start to an end."""
+    head = part(0, min(size, _EDGE))
+    tail = part(size - _EDGE, size) if size > _EDGE else head
+    return hashlib.sha256(head + tail).hexdigest()
 
 
 def digest_of_file(path: Path) -> str:

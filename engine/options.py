@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemFail
 from varfix.engine.picture import Floats
 from varfix.engine.publish import Publisher
 from varfix.engine.stop import StopRequest
+
+if TYPE_CHECKING:
+    from varfix.engine.crew import Crew
 
 # Takes the id of a picture, its pixels and the restored ones: (H, W, 3) float32 in [0, 1].
 Watcher = Callable[[int, Floats, Floats], None]
@@ -25,6 +29,7 @@ class Options:
         fail_fast: stop after the first failure.
         stop: once asked, nothing new is started; its code is how the run then ends.
         publisher: writes the results.
+        crew: the workers of a cluster that make the results; None = this process does.
         watch: shown each restored picture, before and after, on the caller's thread.
     """
 
@@ -33,6 +38,7 @@ class Options:
     fail_fast: bool = False
     stop: StopRequest = field(default_factory=StopRequest)
     publisher: Publisher = field(default_factory=Publisher)
+    crew: Crew | None = None
     watch: Watcher | None = None
 
 

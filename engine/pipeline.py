@@ -101,8 +101,13 @@ class Pipeline(Generic[Item, Decoded, Restored]):
         self._backlog = threading.Semaphore(_BACKLOG * jobs)
         self._fatal: list[BaseException] = []
 
-    def run(self, items: Iterable[Item]) -> None:
+    def run(self, items: Iterable[Item], ready: Callable[[], bool] = lambda: True) -> None:
         """Work through the items.
+
+        Args:
+            items: may come one by one, while others are worked on.
+            ready: whether the next one, or the end, can be had without waiting; only then is it
+                asked for while there is other work.
 
         Raises:
             Exception: What `fail` re-raised, after writes in flight are finished.
@@ -112,7 +117,7 @@ class Pipeline(Generic[Item, Decoded, Restored]):
             ThreadPoolExecutor(self._jobs, "encode") as encoders,
         ):
             try:
-                self._work(_Peekable(iter(items)), decoders, encoders)
+                self._work(_Peekable(iter(items), ready), decoders, encoders)
             finally:
                 decoders.shutdown(wait=False, cancel_futures=True)
         if self._fatal:
@@ -137,7 +142,7 @@ class Pipeline(Generic[Item, Decoded, Restored]):
         ahead: deque[tuple[Item, int, Future[Decoded]]],
         decoders: ThreadPoolExecutor,
     ) -> None:
-        while len(ahead) <= 2 * self._jobs and not source.empty:
+        while len(ahead) <= 2 * self._jobs and (source.ready or not ahead) and not source.empty:
             item = source.peek()
             cost = self._stages.cost(item)
             if not self._budget.take(cost):
@@ -176,9 +181,14 @@ class Pipeline(Generic[Item, Decoded, Restored]):
 class _Peekable(Generic[Item]):
     """An iterator that can be looked into."""
 
-    def __init__(self, items: Iterator[Item]) -> None:
-        self._items = items
+    def __init__(self, items: Iterator[Item], ready: Callable[[], bool]) -> None:
+        self._items, self._ready = items, ready
         self._head: list[Item] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether `empty` can answer without waiting."""
+        return bool(self._head) or self._ready()
 
     @property
     def empty(self) -> bool:

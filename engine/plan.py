@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from varfix.engine.clip import (
     CLIP_EXTENSIONS,
-    NO_PIPE,
-    WHOLE,
-    Clip,
-    Cut,
-    Pipe,
     is_clip,
     result_suffix,
 )
 from varfix.engine.errors import (
     AlphaLostError,
     DecodeError,
+    DecodeUnsupportedError,
     NothingToDoError,
     PlanError,
     VarfixError,
@@ -28,16 +26,16 @@ from varfix.engine.errors import (
 from varfix.engine.events import Warn
 from varfix.engine.formats import EXTENSIONS, Header, check_output, extension_of, format_of
 from varfix.engine.image import has_transparency, probe
-from varfix.engine.manifest import Manifest, State, clip_recipe_of
-from varfix.engine.naming import Naming, name_apart
-from varfix.engine.scan import Filters, Found, scan
+from varfix.engine.item import Item as Item
+from varfix.engine.item import memory_of as memory_of
+from varfix.engine.manifest import Memory, State, clip_recipe_of
+from varfix.engine.naming import Naming, name_apart, name_outputs
+from varfix.engine.scan import Filters, Found
 from varfix.engine.settings import Settings
 from varfix.engine.source import readable, spoken
+from varfix.engine.store import Fetched, Identity, Place, Store, shown, store_of
 from varfix.engine.video_probe import probe_for
 
-# Bytes per pixel while a picture is in flight: decoded file, float source, float result.
-_BYTES_PER_PIXEL: Final = 36
-_UNKNOWN_COST: Final = 1 << 20
 _LOOKED_FOR: Final = ", ".join(
     sorted({name.lstrip(".") for name in (*EXTENSIONS, *CLIP_EXTENSIONS)})
 )
@@ -66,64 +64,6 @@ class BatchRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One picture to restore.
-
-    Attributes:
-        id: number in the run.
-        src: name below the source, or the path as the user gave it.
-        dst: name below the destination, or the path as the user gave it.
-        source: file to read.
-        target: file to write.
-        header: size and format of a picture, None when they could not be read.
-        clip: header of a clip, None for pictures and when it could not be read.
-        cut: the part of a clip that is wanted.
-        moving: it is a clip, whatever its name.
-        pipe: its ends that are no files.
-    """
-
-    id: int
-    src: str
-    dst: str
-    source: Path
-    target: Path
-    header: Header | None
-    clip: Clip | None = None
-    cut: Cut = WHOLE
-    moving: bool = False
-    pipe: Pipe = NO_PIPE
-
-    @property
-    def pixels(self) -> int:
-        """Width times height, of all frames together; 0 when unknown."""
-        if self.clip is not None:
-            return self.clip.pixels_in(self.cut)
-        return self.header.width * self.header.height if self.header else 0
-
-    @property
-    def is_clip(self) -> bool:
-        """Whether it is a clip and no picture."""
-        return self.moving or is_clip(self.source)
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Width and height, None when unknown."""
-        if self.clip is not None:
-            return self.clip.layout.width, self.clip.layout.height
-        return (self.header.width, self.header.height) if self.header else None
-
-    @property
-    def frames(self) -> int | None:
-        """Frames of a clip, as far as its header tells; None for pictures."""
-        return None if self.clip is None else self.clip.frames_in(self.cut)
-
-    @property
-    def cost(self) -> int:
-        """Bytes of memory while in flight; a clip's frames are bounded by its own queues."""
-        return (memory_of(self.header) if self.header else 0) + _UNKNOWN_COST
-
-
-@dataclass(frozen=True, slots=True)
 class Skip:
     """An output that stays as it is."""
 
@@ -137,12 +77,15 @@ class Plan:
     """What will be done.
 
     Attributes:
-        destination: folder of the results; None for a single file.
+        destination: folder of the results; None for a single file, and for a store.
         recipe: digest of model and settings.
         items: pictures to restore.
         skips: pictures that need nothing.
         found: what the scan saw besides.
         manifest: memory of the destination; None for a single file.
+        source: where the pictures come from.
+        target: where the results go.
+        refused: what cannot be restored from where it is, and why.
     """
 
     destination: Path | None
@@ -150,7 +93,29 @@ class Plan:
     items: list[Item] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     found: Found = field(default_factory=Found)
-    manifest: Manifest | None = None
+    manifest: Memory | None = None
+    source: Store = field(default_factory=lambda: store_of(Path()))
+    target: Store = field(default_factory=lambda: store_of(Path()))
+    refused: list[tuple[Item, VarfixError]] = field(default_factory=list)
+
+    def item(self, number: int, src: str, dst: str, overwrite: bool) -> Item:
+        """A picture of this plan, with what is known of it without opening it."""
+        source, target = _path(self.source, src), _path(self.target, dst)
+        item = Item(number, src, dst, source, target, None, replaces=overwrite)
+        return self.source.item(item, self.found)
+
+    def label(self, item: Item) -> str:
+        """A picture's name in messages: from here, as the user could type it."""
+        return spoken(item.src if self.manifest is None else self.source.label(item.src))
+
+    def held(self) -> AbstractContextManager[None]:
+        """Hold the destination for this run alone, and put in order what earlier ones left there.
+
+        Raises:
+            OutputLockedError: Another run writes there.
+            OutputError: It cannot be written.
+        """
+        return nullcontext() if self.manifest is None else _held(self.target, self.manifest)
 
     @property
     def pixels(self) -> int:
@@ -162,47 +127,70 @@ class Plan:
         return sum(skip.reason == reason for skip in self.skips)
 
 
-def memory_of(header: Header) -> int:
-    """Return the bytes that a picture takes while in flight."""
-    return header.width * header.height * _BYTES_PER_PIXEL
+@contextmanager
+def _held(target: Store, manifest: Memory) -> Iterator[None]:
+    with target.held():
+        manifest.begin()
+        yield
+
+
+def _path(store: Store, name: str) -> Path:
+    return _nowhere(PurePosixPath(name).suffix) if store.folder is None else store.folder / name
+
+
+@functools.cache
+def _nowhere(suffix: str) -> Path:
+    """A path that cannot exist: by mistake used as one, it must not hit a file."""
+    return Path(os.devnull, f"x{suffix}")
 
 
 def plan_batch(
-    source: Path, destination: Path, request: BatchRequest, settings: Settings, recipe: str
+    source: Place, destination: Place, request: BatchRequest, settings: Settings, recipe: str
 ) -> Plan:
-    """Plan a folder.
+    """Plan a folder, or what lies below an address.
 
     Raises:
         NothingToDoError: No picture matches.
-        PlanError: In place without `overwrite`, names that collide, pictures that the wanted format
-            cannot hold.
+        PlanError: In place without `overwrite`, or in a store; names that collide, pictures that
+            the wanted format cannot hold.
+        StoreError: A store does not answer or lets nobody in.
     """
-    if not source.is_dir():
+    if isinstance(source, Path) and not source.is_dir():
         raise NothingToDoError(f"{source}: no such folder")
-    in_place = os.path.realpath(source) == os.path.realpath(destination)
-    if in_place and not request.overwrite:
-        raise PlanError(
-            f"{destination} is also the source: the pictures would be replaced",
-            hint="name another folder, or add --overwrite",
-        )
-    manifest = Manifest(destination)
-    found = _find(source, None if in_place else destination, request)
+    ends = store_of(source), store_of(destination)
+    in_place = _check_place(*ends, request)
+    manifest = ends[1].memory()
+    found = ends[0].find(request.filters, request.files, ends[1])
     if in_place:
         _set_results_aside(found, manifest)
     if not found.pictures:
-        raise NothingToDoError(_nothing(source, found))
-    plan = Plan(destination, recipe, found=found, manifest=manifest)
-    # All are named before some are chosen: a sample's names are those of the whole run.
-    naming = Naming(
-        request.name, request.preset, settings.model.name, lambda src: _extension(src, settings)
-    )
-    owners = _source_names(source, destination, found.pictures)
-    named = name_apart(found.pictures, naming, owners, destination)
+        raise NothingToDoError(_nothing(shown(source), found))
+    plan = Plan(ends[1].folder, recipe, found=found, manifest=manifest, source=ends[0])
+    plan.target = ends[1]
+    named = _named(plan, request, settings)
+    if request.files is not None:
+        known = [src for src, dst in named.items() if manifest.source_of(dst) is not None]
+        found.stamps |= plan.source.identities(known)
     for number, src in enumerate(_sampled(list(named), request.sample)):
-        dst = named[src]
-        item = Item(number, src, dst, source / src, destination / dst, None)
-        _add(plan, item, request, settings)
+        _add(plan, plan.item(number, src, named[src], request.overwrite), request, settings)
     return plan
+
+
+def _check_place(source: Store, target: Store, request: BatchRequest) -> bool:
+    """Whether sources are replaced by their results (PlanError where that is not to be)."""
+    if target.place_of(source) != "":
+        return False
+    if target.folder is None:
+        raise PlanError(
+            f"{shown(target)} is also the source: results are not put in place of objects",
+            hint="name another place",
+        )
+    if not request.overwrite:
+        raise PlanError(
+            f"{shown(target)} is also the source: the pictures would be replaced",
+            hint="name another folder, or add --overwrite",
+        )
+    return True
 
 
 def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -> Plan:
@@ -238,22 +226,7 @@ def format_for(source: Path, target: Path, settings: Settings) -> str:
     return named
 
 
-def _find(source: Path, destination: Path | None, request: BatchRequest) -> Found:
-    if request.files is None:
-        return scan(source, destination, request.filters)
-    found = Found()
-    barred = None if destination is None else Path(os.path.realpath(destination))
-    for name in dict.fromkeys(_below(source, name) for name in request.files):
-        path = source / name
-        known = path.exists() and not path.is_file()  # folders come along in the lists of `find`
-        if known or (barred and Path(os.path.realpath(path.parent)).is_relative_to(barred)):
-            found.ignored.append(name)
-        else:
-            found.pictures.append(name)
-    return found
-
-
-def _set_results_aside(found: Found, manifest: Manifest) -> None:
+def _set_results_aside(found: Found, manifest: Memory) -> None:
     """Leave out what an earlier run made in place from other pictures."""
     results = {
         name
@@ -264,31 +237,19 @@ def _set_results_aside(found: Found, manifest: Manifest) -> None:
     found.ignored += sorted(results)
 
 
-def _source_names(source: Path, destination: Path, names: Iterable[str]) -> dict[str, str]:
-    """Sources that lie in the destination, by the names that they would have as results."""
-    inner, outer = Path(os.path.realpath(source)), Path(os.path.realpath(destination))
-    if not inner.is_relative_to(outer):
-        return {}
-    return {(inner.relative_to(outer) / name).as_posix(): name for name in names}
-
-
-def _below(source: Path, name: str) -> str:
-    """The name of a listed file below the source, whether listed from there or from here.
-
-    What is not there, or no longer, is found out when its turn comes, and costs itself alone.
-    """
-    path = Path(name)
-    root = Path(os.path.realpath(source))
-    inside = []
-    for candidate in (path, source / path):
-        full = Path(os.path.realpath(candidate.parent)) / candidate.name
-        if full.is_relative_to(root):
-            inside.append(full.relative_to(root).as_posix())
-            if os.path.lexists(candidate):
-                return inside[-1]
-    if inside:
-        return inside[0]
-    raise PlanError(f"{spoken(name)}: not a file in {spoken(os.fspath(source))}")
+def _named(plan: Plan, request: BatchRequest, settings: Settings) -> dict[str, str]:
+    """Names of results by names of sources. All are named, even if only a sample is chosen."""
+    sources = plan.found.pictures
+    naming = Naming(
+        request.name, request.preset, settings.model.name, lambda src: _extension(src, settings)
+    )
+    inner = plan.target.place_of(plan.source)
+    owners = {}
+    if inner is not None:
+        owners = {f"{inner}/{src}" if inner else src: src for src in sources}
+    if plan.target.folder is None:
+        return name_outputs(sources, naming, owners)
+    return name_apart(sources, naming, owners, plan.target.folder)
 
 
 def _sampled(names: list[str], count: int | None) -> list[str]:
@@ -298,7 +259,7 @@ def _sampled(names: list[str], count: int | None) -> list[str]:
     return [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
 
 
-def _nothing(source: Path, found: Found) -> str:
+def _nothing(source: str, found: Found) -> str:
     text = f"No images under {source} (looked for {_LOOKED_FOR})."
     if found.denied:
         text += f" {len(found.denied)} folders may not be read."
@@ -316,23 +277,51 @@ def _extension(src: str, settings: Settings) -> str:
 
 
 def _add(plan: Plan, item: Item, request: BatchRequest, settings: Settings) -> None:
-    state = _state(plan, item, settings)
+    state = state_of(plan, item, settings)
     if state in ("stale", "foreign") and request.overwrite:
         state = "missing"
     if state != "missing":
         plan.skips.append(Skip(item.id, item.src, state))
         return
-    item = _opened(item, settings)
-    _check(item.src, item, settings)
+    if item.is_clip and (plan.source.folder is None or plan.target.folder is None):
+        plan.refused.append((item, _unmoved()))
+        return
+    if plan.source.folder is not None:
+        item = _opened(item, settings)
+        _check(item.src, item, settings)
     plan.items.append(item)
 
 
-def _state(plan: Plan, item: Item, settings: Settings) -> State:
-    assert plan.manifest is not None
+def _unmoved() -> DecodeUnsupportedError:
+    return DecodeUnsupportedError(
+        "clips are restored from disks to disks only",
+        hint="copy it to a disk and use 'varfix video', or leave clips out with --exclude",
+    )
+
+
+def check_fetched(item: Item, fetched: Fetched, settings: Settings) -> None:
+    """Refuse a picture that its format cannot hold, where the plan has not seen its header.
+
+    Raises:
+        PlanError: As `plan_batch`.
+    """
+    if item.header is not None:
+        return
+    wanted = format_for(item.source, item.target, settings)
     try:
-        facts = item.source.stat()
-    except OSError:
-        facts = None
+        check_output(spoken(item.src), fetched.header, wanted, settings.output.flatten)
+    except AlphaLostError:
+        if has_transparency(fetched.data, max_pixels=settings.limits.max_pixels):
+            raise
+
+
+def state_of(plan: Plan, item: Item, settings: Settings) -> State:
+    """What the output of an item is."""
+    assert plan.manifest is not None
+    facts: Identity | None = item.stamp
+    if plan.source.folder is not None:
+        with suppress(OSError):
+            facts = item.source.stat()
     recipe = plan.recipe
     if item.is_clip:
         recipe = clip_recipe_of(recipe, settings, item.cut)

@@ -17,7 +17,7 @@ import yaml
 
 from varfix.engine.errors import ConfigError
 
-BUILT_IN = ("auto", "denoise", "derain", "dehaze", "lowlight", "deblur", "desnow")
+BUILT_IN = ("auto", "denoise", "derain", "dehaze", "lowlight", "deblur", "desnow", "fast")
 
 
 @dataclass(frozen=True)

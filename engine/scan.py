@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,7 @@ import pathspec
 
 from varfix.engine.clip import SEGMENTS, is_clip
 from varfix.engine.formats import format_of
+from varfix.engine.store import Stamp
 
 SYSTEM_NAMES: Final = frozenset(
     {
@@ -51,11 +52,13 @@ class Found:
         pictures: names of pictures and clips below the source, with `/`, in natural order.
         ignored: files that are no pictures, or were filtered out.
         denied: folders that may not be read.
+        stamps: identities of pictures, where finding them has told these.
     """
 
     pictures: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     denied: list[str] = field(default_factory=list)
+    stamps: dict[str, Stamp] = field(default_factory=dict)
 
 
 def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
@@ -67,16 +70,31 @@ def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
         filters: which files count.
     """
     found = Found()
-    include, exclude = _matcher(filters.include), _matcher(filters.exclude)
     barred = destination.stat() if destination is not None and destination.is_dir() else None
-    for name in _files(source, barred, filters.recursive, found.denied):
+    sift(_files(source, barred, filters.recursive, found.denied), filters, found)
+    return found
+
+
+def sift(names: Iterable[str], filters: Filters, found: Found) -> None:
+    """Put names into `found`: the pictures in their order, and what is left out."""
+    include, exclude = _matcher(filters.include), _matcher(filters.exclude)
+    for name in names:
         wanted = not filters.include or include.match_file(name)
         if wanted and not exclude.match_file(name) and _is_known(name):
             found.pictures.append(name)
         else:
             found.ignored.append(name)
     found.pictures = _ordered(found.pictures)
-    return found
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder above it, is passed over in every search."""
+    *folders, last = name.split("/")
+    return _is_unseen(last) or any(_is_unseen(part) or part.endswith(SEGMENTS) for part in folders)
+
+
+def _is_unseen(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def _is_known(name: str) -> bool:
@@ -110,7 +128,7 @@ def _files(
             continue
         for entry in entries:
             name = f"{below}/{entry.name}" if below else entry.name
-            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+            if _is_unseen(entry.name):
                 continue
             if not entry.is_dir(follow_symlinks=False):
                 if _is_regular(entry):

@@ -26,6 +26,7 @@ from varfix.engine.presets import (
 )
 
 __all__ = [
+    "ClusterSettings",
     "IoSettings",
     "Layer",
     "LimitSettings",
@@ -55,7 +56,7 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     name: str = "varformer-s"
     task: Literal["auto", "noise", "rain", "haze", "lowlight", "blur", "snow"] = "auto"
-    precision: Literal["auto", "fp32", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
 
 
 class TileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -146,6 +147,21 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     damaged: Literal["fail", "conceal"] = "fail"
 
 
+class ClusterSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What each worker of a cluster gets; None leaves the choice to varfix.
+
+    Attributes:
+        workers: How many; None = as many as the cluster has room for when the run starts.
+        cpus: CPUs of a worker; None = 4, or what the smallest machine has for each.
+        gpus: GPUs of a worker, a share of one to put several on it; None = 1 where the cluster has
+            any and `device` allows, else 0.
+    """
+
+    workers: Positive | None = None
+    cpus: Annotated[float, Meta(gt=0.0)] | None = None
+    gpus: Annotated[float, Meta(ge=0.0)] | None = None
+
+
 class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Guards against hostile or mistaken input; `max_pixels` is width times height."""
 
@@ -167,6 +183,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     output: OutputSettings = msgspec.field(default_factory=OutputSettings)
     io: IoSettings = msgspec.field(default_factory=IoSettings)
     video: VideoSettings = msgspec.field(default_factory=VideoSettings)
+    cluster: ClusterSettings = msgspec.field(default_factory=ClusterSettings)
     limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
 
 

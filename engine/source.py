@@ -18,8 +18,11 @@ _READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINAR
 
 
 def readable(name: str) -> str:
-    """A name that can be printed and put into JSON, whatever bytes it is made of."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A name that can be printed and put into JSON, whatever bytes it is made of.
+
+    A readable name stays as it is, also where the system's own names are not in UTF-8.
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def spoken(name: str) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from varfix.engine.clip import Clip, Cut
 from varfix.engine.errors import EncodeError
 from varfix.engine.publish import translated
-from varfix.engine.video_probe import opened
+from varfix.engine.video_probe import located, opened
 from varfix.engine.video_segments import Segment
 from varfix.engine.video_streams import Digest, Traits, copied, untechnical
 
@@ -107,7 +107,7 @@ def assemble(wrapping: Wrapping, pieces: Pieces, part: Path) -> Wrapped:
             source = stack.enter_context(opened(wrapping.source))
         try:
             out = av.open(
-                str(part),
+                located(part),
                 "w",
                 format=wrapping.traits.muxer,
                 container_options=_options(wrapping, source),

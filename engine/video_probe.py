@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 _HDR: Final = {16: "PQ (HDR10)", 18: "HLG"}
 # The demuxers for the containers that varfix takes, by FFmpeg's names.
 _CONTAINERS: Final = ("mov,mp4", "matroska,webm", "avi")
+# Others that are told by their name. None of these opens further files, as playlists do.
+_KNOWN: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,mxf,dv,nut,y4m,wav,mp3"
+# A name such as `http:x.mp4` is that of a file, and nothing that a file says leads elsewhere.
+_FILES_ONLY: Final = {"protocol_whitelist": "file", "format_whitelist": _KNOWN}
 _FEWEST: Final = Fraction(1)
 _MOST: Final = Fraction(240)
 _ATTACHED_PICTURE: Final = 0x400
@@ -36,6 +41,11 @@ _UNUSED: Final = 48  # AVDISCARD_ALL: not media, but part of another stream (tit
 # How Matroska's tags tell the length of a stream.
 _LENGTH: Final = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _LONGEST_SEARCH: Final = 200  # packets before the first frame
+
+
+def located(path: Path) -> str:
+    """A file's name as the library takes it, which reads `http:x.mp4` as an address."""
+    return os.fspath(path.absolute())
 
 
 @contextmanager
@@ -53,8 +63,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
     _check_ends(path)
     try:
-        container = av.open(str(path), metadata_errors="replace")
-    except av.error.InvalidDataError as error:
+        container = av.open(located(path), metadata_errors="replace", container_options=_FILES_ONLY)
+    except (av.error.InvalidDataError, av.error.ArgumentError) as error:
         raise _unopened(path) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise DecodeUnknownError(f"cannot be opened as a clip ({_reason(error)})") from error

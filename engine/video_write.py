@@ -1,4 +1,4 @@
-"""Encodes frames: which encoder, which pixel format, and one closed piece of a clip at a time."""
+"""Encodes frames: in which pixel format, and one closed piece of a clip at a time."""
 
 from __future__ import annotations
 
@@ -13,58 +13,19 @@ from typing import TYPE_CHECKING, Final
 from varfix.engine.clip import FULL, Clip, Layout, Samples, Tags
 from varfix.engine.errors import DeviceUnavailableError, EncodeError, PlanError
 from varfix.engine.settings import VideoSettings
+from varfix.engine.video_encoders import (
+    HARDWARE,
+    check_taken,
+    encoder_for,
+    formats_of,
+    options_for,
+)
 from varfix.engine.video_planes import frame_of
-from varfix.engine.video_probe import opened
+from varfix.engine.video_probe import located, opened
 
 if TYPE_CHECKING:
     from av import VideoCodecContext, VideoFrame
 
-
-@dataclass(frozen=True)
-class Encoder:
-    """What FFmpeg calls an encoder, and what it is told.
-
-    Attributes:
-        name: FFmpeg's.
-        crf: quality when nobody asks for another; None for an encoder without loss.
-        options: always given. Threads are fixed where their number changes the result.
-    """
-
-    name: str
-    crf: int | None
-    options: Mapping[str, str]
-
-
-ENCODERS: Final = {
-    "h264": Encoder("libx264", 17, {"preset": "medium", "threads": "8"}),
-    "hevc": Encoder(
-        "libx265",
-        18,
-        {"preset": "medium", "x265-params": "log-level=error:open-gop=0:frame-threads=2"},
-    ),
-    "av1": Encoder("libsvtav1", 22, {"preset": "6"}),
-    "ffv1": Encoder("ffv1", None, {"level": "3", "slices": "4", "slicecrc": "1"}),
-}
-CODECS: Final = ("auto", *ENCODERS)
-
-# The option for quality of other encoders, by the end or the whole of their name.
-_QUALITY: Final = {
-    "_nvenc": {"rc": "vbr", "cq": "{}", "b": "0"},
-    "_qsv": {"global_quality": "{}"},
-    "_vaapi": {"qp": "{}"},
-    "_amf": {"rc": "cqp", "qp_i": "{}", "qp_p": "{}"},
-    "_videotoolbox": {"q": "{}"},
-    "libvpx-vp9": {"crf": "{}", "b": "0"},
-    "libaom-av1": {"crf": "{}", "b": "0"},
-}
-_HARDWARE: Final = ("_nvenc", "_qsv", "_vaapi", "_amf", "_videotoolbox", "_v4l2m2m", "_mf")
-_OTHER_CRF: Final = 19
-# OpenCV's numbers of abilities of processors.
-_AVX2: Final = 11
-_AVX_512F: Final = 13
-_SLICED: Final = 16  # pixels: FFV1 cuts no smaller frames
-# What an old codec's successor is, where `auto` must choose.
-_SUCCESSORS: Final = {"vp8": "av1", "vp9": "av1", "av1": "av1", "hevc": "hevc", "ffv1": "ffv1"}
 # Encoders that take odd sizes together with sampled colour.
 _ODD: Final = frozenset({"ffv1", "libvpx-vp9", "libaom-av1"})
 _DEPTHS: Final = {8: (8, 10, 12, 16), 10: (10, 12, 16, 8), 12: (12, 16, 10, 8), 16: (16, 12, 10, 8)}
@@ -75,7 +36,8 @@ _SAMPLINGS: Final = {
 }
 # FFmpeg's interleaved formats, and what they are when taken apart.
 _INTERLEAVED: Final = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
-# Milliseconds, as the file of a piece has them, stand for frames. Encoders begin below zero.
+# Milliseconds, as the file of a piece has them, stand for frames. Nothing is shown before it is
+# decoded, however far an encoder puts frames out of order.
 _TICK: Final = Fraction(1, 1000)
 _OFFSET: Final = 1000
 
@@ -112,82 +74,15 @@ def encoding_for(clip: Clip, video: VideoSettings) -> Encoding:
     layout = _fitting(clip.layout, chosen.name)
     size = layout.width, layout.height
     encoding = Encoding(
-        chosen.name, _options(chosen, size, video), layout, clip.rate, clip.aspect, clip.tags
+        chosen.name, options_for(chosen, size, video), layout, clip.rate, clip.aspect, clip.tags
     )
-    _try(encoding)
+    check_taken(chosen, video, _try(encoding))
     return encoding
-
-
-def encoder_for(clip: Clip, video: VideoSettings) -> Encoder:
-    """Choose an encoder: the one asked for, else that of the clip's own codec or its successor.
-
-    Raises:
-        PlanError: There is none of this name.
-    """
-    wanted = video.codec
-    if wanted == "auto":
-        wanted = _SUCCESSORS.get(clip.codec, "h264")
-        if wanted == "h264" and clip.layout.depth > 8:
-            wanted = "hevc"  # players know ten bits of it
-    known = ENCODERS.get(wanted)
-    if known is None and not _formats(wanted):
-        raise PlanError(
-            f"--codec {wanted}: there is no such encoder here. Known: {', '.join(CODECS)}, and"
-            " FFmpeg's own names, such as hevc_nvenc"
-        )
-    return known or Encoder(wanted, _OTHER_CRF, {})
-
-
-def _options(encoder: Encoder, size: tuple[int, int], video: VideoSettings) -> dict[str, str]:
-    options = dict(encoder.options)
-    if encoder.crf is None:
-        if video.crf is not None:
-            raise PlanError(f"--crf: {encoder.name} loses nothing, so that there is no quality")
-    else:
-        quality = str(encoder.crf if video.crf is None else video.crf)
-        kinds = (kind for end, kind in _QUALITY.items() if encoder.name.endswith(end))
-        kind = next(kinds, {"crf": "{}"})
-        options |= {key: text.format(quality) for key, text in kind.items()}
-    if encoder.name == "ffv1" and min(size) < _SLICED:
-        options["slices"] = "1"
-    if encoder.name == "libx264" and _has_avx512():
-        options["x264-params"] = "asm=avx2"
-    if video.speed is not None:
-        options["preset"] = video.speed
-    for pair in filter(None, video.encoder_options.split(",")):
-        key, _, value = pair.partition("=")
-        options[key.strip()] = value.strip()
-    return options
-
-
-def _has_avx512() -> bool:
-    """Whether x264 would use AVX-512 here.
-
-    Its code for that reads memory that was never written (in `mbtree`, for widths that are not
-    multiples of 256), so that the same frames give files that differ from run to run.
-    """
-    import cv2
-
-    return all(cv2.checkHardwareSupport(one) for one in (_AVX2, _AVX_512F))
-
-
-def _formats(name: str) -> frozenset[str]:
-    """Pixel formats that an encoder takes; empty when there is no such video encoder."""
-    import av
-    from av.codec.codec import UnknownCodecError
-
-    try:
-        codec = av.Codec(name, "w")
-    except UnknownCodecError:
-        return frozenset()
-    if codec.type != "video":
-        return frozenset()
-    return frozenset(one.name for one in codec.video_formats or ()) or frozenset({"yuv420p"})
 
 
 def _fitting(layout: Layout, name: str) -> Layout:
     """The layout nearest to the clip's own that an encoder takes: nothing lost if possible."""
-    formats = _formats(name)
+    formats = formats_of(name)
     if layout.gray and layout.name in formats:
         return layout
     odd = (layout.width % 2, layout.height % 2)
@@ -204,8 +99,12 @@ def _fitting(layout: Layout, name: str) -> Layout:
     )
 
 
-def _try(encoding: Encoding) -> None:
-    """Open the encoder once, so that what is wrong is told before any work."""
+def _try(encoding: Encoding) -> Mapping[str, str]:
+    """Open the encoder once, so that what is wrong is told before any work.
+
+    Returns:
+        The options that it did not take.
+    """
     import av
     import av.error
 
@@ -217,12 +116,14 @@ def _try(encoding: Encoding) -> None:
     try:
         context.open()
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        text = f"the encoder {encoding.encoder} cannot be opened ({error})"
-        if encoding.encoder.endswith(_HARDWARE):
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        text = f"the encoder {encoding.encoder} cannot be opened ({why})"
+        if encoding.encoder.endswith(HARDWARE):
             raise DeviceUnavailableError(
                 text, hint="its hardware or driver is missing here; use --codec hevc or h264"
             ) from error
         raise PlanError(text, hint="check --crf and video.encoder_options") from error
+    return context.options
 
 
 def _configure(context: VideoCodecContext, encoding: Encoding) -> None:
@@ -240,7 +141,7 @@ def _configure(context: VideoCodecContext, encoding: Encoding) -> None:
 
 def _stored(encoding: Encoding) -> str:
     name = encoding.layout.name
-    return name if name in _formats(encoding.encoder) else _INTERLEAVED[name]
+    return name if name in formats_of(encoding.encoder) else _INTERLEAVED[name]
 
 
 def _quieten() -> None:
@@ -267,7 +168,7 @@ class PieceWriter:
         self._count = 0
         self._order: list[int] = []
         self._file = av.open(
-            str(place), "w", format="matroska", container_options={"fflags": "+bitexact"}
+            located(place), "w", format="matroska", container_options={"fflags": "+bitexact"}
         )
         stream = self._file.add_stream(
             encoding.encoder, rate=encoding.rate, options=dict(encoding.options)
@@ -314,10 +215,11 @@ class PieceWriter:
             packets = self._stream.encode(frame)
             for packet in packets:
                 assert packet.pts is not None
-                # Not `rescale_ts`: a tick is to be a frame.
+                # Not `rescale_ts`: a tick is to be a frame. And not the encoder's time of decoding,
+                # which x265 makes of memory that was never written where it gets two frames.
+                packet.dts = len(self._order)
                 self._order.append(packet.pts)
                 packet.pts += _OFFSET
-                packet.dts = packet.pts if packet.dts is None else packet.dts + _OFFSET
                 packet.time_base = _TICK
                 self._file.mux(packet)
         except av.error.FFmpegError as error:

@@ -23,7 +23,14 @@ from varfix.engine.networks.restorevar import RestoreVar, RestoreVarConfig
 from varfix.engine.networks.varformer import Varformer, VarformerConfig
 from varfix.onnx.export import export_checkpoint
 from varfix.onnx.released import Released, export_released
-from varfix.onnx.released_graph import EXPLAINED, RESTORED, TOKENS, DecoderGraph, VarformerGraph
+from varfix.onnx.released_graph import (
+    EXPLAINED,
+    RESTORED,
+    TOKENS,
+    DecoderGraph,
+    Network,
+    VarformerGraph,
+)
 from varfix.onnx.restorevar_graph import RestoreVarGraph, forced
 
 SINGLE: Final = re.compile(r"vqvae\.(encoder|quant)|adapter\.|\.head\.|\.word\.|conv_out")
@@ -71,16 +78,6 @@ def export_varformer(checkpoints: Sequence[Path], target: Path, facts: Facts) ->
     (checkpoint,) = checkpoints
     network = load_varformer(load_checkpoint(checkpoint), facts.depth)
     export_released(released_varformer(network, target.stem, facts), target)
-
-
-def export_trained_varformer(checkpoints: Sequence[Path], target: Path, facts: Facts) -> None:
-    """Write the files of a VarFormer of the released size that varfix trained."""
-    from varfix.engine.train.checkpoint import load_weights
-
-    (checkpoint,) = checkpoints
-    network = Varformer(VarformerConfig())
-    load_weights(network, checkpoint)
-    export_released(released_varformer(network.eval(), target.stem, facts), target)
 
 
 def released_varformer(network: Varformer, name: str, facts: Facts) -> Released:
@@ -140,17 +137,6 @@ def export_restorevar(checkpoints: Sequence[Path], target: Path, facts: Facts) -
     export_released(released_restorevar(network, target.stem, facts), target)
 
 
-def export_trained_restorevar(checkpoints: Sequence[Path], target: Path, facts: Facts) -> None:
-    """Write the file of a RestoreVAR that varfix trained."""
-    from varfix.engine.train.checkpoint import load_weights
-    from varfix.engine.train.restorevar_stages import Studio
-
-    (checkpoint,) = checkpoints
-    network = Studio(RestoreVarConfig())
-    load_weights(network, checkpoint)
-    export_released(released_restorevar(network.eval(), target.stem, facts), target)
-
-
 def released_restorevar(network: RestoreVar, name: str, facts: Facts) -> Released:
     """A RestoreVAR with what its files need to say."""
     side, depth = network.vqvae.side, len(network.writer.blocks)
@@ -167,6 +153,29 @@ def released_restorevar(network: RestoreVar, name: str, facts: Facts) -> Release
         reference=lambda tile, tokens: forced(network, tile, tokens),
         single=RESTOREVAR_SINGLE,
     )
+
+
+def export_trained_varformer(checkpoints: Sequence[Path], target: Path, facts: Facts) -> None:
+    """Write the files of a VarFormer of the released size that varfix trained."""
+    network = _trained(Varformer(VarformerConfig()), checkpoints)
+    export_released(released_varformer(network, target.stem, facts), target)
+
+
+def export_trained_restorevar(checkpoints: Sequence[Path], target: Path, facts: Facts) -> None:
+    """Write the file of a RestoreVAR that varfix trained."""
+    from varfix.engine.train.restorevar_stages import Studio
+
+    network = _trained(Studio(RestoreVarConfig()), checkpoints)
+    export_released(released_restorevar(network, target.stem, facts), target)
+
+
+def _trained(network: Network, checkpoints: Sequence[Path]) -> Network:
+    """The network with the weights of the one checkpoint that training leaves."""
+    from varfix.engine.train.checkpoint import load_weights
+
+    (checkpoint,) = checkpoints
+    load_weights(network, checkpoint)
+    return network.eval()
 
 
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {

@@ -24,7 +24,10 @@ from varfix.onnx import wire
 
 PRIOR_SUFFIX: Final = ".prior.onnx"
 HALF_SUFFIX: Final = ".fp16.onnx"
+INT8_SUFFIX: Final = ".int8.onnx"
 DECODER_SUFFIX: Final = ".decoder.onnx"
+MADE_FROM: Final = "made-from"
+"""Metadata of a graph in integers: the checksum of the graph that it was made from."""
 WEIGHTS_SUFFIX: Final = ".data"
 _EXPORT: Final = "Export with varfix export-onnx."
 
@@ -37,6 +40,11 @@ def prior_path(path: Path) -> Path:
 def half_path(path: Path) -> Path:
     """Return where the half-precision graph of the restore graph at `path` lies."""
     return path.with_name(path.name.removesuffix(".onnx") + HALF_SUFFIX)
+
+
+def int8_path(path: Path) -> Path:
+    """Return where the graph in 8-bit integers lies that goes with the restore graph at `path`."""
+    return path.with_name(path.name.removesuffix(".onnx") + INT8_SUFFIX)
 
 
 def decoder_path(path: Path) -> Path:
@@ -147,6 +155,9 @@ def verify_model(path: Path) -> ModelCard:
         if companion.is_file():
             _verified(companion)
             check_companion(card, companion, path)
+    if int8_path(path).is_file():
+        _verified(int8_path(path))
+        check_twin(card, int8_path(path), path)
     return card
 
 
@@ -155,7 +166,7 @@ def check_companion(card: ModelCard, companion: Path, path: Path) -> None:
 
     Args:
         card: The card of the restore graph at `path`.
-        companion: The prior graph, or the half-precision graph, that goes with it.
+        companion: The prior graph, or a graph of another precision, that goes with it.
         path: The restore graph, for the message.
 
     Raises:
@@ -171,6 +182,21 @@ def check_companion(card: ModelCard, companion: Path, path: Path) -> None:
         raise ModelContractError(
             f"{companion.name} belongs to another model than {path.name}: their cards differ.",
             hint=_EXPORT,
+        )
+
+
+def check_twin(card: ModelCard, twin: Path, path: Path) -> None:
+    """Refuse a graph in integers that was not made from the restore graph at `path`.
+
+    Raises:
+        ModelMissingError: The twin is not there.
+        ModelContractError: It was made from another graph, such as that of older weights.
+    """
+    check_companion(card, twin, path)
+    if read_metadata(twin).get(MADE_FROM) != card.sha256:
+        raise ModelContractError(
+            f"{twin.name} was made from other weights than {path.name}.",
+            hint=f"Make it again: varfix export-onnx --int8 PHOTOS {path.name} {twin.name}",
         )
 
 

@@ -13,6 +13,9 @@ import psutil
 _CPUS: Final = Path("/sys/devices/system/cpu")
 _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
+THREADS_VARIABLE: Final = "VARFIX_THREADS"
+"""Names the most threads that a computation may have, where others compute on the same machine."""
+
 
 def usable_cores() -> int:
     """Return the physical cores this process may run on, at least 1.
@@ -21,10 +24,15 @@ def usable_cores() -> int:
     Affinity (taskset, Slurm, a container's cpuset) and a container's CPU quota both count.
     """
     if sys.platform != "linux":
-        return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+        return max(1, min(psutil.cpu_count(logical=False) or os.cpu_count() or 1, _asked()))
     allowed = os.sched_getaffinity(0)
     cores = {_siblings(_CPUS, cpu) for cpu in allowed}
-    return max(1, min(len(cores), _quota(_QUOTA)))
+    return max(1, min(len(cores), _quota(_QUOTA), _asked()))
+
+
+def _asked() -> int:
+    text = os.environ.get(THREADS_VARIABLE, "")
+    return int(text) if text.isdecimal() else sys.maxsize
 
 
 def _siblings(cpus: Path, cpu: int) -> str:

@@ -42,8 +42,8 @@ _PROBE: Final = (
     b"\x04\n\x02\x08\x02b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x02B\x04\n\x00\x10\r"
 )
 
-Pins = Callable[[Device], dict[str, int]]
-"""Gives a graph's symbolic dimensions by name, with the sizes to pin them to on a device."""
+Plans = Callable[[Device], SessionPlan]
+"""Gives what a session on a device should be."""
 
 Warn = Callable[[str, str], None]
 """Called with a stable code and a sentence for people."""
@@ -55,18 +55,26 @@ class DeviceRequest:
 
     Attributes:
         text: The request as written, for messages.
-        device: The device named, or None for `auto`.
+        device: The device named, the first of several, or None for `auto`.
+        others: The other devices named.
     """
 
     text: str
     device: Device | None
+    others: tuple[Device, ...] = ()
+
+    def each(self) -> list[DeviceRequest]:
+        """The requests for each of the devices alone."""
+        if not self.others or self.device is None:
+            return [self]
+        return [DeviceRequest(self.text, device) for device in (self.device, *self.others)]
 
 
 def parse_device(text: str) -> DeviceRequest:
-    """Read `auto`, `cpu`, `cuda`, `cuda:1`, `tensorrt:0`, or another provider's name.
+    """Read `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,1`, or another provider's name.
 
     Raises:
-        ConfigError: There is no such device, or more than one was named.
+        ConfigError: There is no such device, or one was named twice.
     """
     if text == "auto":
         return DeviceRequest(text, None)
@@ -74,10 +82,10 @@ def parse_device(text: str) -> DeviceRequest:
     if kind not in PROVIDERS:
         raise ConfigError(f"--device {text}: unknown device.", hint=_known(kind))
     if re.fullmatch(r"\d+(,\d+)+", number) and kind in _NUMBERED:
-        raise ConfigError(
-            f"--device {text}: one run uses one GPU.",
-            hint=f"Name one, as in {kind}:{number.partition(',')[0]}.",
-        )
+        first, *others = (Device(kind, int(one)) for one in number.split(","))
+        if len({first, *others}) <= len(others):
+            raise ConfigError(f"--device {text}: a GPU is named twice.")
+        return DeviceRequest(text, first, tuple(others))
     if colon and (kind not in _NUMBERED or not re.fullmatch(r"\d+", number)):
         raise ConfigError(f"--device {text}: expected a form like cpu, cuda or cuda:1.")
     return DeviceRequest(text, Device(kind, int(number or 0)))
@@ -90,14 +98,14 @@ def _known(kind: str) -> str:
 
 
 def start_requested(
-    model: Path, request: DeviceRequest, dims: Pins, warn: Warn
+    model: Path, request: DeviceRequest, plans: Plans, warn: Warn
 ) -> tuple[Session, Device]:
     """Start `model` in fp32 on the device requested.
 
     Args:
         model: The graph file.
         request: From `parse_device`.
-        dims: What to pin on a device: symbolic dimensions by name.
+        plans: Gives what the session on a device should be.
         warn: Told once, with code `device_fallback`, when `auto` could not use a GPU that is there.
 
     Returns:
@@ -108,17 +116,15 @@ def start_requested(
         ModelContractError: The graph is broken.
     """
     if request.device is not None:
-        return start_named(
-            model, request, SessionPlan(request.device, dims(request.device))
-        ), request.device
+        return start_named(model, request, plans(request.device)), request.device
     device = Device("cuda")
     if gpu_visible():
         try:
             _require_compiled(device)
-            return start(model, SessionPlan(device, dims(device))), device
+            return start(model, plans(device)), device
         except StartError as error:
             warn("device_fallback", f"CUDA is not available ({error}); using CPU")
-    return start(model, SessionPlan(CPU, dims(CPU))), CPU
+    return start(model, plans(CPU)), CPU
 
 
 def start_named(model: Path, request: DeviceRequest, plan: SessionPlan) -> Session:

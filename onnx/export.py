@@ -7,10 +7,7 @@ one file serves every tile size while the runtime still plans for fixed shapes.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +25,12 @@ from varfix.engine.networks.varformer_s import VarformerS, build_varformer_s
 from varfix.engine.train.checkpoint import load_weights
 from varfix.onnx.card import prior_path, write_card
 from varfix.onnx.graph import PriorGraph, RestoreGraph
+from varfix.onnx.simplify import split_plainly
+from varfix.onnx.trace import OPSET, SMALL, quiet
 from varfix.onnx.verify import Feeds, check_against
 
 Arrays = npt.NDArray[Any]
-OPSET = 20
 STRIDE = 16
-SMALL = 1024
-"""Constants of fewer values than this stay in single precision: they cost nothing."""
 
 
 def varformer_s_card(name: str, training: str) -> ModelCard:
@@ -111,7 +107,7 @@ def restore_example(seed: int = 0, batch: int = 2) -> dict[str, Tensor]:
 def _write(
     graph: nn.Module, example: dict[str, Tensor], outputs: list[str], path: Path, card: ModelCard
 ) -> None:
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             graph,
             (),
@@ -131,6 +127,7 @@ def _write(
     model = program.model_proto
     if "tile" in example:
         name_sizes(model)
+    split_plainly(model)
     store_half(model)
     forget_origin(model)
     onnx.save(model, path)
@@ -196,17 +193,3 @@ def _reference(graph: nn.Module) -> Callable[[Feeds], Arrays]:
 
 def _arrays(example: dict[str, Tensor]) -> dict[str, Arrays]:
     return {name: value.numpy() for name, value in example.items()}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own chatter off the terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

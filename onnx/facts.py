@@ -11,7 +11,7 @@ import msgspec
 from varfix.engine.models import PREFIX, ModelCard
 from varfix.onnx.card import check_weights, graph_digest, read_card, read_metadata
 from varfix.onnx.runtime import CPU, SessionPlan, start
-from varfix.onnx.signature import foreign_card, read_signature
+from varfix.onnx.signature import PRIOR, TILE, foreign_card, read_signature
 from varfix.onnx.store import ModelFiles
 
 _SCHEMA_KEY: Final = f"{PREFIX}schema"
@@ -30,6 +30,14 @@ class Facts:
     card: ModelCard
     dims: Callable[[int], dict[str, int]]
     step: int
+
+    def shapes(self, size: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the restore graph's inputs without the batch; nothing for a foreign graph."""
+        if "height" not in self.dims(size):
+            return {}
+        cells = self.card.prior_channels, *[size // self.card.prior_stride] * 2
+        prior = {PRIOR: cells} if self.card.guidance == "image" else {}
+        return {TILE: (3, size, size), **prior}
 
 
 def read_facts(found: ModelFiles) -> Facts:

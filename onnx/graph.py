@@ -20,7 +20,7 @@ class PriorGraph(nn.Module):
         self.network = network
 
     def forward(self, thumbnail: Tensor, task: Tensor) -> Tensor:
-        """Map (1, 3, 256, 256) in [0, 1] and (1,) int64 to (1, 416, 16, 16)."""
+        """Map (1, 3, 256, 256) in [0, 1] and (1,) int64 to (1, 422, 16, 16)."""
         return self.network(thumbnail, task).maps
 
 
@@ -32,6 +32,6 @@ class RestoreGraph(nn.Module):
         self.network = network
 
     def forward(self, tile: Tensor, prior: Tensor) -> Tensor:
-        """Map (B, 3, H, W) in [0, 1] and (B, 416, H / 16, W / 16) to (B, 3, H, W) in [0, 1]."""
+        """Map (B, 3, H, W) in [0, 1] and (B, 422, H / 16, W / 16) to (B, 3, H, W) in [0, 1]."""
         restored, _ = self.network(tile, prior)
         return restored.clamp(0.0, 1.0)

@@ -20,8 +20,8 @@ _OUT_OF_MEMORY: Final = re.compile(
     r"|cuda failure 2\b|_alloc_failed|bad_alloc|bad allocation|insufficient memory",
     re.IGNORECASE,
 )
-_SHARE: Final = 0.8  # of the free memory: the driver, the desktop and fragments need the rest
-_LARGEST_BATCH: Final = 32
+SHARE: Final = 0.8  # of the free memory: the driver, the desktop and fragments need the rest
+LARGEST_BATCH: Final = 32
 _UNKNOWN_BATCH: Final = 4
 
 
@@ -47,8 +47,8 @@ def auto_batch(card: ModelCard, device: Device, tile: int) -> int:
     gpu = find_gpu(device.index)
     if gpu is None or not card.vram_mb:
         return _UNKNOWN_BATCH
-    batch = _LARGEST_BATCH
-    while batch > 1 and needed_mb(card, batch, tile) > _SHARE * gpu.free_mb:
+    batch = LARGEST_BATCH
+    while batch > 1 and needed_mb(card, batch, tile) > SHARE * gpu.free_mb:
         batch //= 2
     return batch
 

@@ -12,28 +12,19 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
-import platformdirs
 
 from varfix.engine.errors import DeviceUnavailableError, ModelContractError
 from varfix.engine.models import PREFIX
-from varfix.onnx.card import read_metadata
+from varfix.onnx.card import graph_digest, read_metadata
 from varfix.onnx.cores import usable_cores
+from varfix.onnx.providers import CPU, PROVIDERS, Device, SessionPlan, provider_list
+from varfix.onnx.warm import Source, begin_warm
 
-PROVIDERS: Final = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
 # Every distribution that installs the module `onnxruntime`; two at a time overwrite each other.
 PACKAGES: Final = (
     "onnxruntime",
@@ -43,6 +34,20 @@ PACKAGES: Final = (
     "onnxruntime-openvino",
     "onnxruntime-rocm",
 )
+__all__ = [
+    "CPU",
+    "PACKAGES",
+    "PROVIDERS",
+    "Device",
+    "Session",
+    "SessionPlan",
+    "StartError",
+    "compiled_providers",
+    "installed_packages",
+    "load_runtime",
+    "start",
+]
+
 _BROKEN_FILE: Final = frozenset({"InvalidProtobuf", "InvalidGraph", "NoModel"})
 _UNROLLED: Final = f"{PREFIX}unrolled"
 _FATAL: Final = 4  # ONNX Runtime's severity; below it, it writes its own lines to stderr
@@ -70,44 +75,6 @@ class Session(Protocol):
     def get_providers(self) -> Sequence[str]:
         """Return the providers that really take part, the main one first."""
         ...
-
-
-@dataclass(frozen=True)
-class Device:
-    """One compute device: a key of `PROVIDERS` and the number of the GPU, if it is one."""
-
-    kind: str
-    index: int = 0
-
-    @property
-    def name(self) -> str:
-        """The device as people and events call it, for example `cuda:0`."""
-        return f"{self.kind}:{self.index}" if self.kind in ("cuda", "tensorrt") else self.kind
-
-    @property
-    def provider(self) -> str:
-        """ONNX Runtime's name for it."""
-        return PROVIDERS[self.kind]
-
-
-CPU: Final = Device("cpu")
-
-
-@dataclass(frozen=True)
-class SessionPlan:
-    """What a session should be.
-
-    Attributes:
-        device: Where it runs.
-        dims: Symbolic dimensions of the graph to pin, by name.
-        precision: `fp16` only matters to providers that convert by themselves (TensorRT).
-        optimize: False only looks at the graph.
-    """
-
-    device: Device
-    dims: Mapping[str, int] = field(default_factory=dict)
-    precision: Literal["fp32", "fp16"] = "fp32"
-    optimize: bool = True
 
 
 def load_runtime() -> Any:
@@ -150,16 +117,8 @@ def start(model: Path | bytes, plan: SessionPlan) -> Session:
     """
     runtime = load_runtime()
     missing = _preload(runtime) if plan.device.kind in ("cuda", "tensorrt") else ""
-    source = model if isinstance(model, bytes) else str(model)
-    unrolled = isinstance(model, Path) and read_metadata(model).get(_UNROLLED) == "True"
     try:
-        with warnings.catch_warnings(action="ignore"):
-            session: Session = runtime.InferenceSession(
-                source,
-                _options(runtime, plan, unrolled),
-                providers=_providers(plan),
-                enable_fallback=0,  # its own fall back prints to stdout and changes the provider
-            )
+        session = _begun(runtime, model, plan)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         if plan.device == CPU or type(error).__name__ in _BROKEN_FILE:
             raise _refused(model, error) from error
@@ -167,6 +126,39 @@ def start(model: Path | bytes, plan: SessionPlan) -> Session:
     if session.get_providers()[0] != plan.device.provider:
         raise StartError(missing or "its libraries or the driver do not load")
     return session
+
+
+def _begun(runtime: Any, model: Path | bytes, plan: SessionPlan) -> Session:
+    """Start a session as ONNX Runtime does, from an optimised graph where one is kept."""
+
+    def begin(source: Source | bytes) -> Session:
+        graph = source if isinstance(source, bytes) else str(source.graph)
+        # The CPU gives no cause for warnings; hiding them is not for two threads at once.
+        with contextlib.nullcontext() if on_cpu else warnings.catch_warnings(action="ignore"):
+            session: Session = runtime.InferenceSession(
+                graph,
+                _options(runtime, plan, unrolled, source),
+                providers=provider_list(plan, checksum, runtime.__version__),
+                enable_fallback=0,  # its own fall back prints to stdout and changes the provider
+            )
+        return session
+
+    on_cpu = plan.device == CPU
+    engines = plan.device.kind == "tensorrt"
+    checksum = graph_digest(model) if engines and isinstance(model, Path) else ""
+    unrolled = isinstance(model, Path) and read_metadata(model).get(_UNROLLED) == "True"
+    if isinstance(model, bytes):
+        return begin(model)
+    # Other providers do their own work on a graph each time, and some of it cannot be written down.
+    if unrolled or not on_cpu or not plan.optimize or not model.is_file():
+        return begin(Source(model))
+    return begin_warm(model, lambda: _facts(runtime, model, plan), begin)
+
+
+def _facts(runtime: Any, model: Path, plan: SessionPlan) -> list[str]:
+    """Everything that an optimised graph depends on, besides the processor."""
+    sizes = [f"{name}={size}" for name, size in sorted(plan.dims.items())]
+    return [runtime.__version__, runtime.get_build_info(), graph_digest(model), *sizes]
 
 
 def _refused(model: Path | bytes, error: Exception) -> ModelContractError:
@@ -182,7 +174,7 @@ def _first_line(error: Exception) -> str:
     return (text.splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
-def _options(runtime: Any, plan: SessionPlan, unrolled: bool) -> Any:
+def _options(runtime: Any, plan: SessionPlan, unrolled: bool, source: Source | bytes) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     options.inter_op_num_threads = 1
@@ -191,35 +183,14 @@ def _options(runtime: Any, plan: SessionPlan, unrolled: bool) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if unrolled:  # every repetition would lay out its own copy of the same weights
         options.add_session_config_entry("session.disable_prepacking", "1")
-    if not plan.optimize:
+    kept = isinstance(source, Source) and source.optimised
+    if isinstance(source, Source) and source.keep is not None:
+        options.optimized_model_filepath = str(source.keep)
+    if kept or not plan.optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    for name, size in plan.dims.items():
+    for name, size in ({} if kept else plan.dims).items():
         options.add_free_dimension_override_by_name(name, size)
     return options
-
-
-def _providers(plan: SessionPlan) -> list[Any]:
-    device = plan.device
-    cuda = {
-        "device_id": str(device.index),
-        # Tiles are static: the arena needs no room to grow, and other programs want the memory.
-        "arena_extend_strategy": "kSameAsRequested",
-        "cudnn_conv_algo_search": "HEURISTIC",
-    }
-    tensorrt = {
-        "device_id": str(device.index),
-        "trt_fp16_enable": str(plan.precision == "fp16"),
-        "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(
-            platformdirs.user_cache_path("varfix", appauthor=False) / "tensorrt"
-        ),
-    }
-    lists: dict[str, list[Any]] = {
-        "cpu": [],
-        "cuda": [(PROVIDERS["cuda"], cuda)],
-        "tensorrt": [(PROVIDERS["tensorrt"], tensorrt), (PROVIDERS["cuda"], cuda)],
-    }
-    return [*lists.get(device.kind, [device.provider]), PROVIDERS["cpu"]]
 
 
 def _preload(runtime: Any) -> str:

@@ -1,263 +1,34 @@
-"""Runs a model's graphs: the `Restorer` that ONNX Runtime stands behind.
+"""Opens a model: finds its files, reads the card, settles tile, device, precision and batch.
 
-`open_restorer` finds the files, reads the card, settles tile, device, precision and batch, and
-tells what it could not have; `OnnxRestorer` then only computes, and guards what it computes.
+What it could not have of what was asked for, it tells. What is open then only computes
+(`varfix.onnx.restorer`), on one device or on several (`varfix.onnx.spread`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
-from varfix.engine.errors import DeviceError, ModelContractError, ModelMissingError, NonFiniteError
-from varfix.engine.models import TASKS, ModelCard
-from varfix.engine.restorer import DeviceUsed, Floats, Retries
+from varfix.engine.models import ModelCard
 from varfix.engine.settings import Settings
-from varfix.onnx.card import (
-    check_companion,
-)
-from varfix.onnx.devices import DeviceRequest, Warn, parse_device, start_named, start_requested
+from varfix.onnx.batching import tuned_batch
+from varfix.onnx.companions import Opening, early_prior, restore_graph, surely_on_cpu
+from varfix.onnx.devices import DeviceRequest, Warn, parse_device, start_requested
 from varfix.onnx.facts import read_facts
-from varfix.onnx.guard import auto_batch, bad_tiles, is_out_of_memory, memory_error
-from varfix.onnx.runtime import CPU, Device, Session, SessionPlan
+from varfix.onnx.guard import auto_batch
+from varfix.onnx.restorer import Graphs, OnnxRestorer, Placement
+from varfix.onnx.runtime import CPU, SessionPlan
 from varfix.onnx.signature import (
-    PRIOR,
-    TASK,
-    THUMBNAIL,
-    Signature,
     check_overlap,
-    check_prior,
     check_tile,
     check_whole,
     read_signature,
-    resized,
     tile_size,
 )
-from varfix.onnx.store import ModelFiles, find_model
+from varfix.onnx.spread import SpreadRestorer
+from varfix.onnx.store import find_model
 
-Precision = Literal["fp32", "fp16"]
-
-
-@dataclass(frozen=True)
-class Graphs:
-    """The started sessions of one model.
-
-    Attributes:
-        restore: The restore graph in fp32.
-        signature: By which names the restore graph is run.
-        half: The restore graph in half precision, when that is to be used.
-        prior: The prior graph, for models guided by the whole picture.
-    """
-
-    restore: Session
-    signature: Signature
-    half: Session | None = None
-    prior: Session | None = None
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where and how the graphs run.
-
-    Attributes:
-        requested: The device as asked for.
-        device: The device in use.
-        tile: The largest tile's edge.
-        step: Smaller tiles have edges that are multiples of this; `tile` for none.
-        batch: Tiles per run.
-    """
-
-    requested: str
-    device: Device
-    tile: int
-    step: int
-    batch: int
-
-
-class OnnxRestorer:
-    """Restores tiles with a model's ONNX graphs; for one thread at a time."""
-
-    def __init__(self, card: ModelCard, graphs: Graphs, placement: Placement, warn: Warn) -> None:
-        self._card = card
-        self._graphs = graphs
-        self._placement = placement
-        self._warn = warn
-        self._session = graphs.half or graphs.restore
-        self._precision: Precision = "fp16" if graphs.half else "fp32"
-        self._batch = placement.batch
-        self._retries = Retries()
-
-    @property
-    def card(self) -> ModelCard:
-        """Facts about the model."""
-        return self._card
-
-    @property
-    def batch(self) -> int:
-        """Tiles per run; smaller after the device ran out of memory."""
-        return self._batch
-
-    @property
-    def tile(self) -> int:
-        """Edge in pixels of the largest tiles that `restore` takes."""
-        return self._placement.tile
-
-    @property
-    def tile_step(self) -> int:
-        """Smaller tiles have edges that are multiples of this; `tile` where there are none."""
-        return self._placement.step
-
-    @property
-    def used(self) -> DeviceUsed:
-        """What really computes; the precision changes when fp16 proves unfit."""
-        device = self._placement.device
-        return DeviceUsed(
-            requested=self._placement.requested,
-            device=device.name,
-            provider=device.provider,
-            precision=self._precision,
-        )
-
-    @property
-    def retries(self) -> Retries:
-        """How often work was repeated in fp32, and after memory ran out, so far."""
-        return self._retries
-
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """Return the prior maps of one picture.
-
-        Args:
-            thumbnail: (S, S, 3) float32 in [0, 1], S the card's `thumbnail`.
-            task: A member of `TASKS`.
-
-        Returns:
-            (C, h, w) float32, or None unless the model is guided by the whole picture.
-
-        Raises:
-            NonFiniteError: The maps hold NaN or infinity.
-            DeviceMemoryError: The device's memory does not hold the computation.
-        """
-        if self._graphs.prior is None:
-            return None
-        feeds: dict[str, np.ndarray] = {
-            THUMBNAIL: np.ascontiguousarray(thumbnail.transpose(2, 0, 1)[None], np.float32),
-            TASK: np.array([TASKS.index(task)], np.int64),
-        }
-        try:
-            (maps,) = self._compute(self._graphs.prior, [PRIOR], feeds)
-        except MemoryError as error:
-            raise memory_error(self._card, self._placement.device, self.tile) from error
-        if bad_tiles(maps).size:
-            raise NonFiniteError("the model produced invalid values for the picture as a whole.")
-        return np.asarray(maps[0])
-
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
-        """Return the restored tiles.
-
-        Args:
-            tiles: (N, H, W, 3) float32 in [0, 1], H and W being `tile`, or smaller multiples of
-                `tile_step`.
-            prior: (N, C, H / stride, W / stride) float32, or None as `prior` returned None.
-
-        Returns:
-            (N, H, W, 3) float32 in [0, 1].
-
-        Raises:
-            NonFiniteError: A tile came back with NaN or infinity, in fp32.
-            DeviceMemoryError: The device's memory does not hold a single tile.
-            DeviceError: The device failed in another way.
-            ModelContractError: The graph does not run on such tiles.
-        """
-        restored = self._run(tiles, prior)
-        bad = bad_tiles(restored)
-        if bad.size and self._precision == "fp16":
-            self._leave_half(bad.size)
-            restored[bad] = self._run(tiles[bad], None if prior is None else prior[bad])
-            bad = bad_tiles(restored)
-        if bad.size:
-            raise NonFiniteError(
-                f"the model produced invalid values in tile {bad[0]} even in fp32.",
-                tile=int(bad[0]),
-            )
-        return np.clip(restored, 0.0, 1.0, out=restored)
-
-    def results(self, names: Sequence[str], tile: Floats) -> dict[str, Floats]:
-        """Return outputs by which a graph explains itself, in fp32, for a tile (T, T, 3).
-
-        Raises:
-            ModelContractError: The graph has no such outputs; else as `restore`.
-        """
-        pixels = np.ascontiguousarray(tile.transpose(2, 0, 1)[None], np.float32)
-        try:
-            feeds = {self._graphs.signature.tile: pixels}
-            found = self._compute(self._graphs.restore, names, feeds)
-        except MemoryError as error:
-            raise memory_error(self._card, self._placement.device, self.tile) from error
-        return dict(zip(names, found, strict=True))
-
-    def _leave_half(self, tiles: int) -> None:
-        """Go on in fp32: what overflowed once will do so again, and each time costs two runs."""
-        self._session, self._precision = self._graphs.restore, "fp32"
-        self._retries = replace(self._retries, fp32=self._retries.fp32 + tiles)
-        self._warn(
-            "fp16_overflow",
-            f"{self._card.name} produced invalid values in fp16; going on in fp32, more slowly",
-        )
-
-    def _run(self, tiles: Floats, prior: Floats | None) -> Floats:
-        """Run all tiles, fewer at a time whenever memory runs out."""
-        restored = np.empty_like(tiles, dtype=np.float32)
-        at = 0
-        while at < len(tiles):
-            part = slice(at, min(at + self._batch, len(tiles)))
-            try:
-                restored[part] = self._run_batch(
-                    tiles[part], None if prior is None else prior[part]
-                )
-                at = part.stop
-            except MemoryError as error:
-                self._shrink(part.stop - at, error)
-        return restored
-
-    def _run_batch(self, tiles: Floats, prior: Floats | None) -> Floats:
-        signature = self._graphs.signature
-        feeds = {signature.tile: np.ascontiguousarray(tiles.transpose(0, 3, 1, 2), np.float32)}
-        if prior is not None:
-            feeds[PRIOR] = np.ascontiguousarray(prior, np.float32)
-        (restored,) = self._compute(self._session, [signature.output], feeds)
-        restored = restored.transpose(0, 2, 3, 1)
-        if restored.shape != tiles.shape:
-            raise resized(self._card, tiles.shape[1], restored.shape[1])
-        return restored
-
-    def _compute(
-        self, session: Session, outputs: Sequence[str], feeds: dict[str, np.ndarray]
-    ) -> list[Floats]:
-        """Run a graph once; memory running out becomes MemoryError, other failures varfix's own."""
-        try:
-            return [np.asarray(value) for value in session.run(list(outputs), feeds)]
-        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            if is_out_of_memory(error):
-                raise MemoryError(str(error)) from error
-            text = (str(error).splitlines() or [type(error).__name__])[0]
-            if self._placement.device == CPU:
-                raise ModelContractError(f"{self._card.name}: the graph failed: {text}") from error
-            raise DeviceError(f"{self._placement.device.name} failed: {text}") from error
-
-    def _shrink(self, count: int, error: MemoryError) -> None:
-        if count == 1:
-            raise memory_error(self._card, self._placement.device, self.tile) from error
-        self._batch = max(1, count // 2)
-        self._retries = replace(self._retries, oom=self._retries.oom + 1)
-        self._warn(
-            "batch_halved",
-            f"{self._placement.device.name} is out of memory at batch {count}; "
-            f"going on at batch {self._batch}",
-        )
+__all__ = ["Graphs", "OnnxRestorer", "Placement", "open_restorer"]
 
 
 def open_restorer(model: str, settings: Settings, *, warn: Warn | None = None) -> OnnxRestorer:
@@ -277,7 +48,13 @@ def open_restorer(model: str, settings: Settings, *, warn: Warn | None = None) -
     """
     warn = warn or _python_warning
     request = parse_device(settings.device)
-    found = find_model(model)
+    crew = [_opened(model, settings, one, warn) for one in request.each()]
+    return crew[0] if len(crew) == 1 else SpreadRestorer(crew, request.text)
+
+
+def _opened(model: str, settings: Settings, request: DeviceRequest, warn: Warn) -> OnnxRestorer:
+    """Open a model on one device; see `open_restorer`."""
+    found, wanted = find_model(model), settings.model.precision
     facts = read_facts(found)
     card = facts.card
     size = tile_size(settings.tile.size, card)
@@ -285,71 +62,37 @@ def open_restorer(model: str, settings: Settings, *, warn: Warn | None = None) -
     check_overlap(settings.tile.overlap, size)
     check_whole(settings.tile.whole, card)
     _warn_of_limits(card, settings, warn)
-    # A CPU computes every shape as fast as a pinned one: left free, one session does for them all.
-    session, device = start_requested(
-        found.restore,
-        request,
-        lambda on: {} if on == CPU and step < size else facts.dims(size),
-        warn,
-    )
-    signature = read_signature(session, found.restore, card.guidance)
-    check_tile(session, signature, card, size)
-    opening = _Opening(found, card, request, device, facts.dims(size))
-    graphs = Graphs(
-        restore=session,
-        signature=signature,
-        half=opening.half(settings.model.precision, warn),
-        prior=opening.prior(),
-    )
+    with ThreadPoolExecutor(1, "load") as loader:
+        early = early_prior(loader, found, card, request)
+        graph = restore_graph(found, card, surely_on_cpu(request) and wanted == "int8")
+        # A CPU computes every shape as fast as a pinned one: left free, one session does for all.
+        session, device = start_requested(
+            graph,
+            request,
+            lambda on: (
+                SessionPlan(on)
+                if on == CPU and step < size
+                else SessionPlan(on, facts.dims(size), shapes=facts.shapes(size))
+            ),
+            warn,
+        )
+        signature = read_signature(session, found.restore, card.guidance)
+        check_tile(session, signature, card, size)
+        opening = Opening(found, card, request, device, facts.dims(size), facts.shapes(size))
+        graphs = Graphs(
+            restore=session,
+            signature=signature,
+            half=opening.half(wanted, warn),
+            prior=opening.prior() if early is None else early.result(),
+            precision="fp32" if graph == found.restore else "int8",
+        )
     batch = signature.batch or settings.tile.batch or auto_batch(card, device, size)
     step = step if device == CPU and len(signature.dims) == 2 else size
     placement = Placement(request.text, device, tile=size, step=step, batch=batch)
-    return OnnxRestorer(card, graphs, placement, warn)
-
-
-@dataclass(frozen=True)
-class _Opening:
-    """What the companions of an already started restore graph need to know."""
-
-    files: ModelFiles
-    card: ModelCard
-    request: DeviceRequest
-    device: Device
-    dims: dict[str, int]
-
-    def prior(self) -> Session | None:
-        """Start the prior graph, always in fp32: it runs once per picture and decides its tone."""
-        if self.card.guidance != "image":
-            return None
-        path = self.files.prior
-        check_companion(self.card, path, self.files.restore)
-        session = start_named(path, self.request, SessionPlan(self.device))
-        check_prior(session, path, self.card)
-        return session
-
-    def half(self, wanted: str, warn: Warn) -> Session | None:
-        """Start the restore graph in half precision if that was asked for, or is safe and there."""
-        if wanted == "fp32":
-            return None
-        if self.device == CPU:
-            if wanted == "fp16":
-                warn("precision_fp32", "fp16 gains nothing on a CPU; using fp32")
-            return None
-        converts = self.device.kind == "tensorrt"
-        path = self.files.restore if converts else self.files.half
-        if wanted == "auto" and (self.card.fp16 != "ok" or not path.is_file()):
-            return None
-        if not path.is_file():
-            raise ModelMissingError(
-                f"{self.files.name}: there is no fp16 graph ({path.name}) beside it.",
-                hint="Use --precision auto.",
-            )
-        if self.card.fp16 != "ok":
-            warn("fp16_unchecked", f"{self.card.name} is {self.card.fp16} in fp16")
-        if not converts:
-            check_companion(self.card, path, self.files.restore)
-        plan = SessionPlan(self.device, self.dims, "fp16")
-        return start_named(path, self.request, plan)
+    restorer = OnnxRestorer(card, graphs, placement, warn)
+    if signature.batch is None and settings.tile.batch is None and device != CPU:
+        restorer.set_batch(tuned_batch(restorer, device))
+    return restorer
 
 
 def _warn_of_limits(card: ModelCard, settings: Settings, warn: Warn) -> None:

@@ -14,7 +14,7 @@ import platformdirs
 
 from varfix.engine.errors import ModelMissingError
 from varfix.engine.models import MODELS, ModelEntry
-from varfix.onnx.card import checked_digest, decoder_path, half_path, prior_path
+from varfix.onnx.card import checked_digest, decoder_path, half_path, int8_path, prior_path
 
 FOLDER_VARIABLE: Final = "VARFIX_MODELS"
 
@@ -36,6 +36,11 @@ class ModelFiles:
     prior: Path
     half: Path
     decoder: Path
+
+    @property
+    def int8(self) -> Path:
+        """Where the restore graph in 8-bit integers lies, if there is one."""
+        return int8_path(self.restore)
 
 
 def model_folder() -> Path:

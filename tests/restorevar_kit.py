@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from released_kit import told
 
 from varfix.engine.networks.release import load_restorevar
 
@@ -71,3 +72,57 @@ def stored(golden, name):
     """A stored latent or token row as a batch of one."""
     found = golden[name]
     return torch.from_numpy(found.astype(np.int64) if found.dtype.kind == "i" else found)[None]
+
+
+BRANCHES = {
+    **{
+        f"writer/block0/{ours}/s2": f"block0.{theirs}.scale2"
+        for ours, theirs in {"attention": "attn", "feed": "ffn", "cross": "cross_attn"}.items()
+    },
+    **{
+        f"refiner/block0/{ours}": f"refiner0.{theirs}"
+        for ours, theirs in {"attention": "attn", "feed": "ff", "cross": "ca"}.items()
+    },
+}
+"""What each branch of the first blocks adds: our names, and the kit's."""
+
+
+def block_names(golden):
+    """Names of the states after every block, by block and scale."""
+    blocks, scales = len(golden["blocks_sel"]), len(facts(golden)["patch_nums"])
+    return [[f"writer/block{b}/s{k}" for k in range(scales)] for b in range(blocks)]
+
+
+def stage_names(golden):
+    """What a run must tell, besides its picture, to be compared stage by stage."""
+    found = ["logits", "states", "increments", "quantized", "refined", *BRANCHES]
+    return found + [name for block in block_names(golden) for name in block]
+
+
+def fields_of(golden, seen):
+    """The kit's fields of what a run came by: arrays by name, of one picture, without its axis."""
+    chosen, states = golden["sel_tokens"].astype(np.int64), seen["states"]
+    blocks = [np.concatenate([seen[n] for n in names])[chosen] for names in block_names(golden)]
+    few = [0, 3, 6, len(chosen) // 2, len(chosen) - 2]
+    return {
+        "logits_full": seen["logits"],
+        "blocks_sel": np.stack(blocks)[:, few],
+        "last_block_sel": states[chosen],
+        "last_block_mean": states.mean(-1),
+        "last_block_std": states.std(-1, ddof=1),
+        "f_hat": seen["quantized"],
+        "f_hat_scales": seen["increments"].cumsum(0)[..., ::4, ::4],
+        "refined": seen["refined"],
+        "image": seen["restored"],
+        **{field: seen[name][: len(golden[field])] for name, field in BRANCHES.items()},
+    }
+
+
+def wrong(golden, fields, mode, from_latent):
+    """What the kit's own comparison refuses of a run; every figure is told."""
+    path = PARITY / f"golden_restorevar_case{int(golden['case'])}.npz"
+    report = module("check_golden").compare(path, fields, mode, from_latent)
+    origin = "stored latent" if from_latent else "picture"
+    title = f"case {int(golden['case'])} ({facts(golden)['config']}), {mode}, from the {origin}"
+    told(title, {name: detail for name, _, detail in report})
+    return [line for line in report if not line[1]]

@@ -6,12 +6,11 @@ import psutil
 import pytest
 
 from varfix.engine import memory
-from varfix.engine.batch import Options, Run
 from varfix.engine.formats import Header
+from varfix.engine.maker import queue_of
 from varfix.engine.memory import automatic_queue, available
 from varfix.engine.pipeline import ByteBudget
-from varfix.engine.plan import Plan, memory_of
-from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.plan import memory_of
 from varfix.engine.settings import IoSettings, Settings
 
 MIB = 1 << 20
@@ -51,19 +50,13 @@ def test_a_containers_limit_counts(machine):
     assert available() == 0
 
 
-def limit_of(settings):
-    """The bytes in flight that a run with these settings allows."""
-    run = Run(Plan(None, ""), IdentityRestorer(), settings, lambda event: None, Options("dir", ""))
-    return run._pipeline()._budget._limit
-
-
 def test_photographs_overlap_by_default(machine):
     machine(8192)
     assert Settings().io.queue_mb is None
-    budget = ByteBudget(limit_of(Settings()))
+    budget = ByteBudget(queue_of(Settings()))
     assert [budget.take(memory_of(PHOTO)) for _ in range(3)] == [True, True, False]
 
 
 def test_a_number_that_was_asked_for_is_taken(machine):
     machine(8192)
-    assert limit_of(Settings(io=IoSettings(queue_mb=7))) == 7 * MIB
+    assert queue_of(Settings(io=IoSettings(queue_mb=7))) == 7 * MIB

@@ -3,22 +3,9 @@
 import io
 
 import numpy as np
+import picture_kit as kit
 import pytest
 import tifffile
-from picture_kit import (
-    HEIGHT,
-    KEEP,
-    WIDTH,
-    decoded_png,
-    noise,
-    opened,
-    png_chunk,
-    raw_png,
-    read,
-    round_trip,
-    saved,
-    smooth,
-)
 from PIL import Image, ImageOps
 
 from varfix.engine.image import probe, write_picture
@@ -29,18 +16,18 @@ def turned(array, orientation, fmt):
     exif = Image.Exif()
     exif[0x0112] = orientation
     lossless = {"lossless": True, "exact": True} if fmt == "WEBP" else {}
-    return saved(Image.fromarray(array), fmt, exif=exif, **lossless)
+    return kit.saved(Image.fromarray(array), fmt, exif=exif, **lossless)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("fmt", ["PNG", "TIFF", "WEBP"])
 def test_pictures_are_turned_upright_and_say_so(fmt, orientation):
-    array = noise(4)
+    array = kit.noise(4)
     data = turned(array, orientation, fmt)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     header = probe(data)
     assert (header.height, header.width) == upright.shape[:2]
-    result = opened(round_trip(data))
+    result = kit.opened(kit.round_trip(data))
     assert np.array_equal(np.asarray(result), upright)
     assert result.getexif().get(0x0112, 1) == 1
 
@@ -48,28 +35,30 @@ def test_pictures_are_turned_upright_and_say_so(fmt, orientation):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("fmt", ["JPEG", "AVIF"])
 def test_lossy_pictures_are_turned_upright(fmt, orientation):
-    data = turned(smooth(), orientation, fmt)
+    data = turned(kit.smooth(), orientation, fmt)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     header = probe(data)
     assert (header.height, header.width) == upright.shape[:2]
-    picture = read(data)
+    picture = kit.read(data)
     assert np.array_equal(to_integers(picture.pixels, depth=8, gray=False), upright)
-    assert opened(write_picture(picture, "keep", KEEP)).getexif().get(0x0112, 1) == 1
+    assert kit.opened(write_picture(picture, "keep", kit.KEEP)).getexif().get(0x0112, 1) == 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_deep_pictures_are_turned_upright_too(orientation):
-    array = noise(3, np.uint16)
+    array = kit.noise(3, np.uint16)
     exif = Image.Exif()
     exif[0x0112] = orientation
     block = exif.tobytes().removeprefix(b"Exif\x00\x00")
     out = io.BytesIO()
     tifffile.imwrite(out, array, photometric="rgb", extratags=[(0x0112, 3, 1, orientation, True)])
     results = [
-        decoded_png(round_trip(raw_png(array, 2, png_chunk(b"eXIf", block)))),
-        tifffile.imread(io.BytesIO(round_trip(out.getvalue()))),
+        kit.decoded_png(kit.round_trip(kit.raw_png(array, 2, kit.png_chunk(b"eXIf", block)))),
+        tifffile.imread(io.BytesIO(kit.round_trip(out.getvalue()))),
     ]
-    grid = Image.fromarray(np.arange(HEIGHT * WIDTH, dtype=np.int32).reshape(HEIGHT, WIDTH))
+    grid = Image.fromarray(
+        np.arange(kit.HEIGHT * kit.WIDTH, dtype=np.int32).reshape(kit.HEIGHT, kit.WIDTH)
+    )
     grid.getexif()[0x0112] = orientation
     order = np.asarray(ImageOps.exif_transpose(grid))
     header = probe(out.getvalue())

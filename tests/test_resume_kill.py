@@ -12,6 +12,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+from disk_kit import small_disk
 from PIL import Image
 
 COUNT = int(os.environ.get("VARFIX_TEST_PICTURES", "2000"))
@@ -110,24 +111,11 @@ def test_killed_at_twenty_moments_the_outputs_are_those_of_an_unbroken_run(sourc
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
 
 
-def disk(folder, size):
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    try:
-        made = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except OSError:
-        made = False
-    if not made:
-        pytest.skip("may not mount a file system")
-    return folder
-
-
 def test_a_disk_that_fills_and_is_freed_loses_nothing(source, model, tmp_path):
     assert finish(source, tmp_path / "whole", model) == 0
     expected = digests(tmp_path / "whole")
     blocks = len(expected) * 4096  # a small file takes a page of memory
-    place = disk(tmp_path / "disk", 2 * blocks + (8 << 20))
-    try:
+    with small_disk(tmp_path / "disk", 2 * blocks + (8 << 20)) as place:
         ballast, out = place / "ballast", place / "out"
         ballast.write_bytes(bytes(psutil.disk_usage(str(place)).free))
         full, code = 0, 6
@@ -143,8 +131,6 @@ def test_a_disk_that_fills_and_is_freed_loses_nothing(source, model, tmp_path):
         assert code == 0
         assert standing == expected
         assert set(entries(out)) == set(expected)
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def watched(process, out):

@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
+from released_kit import from_transformer, randomised, token_feeds
 
 from varfix.engine.networks.quantizer import SCALES
 from varfix.engine.networks.var import VarConfig
@@ -28,21 +28,11 @@ SMALLEST = VarformerConfig(
 PUBLIC = [
     (r"vqvae\.quantize\.phi", "quantize.quant_resi.qresi_ls"),
     (r"vqvae\.", ""),
-    (r"var\.condition\.", "class_emb."),
     (r"var\.start", "pos_start"),
     (r"var\.position", "pos_1LC"),
-    (r"var\.scale\.", "lvl_embed."),
-    (r"var\.word\.", "word_embed."),
     (r"var\.head_modulation\.", "head_nm.ada_lin.1."),
-    (r"var\.head\.", "head."),
     (r"var\.blocks\.(\d)\.modulation\.", r"blocks.\1.ada_lin.1."),
-    (r"var\.blocks\.(\d)\.attention\.sharpness", r"blocks.\1.attn.scale_mul_1H11"),
-    (r"var\.blocks\.(\d)\.attention\.qkv\.", r"blocks.\1.attn.mat_qkv."),
-    (r"var\.blocks\.(\d)\.attention\.query_bias", r"blocks.\1.attn.q_bias"),
-    (r"var\.blocks\.(\d)\.attention\.value_bias", r"blocks.\1.attn.v_bias"),
-    (r"var\.blocks\.(\d)\.attention\.project\.", r"blocks.\1.attn.proj."),
-    (r"var\.blocks\.(\d)\.feed\.0\.", r"blocks.\1.ffn.fc1."),
-    (r"var\.blocks\.(\d)\.feed\.2\.", r"blocks.\1.ffn.fc2."),
+    *from_transformer("var"),
     (r"var\.cross\.(\d)\.query\.", r"cross_attn_blocks.\1.mat_q."),
     (r"var\.cross\.(\d)\.key_value\.", r"cross_attn_blocks.\1.mat_kv."),
     (r"var\.cross\.(\d)\.query_bias", r"cross_attn_blocks.\1.q_bias"),
@@ -110,13 +100,9 @@ def public_state(network):
     return {public_name(name): tensor for name, tensor in network.state_dict().items()}
 
 
-def tiny_network(config=SMALLEST, seed=0):
+def tiny_network(config=SMALLEST, std=0.15, seed=0):
     """A network with random weights everywhere, also where training begins with zeros."""
-    torch.manual_seed(seed)
-    made = Varformer(config).eval()
-    for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=0.15)
-    return made.requires_grad_(False)
+    return randomised(Varformer(config), std, seed).requires_grad_(False)
 
 
 PARITY = Path(__file__).parents[2] / "shared" / "parity" / "varformer"
@@ -218,6 +204,17 @@ class Comparison:
         self.compare("S_v", predicted.increments.numpy(), self.golden["S_v"])
         self.compare("f_hat", predicted.latent.numpy(), self.golden["f_hat"])
 
+    def by_stage(self):
+        """The largest difference and the smallest allowed one of each stage, to be told."""
+        stages = {}
+        for name, worst in self.worst.items():
+            parts = name.rstrip("#").split("/")
+            first, last = parts[0], parts[-1]
+            stage = f"{first}/{last}" if first in ("var", "logits_slice") else first
+            known = stages.get(stage, (0.0, np.inf))
+            stages[stage] = max(worst, known[0]), min(tolerance(name.rstrip("#")), known[1])
+        return {k: f"{worst:.1e} of {allowed:.0e}" for k, (worst, allowed) in stages.items()}
+
     def too_large(self):
         allowed = {name: tolerance(name.rstrip("#")) for name in self.worst}
         return {name: worst for name, worst in self.worst.items() if worst > allowed[name]}
@@ -235,44 +232,6 @@ def golden_case(number):
     return np.load(PARITY / f"golden_varformer_case{number}.npz")
 
 
-def probed(path, names, forced=False):
-    """A copy of a graph that also returns named values from inside it.
-
-    Args:
-        path: the graph; its weights beside it serve the copy too.
-        names: of the values.
-        forced: each scale then builds on tokens that are fed as `tokens_K`, not on its own.
-    """
-    model = onnx.load(path, load_external_data=False)
-    if forced:
-        force(model.graph)
-    known = {value.name for value in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    copy = path.with_name("probed.onnx")
-    onnx.save(model, copy)
-    return copy
-
-
-def named_values(path, names):
-    """Those of the names that a graph's file knows."""
-    graph = onnx.load(path, load_external_data=False).graph
-    known = {output for node in graph.node for output in node.output}
-    return [name for name in names if name in known]
-
-
-def force(graph):
-    """Let whatever uses a scale's tokens, other than the list of all, take them from outside."""
-    chosen = [node.output[0] for node in graph.node if node.op_type == "ArgMax"]
-    for scale, name in enumerate(chosen):
-        shape = [1, SCALES[scale] ** 2]
-        given = onnx.helper.make_tensor_value_info(f"tokens_{scale}", onnx.TensorProto.INT64, shape)
-        graph.input.append(given)
-        for node in graph.node:
-            if node.op_type != "Concat":
-                node.input[:] = [given.name if used == name else used for used in node.input]
-
-
 def forced_feeds(tile, tokens):
     """What a forced graph is fed: a picture (1, 3, T, T) and the tokens (1, 680) of all scales."""
-    parts = np.split(np.asarray(tokens, np.int64), CUTS, axis=1)
-    return {"tile": tile} | {f"tokens_{scale}": part for scale, part in enumerate(parts)}
+    return {"tile": tile} | token_feeds(tokens, SCALES)

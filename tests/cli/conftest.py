@@ -5,41 +5,20 @@ import sys
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from cli_kit import move_home, run_here
 from PIL import Image
-
-from varfix.cli.main import invoke
-
-
-class Script:
-    """What `CliRunner` needs of a command: `run` without leaving the interpreter for good."""
-
-    name = "varfix"
-
-    def main(self, args, prog_name, **extra):
-        sys.exit(invoke(args))
 
 
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch, tmp_path_factory):
     """Keep the settings files of the machine and of the checkout out of the tests."""
-    home = tmp_path_factory.mktemp("home")
-    for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME", "APPDATA", "LOCALAPPDATA"):
-        monkeypatch.setenv(variable, str(home))
-    for variable in ("NO_COLOR", "FORCE_COLOR", "VARFIX_PRESET", "VARFIX_DEBUG"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.chdir(home)
-    return home
+    return move_home(monkeypatch, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture
 def varfix():
     """Run `varfix ARGUMENTS` here; the result has exit_code, stdout and stderr."""
-
-    def run(*arguments, stdin=None):
-        return CliRunner().invoke(Script(), [str(one) for one in arguments], input=stdin)
-
-    return run
+    return run_here
 
 
 @pytest.fixture

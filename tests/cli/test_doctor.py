@@ -4,8 +4,11 @@ import json
 
 import pytest
 
-from varfix.engine.errors import DeviceUnavailableError
+from varfix.engine import video_check
+from varfix.engine.errors import DeviceUnavailableError, EncodeError
 from varfix.engine.formats import FORMATS
+from varfix.engine.video_encoders import hardware_encoders
+from varfix.engine.video_write import PieceWriter
 from varfix.onnx import devices
 
 
@@ -49,6 +52,49 @@ def test_every_format_and_depth_is_written_and_read(varfix, facts):
         (form.name, depth) for form in FORMATS.values() for depth in form.depths if form.available
     }
     assert all(one["works"] for one in codecs)
+
+
+def test_every_encoder_of_clips_stores_a_clip_that_is_read_back(varfix, facts):
+    facts()
+    result = varfix("doctor", "--json")
+    found = {one["codec"]: one for one in json.loads(result.stdout)["encoders"]}
+    assert [name for name, one in found.items() if one["needed"]] == ["h264", "hevc", "av1", "ffv1"]
+    assert all(one["works"] for one in found.values() if one["needed"])
+    assert {name for name in found if "_" in name} == set(hardware_encoders())
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("harm", ["frames are lost", "colours change", "it fails"])
+def test_an_encoder_that_does_not_do_its_work_is_exit_5(varfix, facts, monkeypatch, harm):
+    facts()
+    real, calls = PieceWriter.add, []
+
+    def add(self, planes):
+        calls.append(planes)
+        if harm == "it fails":
+            raise EncodeError("libx264 failed")
+        if harm == "colours change":
+            planes = (planes[0], planes[2], planes[1])
+        if harm == "colours change" or len(calls) != 3:
+            real(self, planes)
+
+    monkeypatch.setattr(PieceWriter, "add", add)
+    result = varfix("doctor")
+    assert result.exit_code == 5
+    assert "h264: " in result.stdout.partition("Problems:")[2]
+
+
+def test_hardware_that_is_not_there_is_no_problem(varfix, facts, monkeypatch):
+    facts()
+    monkeypatch.setattr(video_check, "hardware_encoders", lambda: ["h264_nvenc", "hevc_qsv"])
+
+    def missing(codec):
+        return "there is no such device" if "_" in codec else ""
+
+    monkeypatch.setattr(video_check, "_fault", missing)
+    result = varfix("doctor")
+    assert result.exit_code == 0
+    assert "no hardware or driver for h264_nvenc, hevc_qsv" in result.stdout
 
 
 def test_two_runtimes_over_each_other_are_exit_5_with_the_fix(varfix, facts):

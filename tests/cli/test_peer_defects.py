@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from film_kit import Film
 from PIL import Image
 
-from varfix.engine import batch
+from varfix.engine import maker
 from varfix.onnx import session as module
 from varfix.onnx.session import OnnxRestorer
 
@@ -96,6 +97,7 @@ def no_gpu(monkeypatch):
     [
         ("dir", "in", "out", "-m", "{model}"),
         ("image", "in/a.png", "b.png", "-m", "{model}"),
+        ("video", "clip.mp4", "b.mp4", "-m", "{model}"),
         ("eval", "--degrade", "noise:25", "in", "-m", "{model}"),
         ("models", "list"),
         ("doctor",),
@@ -107,6 +109,7 @@ def test_every_command_works_without_a_gpu(
 ):
     """Real-ESRGAN counts its GPUs, and starts a pool of none."""
     monkeypatch.chdir(tmp_path)
+    Film(count=3).write(tmp_path / "clip.mp4")
     result = varfix(*(word.format(model=inverting) for word in words))
     assert result.exit_code == 0, result.stderr or result.stdout
 
@@ -115,7 +118,7 @@ def test_every_command_works_without_a_gpu(
 def test_there_is_always_a_thread_to_read_and_one_to_write(
     varfix, tmp_path, identity, photo, monkeypatch, cores
 ):
-    monkeypatch.setattr(batch.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(maker.os, "cpu_count", lambda: cores)
     where = ("dir", tmp_path / "in", tmp_path / "out", "-m", identity)
     assert varfix(*where, "-d", "cpu").exit_code == 0
 
@@ -142,3 +145,22 @@ def test_a_picture_that_cannot_be_read_is_no_success(varfix, tmp_path, identity,
     }
     assert varfix(verb, *ends[verb], "-m", identity, "-d", "cpu").exit_code == 1
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_frame_that_cannot_be_restored_is_not_left_out(varfix, tmp_path, shelf):
+    """Real-ESRGAN drops the frame, goes on, and leaves with 0: sound and pictures part."""
+    model = shelf.restore(
+        # 1 / (1 - the brightest sample): only for a white frame is that no number.
+        nodes=[
+            ("ReduceMax", ["tile"], ["most"], {"keepdims": 1}),
+            ("Sub", ["c1", "most"], ["left"], {}),
+            ("Div", ["left", "left"], ["one"], {}),
+            ("Mul", ["tile", "one"], ["restored"], {}),
+        ]
+    )
+    flash = Film(count=8, white=(5,), tags=(1, 1, 1, 2), pix_fmt="yuvj420p")
+    source, target = flash.write(tmp_path / "clip.mkv"), tmp_path / "out.mkv"
+    result = varfix("video", source, target, "-m", model, "-d", "cpu", "--set", "video.window=0")
+    assert result.exit_code == 1
+    assert "frame 5" in result.stderr
+    assert not target.exists()

@@ -42,7 +42,7 @@ def test_the_first_signal_asks_and_says_so(number, code):
         os.kill(os.getpid(), number)
         assert stop.wait(5)
         assert heard.news.wait(5)
-    assert heard.texts == [STOPPING]
+    assert heard.texts == [STOPPING.format("image")]
     assert stop.code == code
     assert signal.getsignal(number) is before
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from session_kit import CUDA
 
-from varfix.onnx import guard, session
+from varfix.onnx import companions, guard, session
 from varfix.onnx.runtime import CPU, SessionPlan, start
 
 
@@ -28,12 +28,12 @@ def on_cuda(monkeypatch):
         started.append((model.name, plan.precision))
         return start(model, SessionPlan(CPU, plan.dims))
 
-    def requested(model, request, dims, warn):
-        return fake_start(model, SessionPlan(CUDA, dims(CUDA))), CUDA
+    def requested(model, request, plans, warn):
+        return fake_start(model, plans(CUDA)), CUDA
 
     monkeypatch.setattr(session, "start_requested", requested)
     monkeypatch.setattr(
-        session, "start_named", lambda model, request, plan: fake_start(model, plan)
+        companions, "start_named", lambda model, request, plan: fake_start(model, plan)
     )
     monkeypatch.setattr(guard, "find_gpu", lambda index: None)
     return started

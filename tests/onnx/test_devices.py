@@ -9,7 +9,7 @@ import pytest
 from varfix.engine.errors import ConfigError, DeviceUnavailableError, ModelContractError
 from varfix.onnx import cores, devices, gpu, runtime
 from varfix.onnx.devices import device_facts, package_conflict, parse_device, start_requested
-from varfix.onnx.runtime import CPU, Device
+from varfix.onnx.runtime import CPU, Device, SessionPlan
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -75,7 +75,7 @@ def start(text, tmp_path):
     session, device = start_requested(
         tmp_path / "net.onnx",
         parse_device(text),
-        lambda device: {},
+        SessionPlan,
         lambda code, message: warnings.append((code, message)),
     )
     return session, device, warnings
@@ -114,7 +114,9 @@ def test_a_device_is_read_from_its_text(text, device):
         ("cuda:-1", "expected a form like"),
         ("cpu:0", "expected a form like"),
         ("auto:0", "unknown device"),
-        ("cuda:0,1", "one run uses one GPU. Name one, as in cuda:0."),
+        ("cuda:1,1", "a GPU is named twice"),
+        ("cuda:0,", "expected a form like"),
+        ("cpu:0,1", "expected a form like"),
     ],
 )
 def test_what_is_no_device_is_refused_with_help(text, words):
@@ -122,6 +124,13 @@ def test_what_is_no_device_is_refused_with_help(text, words):
         parse_device(text)
     assert f"--device {text}: " in caught.value.message
     assert words in text_of(caught.value)
+
+
+def test_several_gpus_are_one_request_for_each():
+    request = parse_device("cuda:0,2")
+    assert [one.device for one in request.each()] == [Device("cuda", 0), Device("cuda", 2)]
+    assert {one.text for one in request.each()} == {"cuda:0,2"}
+    assert parse_device("auto").each() == [parse_device("auto")]
 
 
 def test_auto_takes_the_gpu_that_starts(machine, tmp_path):

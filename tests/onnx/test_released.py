@@ -8,10 +8,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from varformer_kit import forced_feeds, named_values, probed, public_state, tiny_network
+from released_kit import named_values, probed, run_graph
+from varformer_kit import forced_feeds, public_state, tiny_network
 
 from varfix.cli.main import invoke
 from varfix.engine.errors import (
@@ -22,6 +22,7 @@ from varfix.engine.errors import (
 )
 from varfix.engine.guidance import thumbnail
 from varfix.engine.image import read_picture
+from varfix.engine.networks.quantizer import SCALES
 from varfix.engine.settings import Settings, resolve, set_layer
 from varfix.engine.tiled import restore_picture
 from varfix.onnx.architectures import Facts, released_varformer
@@ -70,11 +71,6 @@ def path(folder):
     return folder / "tiny" / "tiny.onnx"
 
 
-def run(path, names, feeds):
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return dict(zip(names, session.run(list(names), feeds), strict=True))
-
-
 def test_the_model_has_its_name_and_nothing_is_left_of_the_making(folder):
     assert imported_names() == ["tiny"]
     assert find_model("tiny").restore == folder / "tiny" / "tiny.onnx"
@@ -120,7 +116,7 @@ def test_every_stage_is_the_networks_given_its_tokens(network, path):
     named = [n for n in stages if not n.startswith("var/")] + [n for n in stages if "/s9" in n]
     named = named_values(path, named)  # of a result with two names the file keeps one
     assert len(named) > 50
-    seen = run(probed(path, named, forced=True), named, forced_feeds(tile.numpy(), tokens))
+    seen = run_graph(probed(path, named, SCALES), named, forced_feeds(tile.numpy(), tokens))
     for name in named:
         wanted = stages[name].numpy()
         allowed = 1e-4 * max(1.0, np.abs(wanted).max())
@@ -129,7 +125,7 @@ def test_every_stage_is_the_networks_given_its_tokens(network, path):
 
 def test_what_explains_a_result_comes_with_it(network, path):
     tile = natural(SIDE, seed=5)
-    seen = run(path, ["tokens", *EXPLAINED], {"tile": tile.numpy()})
+    seen = run_graph(path, ["tokens", *EXPLAINED], {"tile": tile.numpy()})
     with torch.no_grad():
         guidance = network.guidance(2.0 * tile - 1.0)
     assert np.array_equal(seen["tokens"], guidance.predicted.tokens.numpy())
@@ -257,8 +253,8 @@ def test_the_prior_is_drawn(tmp_path, network):
     command = ["image", "-q", "-m", "tiny", "--explain", str(tmp_path / "why")]
     assert invoke([*command, str(tmp_path / "in.png"), str(tmp_path / "out.png")]) == 0
     drawn = {p.name: cv2.imread(str(p))[..., ::-1] for p in (tmp_path / "why").iterdir()}
-    assert set(drawn) == {"regions.png", "scales.png", "replaced.png"}
-    last = drawn["replaced.png"][-SIDE - 12 : -12]
+    assert set(drawn) == {"regions.png", "scales.png", "steps.png"}
+    last = drawn["steps.png"][-SIDE - 12 : -12]
     seen = read_picture((tmp_path / "in.png").read_bytes(), max_pixels=10**6).pixels
     tile = torch.from_numpy(thumbnail(seen, SIDE)).permute(2, 0, 1)[None]
     with torch.no_grad():
@@ -268,11 +264,12 @@ def test_the_prior_is_drawn(tmp_path, network):
     assert np.abs(shown - expected.clip(0.0, 1.0)).max() < 0.01
 
 
-def test_a_model_that_tells_nothing_is_refused_before_it_runs(tmp_path, capsys):
+def test_a_model_that_tells_nothing_is_refused_before_it_runs(tmp_path, capsys, shelf):
     from PIL import Image
 
     Image.new("RGB", (8, 8)).save(tmp_path / "in.png")
-    command = ["image", "--explain", str(tmp_path), str(tmp_path / "in.png")]
+    other = shelf.foreign((1, 3, "H", "W"))
+    command = ["image", "-m", str(other), "--explain", str(tmp_path), str(tmp_path / "in.png")]
     assert invoke([*command, str(tmp_path / "out.png")]) == ExitCode.USAGE
     assert "does not tell how" in capsys.readouterr().err
     assert not (tmp_path / "out.png").exists()

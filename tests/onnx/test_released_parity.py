@@ -4,9 +4,9 @@ About 5 GB of memory and as much on disk; minutes on two cores.
 """
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
+from released_kit import named_values, probed, run_graph, told
 from varformer_kit import (
     CASES,
     CUTS,
@@ -16,12 +16,11 @@ from varformer_kit import (
     forced_feeds,
     golden_case,
     inexcusable,
-    named_values,
-    probed,
     released_state,
     tolerance,
 )
 
+from varfix.engine.networks.quantizer import SCALES
 from varfix.engine.networks.release import load_varformer
 from varfix.onnx.architectures import Facts, released_varformer
 from varfix.onnx.card import read_card
@@ -51,14 +50,6 @@ def path(golden, tmp_path_factory):
     return target
 
 
-def run(path, names, feeds):
-    """Run a graph as varfix does, its weights not copied for every use."""
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return dict(zip(names, session.run(list(names), feeds), strict=True))
-
-
 def test_every_stage_of_the_file_is_reproduced_with_the_golden_tokens(golden, path):
     seen = Comparison(golden)
     stages = [n for n in golden["stat_names"] if n not in NOT_COMPUTED] + ["var_input"]
@@ -66,14 +57,12 @@ def test_every_stage_of_the_file_is_reproduced_with_the_golden_tokens(golden, pa
     names = named_values(path, stages)
     assert set(stages) - set(names) <= TWICE | UNNAMED
     feeds = forced_feeds((golden["input"] + 1.0) / 2.0, golden["pred_tokens"])
-    results = run(probed(path, names, forced=True), [*names, "increments", "restored"], feeds)
+    results = run_graph(probed(path, names, SCALES), [*names, "increments", "restored"], feeds)
     seen.compare("S_v", results.pop("increments"), golden["S_v"])
     seen.compare("out", results.pop("restored"), golden["out"])
     for name, value in results.items():
         seen(name, torch.from_numpy(value))
-    for stage in sorted({name.split("/")[0] for name in seen.worst}):
-        worst = max(value for name, value in seen.worst.items() if name.split("/")[0] == stage)
-        print(f"{stage:24} {worst:.2e}")  # noqa: T201 (the closing note's figures: pytest -s)
+    told(f"file, case {golden['case_seed']}, golden tokens", seen.by_stage())
     assert seen.too_large() == {}
 
 

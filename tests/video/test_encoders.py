@@ -1,10 +1,19 @@
-"""The same frames give the same bytes, whatever was in memory before."""
+"""Encoders are told what was asked for, or refuse it; the same frames give the same bytes."""
 
 import os
 import subprocess
 import sys
 
+import av
+import numpy as np
 import pytest
+
+from varfix.engine.clip import Clip, Layout
+from varfix.engine.errors import DeviceUnavailableError, PlanError
+from varfix.engine.settings import VideoSettings
+from varfix.engine.video_check import encoder_facts
+from varfix.engine.video_encoders import ENCODERS, hardware_encoders
+from varfix.engine.video_write import PieceWriter, encoding_for
 
 ENCODE = """
 import hashlib, sys
@@ -13,25 +22,109 @@ import numpy as np
 from varfix.engine.clip import Clip, Layout
 from varfix.engine.settings import VideoSettings
 from varfix.engine.video_write import PieceWriter, encoding_for
-layout, rng = Layout(80, 48), np.random.default_rng(0)
+count, depth = int(sys.argv[3]), int(sys.argv[4])
+layout, rng = Layout(80, 48, depth), np.random.default_rng(0)
 settings = VideoSettings(codec=sys.argv[2])
 writer = PieceWriter(Path(sys.argv[1]), encoding_for(Clip(layout), settings))
 base = rng.integers(16, 235, (48, 80))
-for number in range(8):
+for number in range(count):
     # Flicker, which x264 weighs by what it finds between the frames.
-    luma = (np.roll(base, number, 1) * (0.6 + 0.4 * rng.random())).astype(np.uint8)
-    writer.add((luma, *(np.full((24, 40), 128, np.uint8),) * 2))
+    luma = (np.roll(base, number, 1) * (0.6 + 0.4 * rng.random())).astype(layout.dtype)
+    writer.add((luma, *(np.full((24, 40), 128, layout.dtype),) * 2))
 writer.finish()
 print(hashlib.sha256(Path(sys.argv[1]).read_bytes()).hexdigest())
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc fills memory on request")
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "ffv1"])
-def test_what_lies_in_memory_changes_nothing(tmp_path, codec):
+@pytest.mark.parametrize(
+    ("codec", "count", "depth"),
+    [("h264", 8, 8), ("hevc", 8, 8), ("av1", 8, 8), ("ffv1", 8, 8), ("hevc", 2, 10)],
+)
+def test_what_lies_in_memory_changes_nothing(tmp_path, codec, count, depth):
     found = set()
     for filling in ("0", "85"):
-        line = [sys.executable, "-c", ENCODE, str(tmp_path / "a.mkv"), codec]
+        line = [sys.executable, "-c", ENCODE, tmp_path / "a.mkv", codec, str(count), str(depth)]
         env = {**os.environ, "MALLOC_PERTURB_": filling}
         found.add(subprocess.run(line, env=env, check=True, capture_output=True).stdout)
     assert len(found) == 1
+
+
+CLIP = Clip(Layout(96, 64))
+
+
+def encoding(**video):
+    return encoding_for(CLIP, VideoSettings(**video))
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+def test_an_encoder_named_as_ffmpeg_does_is_the_same_one(codec):
+    assert encoding(codec=ENCODERS[codec].name) == encoding(codec=codec)
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        {"codec": "h264", "encoder_options": "tune=grain,aq-mode=3", "speed": "slow"},
+        {"codec": "libvpx-vp9", "crf": 30},
+        {"codec": "mpeg4", "encoder_options": "b=2M"},
+        {"codec": "rawvideo"},
+        {"codec": "huffyuv"},
+    ],
+    ids=lambda video: video["codec"],
+)
+def test_what_an_encoder_knows_is_taken(video):
+    if "encoder_options" in video:
+        asked = dict(pair.split("=") for pair in video["encoder_options"].split(","))
+        assert asked.items() <= encoding(**video).options.items()
+    assert encoding(**video).encoder in (video["codec"], "libx264")
+
+
+@pytest.mark.parametrize(
+    ("video", "words"),
+    [
+        # At its default an encoder without --crf would make 200 kbit/s of anything.
+        ({"codec": "mpeg4"}, "mpeg4 knows no --crf"),
+        ({"codec": "mpeg4", "crf": 20, "encoder_options": "b=2M"}, "mpeg4 knows no --crf"),
+        ({"codec": "rawvideo", "crf": 3}, "rawvideo knows no --crf"),
+        ({"codec": "ffv1", "crf": 3}, "loses nothing"),
+        ({"codec": "h264", "encoder_options": "tunes=grain"}, "libx264 has no option tunes"),
+        ({"codec": "h264", "speed": "fastish"}, "libx264 cannot be opened"),
+        ({"codec": "ffv1", "speed": "slow"}, "video.speed: slow: the encoder ffv1"),
+        ({"codec": "ffv1", "encoder_options": "preset=slow"}, "video.encoder_options: preset"),
+        ({"codec": "mp3"}, "no such encoder"),
+    ],
+)
+def test_what_an_encoder_does_not_know_is_refused_and_not_ignored(video, words):
+    with pytest.raises(PlanError, match=words):
+        encoding(**video)
+
+
+def test_an_encoders_own_list_goes_on_after_varfixs_part():
+    given = encoding(codec="hevc", encoder_options="x265-params=aq-mode=3").options["x265-params"]
+    assert given.endswith(":aq-mode=3")
+    assert "open-gop=0" in given
+
+
+def test_hardware_that_is_asked_for_and_not_here_is_told_with_a_way_out():
+    works = {fact.encoder for fact in encoder_facts() if fact.works}
+    missing = [name for name in hardware_encoders() if name not in works]
+    assert missing or works > {encoder.name for encoder in ENCODERS.values()}
+    for name in missing:
+        with pytest.raises(DeviceUnavailableError, match=f"^the encoder {name} cannot") as told:
+            encoding(codec=name)
+        assert "hardware or driver is missing here; use --codec hevc or h264" in told.value.hint
+        assert "avcodec" not in told.value.message
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libvpx-vp9"])
+def test_other_encoders_of_ffmpeg_can_be_named(tmp_path, codec):
+    options = "b=2M" if codec == "mpeg4" else ""
+    chosen = encoding(codec=codec, encoder_options=options)
+    writer = PieceWriter(tmp_path / "a.mkv", chosen)
+    writer.add(tuple(np.full(shape, 90, np.uint8) for shape in chosen.layout.shapes))
+    writer.finish()
+    with av.open(str(tmp_path / "a.mkv")) as piece:
+        name = {"libvpx-vp9": "vp9"}.get(codec, codec)
+        assert piece.streams.video[0].codec_context.codec.canonical_name == name
+        assert len(list(piece.decode(video=0))) == 1

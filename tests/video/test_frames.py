@@ -1,5 +1,6 @@
 """Every frame comes back: its samples, its time, its shape, its colours."""
 
+import time
 from fractions import Fraction
 
 import av
@@ -198,6 +199,20 @@ def test_progress_and_totals_are_told_in_frames(film, restore):
     (done,) = made.of(ItemDone)
     assert set(done.stage) == {"decode", "infer", "encode"}
     assert done.bytes == made.path.stat().st_size
+
+
+def test_frames_are_told_at_most_twice_a_second_with_speed_and_time_left(film, restore):
+    class Slow(IdentityRestorer):
+        def restore(self, tiles, prior):
+            time.sleep(0.06)
+            return tiles
+
+    made = restore(film("clip.mkv", count=40), restorer=Slow())
+    (done,), told = made.of(ItemDone), made.of(ItemProgress)
+    assert 3 <= len(told) <= 2 + 2 * done.seconds
+    for one in told:
+        assert 0 < one.fps < 1 / 0.06 + 1
+        assert one.eta == pytest.approx((40 - one.done) / one.fps, abs=0.2)
 
 
 def test_what_the_model_changes_is_changed_in_the_clips_own_colours(film, restore, tmp_path):

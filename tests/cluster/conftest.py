@@ -1,0 +1,176 @@
+"""A Ray cluster of a head and two machines, all of them processes here."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+START = 60
+# A token in somebody's home folder must not shut the tests out of their own cluster.
+OPEN = {"RAY_AUTH_MODE": "disabled"}
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@dataclass
+class Machines:
+    """The processes, by how they are stopped: each ends what it has started."""
+
+    address: str
+    client: str
+    started: list
+
+    def stations(self):
+        """The processes of the workers, of all runs."""
+        found = []
+        for one in psutil.process_iter(["cmdline"]):
+            words = one.info["cmdline"] or [""]
+            if words[0].startswith("ray::Station"):
+                found.append(one)
+        return found
+
+
+def ray(*words, folder):
+    command = [Path(sys.executable).with_name("ray"), "start", "--block", *map(str, words)]
+    facts = {"RAY_CLIENT_RECONNECT_GRACE_PERIOD": "3", "RAY_TMPDIR": folder}
+    with Path(folder, "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [*command, "--disable-usage-stats"],
+            env=os.environ | OPEN | facts,
+            stdout=log,
+            stderr=log,
+        )
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """Start a head without CPUs, and two machines with one each."""
+    pytest.importorskip("ray")
+    folder = tempfile.mkdtemp(prefix="vf", dir="/tmp")  # sockets want short names
+    port, client = free_port(), free_port()
+    address = f"127.0.0.1:{port}"
+    head = ("--head", "--port", port, "--ray-client-server-port", client, "--num-cpus", 0)
+    started = [ray(*head, "--include-dashboard=false", "--temp-dir", folder, folder=folder)]
+    wait_for(address)
+    started += [ray("--address", address, "--num-cpus", 1, folder=folder) for _ in range(2)]
+    try:
+        wait_for_machines(Path(folder, "log.txt"))
+        yield Machines(address, f"ray://127.0.0.1:{client}", started)
+    finally:
+        for one in reversed(started):
+            one.terminate()
+        for one in started:
+            one.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for(address):
+    host, _, port = address.partition(":")
+    end = time.monotonic() + START
+    while time.monotonic() < end:
+        with socket.socket() as one:
+            if one.connect_ex((host, int(port))) == 0:
+                return
+        time.sleep(0.2)
+    raise TimeoutError(address)
+
+
+def wait_for_machines(log):
+    """Wait until the head and both machines say that they run."""
+    end = time.monotonic() + START
+    while log.read_text(errors="replace").count("Ray runtime started") < 3:
+        assert time.monotonic() < end, log.read_text(errors="replace")[-2000:]
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def halving(shelf):
+    """A model that halves values, and takes its time about it."""
+    nodes = [("Mul", ["tile", "half"], ["restored"], {})]
+    nodes.insert(0, ("Div", ["c1", "c2"], ["half"], {}))
+    return shelf.restore("halving.onnx", nodes)
+
+
+@dataclass
+class Job:
+    """Runs of `varfix dir` from one folder to another."""
+
+    source: Path
+    target: Path
+    model: Path
+    machines: Machines
+
+    def command(self, cluster, *options):
+        where = [self.source, self.target, "-m", self.model, "--set", "cluster.cpus=1"]
+        log = ["--log-file", self.target.with_name("events.jsonl")]
+        words = ["dir", *where, *log, *options, "--cluster", cluster]
+        return [sys.executable, "-m", "varfix.cli", *map(str, words)]
+
+    def start(self, cluster="auto", *options):
+        environment = os.environ | OPEN | {"RAY_ADDRESS": self.machines.address}
+        return subprocess.Popen(
+            self.command(cluster, *options),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def results(self):
+        return {
+            path.relative_to(self.target).as_posix(): path.read_bytes()
+            for path in self.target.rglob("*.png")
+            if not path.name.startswith(".")
+        }
+
+    def entries(self):
+        lines = (self.target / ".varfix" / "run.jsonl").read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        return {entry["dst"]: {**entry, "seconds": 0} for entry in found}
+
+    def events(self, kind):
+        lines = self.target.with_name("events.jsonl").read_text().splitlines()
+        return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+    def wait_until(self, count, process):
+        """Wait for so many results, while the run goes on."""
+        end = time.monotonic() + 240
+        while len(self.results()) < count:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def job(tmp_path, halving, machines):
+    rng = np.random.default_rng(9)
+    for number in range(300):
+        path = tmp_path / "in" / f"{number % 5}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(path)
+    return Job(tmp_path / "in", tmp_path / "out", halving, machines)
+
+
+@pytest.fixture
+def local(job, tmp_path):
+    """What a run in one process makes, and enters."""
+    here = Job(job.source, tmp_path / "local" / "out", job.model, job.machines)
+    words = [word for word in here.command("auto") if word not in ("--cluster", "auto")]
+    here.target.parent.mkdir()
+    subprocess.run(words, check=True, capture_output=True)
+    return here

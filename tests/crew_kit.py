@@ -1,0 +1,109 @@
+"""A cluster without machines: workers in threads of this process, which can be lost at any time."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from batch_kit import SETTINGS, Inverter, Setup
+
+from varfix.engine.crew import Answer, Crew, Lost
+from varfix.engine.options import Options
+from varfix.engine.station import Station
+
+
+@dataclass
+class Opened:
+    """Opens a model by a function of nothing, under a digest."""
+
+    model: object = Inverter
+    sha256: str = "sha"
+
+    def __call__(self, warn):
+        return self.model(), self.sha256
+
+
+class Hall:
+    """See `crew.Link`."""
+
+    def __init__(self, opening=None, wanted=2):
+        self.wanted = wanted
+        self.opening = opening or Opened()
+        self.stations = {}
+        self.sent = []
+        self._answers = SimpleQueue()
+        self._pool = ThreadPoolExecutor(32)
+        self._hired = 0
+
+    def hire(self):
+        self._hired += 1
+        self.stations[self._hired] = Station(self.opening)
+        return self._hired
+
+    def dismiss(self, worker):
+        self._forget(worker)
+
+    def kill(self, worker):
+        """Lose a worker: from now on nobody hears it, and it hears nobody."""
+        if self._forget(worker):
+            self._answers.put(Answer(worker, "news", Lost("killed")))
+
+    def _forget(self, worker):
+        station = self.stations.pop(worker, None)
+        if station is not None:
+            station.end()
+            for leave in list(station._leaves.values()):
+                leave.put(False)  # or its threads would wait forever
+        return station is not None
+
+    def send(self, worker, method, *facts):
+        self.sent.append((worker, method, *facts))
+        station = self.stations.get(worker)
+        if station is not None:
+            getattr(station, method)(*facts)
+
+    def ask(self, worker, method, *facts):
+        self._pool.submit(self._ask, worker, method, *facts)
+
+    def _ask(self, worker, method, *facts):
+        station = self.stations.get(worker)
+        if station is None:
+            return
+        value = self.hear(worker, getattr(station, method)(*facts))
+        if worker in self.stations:
+            self._answers.put(Answer(worker, method, value))
+
+    def hear(self, worker, value):
+        """What comes of an answer on its way; for tests to meddle with."""
+        return value
+
+    def answers(self, seconds):
+        found = []
+        try:
+            found.append(self._answers.get(timeout=seconds))
+            while True:
+                found.append(self._answers.get_nowait())
+        except Empty:
+            return found
+
+    def call(self, worker, method, *facts):
+        return getattr(self.stations[worker], method)(*facts)
+
+
+@dataclass
+class Works(Setup):
+    """Runs by a crew between two folders."""
+
+    hall: Hall = field(default_factory=Hall)
+
+    def crewed(self, settings=SETTINGS, options=None, **request):
+        crew = Crew(self.hall)
+        crew.open(10)
+        options = options or {}
+        return self.run(
+            settings=settings, options=Options("dir", "sha", crew=crew, **options), **request
+        )
+
+
+def held_at_once(hall):
+    """The most pictures that a worker ever held, by what was sent to it and what it finished."""
+    return max(len(items) for _, method, *facts in hall.sent if method == "give" for items in facts)

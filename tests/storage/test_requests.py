@@ -1,0 +1,113 @@
+"""How little is asked of a store, and that what is not asked is known all the same."""
+
+import pytest
+from storage_runs import Places, picture, planned, restore, states
+
+from varfix.engine import store_memory
+from varfix.engine.store import open_store
+from varfix.engine.store_memory import JOURNAL, StoreMemory
+
+
+@pytest.fixture
+def places(bucket):
+    return Places(open_store(f"{bucket}/in"), open_store(f"{bucket}/out"))
+
+
+def asked(s3, *kinds):
+    return {kind: s3.faults.asked[kind] for kind in kinds}
+
+
+def test_a_run_asks_once_for_each_source_and_puts_each_result_once(places, s3):
+    names = [f"{number}.png" for number in range(20)]
+    for name in names:
+        places.put(name, picture())
+    s3.faults.asked.clear()
+    plan = planned(places)
+    assert asked(s3, "LIST", "GET", "HEAD", "PUT") == {"LIST": 3, "GET": 0, "HEAD": 0, "PUT": 0}
+    restore(plan)
+    assert s3.faults.asked["HEAD"] == 0
+    bucket = places.source._objects.root.removesuffix("/in")
+    for name in names:
+        assert s3.faults.asked["GET", f"/{bucket}/in/{name}"] == 1
+        assert s3.faults.asked["PUT", f"/{bucket}/out/{name}"] == 1
+    journal = [
+        number
+        for key, number in s3.faults.asked.items()
+        if isinstance(key, tuple) and key[0] == "PUT" and JOURNAL in key[1]
+    ]
+    assert sum(journal) == len(names) + 1  # each result is entered before it is put
+
+
+def test_a_run_that_goes_on_asks_for_nothing_it_knows(places, s3):
+    for number in range(20):
+        places.put(f"{number}.png", picture())
+    restore(planned(places))
+    s3.faults.asked.clear()
+    assert set(states(planned(places)).values()) == {"done"}
+    assert asked(s3, "LIST", "GET", "HEAD", "PUT") == {"LIST": 3, "GET": 1, "HEAD": 0, "PUT": 0}
+
+
+def test_a_large_destination_is_not_listed_again(places, s3, monkeypatch):
+    for number in range(6):
+        places.put(f"{number}.png", picture())
+    restore(planned(places))
+    monkeypatch.setattr(store_memory, "LOOKED_AT", 3)
+    places.put("new.png", picture())
+    places.put("stranger.png", picture())
+    places.put("stranger.png", b"somebody's own", "target")
+    plan = planned(places)
+    assert plan.manifest._there is None
+    assert sorted(item.src for item in plan.items) == ["new.png", "stranger.png"]
+    with pytest.raises(Exception, match="did not make"):
+        restore(plan)
+    assert places.get("stranger.png") == b"somebody's own"
+
+
+def test_listed_names_cost_one_question_each_where_a_result_is_known(places, s3):
+    for number in range(6):
+        places.put(f"{number}.png", picture())
+    restore(planned(places))
+    s3.faults.asked.clear()
+    assert states(planned(places, files=("1.png", "2.png"))) == {"1.png": "done", "2.png": "done"}
+    assert asked(s3, "HEAD", "LIST") == {"HEAD": 2, "LIST": 2}
+
+
+def test_scattered_records_are_put_together_and_nothing_is_lost(places, monkeypatch):
+    for number in range(9):
+        places.put(f"{number}.png", picture(number))
+        restore(planned(places))
+    before = states(planned(places))
+    monkeypatch.setattr(store_memory, "_SCATTERED", 4)
+    monkeypatch.setattr(store_memory, "_FOLDED", 5)
+    objects = places.target._objects
+    removed = []
+    with monkeypatch.context() as patch:
+        patch.setattr(type(objects), "remove", lambda self, name: removed.append(name))
+        StoreMemory(objects).begin()  # killed before the old parts are removed
+    assert len(removed) == 9
+    assert states(planned(places)) == before
+    StoreMemory(objects).begin()
+    assert len(list(objects.every(JOURNAL))) == 2
+    assert states(planned(places)) == before
+    assert set(before.values()) == {"done"}
+
+
+def test_a_full_part_is_followed_by_another(places, monkeypatch):
+    from varfix.engine import store_journal
+
+    monkeypatch.setattr(store_journal, "PART", 3)
+    for number in range(8):
+        places.put(f"{number}.png", picture())
+    restore(planned(places))
+    assert len(list(places.target._objects.every(JOURNAL))) == 3
+    assert set(states(planned(places)).values()) == {"done"}
+
+
+def test_a_source_put_again_is_told_from_its_former_self_within_the_same_second(places):
+    places.put("a.png", picture(2))
+    restore(planned(places))
+    places.put("a.png", picture(3))
+    assert len(picture(2)) == len(picture(3))
+    assert states(planned(places)) == {"a.png": "stale"}
+    places.put("a.png", picture(2))
+    assert states(planned(places)) == {"a.png": "done"}
