@@ -90,7 +90,8 @@ class Run:
 
     def _work(self) -> None:
         plan, options = self.plan, self.options
-        terms = Terms(self.settings, plan.recipe, plan.source, plan.target)
+        alone = plan.manifest is None
+        terms = Terms(self.settings, plan.recipe, plan.source, plan.target, alone)
         for item, error in plan.refused:
             self.tell(failure(terms.label(item), item, error))
         if options.crew is not None:

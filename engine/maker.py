@@ -66,18 +66,18 @@ class Terms:
         recipe: digest of model and settings.
         source: where the sources are.
         target: where the results go.
+        alone: it is a single file, whose name is that which the user gave it.
     """
 
     settings: Settings
     recipe: str
     source: Store
     target: Store
+    alone: bool = False
 
     def label(self, item: Item) -> str:
         """A picture's name in messages: from here, as the user could type it."""
-        if self.source.folder is None:
-            return spoken(self.source.label(item.src))
-        return spoken(item.src if item.pipe.source is not None else os.fspath(item.source))
+        return spoken(item.src if self.alone else self.source.label(item.src))
 
 
 class Desk(Protocol):

@@ -104,10 +104,6 @@ class Plan:
         item = Item(number, src, dst, source, target, None, replaces=overwrite)
         return self.source.item(item, self.found)
 
-    def label(self, item: Item) -> str:
-        """A picture's name in messages: from here, as the user could type it."""
-        return spoken(item.src if self.manifest is None else self.source.label(item.src))
-
     def held(self) -> AbstractContextManager[None]:
         """Hold the destination for this run alone, and put in order what earlier ones left there.
 

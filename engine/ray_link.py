@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from varfix.engine.crew import Answer, Lost
 from varfix.engine.errors import ConfigError, DeviceError, DeviceUnavailableError
+from varfix.engine.link import Answer, Lost
 from varfix.engine.settings import ClusterSettings, IoSettings, Settings
 from varfix.engine.station import Opening, Station
 
@@ -141,7 +141,7 @@ class Cluster:
 
 
 class RayLink:
-    """See `crew.Link`."""
+    """See `link.Link`."""
 
     def __init__(self, ray: Any, opening: Opening, share: Share) -> None:
         self.wanted = share.workers

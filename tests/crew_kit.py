@@ -6,7 +6,8 @@ from queue import Empty, SimpleQueue
 
 from batch_kit import SETTINGS, Inverter, Setup
 
-from varfix.engine.crew import Answer, Crew, Lost
+from varfix.engine.crew import Crew
+from varfix.engine.link import Answer, Lost
 from varfix.engine.options import Options
 from varfix.engine.station import Station
 
@@ -23,7 +24,7 @@ class Opened:
 
 
 class Hall:
-    """See `crew.Link`."""
+    """See `link.Link`."""
 
     def __init__(self, opening=None, wanted=2):
         self.wanted = wanted

@@ -48,7 +48,7 @@ def check_each_alone(network, pictures):
     assert not torch.equal(both[0], both[1])
 
 
-def probed(path, names, scales=(), given=None):
+def probed(path, names, scales=(), given=None, read=()):
     """A copy of a graph that also returns named values from inside it.
 
     Args:
@@ -57,13 +57,11 @@ def probed(path, names, scales=(), given=None):
         scales: sides of the token maps; each scale then builds on tokens that are fed as
             `tokens_K`, not on its own. Empty: on its own.
         given: shapes of named values that are then fed as `given_NAME`, not computed.
+        read: sides of the token maps of the degraded picture, then fed as `read_K`.
     """
     model = onnx.load(path, load_external_data=False)
-    if scales:
-        chosen = [node.output[0] for node in model.graph.node if node.op_type == "ArgMax"]
-        for k, (name, side) in enumerate(zip(chosen, scales, strict=True)):
-            shape = (1, side * side)
-            feed(model.graph, name, f"tokens_{k}", (onnx.TensorProto.INT64, shape), "Concat")
+    feed_tokens(model.graph, "ArgMax", "tokens", scales)
+    feed_tokens(model.graph, "ArgMin", "read", read)
     for name, shape in (given or {}).items():
         feed(model.graph, name, f"given_{name}", (onnx.TensorProto.FLOAT, shape))
     known = {value.name for value in model.graph.output}
@@ -71,6 +69,18 @@ def probed(path, names, scales=(), given=None):
     copy = path.with_name("probed.onnx")
     onnx.save(model, copy)
     return copy
+
+
+def feed_tokens(graph, operator, name, scales):
+    """Let what builds on the tokens that an operator chooses, scale by scale, take fed ones."""
+    for k, (chosen, side) in enumerate(zip(choices(graph, operator), scales, strict=bool(scales))):
+        shape = (1, side * side)
+        feed(graph, chosen, f"{name}_{k}", (onnx.TensorProto.INT64, shape), "Concat")
+
+
+def choices(graph, operator):
+    """Names of an operator's results: `ArgMax` is a writer's choice, `ArgMin` a quantiser's."""
+    return [node.output[0] for node in graph.node if node.op_type == operator]
 
 
 def feed(graph, name, source, kind, but=""):
@@ -96,11 +106,11 @@ def run_graph(path, names, feeds):
     return dict(zip(names, session.run(list(names), feeds), strict=True))
 
 
-def token_feeds(tokens, scales):
+def token_feeds(tokens, scales, name="tokens"):
     """What a probed graph is fed for the tokens (1, L) of all scales."""
     cuts = np.cumsum([side * side for side in scales])[:-1]
     parts = np.split(np.asarray(tokens, np.int64), cuts, axis=1)
-    return {f"tokens_{k}": part for k, part in enumerate(parts)}
+    return {f"{name}_{k}": part for k, part in enumerate(parts)}
 
 
 def told(title, figures):

@@ -18,7 +18,6 @@ from PIL import Image
 COUNT = int(os.environ.get("VARFIX_TEST_PICTURES", "2000"))
 KILLS = int(os.environ.get("VARFIX_TEST_KILLS", "20"))
 EXTENSIONS = ("png", "jpg", "bmp", "webp", "tif")
-STARTUP = 0.6  # seconds; a kill earlier than that is tried too, but teaches less
 
 pytestmark = [
     pytest.mark.slow,
@@ -80,21 +79,36 @@ def entries(out):
     return found
 
 
+def entered(out):
+    """How many results the manifest tells of."""
+    manifest = out / ".varfix" / "run.jsonl"
+    return manifest.read_bytes().count(b"\n") if manifest.exists() else 0
+
+
+def started(source, out, model, count):
+    """A run that has finished so many pictures more than before, and the seconds that it took."""
+    had, begin = entered(out), time.monotonic()
+    process = subprocess.Popen(command(source, out, model))
+    while entered(out) < had + count and process.poll() is None:
+        time.sleep(0.001)
+    return process, time.monotonic() - begin
+
+
 def test_killed_at_twenty_moments_the_outputs_are_those_of_an_unbroken_run(source, model, tmp_path):
     inputs = digests(source)
-    begin = time.monotonic()
-    assert finish(source, tmp_path / "whole", model) == 0
-    share = (time.monotonic() - begin) * 1.2 / KILLS
+    unbroken, first = started(source, tmp_path / "whole", model, 1)
+    assert unbroken.wait() == 0
     expected = digests(tmp_path / "whole")
     assert len(expected) == COUNT
 
     out = tmp_path / "out"
     rng = random.Random(20)
     for number in range(KILLS):
-        process = subprocess.Popen(command(source, out, model))
         # Mostly while pictures are written, now and then while the plan is made.
         early = rng.random() < 0.2
-        time.sleep(rng.uniform(0, STARTUP) if early else STARTUP + rng.uniform(0, share))
+        more = 0 if early else rng.randint(1, COUNT * 3 // (2 * KILLS))
+        process, _ = started(source, out, model, more)
+        time.sleep(rng.uniform(0, first if early else 0.02))
         process.kill()
         assert process.wait() == -signal.SIGKILL, f"kill {number} came too late"
         standing = digests(out) if out.exists() else {}

@@ -40,6 +40,7 @@ def test_other_settings_leave_results_stale_until_asked_to_overwrite(setup):
     assert counts(summary) == (0, 2, 0, ExitCode.OK)
     assert [event.code for event in setup.of(Warn)] == ["stale_outputs"]
     assert setup.of(Warn)[0].message.startswith("2 outputs were made with other settings")
+    assert setup.of(PlanDone)[0].skip_stale == 2
     assert setup.results() == before
     plan = setup.plan(recipe="other", overwrite=True)
     assert counts(setup.run(IdentityRestorer(), plan=plan)) == (2, 0, 0, ExitCode.OK)
@@ -72,6 +73,7 @@ def test_files_that_varfix_did_not_make_are_never_replaced_unasked(setup):
     (setup.out / "a.png").write_bytes(b"mine")
     assert counts(setup.run()) == (0, 1, 0, ExitCode.OK)
     assert [event.code for event in setup.of(Warn)] == ["foreign_outputs"]
+    assert setup.of(PlanDone)[0].skip_foreign == 1
     assert setup.results() == {"a.png": b"mine"}
     assert counts(setup.run(overwrite=True)) == (1, 0, 0, ExitCode.OK)
     assert setup.results() != {"a.png": b"mine"}

@@ -11,7 +11,7 @@ import pytest
 from batch_kit import Inverter, counts, replace_output
 from PIL import Image
 
-from varfix.engine.errors import ExitCode
+from varfix.engine.errors import EncodeError, ExitCode, SourceReadError
 from varfix.engine.events import (
     ItemDone,
     ItemFail,
@@ -70,6 +70,28 @@ def test_the_first_events_say_what_runs_and_what_will_be_done(setup):
         4,
     )
     assert (plan.items, plan.pixels) == (2, 2 * 9 * 14)
+
+
+def test_a_picture_is_told_by_its_names_and_its_size(setup):
+    setup.draw("sub/a.png")
+    setup.run(settings=replace_output(format="webp"))
+    (start,) = setup.of(ItemStart)
+    assert (start.src, start.dst) == ("sub/a.png", "sub/a.webp")
+    assert (start.width, start.height, start.frames) == (14, 9, None)
+
+
+@pytest.mark.parametrize(("error", "retryable"), [(EncodeError, False), (SourceReadError, True)])
+def test_a_failure_is_told_with_what_to_do_about_it(setup, error, retryable):
+    class Failing(Inverter):
+        def restore(self, tiles, prior):
+            raise error("it broke", hint="mend it")
+
+    setup.draw("a.png")
+    setup.run(Failing())
+    (failed,) = setup.of(ItemFail)
+    assert (failed.src, failed.code) == ("a.png", error.code)
+    assert failed.message == f"{setup.source / 'a.png'}: it broke"
+    assert (failed.hint, failed.retryable) == ("mend it", retryable)
 
 
 def test_a_finished_picture_tells_its_stages_bytes_and_retries(setup):

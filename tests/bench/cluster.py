@@ -27,8 +27,9 @@ import click
 
 from varfix.cli.ndjson import EventLog, Sink
 from varfix.engine.batch import Run
-from varfix.engine.crew import Answer, Crew
+from varfix.engine.crew import Crew
 from varfix.engine.events import Event, ItemDone, ItemStart, RetryCounts
+from varfix.engine.link import Answer
 from varfix.engine.manifest import Entry
 from varfix.engine.options import Options
 from varfix.engine.plan import Item, Plan
@@ -115,7 +116,7 @@ class Dormitory:
 
 
 class Dormitories:
-    """See `crew.Link`."""
+    """See `link.Link`."""
 
     def __init__(self, ray: Any, workers: int, seconds: float) -> None:
         self._ray, self.wanted = ray, workers

@@ -84,7 +84,7 @@ def test_tone_is_left_alone_where_nothing_speaks_for_a_change():
     grid[:, 3::12] = 0.3
     evidence = torch.zeros(3, len(KINDS))
     evidence[0, KINDS.index("noise")] = 1.0  # noise shifts no tones
-    evidence[1, KINDS.index("haze")] = 0.35  # half way between absent and there
+    evidence[1, KINDS.index("haze")] = 0.6  # half way between absent and there
     evidence[2, KINDS.index("lowlight")] = 0.9
     kept = without_doubts(grid, thumbnail, believe(evidence))
     assert not kept[0].any()

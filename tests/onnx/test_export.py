@@ -8,6 +8,7 @@ import torch
 from varfix.engine.errors import ModelContractError, ModelMissingError
 from varfix.engine.models import TASKS
 from varfix.engine.networks.varformer_s import build_varformer_s
+from varfix.engine.restorer import IdentityRestorer
 from varfix.engine.settings import Settings, resolve, set_layer
 from varfix.engine.tiled import restore_picture
 from varfix.engine.train.checkpoint import save_weights
@@ -71,36 +72,44 @@ def test_training_can_begin_from_an_exported_model(network, exported):
         torch.testing.assert_close(own[name], theirs[name], atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("tile", [64, 192])
-def test_a_session_of_any_tile_size_restores_a_picture_as_the_network_does(network, exported, tile):
-    """Sizes are pinned when the session opens; the picture is one tile of that size."""
+class InTorch(IdentityRestorer):
+    """The network itself behind the port, so that both get the same thumbnail, tiles and maps."""
+
+    def __init__(self, network, like):
+        super().__init__(card=like.card, tile=like.tile, tile_step=like.tile_step, batch=2)
+        self.network, self.shapes = network, []
+
+    def prior(self, thumbnail, task):
+        picture = torch.from_numpy(thumbnail).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            return self.network.prior(picture, torch.tensor([TASKS.index(task)])).maps[0].numpy()
+
+    def restore(self, tiles, prior):
+        self.shapes.append(tiles.shape[1:3])
+        planes = torch.from_numpy(tiles).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            restored, _ = self.network.restorer(planes, torch.from_numpy(prior))
+        return restored.clamp(0.0, 1.0).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize(("tile", "side"), [(64, 32), (192, 160), (128, 200)])
+def test_a_session_of_any_tile_size_restores_a_picture_as_the_network_does(
+    network, exported, tile, side
+):
+    """Sizes are pinned when the session opens; a picture and its margins are one tile, or many."""
     export.round_to_half(network)
-    picture = np.random.default_rng(0).random((tile, tile, 3), dtype=np.float32)
+    picture = np.random.default_rng(0).random((side, side, 3), dtype=np.float32)
     restorer = open_restorer(str(exported), settings(f"tile.size={tile}"))
+    itself = InTorch(network, restorer)
     restored = restore_picture(restorer, picture, Settings())
-    thumbnail = export_thumbnail(picture)
-    with torch.no_grad():
-        maps = network.prior(thumbnail, torch.tensor([0])).maps
-        piece = torch.from_numpy(crop(maps[0].numpy(), tile))
-        expected, _ = network.restorer(torch.from_numpy(picture).permute(2, 0, 1)[None], piece)
-    expected = expected.clamp(0.0, 1.0)[0].permute(1, 2, 0).numpy()
+    expected = restore_picture(itself, picture, Settings())
+    assert set(itself.shapes) == {(tile, tile)}
+    assert np.abs(restored - picture).mean() > 0.001  # there was something to compute
     assert np.abs(restored - expected).max() < 1e-4
 
 
 def settings(*assignments):
     return resolve([set_layer(["device=cpu", *assignments])]).settings
-
-
-def export_thumbnail(picture):
-    from varfix.engine.guidance import thumbnail
-
-    return torch.from_numpy(thumbnail(picture, 256)).permute(2, 0, 1)[None]
-
-
-def crop(maps, tile):
-    from varfix.engine.guidance import crop_prior
-
-    return crop_prior(maps, (tile, tile), (0, 0), (tile, tile), 16)[None]
 
 
 def test_the_runtime_folds_the_half_precision_constants(exported, tmp_path):
