@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from contextlib import ExitStack
@@ -82,7 +83,7 @@ class Selection:
         """Read the names of `--files-from`, as bytes: they need not be text.
 
         Raises:
-            click.UsageError: The list cannot be read, or `-0` has no list.
+            click.UsageError: The list cannot be read, or `-0` is missing or out of place.
         """
         place = self.files_from
         if place is None:
@@ -93,6 +94,12 @@ class Selection:
             data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
         except OSError as error:
             raise click.UsageError(f"--files-from {place}: {error.strerror or error}") from error
+        if not self.null and b"\0" in data:
+            raise click.UsageError(
+                f"--files-from {place}: holds NUL; give -0 if that separates the names, and write a"
+                " list of lines as UTF-8"
+            )
+        data = data.removeprefix(codecs.BOM_UTF8)  # Windows' editors and shells begin with it
         names = data.split(b"\0") if self.null else data.splitlines()
         return tuple(os.fsdecode(name) for name in names if name)
 

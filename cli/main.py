@@ -5,7 +5,6 @@ Nothing heavy is imported here: `varfix --help` must answer at once.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import errno
 import os
@@ -22,7 +21,7 @@ from typing import NoReturn
 import click
 from click.shell_completion import shell_complete
 
-from varfix.cli.streams import open_missing
+from varfix.cli.streams import discard, open_missing
 from varfix.cli.terminal import Terminal, worded
 from varfix.engine.errors import DiskFullError, ExitCode, VarfixError
 
@@ -164,7 +163,7 @@ def _exit_code(error: BaseException, terminal: Terminal) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else ExitCode.PARTIAL
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        _discard_stdout()
+        discard(sys.stdout)
         return ExitCode.SIGPIPE
     if isinstance(error, KeyboardInterrupt | EOFError | click.Abort):
         terminal.error("Interrupted.")
@@ -216,10 +215,3 @@ def _write_traceback(text: str) -> Path:
     path = folder / time.strftime("traceback-%Y%m%d-%H%M%S.txt")
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
-
-
-def _discard_stdout() -> None:
-    """Let the interpreter's last flush go nowhere instead of complaining about the closed pipe."""
-    # A stdout that is no real file has nobody to complain.
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -46,6 +47,13 @@ def write_all(stream: BinaryIO, data: bytes) -> None:
             return stream.flush()
         except BlockingIOError:
             _wait(stream)
+
+
+def discard(stream: TextIO) -> None:
+    """Let everything else that goes into a stream, the interpreter's last flush too, go nowhere."""
+    # A stream that is no real file has nobody to complain.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _wait(stream: BinaryIO) -> None:

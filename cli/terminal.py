@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 import click
+
+from varfix.cli.streams import discard
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,11 +114,20 @@ class Terminal:
         text = printable(text)
         live = self._live
         if live is None:
-            click.echo(text, err=True, color=self.colored)
+            self._echo(text)
             return
         from rich.text import Text
 
         live.print(Text.from_ansi(text), soft_wrap=True)
+
+    def _echo(self, text: str) -> None:
+        try:
+            click.echo(text, err=True, color=self.colored)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            # Messages on a full disk: what cannot be told costs no picture.
+            discard(sys.stderr)
 
 
 def printable(text: str) -> str:

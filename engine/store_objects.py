@@ -19,6 +19,10 @@ _S3: Final = frozenset({"s3", "s3a"})
 _ATTEMPTS: Final = 8
 _BODIES: Final = 2
 _READ_TIMEOUT: Final = 20
+# Seconds after which a write to S3 is given up, all repetitions together, and bytes a second that
+# it may be as slow as besides: aiohttp waits without end for a store that takes no more bytes.
+_LONGEST: Final = 600.0
+_SLOWEST: Final = 50_000
 _AT_ONCE: Final = 32
 _TIMES: Final = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 _TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5")
@@ -113,10 +117,11 @@ class Objects:
             FileExistsError: There is one, and `mode` is `create`. As stores that repeat a request
                 may meet their own object, its content tells whose it is.
         """
-        more = {}
+        more: dict[str, Any] = {}
         if self.scheme in _S3:
             kind = mimetypes.guess_type(name)[0]
             more = {"ContentType": kind or "application/octet-stream"}
+            more["timeout"] = _LONGEST + len(data) / _SLOWEST
         self._system.pipe_file(self._path(name), data, mode=mode, **more)
 
     def remove(self, name: str) -> None:
@@ -154,7 +159,21 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
         raise ConfigError(f"{name}: no kind of address that can be opened here") from error
     if scheme in _S3:
         system.retries = _BODIES
+        _send_at_once(system)
     return system, root
+
+
+def _send_at_once(system: Any) -> None:
+    """Have bodies sent without asking first: for leave to send, aiohttp waits without end.
+
+    A store that accepts connections and says nothing would hold up a run forever.
+    """
+    from aiobotocore.session import AioSession
+    from botocore.handlers import add_expect_header
+
+    if system.session is None:  # as s3fs would make it
+        system.session = AioSession(**system.kwargs)
+        system.session.unregister("before-call.s3", add_expect_header)
 
 
 def _s3_options(given: dict[str, Any]) -> dict[str, Any]:

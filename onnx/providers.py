@@ -95,15 +95,10 @@ def _cuda(device: Device) -> dict[str, str]:
 
 def _tensorrt(plan: SessionPlan, checksum: str, version: str) -> dict[str, str]:
     """Engines take minutes to build, and fit one graph, shape, precision, runtime and GPU only."""
-    folder = tensorrt_folder()
     options = {
         "device_id": str(plan.device.index),
         "trt_fp16_enable": str(plan.precision == "fp16"),
-        "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(folder / engine_key(plan, checksum, version)),
-        # How fast each layer's kernels are is true of every graph: the second engine builds faster.
-        "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(folder),
+        **_engine_cache(engine_key(plan, checksum, version)),
     }
     # Without a range of batches an engine is built anew whenever a larger one comes.
     for key, batch in (("min", 1), ("opt", _USUAL_TILES), ("max", _MOST_TILES)):
@@ -113,6 +108,25 @@ def _tensorrt(plan: SessionPlan, checksum: str, version: str) -> dict[str, str]:
         if plan.shapes:
             options[f"trt_profile_{key}_shapes"] = ",".join(shapes)
     return options
+
+
+def _engine_cache(key: str) -> dict[str, str]:
+    """Where engines are kept; nothing where that cannot be written, and they are built each time.
+
+    TensorRT makes a folder, but not the ones above it, and does not start without.
+    """
+    engines = tensorrt_folder() / key
+    try:
+        engines.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return {}
+    return {
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(engines),
+        # How fast each layer's kernels are is true of every graph: the second engine builds faster.
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(engines.parent),
+    }
 
 
 def tensorrt_folder() -> Path:

@@ -65,14 +65,14 @@ class Faults:
         if self.wait is not None:
             self.over.wait(self.wait(kind, path, count) or 0)
         answer = self.refuse(kind, path, count) if self.refuse is not None else None
-        if answer is None and self.after is not None:
+        if answer is not None:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        elif self.after is not None:
             answer = self.after(kind, path, count)
             if answer is not None:
                 b"".join(self.app(environ, lambda *facts: None))
         if answer is None:
             return self.app(environ, start_response)
-        if (length := int(environ.get("CONTENT_LENGTH") or 0)) > 0:
-            environ["wsgi.input"].read(length)
         status, body = answer
         start_response(status, [("Content-Type", "application/xml")])
         return [b"" if method == "HEAD" else body]

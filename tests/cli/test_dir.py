@@ -135,6 +135,21 @@ def test_a_list_may_be_separated_by_nul_and_hold_line_breaks(restore, tree, pict
     assert names(tree[1]) == ["a.png", name]
 
 
+@pytest.mark.parametrize("data", [b"a.png\0sub/b.png\0", "a.png\n".encode("utf-16")])
+def test_a_list_that_is_none_of_lines_is_not_taken_for_one(restore, tree, tmp_path, data):
+    (tmp_path / "list").write_bytes(data)
+    result = restore("--files-from", tmp_path / "list")
+    assert result.exit_code == 2
+    assert "list: holds NUL; give -0" in result.stderr
+
+
+def test_what_windows_editors_begin_a_list_with_is_no_name(restore, tree, tmp_path):
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbfa.png\r\n")
+    result = restore("--files-from", tmp_path / "list")
+    assert result.exit_code == 0, result.stderr
+    assert names(tree[1]) == ["a.png"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
 def test_names_that_are_no_text_are_restored_and_told(restore, tree, picture):
     picture(tree[0] / os.fsdecode(b"\xff.png"))

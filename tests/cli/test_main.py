@@ -117,7 +117,7 @@ def test_every_kind_of_error_has_its_text_and_code(varfix, monkeypatch, error, c
 
 def test_a_closed_pipe_is_silent(monkeypatch, capsys):
     failing(monkeypatch, BrokenPipeError(errno.EPIPE, "Broken pipe"))
-    monkeypatch.setattr(door, "_discard_stdout", lambda: None)  # capsys shares the real one
+    monkeypatch.setattr(door, "discard", lambda stream: None)  # capsys shares the real one
     assert invoke(["boom"]) == ExitCode.SIGPIPE
     assert capsys.readouterr().err == ""
 

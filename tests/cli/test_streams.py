@@ -168,5 +168,15 @@ def test_a_full_stream_is_exit_6_and_no_pictures_fault(shell, picture, tmp_path,
     assert b"unexpected" not in done.stderr and b"a.png: " not in done.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device here")  # noqa: PTH110
+def test_messages_that_cannot_be_written_cost_no_picture(shell, picture, tmp_path):
+    picture(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "broken.png").touch()
+    there = f"cd {shlex.quote(str(tmp_path))}; "
+    assert shell(there + "V dir in out $M 2> /dev/full").returncode == 1
+    assert (tmp_path / "out" / "a.png").is_file()
+    assert shell(there + "V dir in out $M --exclude broken.png 2> /dev/full").returncode == 0
+
+
 def test_colors_are_no_control_characters():
     assert printable("\x1b[31mred\x1b[0m\n\tnext") == "\x1b[31mred\x1b[0m\n\tnext"

@@ -108,20 +108,22 @@ def halving(shelf):
 
 @dataclass
 class Job:
-    """Runs of `varfix dir` from one folder to another."""
+    """Runs of `varfix dir` from one folder to another, and the file of their events."""
 
     source: Path
     target: Path
+    log: Path
     model: Path
     machines: Machines
 
     def command(self, cluster, *options):
         where = [self.source, self.target, "-m", self.model, "--set", "cluster.cpus=1"]
-        log = ["--log-file", self.target.with_name("events.jsonl")]
-        words = ["dir", *where, *log, *options, "--cluster", cluster]
+        on = [] if cluster is None else ["--cluster", cluster]
+        words = ["dir", *where, "--log-file", self.log, *options, *on]
         return [sys.executable, "-m", "varfix.cli", *map(str, words)]
 
     def start(self, cluster="auto", *options):
+        """Start a run; without a cluster, in one process."""
         environment = os.environ | OPEN | {"RAY_ADDRESS": self.machines.address}
         return subprocess.Popen(
             self.command(cluster, *options),
@@ -144,7 +146,7 @@ class Job:
         return {entry["dst"]: {**entry, "seconds": 0} for entry in found}
 
     def events(self, kind):
-        lines = self.target.with_name("events.jsonl").read_text().splitlines()
+        lines = self.log.read_text().splitlines()
         return [event for event in map(json.loads, lines) if event["event"] == kind]
 
     def wait_until(self, count, process):
@@ -163,14 +165,14 @@ def job(tmp_path, halving, machines):
         path = tmp_path / "in" / f"{number % 5}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(path)
-    return Job(tmp_path / "in", tmp_path / "out", halving, machines)
+    return Job(tmp_path / "in", tmp_path / "out", tmp_path / "events.jsonl", halving, machines)
 
 
 @pytest.fixture
 def local(job, tmp_path):
     """What a run in one process makes, and enters."""
-    here = Job(job.source, tmp_path / "local" / "out", job.model, job.machines)
-    words = [word for word in here.command("auto") if word not in ("--cluster", "auto")]
-    here.target.parent.mkdir()
-    subprocess.run(words, check=True, capture_output=True)
+    folder = tmp_path / "local"
+    folder.mkdir()
+    here = Job(job.source, folder / "out", folder / "events.jsonl", job.model, job.machines)
+    subprocess.run(here.command(None), check=True, capture_output=True)
     return here

@@ -1,5 +1,9 @@
 """What the tests of the ONNX side share."""
 
+import tempfile
+from pathlib import Path
+
+import platformdirs
 import pytest
 import torch
 from session_kit import CUDA
@@ -15,6 +19,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def cache():
+    """What is kept for next time is kept apart from the user's own, and not for long."""
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(platformdirs, "user_cache_path", lambda *names, **facts: Path(name))
+        yield
 
 
 @pytest.fixture

@@ -17,6 +17,12 @@ def gpu(monkeypatch):
     return found
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(providers, "tensorrt_folder", lambda: tmp_path / "cache" / "tensorrt")
+    return tmp_path / "cache" / "tensorrt"
+
+
 def test_the_cpu_comes_last_and_once():
     assert provider_list(SessionPlan(CPU), "", "1.31") == ["CPUExecutionProvider"]
     for kind in ("cuda", "tensorrt", "directml"):
@@ -28,6 +34,20 @@ def test_tensorrt_leaves_what_it_cannot_to_cuda_on_the_same_gpu():
     assert (first, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert tensorrt["device_id"] == cuda["device_id"] == "1"
     assert tensorrt["trt_fp16_enable"] == "True"
+
+
+def test_engines_are_kept_in_a_folder_that_is_there(folder):
+    (_, options), *_ = provider_list(PLAN, "abc", "1.31")
+    assert (folder / engine_key(PLAN, "abc", "1.31")).is_dir()
+    assert options["trt_engine_cache_path"] == str(folder / engine_key(PLAN, "abc", "1.31"))
+    assert options["trt_timing_cache_path"] == str(folder)
+
+
+def test_where_no_folder_can_be_made_engines_are_built_each_time(folder):
+    folder.parent.write_text("a file in its place")
+    (_, options), *_ = provider_list(PLAN, "abc", "1.31")
+    assert not any("cache" in name for name in options)
+    assert options["trt_fp16_enable"] == "True"
 
 
 def test_an_engine_is_built_for_a_range_of_batches():

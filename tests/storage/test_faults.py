@@ -1,16 +1,20 @@
 """What an object store does to a run on a bad day, and how the run goes on afterwards."""
 
 import json
+import socket
+from pathlib import Path
 
 import pytest
 from batch_kit import Inverter, Setup
 from storage_kit import DENIED, EXPIRED, KEYS, SERVER_ERROR, SLOW_DOWN
 
+from varfix.engine import store_objects
 from varfix.engine.batch import run_batch
 from varfix.engine.errors import ExitCode, OutputDeniedError, StoreAccessError, StoreError
 from varfix.engine.events import ItemFail, ItemSkip, RunEnd
 from varfix.engine.options import Options
-from varfix.engine.plan import BatchRequest, plan_batch
+from varfix.engine.plan import BatchRequest, Item, plan_batch
+from varfix.engine.publish import Publisher
 from varfix.engine.settings import IoSettings, Settings
 from varfix.engine.store import open_store
 
@@ -20,9 +24,11 @@ NAMES = tuple(f"n/{number}.png" for number in range(4))
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """As `~/.config/fsspec` can say: give up soon."""
+    """As `~/.config/fsspec` can say: give up soon. And do not wait long before asking again."""
+    from botocore.retries.standard import ExponentialBackoff
     from fsspec.config import conf
 
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.02)
     retries = {"mode": "standard", "max_attempts": 3}
     monkeypatch.setitem(conf, "s3", {"config_kwargs": {"retries": retries, "read_timeout": 1}})
 
@@ -202,3 +208,27 @@ def test_clips_in_a_store_are_refused_by_name(remote):
     (failure,) = remote.of(ItemFail)
     assert failure.message.startswith(f"{remote.address}/in/clip.mp4: clips are restored from")
     assert len(remote.results()) == len(NAMES)
+
+
+@pytest.fixture
+def mute(monkeypatch):
+    """A store that takes connections, and never says anything or takes much more."""
+    from fsspec.config import conf
+
+    for key, value in KEYS.items():
+        monkeypatch.setenv(key, value)
+    once = {"retries": {"mode": "standard", "max_attempts": 1}, "read_timeout": 0.5}
+    monkeypatch.setitem(conf, "s3", {"config_kwargs": once})
+    monkeypatch.setattr(store_objects, "_BODIES", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield open_store("s3://bucket/out")
+
+
+@pytest.mark.parametrize("size", [100, 8_000_000])
+def test_a_store_that_falls_silent_is_given_up(mute, size, monkeypatch):
+    monkeypatch.setattr(store_objects, "_LONGEST", 2.0 if size > 100 else 600.0)
+    monkeypatch.setattr(store_objects, "_SLOWEST", 1e9)
+    item = Item(0, "a.png", "a.png", Path("a.png"), Path("a.png"), None)
+    with pytest.raises(StoreError, match="no answer in time|does not answer"):
+        mute.publish(item, b"x" * size, Publisher())

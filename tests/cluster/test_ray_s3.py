@@ -1,0 +1,123 @@
+"""On a bad day of the object store, too, nothing is lost: in one process, and on a cluster."""
+
+import signal
+import time
+from zlib import crc32
+
+import pytest
+from storage_kit import EXPIRED, KEYS, SERVER_ERROR, s3_server
+
+from varfix.engine.store import open_store
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here"),
+]
+
+
+class Weather:
+    """Refuses the first of every seventh request, is slow to every twentieth, and can close.
+
+    Attributes:
+        published: paths of the results that were let through.
+        refused: how many requests met an error of the server.
+        limit: results after which nobody's credentials are taken any more.
+    """
+
+    def __init__(self, faults):
+        self.published, self.refused, self.limit = set(), 0, None
+        faults.refuse, faults.wait = self.refuse, self.wait
+
+    def refuse(self, kind, path, count):
+        if self.limit is not None and len(self.published) >= self.limit:
+            return EXPIRED
+        if count == 1 and crc32(f"{kind} {path}".encode()) % 7 == 0:
+            self.refused += 1
+            return SERVER_ERROR
+        if kind == "PUT" and "/out/" in path and "/.varfix/" not in path:
+            self.published.add(path)
+        return None
+
+    def wait(self, kind, path, count):
+        return 0.5 if count == 1 and crc32(f"{kind} {path}".encode()) % 20 == 1 else 0.0
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with pytest.MonkeyPatch.context() as patch, s3_server() as server:
+        for key, value in KEYS.items():
+            patch.setenv(key, value)
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        yield server
+
+
+@pytest.fixture
+def remote(s3, job):
+    """The job with both of its ends in a bucket; the machines know the way there."""
+    import boto3
+
+    s3.faults.calm()
+    client = boto3.client("s3")
+    name = f"bucket-{job.source.parent.name.replace('_', '-')}"
+    client.create_bucket(Bucket=name)
+    for path in job.source.rglob("*.png"):
+        key = f"in/{path.relative_to(job.source).as_posix()}"
+        client.put_object(Bucket=name, Key=key, Body=path.read_bytes())
+    s3.faults.calm()
+    yield type(job)(f"s3://{name}/in", f"s3://{name}/out", job.log, job.model, job.machines)
+    s3.faults.calm()
+
+
+@pytest.fixture(scope="module")
+def machines(s3, machines):
+    return machines
+
+
+def results(job):
+    store = open_store(job.target)._objects
+    names = [name for name, _ in store.every() if not name.startswith(".varfix/")]
+    return dict(zip(names, store.read_all(names), strict=True))
+
+
+def ended(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("cluster", [None, "auto"], ids=["here", "cluster"])
+def test_errors_kills_and_expired_credentials_cost_nothing_but_time(remote, local, s3, cluster):
+    weather = Weather(s3.faults)
+    process = remote.start(cluster)
+    if cluster:
+        wait_for(weather, 60, process)
+        remote.machines.stations()[0].kill()
+    wait_for(weather, 120, process)
+    process.kill()
+    process.communicate()
+
+    weather.limit = 200
+    code, out, err = ended(remote.start(cluster))
+    assert (code, out) == (6, "")
+    assert "the credentials have expired" in err
+    assert "renew them and run the same command again" in err
+    assert [(end["status"], end["exit"]) for end in remote.events("run.end")] == [("failed", 6)]
+
+    weather.limit = None
+    there = len(weather.published)
+    assert there < 300
+    code, out, err = ended(remote.start(cluster))
+    assert (code, out) == (0, ""), err
+    assert weather.refused > 50
+    s3.faults.calm()
+    assert results(remote) == local.results()
+    plans = remote.events("plan")
+    assert [plan["skip_foreign"] + plan["skip_stale"] for plan in plans] == [0, 0, 0]
+    assert plans[2]["skip_done"] == there
+    assert [event["code"] for event in remote.events("warning")] == ["worker_lost"] * bool(cluster)
+    assert remote.events("item.fail") == []
+
+
+def wait_for(weather, count, process):
+    while len(weather.published) < count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
