@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -237,7 +238,8 @@ def _restore_piped(src: str, dst: str | None, job: Job) -> int:
     session = Session(settings, job.terminal, job.events, job.preset)
     source = None
     if src == "-":
-        source = Y4mReader(sys.stdin.buffer, interlaced=settings.video.interlaced)
+        with _named("stdin"):
+            source = Y4mReader(sys.stdin.buffer, interlaced=settings.video.interlaced)
     clip = source.clip if source else probe_named(Path(src), settings)
     out = Outlet(sys.stdout.buffer, session.stop) if dst == "-" else None
     pipe, cut = Pipe(source, out), job.options.cut(clip.seconds)
@@ -321,8 +323,15 @@ def probe_named(source: Path, settings: Settings) -> Clip:
     """Return a clip's header; errors name the file."""
     from varfix.engine.video_probe import probe_for
 
-    try:
+    with _named(str(source)):
         return probe_for(source, settings)
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Let errors of a clip begin with its name."""
+    try:
+        yield
     except ItemError as error:
-        error.message = f"{source}: {error.message}"
+        error.message = f"{label}: {error.message}"
         raise

@@ -128,14 +128,13 @@ def check_holds(source: Path | None, target: Path, clip: Clip | None, settings: 
 
 def _unheld(target: Path, lost: list[str]) -> PlanError:
     kind = target.suffix.lower()[1:]
-    if kind == "mkv":  # it holds almost everything
-        hint = "choose another --codec, or add --set video.streams=none"
-    else:
-        hint = (
-            "name a file that ends in .mkv, or add --set video.streams=none to leave out what is"
-            " not pictures"
-        )
-    return PlanError(f"{kind} cannot hold {', '.join(lost)}", hint=hint)
+    copied = [text for text in lost if text.startswith("stream ")]
+    ways = [] if kind == "mkv" else ["name a file that ends in .mkv"]  # it holds almost everything
+    if len(copied) < len(lost):
+        ways.append("add --codec av1" if kind == "webm" else "choose another --codec")
+    if copied:
+        ways.append("add --set video.streams=none to leave out what is not pictures")
+    return PlanError(f"{kind} cannot hold {', '.join(lost)}", hint=", or ".join(ways))
 
 
 def _not_held(

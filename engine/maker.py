@@ -176,7 +176,11 @@ class Maker:
         before = self._restorer.retries
         with _timed() as spent:
             pixels = restore_picture(
-                self._restorer, work.picture.pixels, self._settings, self._progress(item)
+                self._restorer,
+                work.picture.pixels,
+                self._settings,
+                self._progress(item),
+                spend=self._watch is None,
             )
         after = self._restorer.retries
         seconds = work.seconds | {"infer": spent()}

@@ -11,7 +11,7 @@ from varfix.engine.errors import NonFiniteError
 from varfix.engine.guidance import crop_prior, thumbnail
 from varfix.engine.restorer import Restorer
 from varfix.engine.settings import Settings
-from varfix.engine.tiling import Mosaic, TileGrid, cut, plan_tiles
+from varfix.engine.tiling import Lay, Mosaic, TileGrid, cut, plan_tiles
 from varfix.engine.whole import small, squashed, toned
 
 Floats = npt.NDArray[np.float32]
@@ -49,15 +49,18 @@ def restore_picture(
     settings: Settings,
     progress: Progress | None = None,
     maps: Floats | None = None,
+    spend: bool = False,
 ) -> Floats:
     """Restore a picture.
 
     Args:
         restorer: the model.
-        pixels: (H, W, 3) float32 in [0, 1]; never changed.
+        pixels: (H, W, 3) float32 in [0, 1]; not changed unless `spend`.
         settings: strength, task and tiling.
         progress: told tiles done and tiles in all.
         maps: the prior's maps (C, 16, 16) to go by; None = those of this picture.
+        spend: nobody needs `pixels` any more: the result takes their place where it can, which
+            saves as much memory as they take.
 
     Returns:
         (H, W, 3) float32 in [0, 1]; `pixels` itself at strength 0.
@@ -72,7 +75,11 @@ def restore_picture(
     if by_tile and settings.tile.whole:
         return blend(pixels, squashed(restorer, pixels), settings.strength)
     grid = grid_for(restorer, (pixels.shape[0], pixels.shape[1]), settings)
-    mosaic = Mosaic(grid)
+    tone = by_tile and settings.tile.tone == "global" and len(grid) > 1
+    target = pixels if spend and not tone else np.empty_like(pixels)
+    mosaic = Mosaic(
+        grid, _layer(target, pixels, margin(restorer), 1.0 if tone else settings.strength)
+    )
     done = 0
     if maps is None and restorer.card.guidance == "image":
         maps = restorer.prior(thumbnail(pixels, restorer.card.thumbnail), settings.model.task)
@@ -82,10 +89,26 @@ def restore_picture(
         done += len(batch)
         if progress is not None:
             progress(done, len(grid))
-    if by_tile and settings.tile.tone == "global" and len(grid) > 1:
-        toned(mosaic.picture, small(restorer, pixels))
-    inner = slice(margin(restorer), -margin(restorer) or None)
-    return blend(pixels, mosaic.picture[inner, inner], settings.strength)
+    if tone:
+        blend(pixels, toned(target, small(restorer, pixels)), settings.strength)
+    return target
+
+
+def _layer(target: Floats, source: Floats, edge: int, strength: float) -> Lay:
+    """Put rows that are restored into `target`, without the margin, blended with the source.
+
+    The target may be the source: of what is overwritten no later tile sees anything. The mirrored
+    pixels below the last row are nearer to it than the last tiles' first row.
+    """
+    height, width = source.shape[:2]
+
+    def lay(top: int, rows: Floats) -> None:
+        begin, end = max(0, top - edge), min(height, top - edge + len(rows))
+        if begin < end:
+            inner = rows[begin - (top - edge) : end - (top - edge), edge : edge + width]
+            target[begin:end] = blend(source[begin:end], inner, strength)
+
+    return lay
 
 
 def _restored(

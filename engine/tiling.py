@@ -8,13 +8,14 @@ tiles agree: so an identity network returns the picture bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Lay = Callable[[int, Floats], None]
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,26 @@ def mirrored(start: int, count: int, length: int) -> npt.NDArray[np.intp]:
 
 
 class Mosaic:
-    """Joins tiles, given in the grid's order, into the picture; holds one row of tiles besides."""
+    """Joins tiles, given in the grid's order; holds a row of tiles, and gives away whole rows.
 
-    def __init__(self, grid: TileGrid) -> None:
+    Attributes:
+        picture: what was joined, where nobody else takes the rows.
+    """
+
+    def __init__(self, grid: TileGrid, lay: Lay | None = None) -> None:
+        """Begin a picture.
+
+        Args:
+            grid: where tiles lie.
+            lay: takes finished rows and the number of the first, from top to bottom; no tile that
+                comes later covers them. The array is used again afterwards.
+        """
+        width = grid.columns.length
         self.grid = grid
-        self.picture = np.empty((grid.rows.length, grid.columns.length, 3), np.float32)
-        self._strip = np.empty((grid.rows.size, grid.columns.length, 3), np.float32)
+        self.picture = np.empty((0 if lay else grid.rows.length, width, 3), np.float32)
+        self._lay = lay or self._keep
+        self._strip = np.empty((grid.rows.size, width, 3), np.float32)
+        self._covered = self._strip[:0]
         self._count = 0
 
     def add(self, tile: Floats) -> None:
@@ -153,8 +168,25 @@ class Mosaic:
         row, column = divmod(self._count, len(self.grid.columns.starts))
         _join(self._strip.swapaxes(0, 1), tile.swapaxes(0, 1), self.grid.columns, column)
         if column == len(self.grid.columns.starts) - 1:
-            _join(self.picture, self._strip, self.grid.rows, row)
+            self._finish(row)
         self._count += 1
+
+    def _finish(self, row: int) -> None:
+        """Join a row of tiles with what it covers, and give away what the next does not cover."""
+        axis, strip = self.grid.rows, self._strip
+        start, end = axis.starts[row], [*axis.starts, axis.length][row + 1]
+        if row > 0:
+            first, weights = axis.fade(row)
+            first, solid = first - start, first - start + len(weights)
+            below = self._covered[first:solid]
+            below += weights.reshape(-1, 1, 1) * (strip[first:solid] - below)
+            strip[:solid] = self._covered[:solid]
+        if end < axis.length:
+            self._covered = strip[end - start :].copy()
+        self._lay(start, strip[: end - start])
+
+    def _keep(self, top: int, rows: Floats) -> None:
+        self.picture[top : top + len(rows)] = rows
 
 
 def _join(whole: Floats, part: Floats, axis: Axis, index: int) -> None:

@@ -55,6 +55,8 @@ _OTHER_CRF: Final = 19
 _AVX2: Final = 11
 _AVX_512F: Final = 13
 _SLICED: Final = 16  # pixels: FFV1 cuts no smaller frames
+# Other names of the same.
+_ALSO: Final = {"h265": "hevc", "x265": "hevc", "avc": "h264", "x264": "h264"}
 # What an old codec's successor is, where `auto` must choose.
 _SUCCESSORS: Final = {"vp8": "av1", "vp9": "av1", "av1": "av1", "hevc": "hevc", "ffv1": "ffv1"}
 
@@ -75,7 +77,8 @@ def encoder_for(clip: Clip, video: VideoSettings) -> Encoder:
     if known is None and not formats_of(wanted):
         raise PlanError(
             f"--codec {wanted}: there is no such encoder here. Known: {', '.join(CODECS)}, and"
-            " FFmpeg's own names, such as hevc_nvenc"
+            " FFmpeg's own names, such as hevc_nvenc",
+            hint=f'Did you mean "{_ALSO[wanted]}"?' if wanted in _ALSO else "",
         )
     return known or Encoder(wanted, _OTHER_CRF, {})
 

@@ -1,5 +1,6 @@
 """A cluster without machines: workers in threads of this process, which can be lost at any time."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -43,10 +44,17 @@ class Hall:
     def dismiss(self, worker):
         self._forget(worker)
 
-    def kill(self, worker):
-        """Lose a worker: from now on nobody hears it, and it hears nobody."""
+    def kill(self, worker, noticed=0.0):
+        """Lose a worker: from now on nobody hears it, and it hears nobody.
+
+        Args:
+            worker: which.
+            noticed: seconds after which the run learns of it; by then a thread that unwinds has
+                let go of what a killed process would have at once.
+        """
         if self._forget(worker):
-            self._answers.put(Answer(worker, "news", Lost("killed")))
+            told = [Answer(worker, "news", Lost("killed"))]
+            threading.Timer(noticed, self._answers.put, told).start()
 
     def _forget(self, worker):
         station = self.stations.pop(worker, None)

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.guidance import sampler
 from varfix.engine.models import ModelCard
-from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.restorer import IDENTITY_CARD, IdentityRestorer
 from varfix.engine.settings import ModelSettings, Settings, TileSettings
 from varfix.engine.tiled import blend, grid_for, restore_picture
 
@@ -93,8 +95,26 @@ def test_blending_is_exact_at_its_ends():
     assert np.array_equal(blend(source, restored.copy(), 0.0), source)
 
 
+@pytest.mark.parametrize("card", [IDENTITY_CARD, GUIDED])
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+@given(st.integers(1, 200), st.integers(1, 90), st.sampled_from([1, 3, 50]))
+def test_a_source_that_is_spent_becomes_the_same_result(card, strength, height, width, batch):
+    """Tiles smear over their edges: what was overwritten too early would show."""
+
+    class Smearing(IdentityRestorer):
+        def restore(self, tiles, prior):
+            return 0.5 * tiles + 0.3 * np.roll(tiles, 7, 1) + 0.2 * np.roll(tiles, -9, (1, 2))
+
+    restorer, pixels = Smearing(card=card, batch=batch), picture(height, width)
+    wanted = restore_picture(restorer, pixels, Settings(strength=strength))
+    spent = pixels.copy()
+    result = restore_picture(restorer, spent, Settings(strength=strength), spend=True)
+    assert result is spent
+    assert np.array_equal(result, wanted)
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
-def test_the_source_is_never_changed(strength):
+def test_the_source_is_not_changed_unasked(strength):
     pixels = picture()
     before = pixels.copy()
     restore_picture(Recorder(), pixels, Settings(strength=strength))
@@ -148,19 +168,20 @@ def test_small_pictures_get_small_tiles_where_the_model_takes_them(shape, sides)
     np.testing.assert_allclose(result, 1.0 - pixels, atol=1e-6)
 
 
-def test_memory_holds_a_row_of_tiles_and_not_all_of_them():
+@pytest.mark.parametrize(("spend", "share"), [(False, 1.0), (True, 0.0)])
+def test_memory_holds_a_row_of_tiles_and_not_all_of_them(spend, share):
     pixels = picture(900, 900)
     restorer = IdentityRestorer(batch=2)
     settings = Settings(tile=TileSettings(overlap=20))
     restore_picture(restorer, pixels[:64, :64], settings)
     tracemalloc.start()
     try:
-        restore_picture(restorer, pixels, settings)
+        restore_picture(restorer, pixels, settings, spend=spend)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     strip = 64 * 900 * 12
-    assert peak < pixels.nbytes + 2 * strip
+    assert peak < share * pixels.nbytes + 2 * strip
 
 
 def test_a_picture_is_looked_at_once_as_a_whole():

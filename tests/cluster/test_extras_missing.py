@@ -59,7 +59,7 @@ def test_a_bucket_without_s3fs(folder, missing, end):
 def test_another_store_without_its_package(folder):
     done = varfix("dir", "gs://bucket/x", folder / "out", missing=["gcsfs"])
     assert done.returncode == 2
-    assert "needs gcsfs, which is not installed." in done.stderr
+    assert "needs fsspec's package for gs, which is not installed." in done.stderr
     assert 'Fix: pip install "fsspec[gs]".' in done.stderr
 
 

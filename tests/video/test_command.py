@@ -154,6 +154,7 @@ def test_parts(film, video, tmp_path, options, frames):
         (("--sample", "0"), "more than 0"),
         (("--sample", "1", "--from", "1"), "leave --from and --to out"),
         (("--codec", "nonsense"), "no such encoder"),
+        (("--codec", "h265"), 'Did you mean "hevc"?'),
         (("--crf", "99"), "99"),
         (("--set", "video.segmnt=3"), 'Did you mean "video.segment"'),
         (("nowhere.wmv",), "clips are written as"),
@@ -215,7 +216,11 @@ def test_odd_frames_from_a_pipe_into_a_file(video, tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "code", "words"),
-    [(b"", 1, "0 bytes"), (b"GIF89a", 1, "not a y4m stream"), (y4m()[:-5], 1, "inside frame 3")],
+    [
+        (b"", 1, "stdin: empty stream (0 bytes)"),
+        (b"GIF89a", 1, "stdin: not a y4m stream"),
+        (y4m()[:-5], 1, "stdin: the stream ends inside frame 3"),
+    ],
 )
 def test_what_is_wrong_with_a_pipe(video, tmp_path, data, code, words):
     result = video("-", tmp_path / "out.mkv", stdin=data)

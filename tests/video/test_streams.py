@@ -143,6 +143,15 @@ def test_a_named_container_that_cannot_hold_a_stream_is_refused(film, restore, t
     assert "video.streams=none" in told.value.hint
 
 
+def test_a_container_for_other_encoders_is_told_which(film, restore, tmp_path):
+    with pytest.raises(PlanError, match=r"webm cannot hold what libx264 writes") as told:
+        restore(film("clip.mp4"), tmp_path / "out.webm", codec="h264")
+    assert told.value.hint == "name a file that ends in .mkv, or add --codec av1"
+    with pytest.raises(PlanError, match=r"webm cannot hold stream 1 \(audio, aac") as told:
+        restore(film("sound.mp4", audio=("aac",)), tmp_path / "out.webm", codec="av1")
+    assert "--codec" not in told.value.hint
+
+
 def test_an_unknown_container_is_refused(film, restore, tmp_path):
     with pytest.raises(PlanError, match=r"out.wmv: clips are written as .mp4"):
         restore(film(), tmp_path / "out.wmv")

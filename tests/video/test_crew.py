@@ -1,0 +1,63 @@
+"""A clip on a cluster: one worker makes it, and what it has finished outlives it."""
+
+from crew_kit import Hall, Opened
+
+from varfix.engine.batch import run_batch
+from varfix.engine.clip import WHOLE
+from varfix.engine.clip_plan import choose_target, plan_clip
+from varfix.engine.crew import Crew
+from varfix.engine.errors import ExitCode
+from varfix.engine.events import Warn
+from varfix.engine.options import Options
+from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.video_probe import probe_for
+
+from .conftest import pictures, settings_for
+
+FRAMES, LOST_AT = 23, 14
+VIDEO = {"segment": 0.2}
+
+
+class Mortal(IdentityRestorer):
+    """Darkens frames; the first one's worker is lost at one of them."""
+
+    hall = None
+    seen: list
+
+    def restore(self, tiles, prior):
+        self.seen.append(self)
+        if len(self.seen) == LOST_AT:
+            mine = next(n for n, s in self.hall.stations.items() if s._restorer is self)
+            self.hall.kill(mine, noticed=0.5)
+            raise RuntimeError("nobody hears this")
+        return tiles * 0.75
+
+
+def mortal(seen, hall=None):
+    model = Mortal()
+    model.seen, model.hall = seen, hall
+    return model
+
+
+def test_a_lost_workers_segments_are_gone_on_with(film, restore, tmp_path):
+    source = film("clip.mkv", count=FRAMES, options={"g": "7"}, times=None)
+    whole = restore(source, tmp_path / "whole.mkv", restorer=mortal([None] * 99), **VIDEO)
+
+    seen, events, hall = [], [], Hall(wanted=1)
+    hall.opening = Opened(lambda: mortal(seen, hall))
+    settings = settings_for(**VIDEO)
+    clip = probe_for(source, settings)
+    chosen = choose_target(source, tmp_path / "cluster.mkv", clip, settings)
+    plan = plan_clip(source, chosen.path, clip, WHOLE, False)
+    plan.recipe = "recipe"
+    crew = Crew(hall)
+    crew.open(10)
+    options = Options("video", "sha", crew=crew)
+    summary = run_batch(plan, IdentityRestorer(), settings, events.append, options)
+
+    assert summary.exit_code is ExitCode.OK
+    assert [event.code for event in events if isinstance(event, Warn)] == ["worker_lost"]
+    assert chosen.path.read_bytes() == whole.path.read_bytes()
+    assert pictures(chosen.path) != pictures(source)
+    again = len(seen) - LOST_AT
+    assert 0 < again < FRAMES
