@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,38 +41,71 @@ def listening(
         unit: What is finished before the run stops, as people call it.
     """
 
-    def on_stop(number: int, frame: FrameType | None) -> None:
-        code = _STOP[signal.Signals(number).name]
+    def heard(number: signal.Signals) -> None:
+        if number.name in _STATUS:
+            _aside(announce, status())
+            return
+        code = _STOP[number.name]
         if stop.code in (ExitCode.SIGINT, ExitCode.SIGTERM):
             drop()
             os._exit(code)
         stop.ask(code)
         _aside(announce, STOPPING.format(unit))
 
-    def on_status(number: int, frame: FrameType | None) -> None:
-        _aside(announce, status())
-
-    handlers: dict[str, Any] = dict.fromkeys(_STOP, on_stop)
-    handlers |= dict.fromkeys(_STATUS, on_status)
-    former = _install(handlers)
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread listen
+        return
+    former = _install()
     try:
-        yield
+        with _told(heard, frozenset(former)):
+            yield
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
 
 
-def _install(handlers: dict[str, Any]) -> dict[signal.Signals, Any]:
-    """Set those handlers that this system has; return what was there before."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}  # Python lets only the main thread listen
-    numbers = {name: getattr(signal, name, None) for name in handlers}
-    present = {name: number for name, number in numbers.items() if number is not None}
+def _install() -> dict[signal.Signals, Any]:
+    """Take over those signals that this system has; return what was there before."""
+    numbers = (getattr(signal, name, None) for name in (*_STOP, *_STATUS))
     # A run started with `nohup` keeps ignoring what its parent told it to ignore.
-    heard = {n: v for n, v in present.items() if signal.getsignal(v) is not signal.SIG_IGN}
-    return {number: signal.signal(number, handlers[name]) for name, number in heard.items()}
+    present = (n for n in numbers if n is not None and signal.getsignal(n) is not signal.SIG_IGN)
+    return {number: signal.signal(number, _noticed) for number in present}
+
+
+def _noticed(number: int, frame: FrameType | None) -> None:
+    """Do nothing here: see `_told`."""
+
+
+@contextmanager
+def _told(
+    heard: Callable[[signal.Signals], None], wanted: frozenset[signal.Signals]
+) -> Iterator[None]:
+    """Tell `heard` of signals from a thread that does nothing else.
+
+    Python answers signals on the main thread alone, which may be inside a model for half a minute,
+    or have gone to sleep a moment after it looked.
+    """
+    ours, pythons = socket.socketpair()
+    pythons.setblocking(False)
+
+    def listen() -> None:
+        while numbers := ours.recv(16):
+            for number in numbers:
+                if number in wanted:
+                    heard(signal.Signals(number))
+
+    former = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(former)
+        pythons.close()
+        listener.join()
+        ours.close()
 
 
 def _aside(announce: Callable[[str], None], text: str) -> None:
-    """Speak from another thread: the signal may have hit the main one in the middle of a print."""
+    """Speak from yet another thread: one who does not read must not hold up the next signal."""
     threading.Thread(target=announce, args=(text,), daemon=True).start()

@@ -194,11 +194,13 @@ def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -
 
     Raises:
         NothingToDoError: There is no such file.
-        PlanError: The target exists, or cannot hold the picture.
+        PlanError: The source is a clip, or the target exists or cannot hold the picture.
     """
     if not source.is_file():
         reason = "not an ordinary file" if source.exists() else "no such file"
         raise NothingToDoError(f"{source}: {reason}")
+    if is_clip(source):
+        raise PlanError(f"{source} is a clip", hint="use 'varfix video' for it")
     if target.is_dir():
         raise PlanError(f"{target} is a folder", hint="name a file")
     if target.exists() and not target.is_file():

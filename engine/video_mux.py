@@ -1,7 +1,7 @@
 """Puts a restored clip together: its frames at their old times, everything else copied untouched.
 
-Nothing is encoded here. What went in is compared with what came out before the file may have its
-final name: frames, times, and the bytes of every other stream.
+Nothing is encoded here. What went in is compared with what came out (`video_verify`) before the
+file may have its final name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from varfix.engine.errors import EncodeError
 from varfix.engine.publish import translated
 from varfix.engine.video_probe import located, opened
 from varfix.engine.video_segments import Segment
-from varfix.engine.video_streams import Digest, Traits, copied, untechnical
+from varfix.engine.video_streams import (
+    ISO,
+    TIMECODE,
+    Digest,
+    Traits,
+    copied,
+    describe,
+    is_timecode,
+    untechnical,
+)
 
 if TYPE_CHECKING:
     from av import Packet, VideoStream
@@ -28,10 +37,8 @@ if TYPE_CHECKING:
     from av.container.core import Chapter
     from av.stream import Stream
 
-_ISO: Final = ("mp4", "mov")
 # Ticks of a movie's own clock must fit into 32 bits with hours of them.
 _FINEST: Final = 1_000_000
-_MILLISECOND: Final = Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ def assemble(wrapping: Wrapping, pieces: Pieces, part: Path) -> Wrapped:
 def _options(wrapping: Wrapping, source: InputContainer | None) -> dict[str, str]:
     """Options of the container: nothing random in it, times as exact as it can hold them."""
     options = {"fflags": "+bitexact"}
-    if wrapping.traits.muxer in _ISO:
+    if wrapping.traits.muxer in ISO:
         flags = "+faststart"
         # Tags with names like com.apple.quicktime.make are kept only in the newer way.
         if source is not None and any("." in key for key in source.metadata):
@@ -151,7 +158,7 @@ class _Assembly:
         self._wrapping, self._pieces = wrapping, pieces
         self._out, self._source = out, source
         self._times = pieces.times
-        self._offset = _offset(wrapping)
+        self._offset = offset_of(wrapping)
         self._done = Wrapped(frames=len(self._times))
         self._copies: dict[int, Stream] = {}
 
@@ -192,15 +199,22 @@ class _Assembly:
         context.color_primaries, context.color_trc = clip.tags.primaries, clip.tags.transfer
         context.colorspace = clip.tags.matrix
         context.color_range = clip.tags.range
-        if context.codec.canonical_name == "hevc" and self._wrapping.traits.muxer in _ISO:
+        if context.codec.canonical_name == "hevc" and self._wrapping.traits.muxer in ISO:
             context.codec_tag = "hvc1"  # the only one that Apple's players take
         stream.set_display_matrix(clip.turned)
         if source is not None:
             stream.metadata.update(untechnical(source.metadata))
             stream.disposition = source.disposition
+        if self._offset:
+            stream.metadata.pop(TIMECODE, None)  # that of another frame
         return stream
 
     def _copy(self, stream: Stream) -> None:
+        if is_timecode(stream) and self._wrapping.traits.muxer in ISO:
+            # Its writer makes a new one of the frames' tag, and takes no copy.
+            if self._offset:
+                self._done.lost.append(describe(stream))
+            return
         made, why = copied(stream, self._out, self._wrapping.traits)
         if made is None:
             if why:
@@ -219,9 +233,9 @@ class _Assembly:
                 packets = [one for one in piece.demux(video=0) if one.pts is not None]
                 if len(packets) != len(note.times):
                     raise EncodeError(f"{place.name} holds {len(packets)} frames, not its own")
-                ranks = {pts: rank for rank, pts in enumerate(sorted(map(_pts, packets)))}
+                ranks = {pts: rank for rank, pts in enumerate(sorted(map(pts_of, packets)))}
                 for at, packet in enumerate(packets):
-                    pts, lasts = note.times[ranks[_pts(packet)]]
+                    pts, lasts = note.times[ranks[pts_of(packet)]]
                     packet.time_base, packet.stream = tick, stream
                     packet.pts, packet.duration = pts - self._offset, lasts
                     packet.dts = self._decoded_at(begin + at, delay) - self._offset
@@ -235,7 +249,7 @@ class _Assembly:
         first = self._times[0][0]
         if number >= delay:
             return self._times[number - delay][0]
-        if self._wrapping.traits.muxer not in _ISO:
+        if self._wrapping.traits.muxer not in ISO:
             return first  # these containers know no such times, and would move all others instead
         return first - (delay - number) * (self._early(delay) // delay)
 
@@ -260,14 +274,12 @@ class _Assembly:
             return
         kept = [self._source.streams[index] for index in self._copies]
         begin, end = _limits(self._wrapping)
+        decoded: dict[int, int] = {}
         for packet in self._source.demux(kept):
             if not packet.size:
                 continue
             tick = packet.time_base
-            stamp = packet.dts if packet.dts is not None else packet.pts
-            if stamp is None:
-                # Cover pictures have no time; elsewhere that is a fault of the file.
-                stamp = round((begin or 0) / tick)
+            stamp = _decoded(packet, round((begin or 0) / tick), decoded)
             if begin is not None and (packet.pts or stamp) * tick < begin:
                 continue
             if end is not None and (packet.pts or stamp) * tick >= end:
@@ -281,12 +293,33 @@ class _Assembly:
             yield packet.dts * tick, packet
 
 
-def _pts(packet: Packet[Any]) -> int:
+def pts_of(packet: Packet[Any]) -> int:
+    """When a frame is shown, in ticks; frames always have a time."""
     assert packet.pts is not None
     return packet.pts
 
 
-def _offset(wrapping: Wrapping) -> int:
+def _decoded(packet: Packet[Any], nowhere: int, last: dict[int, int]) -> int:
+    """When a packet is to be decoded, in ticks; `nowhere` for cover pictures, which have no time.
+
+    Args:
+        packet: of the source.
+        nowhere: for what has no time at all.
+        last: times of the packets before it, by stream.
+    """
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    if stamp is None:
+        stamp = nowhere
+    number = packet.stream.index
+    if packet.stream.type == "video":
+        # Matroska has no such times: what is guessed instead can begin with none, in disorder.
+        before = last.get(number, stamp - 1)
+        stamp = before + 1 if packet.dts is None else max(before + 1, stamp)
+    last[number] = stamp
+    return stamp
+
+
+def offset_of(wrapping: Wrapping) -> int:
     """Ticks by which a part of a clip moves to the beginning; 0 for a whole clip."""
     if wrapping.cut.begin is None:
         return 0
@@ -316,68 +349,8 @@ def _chapters(source: InputContainer, wrapping: Wrapping) -> list[Chapter]:
         last = last if end is None else min(last, end)
         if last <= first and not wrapping.cut.whole:
             continue
-        offset = _offset(wrapping) * wrapping.clip.time_base
+        offset = offset_of(wrapping) * wrapping.clip.time_base
         chapter["start"] = round((first - offset) / tick)
         chapter["end"] = round((last - offset) / tick)
         kept.append(chapter)
     return kept
-
-
-def verify(wrapping: Wrapping, pieces: Pieces, part: Path, wrapped: Wrapped) -> None:
-    """Compare a file with what was to be in it.
-
-    Raises:
-        EncodeError: A frame, a time or a byte of another stream is not what it was.
-    """
-    found: list[tuple[Fraction, Fraction]] = []
-    digests: dict[int, Digest] = {}
-    with opened(part) as container:
-        main = container.streams.video[_position(container, wrapping)]
-        for packet in container.demux():
-            if not packet.size:
-                continue
-            if packet.stream.index == main.index:
-                tick = packet.time_base
-                found.append((_pts(packet) * tick, (packet.duration or 0) * tick))
-            elif packet.stream.index in wrapped.digests:
-                digests.setdefault(packet.stream.index, Digest(packet.stream)).add(packet)
-        lasted = None
-        if main.duration is not None and main.time_base is not None:
-            lasted = main.duration * main.time_base
-    _check_times(wrapping, pieces, sorted(found))
-    _check_length(wrapping, pieces, lasted)
-    for index, digest in wrapped.digests.items():
-        if digest.size and not digest.same_as(digests.get(index)):
-            raise EncodeError(f"stream {index} is not what it was in the source")
-
-
-def _check_length(wrapping: Wrapping, pieces: Pieces, lasted: Fraction | None) -> None:
-    """Compare the length that the result's header tells, where it does, within one frame."""
-    times = pieces.times
-    wanted = (times[-1][0] + times[-1][1] - times[0][0]) * wrapping.clip.time_base
-    frame = max(1 / wrapping.clip.rate, times[-1][1] * wrapping.clip.time_base)
-    if lasted is not None and abs(lasted - wanted) > frame:
-        raise EncodeError(f"is {float(lasted):.3f} s long instead of {float(wanted):.3f} s")
-
-
-def _position(container: InputContainer, wrapping: Wrapping) -> int:
-    """Which video stream holds the frames: as many lie before it as in the source."""
-    moving = [n for n, s in enumerate(container.streams.video) if not s.disposition & 0x400]
-    return moving[0]
-
-
-def _check_times(
-    wrapping: Wrapping, pieces: Pieces, found: list[tuple[Fraction, Fraction]]
-) -> None:
-    tick, offset = wrapping.clip.time_base, _offset(wrapping)
-    wanted = [((pts - offset) * tick, lasts * tick) for pts, lasts in pieces.times]
-    if len(found) != len(wanted):
-        raise EncodeError(f"{len(found)} frames came out, {len(wanted)} went in")
-    # Matroska counts milliseconds, and moves all streams alike where one begins below zero.
-    slack = _MILLISECOND if wrapping.traits.muxer not in _ISO else tick / 2
-    moved = found[0][0] - wanted[0][0]
-    if abs(moved) > Fraction(1, 5) or (wrapping.traits.muxer in _ISO and abs(moved) > slack):
-        raise EncodeError(f"the first frame moved by {float(moved):.4f} s")
-    for number, ((at, _), (due, _)) in enumerate(zip(found, wanted, strict=True)):
-        if abs(at - moved - due) > slack:
-            raise EncodeError(f"frame {number} is at {float(at):.4f} s, not {float(due):.4f} s")

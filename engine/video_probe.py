@@ -276,7 +276,7 @@ def _check_ends(path: Path) -> None:
         end = promised_end(file)
     if end is not None and end > size:
         raise DecodeTruncatedError(
-            f"file ends early ({size / 1e6:.1f} of {end / 1e6:.1f} MB are there)",
+            f"file ends early ({size:,} of {end:,} bytes are there)",
             hint="get it again; to restore what there is, copy that first with"
             " `ffmpeg -i CLIP -c copy part.mkv`",
         )
@@ -290,7 +290,10 @@ def _unopened(path: Path) -> DecodeUnknownError | DecodeTruncatedError:
             "its index is missing or damaged: a recording that was never finished?",
             hint="get it again, or repair it first",
         )
-    return DecodeUnknownError("not a clip that varfix can read")
+    return DecodeUnknownError(
+        "not a clip that varfix can read",
+        hint="clips are mp4, mov, mkv, webm and avi; for a picture use 'varfix image'",
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -40,11 +40,12 @@ from varfix.engine.restorer import Restorer
 from varfix.engine.settings import Settings
 from varfix.engine.steady import lead
 from varfix.engine.video_flow import Flow, FrameSource, Hooks, Spent, steady_of, stream_frames
-from varfix.engine.video_mux import Pieces, Wrapping, assemble, verify
+from varfix.engine.video_mux import Pieces, Wrapping, assemble
 from varfix.engine.video_planes import converted
 from varfix.engine.video_read import ClipReader, Reading, checksum, tick_at
 from varfix.engine.video_segments import Segment, SegmentFolder
 from varfix.engine.video_streams import lost_in, traits_of
+from varfix.engine.video_verify import verify
 from varfix.engine.video_write import Encoding, PieceWriter, count_frames, encoding_for
 from varfix.engine.y4m import Y4mWriter
 

@@ -28,7 +28,8 @@ MUXERS: Final = {
     ".mkv": "matroska",
     ".webm": "webm",
 }
-_ISO: Final = ("mp4", "mov")
+ISO: Final = ("mp4", "mov")
+TIMECODE: Final = "timecode"
 _UNUSED: Final = 48  # AVDISCARD_ALL: titles of chapters, which are copied as chapters
 # What a container or encoder says of itself; in a copy it would be untrue.
 _TECHNICAL: Final = frozenset(
@@ -99,7 +100,7 @@ def lost_in(traits: Traits, clip: Clip, source: Path | None, video: VideoSetting
     """
     encoder = encoding_for(clip, video).encoder
     lost = [] if encoder in traits.codecs else [f"what {encoder} writes"]
-    square = clip.aspect in (None, 1) or traits.muxer in _ISO
+    square = clip.aspect in (None, 1) or traits.muxer in ISO
     if not square and clip.aspect and not any(name in encoder for name in _SHAPED):
         ratio = f"{clip.aspect.numerator}:{clip.aspect.denominator}"
         lost.append(f"pixels of {ratio} with what {encoder} writes")
@@ -154,6 +155,11 @@ def copied(stream: Stream, out: OutputContainer, traits: Traits) -> tuple[Stream
     return made, ""
 
 
+def is_timecode(stream: Stream) -> bool:
+    """Whether a stream is what cameras count by: one packet, the number of the first frame."""
+    return stream.type == "data" and TIMECODE in stream.metadata
+
+
 def untechnical(metadata: Mapping[str, str]) -> dict[str, str]:
     """Tags but for those that a container or encoder writes about itself."""
     return {
@@ -195,7 +201,7 @@ def _held(stream: Stream, traits: Traits) -> bool:
         return traits.muxer == "matroska"
     if stream.type == "data":
         # Telemetry and time codes of cameras: only from QuickTime to QuickTime.
-        return traits.muxer in _ISO and traits.origin.startswith("mov")
+        return traits.muxer in ISO and traits.origin.startswith("mov")
     if stream.codec_context is None:
         return False
     return stream.codec_context.codec.name in traits.codecs

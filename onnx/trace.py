@@ -20,6 +20,8 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import _constant_folding as folding
 from torch import Tensor, nn
 
+from varfix.onnx.norms import sum_exactly
+
 OPSET: Final = 20
 TILE: Final = "tile"
 SMALL: Final = 1024
@@ -73,6 +75,7 @@ def traced(graph: nn.Module, example: Tensor, results: Sequence[str]) -> ir.Mode
     model = exported.model
     _keep_results(model.graph, results)
     _tidy(model)
+    sum_exactly(model.graph)
     _store_transposed(model.graph)
     common.RemoveUnusedNodesPass()(model)
     common.ClearMetadataAndDocStringPass()(model)

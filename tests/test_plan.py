@@ -289,6 +289,13 @@ def test_a_single_source_that_is_not_there_is_nothing_to_do(source, out):
         plan_file(source / "gone.png", out / "b.png", False, KEEP)
 
 
+def test_a_clip_is_no_picture(source, out):
+    (source / "clip.mp4").write_bytes(b"\0")
+    with pytest.raises(PlanError, match=r"clip\.mp4 is a clip") as told:
+        plan_file(source / "clip.mp4", out / "a.png", False, KEEP)
+    assert "varfix video" in told.value.hint
+
+
 def test_a_single_transparent_picture_does_not_become_a_jpeg(source, out):
     path = draw(source / "logo.png", "RGBA", color=(1, 2, 3, 40))
     with pytest.raises(AlphaLostError):

@@ -47,6 +47,22 @@ def test_the_first_signal_asks_and_says_so(number, code):
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_is_heard_while_the_main_thread_is_deaf():
+    """As it is inside a model: Python's own handlers have to wait for it."""
+    code = """
+import os, signal, sys, threading, time
+from varfix.cli.signals import listening
+from varfix.engine.stop import StopRequest
+kill = lambda *text: os.kill(os.getpid(), signal.SIGINT)
+with listening(StopRequest(), kill, str, lambda: os.write(1, b"dropped")):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    kill()
+    time.sleep(30)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (out.returncode, out.stdout) == (ExitCode.SIGINT, b"dropped")
+
+
 def test_a_status_signal_asks_for_nothing_but_a_line():
     stop, heard = StopRequest(), Heard()
     with listening(stop, heard, lambda: "half-way", pytest.fail):

@@ -47,7 +47,9 @@ class Machines:
 
 def ray(*words, folder):
     command = [Path(sys.executable).with_name("ray"), "start", "--block", *map(str, words)]
-    facts = {"RAY_CLIENT_RECONNECT_GRACE_PERIOD": "3", "RAY_TMPDIR": folder}
+    # Ray would have its workers wait for whatever else this machine does.
+    own = {"RAY_worker_niceness": "0", "RAY_TMPDIR": folder}
+    facts = own | {"RAY_CLIENT_RECONNECT_GRACE_PERIOD": "3"}
     with Path(folder, "log.txt").open("ab") as log:
         return subprocess.Popen(
             [*command, "--disable-usage-stats"],
@@ -66,18 +68,11 @@ def machines():
     address = f"127.0.0.1:{port}"
     head = ("--head", "--port", port, "--ray-client-server-port", client, "--num-cpus", 0)
     started = [ray(*head, "--include-dashboard=false", "--temp-dir", folder, folder=folder)]
-    wait_for(address)
-    joining = ("--address", address, "--num-cpus", 1)
-    started += [ray(*joining, folder=folder) for _ in range(2)]
-    end = time.monotonic() + START
     try:
-        while machines_in(folder) < 3:
-            assert time.monotonic() < end, Path(folder, "log.txt").read_text()[-2000:]
-            # A busy head lets some wait too long, and they give up.
-            started[1:] = [
-                one if one.poll() is None else ray(*joining, folder=folder) for one in started[1:]
-            ]
-            time.sleep(0.2)
+        wait_for_machines(1, folder)
+        for number in range(2):  # at the same time they would take the same names for sockets
+            started.append(ray("--address", address, "--num-cpus", 1, folder=folder))
+            wait_for_machines(2 + number, folder)
         yield Machines(address, f"ray://127.0.0.1:{client}", started)
     finally:
         for one in reversed(started):
@@ -87,20 +82,12 @@ def machines():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_for(address):
-    host, _, port = address.partition(":")
-    end = time.monotonic() + START
-    while time.monotonic() < end:
-        with socket.socket() as one:
-            if one.connect_ex((host, int(port))) == 0:
-                return
+def wait_for_machines(count, folder):
+    """Wait until so many, with the head, say that they run."""
+    log, end = Path(folder, "log.txt"), time.monotonic() + START
+    while log.read_text(errors="replace").count("Ray runtime started") < count:
+        assert time.monotonic() < end, log.read_text(errors="replace")[-2000:]
         time.sleep(0.2)
-    raise TimeoutError(address)
-
-
-def machines_in(folder):
-    """How many machines, with the head, say that they run."""
-    return Path(folder, "log.txt").read_text(errors="replace").count("Ray runtime started")
 
 
 @pytest.fixture

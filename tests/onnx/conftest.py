@@ -8,7 +8,7 @@ import pytest
 import torch
 from session_kit import CUDA
 
-from varfix.onnx import companions, guard, session
+from varfix.onnx import companions, guard, runtime, session
 from varfix.onnx.runtime import CPU, SessionPlan, start
 
 
@@ -27,6 +27,19 @@ def cache():
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(platformdirs, "user_cache_path", lambda *names, **facts: Path(name))
         yield
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """What sessions were started from, in turn."""
+    seen, options = [], runtime._options
+
+    def told(module, plan, unrolled, source):
+        seen.append(source)
+        return options(module, plan, unrolled, source)
+
+    monkeypatch.setattr(runtime, "_options", told)
+    return seen
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from varfix.engine.errors import ModelContractError
-from varfix.onnx import runtime, warm
+from varfix.onnx import warm
 from varfix.onnx.runtime import CPU, SessionPlan, start
 from varfix.onnx.warm import begin_warm
 
@@ -28,19 +28,6 @@ def folder(tmp_path, monkeypatch):
 def model(shelf):
     nodes = [("Mul", ["tile", "c2"], ["x"], {}), ("Sigmoid", ["x"], ["restored"], {})]
     return shelf.restore(nodes=nodes)
-
-
-@pytest.fixture
-def sources(monkeypatch):
-    """What sessions were started from, in turn."""
-    seen, options = [], runtime._options
-
-    def told(module, plan, unrolled, source):
-        seen.append(source)
-        return options(module, plan, unrolled, source)
-
-    monkeypatch.setattr(runtime, "_options", told)
-    return seen
 
 
 def results(model, **dims):

@@ -9,6 +9,7 @@ import pytest
 from varfix.engine import video_mux
 from varfix.engine.clip import Cut
 from varfix.engine.errors import ExitCode, PlanError
+from varfix.engine.events import Warn
 
 from .conftest import contents, times
 
@@ -141,6 +142,36 @@ def test_a_named_container_that_cannot_hold_a_stream_is_refused(film, restore, t
         restore(source, tmp_path / "out.mp4", codec="h264")
     assert ".mkv" in told.value.hint
     assert "video.streams=none" in told.value.hint
+
+
+def test_a_cameras_timecode_is_that_of_the_result(film, restore, tmp_path):
+    source = film("clip.mov", metadata={"timecode": "10:20:30:04"})
+    whole = restore(source, codec="h264")
+    for path in (source, whole.path):
+        with av.open(str(path)) as clip:
+            (data,) = clip.streams.data
+            assert data.metadata["timecode"] == "10:20:30:04"
+    part = restore(source, tmp_path / "part.mov", cut=Cut(Fraction(1, 10)), codec="h264")
+    with av.open(str(part.path)) as clip:
+        assert not clip.streams.data
+    assert [warning.code for warning in part.of(Warn)] == ["stream_lost"]
+
+
+def test_a_second_picture_stream_is_copied(film, restore, tmp_path):
+    first = film("first.mp4", count=20)
+    # Matroska does not keep when frames out of order are decoded.
+    second = film("second.mp4", count=20, options={"preset": "medium", "bf": "3"}, size=(96, 64))
+    both = tmp_path / "both.mkv"
+    with av.open(str(first)) as a, av.open(str(second)) as b, av.open(str(both), "w") as out:
+        ways = [(one, out.add_stream_from_template(one.streams.video[0])) for one in (a, b)]
+        for clip, stream in ways:
+            for packet in clip.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+    made = restore(both)
+    assert contents(made.path, 1) == contents(both, 1)
+    assert times(made.path) == times(both)
 
 
 def test_a_container_for_other_encoders_is_told_which(film, restore, tmp_path):
