@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Final, Protocol
 
 from varfix.engine.errors import (
     DeviceError,
@@ -34,6 +34,8 @@ from varfix.engine.publish import Publisher
 from varfix.engine.restorer import DeviceUsed, Floats, Restorer, Retries
 
 Warner = Callable[[str, str], None]
+
+_SILENCE: Final = 300.0  # seconds without a question of the run after which it counts as gone
 
 
 class Opening(Protocol):
@@ -119,6 +121,7 @@ class Station:
         self._news: SimpleQueue[News] = SimpleQueue()
         self._leaves: dict[int, SimpleQueue[bool]] = {}
         self._stop = threading.Event()
+        self._asked = time.monotonic()
 
     def open(self) -> Facts | VarfixError:
         """Load the model, and say what became of it."""
@@ -193,6 +196,7 @@ class Station:
             wait: seconds for something to happen.
             linger: seconds for more to happen, once something has.
         """
+        self._asked = time.monotonic()
         try:
             news = [self._news.get(timeout=wait)]
         except Empty:
@@ -223,7 +227,7 @@ class Station:
     def put(self, item: Item, entry: Callable[[], Entry], write: Callable[[], None]) -> None:
         """Publish once the run gives leave."""
         self._news.put(Ready(item.id, entry()))
-        if not self._leaves[item.id].get():
+        if not self._leave(item.id):
             raise Interrupted("the run is over")
         try:
             write()
@@ -231,6 +235,20 @@ class Station:
             self._inbox.put(None)  # no other result could be written either
             raise
         self._news.put(Written(item.id))
+
+    def _leave(self, number: int) -> bool:
+        """Wait for leave to publish, or the order not to.
+
+        Raises:
+            DeviceError: The run is gone; a thread that waits would keep this process from ending.
+        """
+        while True:
+            try:
+                return self._leaves[number].get(timeout=_SILENCE)
+            except Empty:
+                if time.monotonic() - self._asked > _SILENCE:
+                    self._inbox.put(None)  # nobody waits for the others either
+                    raise DeviceError("has heard nothing of its run for long") from None
 
 
 class DistantModel:

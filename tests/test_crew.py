@@ -208,6 +208,21 @@ def test_a_worker_publishes_nothing_without_leave(works):
     assert list(works.results()) == [plan.items[ready[0].id].dst]
 
 
+def test_a_worker_whose_run_is_gone_waits_for_no_leave(works, monkeypatch):
+    """A thread that did would keep its process, and the model, in memory for ever."""
+    monkeypatch.setattr(station, "_SILENCE", 0.2)
+    plan = works.plan()
+    works.out.mkdir()
+    mine = station.Station(Opened())
+    mine.open()
+    mine.begin(station.Terms(SETTINGS, "recipe", plan.source, plan.target), "")
+    mine.give(plan.items[:1])
+    time.sleep(1.0)  # nobody asks for news
+    (ended,) = wait_for(mine, station.Ended, 1)
+    assert isinstance(ended.error, DeviceError)
+    assert works.results() == {}
+
+
 def wait_for(mine, kind, count):
     found = []
     end = time.monotonic() + 10
