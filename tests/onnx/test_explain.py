@@ -117,7 +117,7 @@ def test_rain_is_told_as_rain(shipped):
     pixels = picture[..., ::-1] / np.float32(255)
     told = explain.explanation_of(open_restorer("varformer-s", ON_CPU), shipped, pixels, "auto")
     assert max(told.kinds, key=told.kinds.get) == "rain"
-    assert told.kinds["rain"] > 0.9
+    assert told.kinds["rain"] > 0.5
     assert np.allclose(told.scales.sum(1), 1.0, atol=1e-4)
     first, last = told.steps[0][1], told.steps[-1][1]
     assert first.shape == last.shape == told.picture.shape
