@@ -36,6 +36,7 @@ from varfix.engine.restorer import DeviceUsed, Floats, Restorer, Retries
 Warner = Callable[[str, str], None]
 
 _SILENCE: Final = 300.0  # seconds without a question of the run after which it counts as gone
+_LOOKS: Final = 10  # times within them that who waits looks whether it is
 
 
 class Opening(Protocol):
@@ -244,7 +245,7 @@ class Station:
         """
         while True:
             try:
-                return self._leaves[number].get(timeout=_SILENCE)
+                return self._leaves[number].get(timeout=_SILENCE / _LOOKS)
             except Empty:
                 if time.monotonic() - self._asked > _SILENCE:
                     self._inbox.put(None)  # nobody waits for the others either

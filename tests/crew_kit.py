@@ -1,6 +1,7 @@
 """A cluster without machines: workers in threads of this process, which can be lost at any time."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -8,6 +9,7 @@ from queue import Empty, SimpleQueue
 from batch_kit import SETTINGS, Inverter, Setup
 
 from varfix.engine.crew import Crew
+from varfix.engine.errors import ExitCode
 from varfix.engine.link import Answer, Lost
 from varfix.engine.options import Options
 from varfix.engine.station import Station
@@ -116,3 +118,10 @@ class Works(Setup):
 def held_at_once(hall):
     """The most pictures that a worker ever held, by what was sent to it and what it finished."""
     return max(len(items) for _, method, *facts in hall.sent if method == "give" for items in facts)
+
+
+def stop_after_first(works, stop):
+    """Ask for the end of a run as soon as a result is there."""
+    while not works.out.is_dir() or not works.results():
+        time.sleep(0.005)
+    stop.ask(ExitCode.SIGINT)

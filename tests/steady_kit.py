@@ -4,22 +4,13 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from card_kit import GUIDED
 
 from varfix.engine.models import ModelCard
 from varfix.engine.restorer import IdentityRestorer
 from varfix.engine.settings import Settings
 from varfix.engine.steady import SteadySettings, steady_frames
 
-GUIDED = ModelCard(
-    name="guided",
-    licence="CC0-1.0",
-    tile=64,
-    multiple=16,
-    overlap=16,
-    guidance="image",
-    thumbnail=32,
-    prior_channels=2,
-)
 SHAPE = (36, 52)
 ALONE = SteadySettings(window=0)
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -91,6 +92,16 @@ class Server:
 
     url: str
     faults: Faults
+
+
+@contextmanager
+def s3_in_environment():
+    """A server that this process, and those that it starts, take for S3."""
+    with pytest.MonkeyPatch.context() as patch, s3_server() as server:
+        for key, value in KEYS.items():
+            patch.setenv(key, value)
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        yield server
 
 
 @contextmanager

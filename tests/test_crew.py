@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from batch_kit import SETTINGS, Inverter, counts, unbroken
-from crew_kit import Hall, Opened, Works, held_at_once
+from crew_kit import Hall, Opened, Works, held_at_once, stop_after_first
 
 from varfix.engine import crew as crews
 from varfix.engine import publish, station
@@ -245,13 +245,6 @@ def test_no_more_is_given_than_can_soon_be_done(works):
     works.crewed()
     assert held_at_once(works.hall) <= 2.5 / 0.05
     assert len(works.results()) == 42
-
-
-def stop_after_first(works, stop):
-    """Ask for the end of a run as soon as a result is there."""
-    while not works.out.is_dir() or not works.results():
-        time.sleep(0.005)
-    stop.ask(ExitCode.SIGINT)
 
 
 def test_stopped_it_ends_soon_and_goes_on_where_it_was(works):

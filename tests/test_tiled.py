@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from card_kit import GUIDED
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,17 +15,6 @@ from varfix.engine.models import ModelCard
 from varfix.engine.restorer import IDENTITY_CARD, IdentityRestorer
 from varfix.engine.settings import ModelSettings, Settings, TileSettings
 from varfix.engine.tiled import blend, grid_for, restore_picture
-
-GUIDED = ModelCard(
-    name="guided",
-    licence="CC0-1.0",
-    tile=64,
-    multiple=16,
-    overlap=16,
-    guidance="image",
-    thumbnail=32,
-    prior_channels=2,
-)
 
 
 @dataclass

@@ -5,7 +5,7 @@ import time
 from zlib import crc32
 
 import pytest
-from storage_kit import EXPIRED, KEYS, SERVER_ERROR, s3_server
+from storage_kit import EXPIRED, SERVER_ERROR, s3_in_environment
 
 from varfix.engine.store import open_store
 
@@ -44,10 +44,7 @@ class Weather:
 
 @pytest.fixture(scope="module")
 def s3():
-    with pytest.MonkeyPatch.context() as patch, s3_server() as server:
-        for key, value in KEYS.items():
-            patch.setenv(key, value)
-        patch.setenv("AWS_ENDPOINT_URL", server.url)
+    with s3_in_environment() as server:
         yield server
 
 

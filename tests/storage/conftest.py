@@ -10,7 +10,7 @@ from varfix.engine.store import open_store, store_of
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
-from storage_kit import KEYS, s3_server
+from storage_kit import s3_in_environment
 from storage_runs import Places
 
 _numbers = itertools.count()
@@ -19,10 +19,7 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def s3():
     """A server that the whole session shares; new buckets keep the tests apart."""
-    with pytest.MonkeyPatch.context() as patch, s3_server() as server:
-        for key, value in KEYS.items():
-            patch.setenv(key, value)
-        patch.setenv("AWS_ENDPOINT_URL", server.url)
+    with s3_in_environment() as server:
         yield server
 
 
