@@ -126,9 +126,10 @@ class LiveProgress:
         if current is not None:
             parts = (current.src, current.size, f"{current.done:.0%}", current.pace)
             picture = "  ".join(part for part in parts if part)
-        seconds = self._clock.read()
-        busy = [f"{stage} {spent / seconds:.0%}" for stage, spent in self.tally.busy.items()]
-        return [picture, " · ".join([self.tally.device, *busy])]
+        # Of a picture, not of the time: stages run on several threads and machines at once.
+        done = max(1, self.tally.ok)
+        each = [f"{stage} {spent / done:.2f} s" for stage, spent in self.tally.busy.items()]
+        return [picture, " · ".join([self.tally.device, *each])]
 
 
 @contextmanager

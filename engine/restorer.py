@@ -41,12 +41,12 @@ class Restorer(Protocol):
 
     @property
     def tile(self) -> int:
-        """Side in pixels of the largest tiles that `restore` takes, and of those it likes best."""
+        """Side in pixels of the square tiles that `restore` likes best."""
         ...
 
     @property
     def tile_step(self) -> int:
-        """Smaller tiles have sides that are multiples of this; `tile` where there are none."""
+        """Sides of other tiles are multiples of this; `tile` where there are none."""
         ...
 
     @property
@@ -80,8 +80,8 @@ class Restorer(Protocol):
         """Restore tiles.
 
         Args:
-            tiles: (N, height, width, 3) float32 in [0, 1], both sides `tile`, or smaller multiples
-                of `tile_step`.
+            tiles: (N, height, width, 3) float32 in [0, 1], both sides `tile`, or multiples of
+                `tile_step`, see `tiling.plan_rectangles`.
             prior: (N, C, height / stride, width / stride), the maps sampled on each tile, or None.
 
         Returns:

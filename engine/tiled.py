@@ -11,7 +11,7 @@ from varfix.engine.errors import NonFiniteError
 from varfix.engine.guidance import crop_prior, thumbnail
 from varfix.engine.restorer import Restorer
 from varfix.engine.settings import Settings
-from varfix.engine.tiling import Lay, Mosaic, TileGrid, cut, plan_tiles
+from varfix.engine.tiling import Lay, Mosaic, TileGrid, cut, plan_rectangles, plan_tiles
 from varfix.engine.whole import small, squashed, toned
 
 Floats = npt.NDArray[np.float32]
@@ -21,15 +21,16 @@ Progress = Callable[[int, int], None]
 def grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings) -> TileGrid:
     """The tiles that a picture of that height and width will be cut into.
 
-    No more of them than the restorer's full tile needs, and no larger than they have to be. They
-    cover the picture and its mirrored `margin`, from whose corner they are counted.
+    Those that are the least work for the restorer. They cover the picture and its mirrored
+    `margin`, from whose corner they are counted.
     """
     card, wanted = restorer.card, settings.tile.overlap
     overlap = min(card.overlap if wanted is None else wanted, restorer.tile // 3)
     align = card.prior_stride if card.guidance == "image" else 1
     height, width = (length + 2 * margin(restorer) for length in size)
-    grid = plan_tiles(height, width, restorer.tile, overlap, align)
-    return grid.fitted(overlap, align, restorer.tile_step)
+    if restorer.tile_step == restorer.tile:
+        return plan_tiles(height, width, restorer.tile, overlap, align)
+    return plan_rectangles(height, width, restorer.tile, overlap, align, restorer.tile_step)
 
 
 def margin(restorer: Restorer) -> int:

@@ -17,6 +17,12 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Lay = Callable[[int, Floats], None]
 
+LONGEST = 2
+"""Sides of rectangular tiles in those of square ones, at most."""
+
+LARGEST_SINGLE = 1.5
+"""Pixels of a picture's only tile in those of a square one, at most."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -97,6 +103,11 @@ class TileGrid:
         axes = (fitted(axis, overlap, align, step) for axis in (self.rows, self.columns))
         return TileGrid(*axes)
 
+    @property
+    def work(self) -> int:
+        """Pixels of all tiles together."""
+        return len(self) * self.rows.size * self.columns.size
+
     def __len__(self) -> int:
         return len(self.rows.starts) * len(self.columns.starts)
 
@@ -118,6 +129,35 @@ def plan_tiles(height: int, width: int, size: int, overlap: int, align: int = 1)
         align: tiles start at multiples of this.
     """
     return TileGrid(plan_axis(height, size, overlap, align), plan_axis(width, size, overlap, align))
+
+
+def plan_rectangles(
+    height: int, width: int, size: int, overlap: int, align: int, step: int
+) -> TileGrid:
+    """Cover a picture with the tiles that leave least to compute, square or not.
+
+    Tiles have the pixels of a square one at most, which is what memory they take. A picture that
+    is not much larger than that is one tile: every seam costs its overlap.
+
+    Args:
+        height: pixels, at least 1.
+        width: pixels, at least 1.
+        size: side of a square tile in pixels.
+        overlap: least number of pixels that neighbours share; a third of `size` at most.
+        align: tiles start at multiples of this.
+        step: sides of tiles are multiples of this.
+    """
+    sides = range(step, LONGEST * size + 1, step)
+    whole = TileGrid(*(Axis(length, -(-length // step) * step, (0,)) for length in (height, width)))
+    grids = [plan_tiles(height, width, size, overlap, align).fitted(overlap, align, step)]
+    if whole.work <= LARGEST_SINGLE * size**2 and max(whole.sides) <= sides[-1]:
+        grids.append(whole)
+    for tall in (side for side in sides if side >= 3 * overlap):
+        wide = min(size**2 // tall // step * step, sides[-1])
+        if wide >= max(step, 3 * overlap):
+            axes = plan_axis(height, tall, overlap, align), plan_axis(width, wide, overlap, align)
+            grids.append(TileGrid(*axes).fitted(overlap, align, step))
+    return min(grids, key=lambda grid: (grid.work, len(grid)))
 
 
 def cut(pixels: Floats, place: tuple[int, int], sides: tuple[int, int]) -> Floats:

@@ -53,8 +53,8 @@ class Placement:
     Attributes:
         requested: The device as asked for.
         device: The device in use.
-        tile: The largest tile's edge.
-        step: Smaller tiles have edges that are multiples of this; `tile` for none.
+        tile: A square tile's edge.
+        step: Other tiles have edges that are multiples of this; `tile` for none.
         batch: Tiles per run.
     """
 
@@ -93,12 +93,12 @@ class OnnxRestorer:
 
     @property
     def tile(self) -> int:
-        """Edge in pixels of the largest tiles that `restore` takes."""
+        """Edge in pixels of the square tiles that `restore` takes."""
         return self._placement.tile
 
     @property
     def tile_step(self) -> int:
-        """Smaller tiles have edges that are multiples of this; `tile` where there are none."""
+        """Edges of other tiles are multiples of this; `tile` where there are none."""
         return self._placement.step
 
     @property
@@ -149,7 +149,7 @@ class OnnxRestorer:
         """Return the restored tiles.
 
         Args:
-            tiles: (N, H, W, 3) float32 in [0, 1], H and W being `tile`, or smaller multiples of
+            tiles: (N, H, W, 3) float32 in [0, 1], H and W being `tile`, or multiples of
                 `tile_step`.
             prior: (N, C, H / stride, W / stride) float32, or None as `prior` returned None.
 

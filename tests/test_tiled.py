@@ -142,9 +142,9 @@ def test_the_overlap_is_the_cards_unless_asked_for():
 
 @pytest.mark.parametrize(
     ("shape", "sides"),
-    [((10, 50), (16, 64)), ((1, 1), (16, 16)), ((64, 64), (64, 64)), ((70, 40), (48, 48))],
+    [((10, 50), (16, 64)), ((1, 1), (16, 16)), ((64, 64), (64, 64)), ((70, 40), (80, 48))],
 )
-def test_small_pictures_get_small_tiles_where_the_model_takes_them(shape, sides):
+def test_tiles_suit_the_picture_where_the_model_takes_any(shape, sides):
     seen = []
 
     class Sized(IdentityRestorer):

@@ -6,7 +6,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from varfix.engine.picture import to_floats, to_integers
-from varfix.engine.tiling import Axis, Mosaic, cut, fitted, mirrored, plan_axis, plan_tiles
+from varfix.engine.tiling import (
+    LARGEST_SINGLE,
+    LONGEST,
+    Axis,
+    Mosaic,
+    cut,
+    fitted,
+    mirrored,
+    plan_axis,
+    plan_rectangles,
+    plan_tiles,
+)
 
 SIZES = [(1, 1), (1, 7), (5, 3), (63, 64), (64, 64), (65, 64), (200, 131), (4097, 33), (33, 4097)]
 
@@ -148,12 +159,45 @@ def test_identity_holds_for_any_tiling(height, width, data):
 
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([4, 8, 16]))
 def test_identity_holds_for_fitted_tiles(height, width, step):
-    grid = plan_tiles(height, width, 64, 12, 4).fitted(12, 4, step)
     pixels = np.random.default_rng(height * 61 + width).random((height, width, 3), np.float32)
-    mosaic = Mosaic(grid)
-    for place in grid:
-        mosaic.add(cut(pixels, place, grid.sides))
-    assert np.array_equal(mosaic.picture, pixels)
+    for grid in (
+        plan_tiles(height, width, 64, 12, 4).fitted(12, 4, step),
+        plan_rectangles(height, width, 64, 12, 4, step),
+    ):
+        mosaic = Mosaic(grid)
+        for place in grid:
+            mosaic.add(cut(pixels, place, grid.sides))
+        assert np.array_equal(mosaic.picture, pixels)
+
+
+@given(st.integers(1, 12_000), st.integers(1, 12_000), st.sampled_from([(32, 16), (96, 16)]))
+def test_rectangles_are_less_work_than_squares_and_take_no_more_memory(height, width, tiling):
+    grid = plan_rectangles(height, width, 512, *tiling, 64)
+    squares = plan_tiles(height, width, 512, *tiling).fitted(*tiling, 64)
+    assert grid.work <= squares.work
+    assert max(grid.sides) <= LONGEST * 512
+    assert all(side % 64 == 0 for side in grid.sides)
+    single = len(grid) == 1
+    assert np.prod(grid.sides) <= (LARGEST_SINGLE if single else 1.0) * 512**2
+    for axis in (grid.rows, grid.columns):
+        assert (axis.size - np.diff(axis.starts) >= tiling[0]).all()
+        assert axis.starts[-1] + axis.size >= axis.length
+
+
+@pytest.mark.parametrize(
+    ("size", "sides", "tiles"),
+    [
+        ((544, 800), (576, 448), 2),  # 768x512 with its margin: two of them, not four squares
+        ((512, 672), (512, 704), 1),
+        ((532, 532), (576, 576), 1),  # not much larger than a tile: no seam
+        ((3056, 4064), (640, 320), 70),  # 12 megapixels: an eighth less than 63 squares
+        ((132, 8032), (192, 768), 11),
+        ((1, 1), (64, 64), 1),
+    ],
+)
+def test_rectangles_suit_the_picture(size, sides, tiles):
+    grid = plan_rectangles(*size, 512, 32, 16, 64)
+    assert (grid.sides, len(grid)) == (sides, tiles)
 
 
 def test_every_tile_has_the_full_size_and_continues_by_reflection():

@@ -14,11 +14,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from varfix.engine.benchmark import Choice, RestoreAs, Row, run_trials
 from varfix.engine.guidance import crop_prior, thumbnail
 from varfix.engine.networks.fusion import DegradationAwareEnhancement, MixUpSkip, PriorFusion
+from varfix.engine.networks.prior import PriorNetwork
+from varfix.engine.networks.quantizer import SCALES, flatten, split_scales
 from varfix.engine.networks.varformer_s import VarformerS, build_varformer_s
 from varfix.engine.restorer import Restorer
 from varfix.engine.settings import Settings
@@ -121,6 +124,37 @@ def without_mixing(network: VarformerS) -> None:
             module.theta.data.zero_()
 
 
+class StepByStep(nn.Module):
+    """Predicts scale after scale, each from those that it predicted before, as the papers do.
+
+    The transformer takes all scales at once, whatever comes after a scale is masked: so it is run
+    once for each of them.
+    """
+
+    def __init__(self, prior: PriorNetwork) -> None:
+        super().__init__()
+        self.transformer = prior.transformer
+        self.quantize = prior.vqvae.quantize
+
+    def forward(self, pyramid: Tensor, memory: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        """As `NextScaleTransformer.forward`; the degraded `pyramid` counts by its shape alone."""
+        own = list(split_scales(torch.zeros_like(pyramid), SCALES[1:]))
+        latent: Tensor | None = None
+        for scale in range(len(SCALES) - 1):
+            _, logits = self.transformer(torch.cat(own, 1), memory, task)
+            codes = split_scales(logits)[scale].softmax(-1) @ self.quantize.embedding.weight
+            increment = self.quantize.increment(codes, scale)
+            latent = increment if latent is None else latent + increment
+            own[scale] = flatten(self.quantize.pool(latent, scale + 1))
+        features, logits = self.transformer(torch.cat(own, 1), memory, task)
+        return features, logits
+
+
+def in_ten_steps(network: VarformerS) -> None:
+    """The ten-step loop instead of one pass that is forced on the degraded picture's scales."""
+    network.prior.transformer = StepByStep(network.prior)  # type: ignore[assignment]
+
+
 def untouched(network: VarformerS) -> None:
     """Change nothing."""
 
@@ -148,6 +182,7 @@ VARIATIONS: tuple[Variation, ...] = (
     Variation("prior without DAE's choices", without_choices),
     Variation("without AFT", without_attention),
     Variation("without the skip mix", without_mixing),
+    Variation("ten steps instead of one", in_ten_steps),
     Variation("prior of each tile instead of the picture", build=Nearsighted),
 )
 

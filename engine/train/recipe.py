@@ -96,7 +96,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             raise ConfigError(f"{path.name}: expected keys and values, as in varformer-s.yaml")
         for override in overrides:
             _override(data, override)
-        recipe = msgspec.convert(_sorted(data, path.name), Recipe)
+        # Not strict: YAML 1.1 takes 5e-4, written without a point, for a word.
+        recipe = msgspec.convert(_sorted(data, path.name), Recipe, strict=False)
     except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path.name}: {error}") from error
     _check(recipe, path.name)

@@ -9,7 +9,14 @@ from varfix.engine.benchmark import Choice
 from varfix.engine.settings import Settings
 from varfix.engine.tiled import restore_picture
 from varfix.engine.train import ablate
-from varfix.engine.train.ablate import VARIATIONS, Muted, Nearsighted, run_ablations, table
+from varfix.engine.train.ablate import (
+    VARIATIONS,
+    Muted,
+    Nearsighted,
+    StepByStep,
+    run_ablations,
+    table,
+)
 from varfix.engine.train.torch_restorer import TorchRestorer
 
 
@@ -63,6 +70,21 @@ def test_every_variation_changes_the_result_and_leaves_the_network_alone(
     assert after.shape == before.shape
     assert not np.array_equal(before, after)
     assert np.array_equal(before, restored(TorchRestorer(network, tile=64), pixels))
+
+
+def test_ten_steps_are_one_pass_over_what_they_predict(network):
+    """The loop ends where teacher forcing on its own prediction changes nothing."""
+    prior = network.prior
+    torch.manual_seed(4)
+    memory = torch.randn(2, 256, prior.transformer.read_memory.in_features)
+    task, nothing = torch.tensor([0, 3]), torch.zeros(2, 679, 32)
+    with torch.no_grad():
+        _, logits = StepByStep(prior)(nothing, memory, task)
+        own = prior.vqvae.quantize.pyramid(prior.expectation(logits))
+        _, forced = prior.transformer(own, memory, task)
+        _, blind = prior.transformer(nothing, memory, task)
+    torch.testing.assert_close(logits, forced, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(logits, blind, atol=1e-2)
 
 
 def test_a_muted_restorer_is_deaf_to_one_part_only(network, pixels):

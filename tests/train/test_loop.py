@@ -237,6 +237,12 @@ def test_a_wrong_recipe_is_refused_by_name(override, message):
         load_recipe(SHIPPED_RECIPE, [override])
 
 
+def test_numbers_may_be_written_as_people_write_them():
+    recipe = load_recipe(SHIPPED_RECIPE, ["heads.rate=5e-4", "restorer.rate=1e-3", "clip=1"])
+    assert (recipe.stages["heads"].rate, recipe.stages["restorer"].rate) == (5e-4, 1e-3)
+    assert recipe.clip == 1.0
+
+
 def test_a_mistyped_key_of_a_recipe_is_refused_with_a_suggestion(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("mix: {identity: 1.0}\nsed: 3\n")
