@@ -58,6 +58,7 @@ class SessionPlan:
         optimize: False only looks at the graph.
         shapes: Inputs whose first dimension, the batch, is free, by name: their other dimensions.
             Only TensorRT needs to know them beforehand.
+        recorded: CUDA records its kernels and replays them; see `varfix.onnx.captured`.
     """
 
     device: Device
@@ -65,6 +66,7 @@ class SessionPlan:
     precision: Literal["fp32", "fp16"] = "fp32"
     optimize: bool = True
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    recorded: bool = False
 
 
 def provider_list(plan: SessionPlan, checksum: str, version: str) -> list[Any]:
@@ -77,7 +79,8 @@ def provider_list(plan: SessionPlan, checksum: str, version: str) -> list[Any]:
     """
     device = plan.device
     if device.kind == "cuda":
-        return [(device.provider, _cuda(device)), PROVIDERS["cpu"]]
+        recording = {"enable_cuda_graph": "1"} if plan.recorded else {}
+        return [(device.provider, _cuda(device) | recording), PROVIDERS["cpu"]]
     if device.kind == "tensorrt":
         tensorrt = (device.provider, _tensorrt(plan, checksum, version))
         return [tensorrt, (PROVIDERS["cuda"], _cuda(device)), PROVIDERS["cpu"]]

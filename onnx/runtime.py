@@ -12,6 +12,7 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,6 +21,7 @@ import numpy as np
 
 from varfix.engine.errors import DeviceUnavailableError, ModelContractError
 from varfix.engine.models import PREFIX
+from varfix.onnx.captured import CapturedSession, wants_recording
 from varfix.onnx.card import graph_digest, read_metadata
 from varfix.onnx.cores import usable_cores
 from varfix.onnx.providers import CPU, PROVIDERS, Device, SessionPlan, provider_list
@@ -115,6 +117,15 @@ def start(model: Path | bytes, plan: SessionPlan) -> Session:
         StartError: The provider does not start, or would have left the work to another.
         ModelContractError: The graph is broken, or ONNX Runtime cannot run it.
     """
+    if plan.device.kind == "cuda" and wants_recording():
+        # Graphs that compute in part on the CPU cannot be recorded: they are refused, and run.
+        with contextlib.suppress(StartError):
+            recording = _started(model, replace(plan, recorded=True))
+            return CapturedSession(recording, load_runtime(), "cuda", plan.device.index)
+    return _started(model, plan)
+
+
+def _started(model: Path | bytes, plan: SessionPlan) -> Session:
     runtime = load_runtime()
     missing = _preload(runtime) if plan.device.kind in ("cuda", "tensorrt") else ""
     try:
