@@ -95,6 +95,8 @@ def test_haze_is_as_thick_as_in_real_rooms_and_its_light_as_white(clean, rng):
     transmission = (white - black).mean(1).flatten(1)
     assert 0.5 < transmission.median(1).values.median() < 0.79
     assert transmission.quantile(0.05) < 0.4
+    spread = transmission.quantile(0.95, 1) - transmission.quantile(0.05, 1)
+    assert 0.2 < spread.median() < 0.45  # SOTS indoor: 0.33
     airlight = (black.mean(1).flatten(1) / (1.0 - transmission)).median(1).values
     assert airlight.median() > 0.87  # SOTS indoor: 1.00 in every picture
     assert airlight.min() > 0.55
