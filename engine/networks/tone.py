@@ -22,7 +22,7 @@ LIKELY: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "noise": (0.3, 0.6),
         "rain": (0.4, 0.7),
-        "haze": (0.45, 0.75),
+        "haze": (0.7, 0.8),
         "lowlight": (0.7, 0.8),
         "blur": (0.3, 0.6),
         "snow": (0.2, 0.5),

@@ -8,7 +8,13 @@ from varfix.engine.networks.evidence import KINDS
 from varfix.engine.networks.fusion import from_windows, to_windows
 from varfix.engine.networks.prior import MAP_CHANNELS
 from varfix.engine.networks.quantizer import next_scale_mask, scale_of_token
-from varfix.engine.networks.tone import GRID_CHANNELS, apply_tone, believe, without_doubts
+from varfix.engine.networks.tone import (
+    GRID_CHANNELS,
+    LIKELY,
+    apply_tone,
+    believe,
+    without_doubts,
+)
 from varfix.engine.networks.varformer_s import build_varformer_s
 
 
@@ -84,7 +90,7 @@ def test_tone_is_left_alone_where_nothing_speaks_for_a_change():
     grid[:, 3::12] = 0.3
     evidence = torch.zeros(3, len(KINDS))
     evidence[0, KINDS.index("noise")] = 1.0  # noise shifts no tones
-    evidence[1, KINDS.index("haze")] = 0.6  # half way between absent and there
+    evidence[1, KINDS.index("haze")] = sum(LIKELY["haze"]) / 2  # between absent and there
     evidence[2, KINDS.index("lowlight")] = 0.9
     kept = without_doubts(grid, thumbnail, believe(evidence))
     assert not kept[0].any()
