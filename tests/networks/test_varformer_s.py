@@ -91,7 +91,7 @@ def test_tone_is_left_alone_where_nothing_speaks_for_a_change():
     evidence = torch.zeros(3, len(KINDS))
     evidence[0, KINDS.index("noise")] = 1.0  # noise shifts no tones
     evidence[1, KINDS.index("haze")] = sum(LIKELY["haze"]) / 2  # between absent and there
-    evidence[2, KINDS.index("lowlight")] = 0.9
+    evidence[2, KINDS.index("lowlight")] = LIKELY["lowlight"][1]
     kept = without_doubts(grid, thumbnail, believe(evidence))
     assert not kept[0].any()
     torch.testing.assert_close(kept[1], 0.5 * grid[1])
