@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from varfix.engine.networks.blocks import AttentionBlock, ResBlock
 from varfix.engine.networks.evidence import KINDS, EvidenceHead, cell_statistics
 from varfix.engine.networks.quantizer import SCALES, flatten, split_scales
-from varfix.engine.networks.tone import GRID_CHANNELS, ToneHead, believe, without_doubts
+from varfix.engine.networks.tone import (
+    GRID_CHANNELS,
+    ToneHead,
+    believe,
+    believe_asked,
+    without_doubts,
+)
 from varfix.engine.networks.transformer import NextScaleTransformer, TransformerConfig
 from varfix.engine.networks.vqvae import Encoder, Vqvae, VqvaeConfig
 
@@ -95,15 +101,6 @@ def join_maps(increments: Tensor, grid: Tensor, evidence: Tensor) -> Tensor:
     return torch.cat([increments.flatten(1, 2), grid, spread], 1)
 
 
-def asserted(task: Tensor) -> Tensor:
-    """What the user says is wrong, (B, 6) of 0 and 1, of tasks (B,) int64: nothing for `auto` (0).
-
-    Who asks for a task is believed, whatever the picture looks like.
-    """
-    kinds = torch.arange(1, len(KINDS) + 1, device=task.device)
-    return (task[:, None] == kinds).float()
-
-
 class Adapter(nn.Module):
     """Self-attention blocks that move a degraded latent towards the clean ones (section 3.2)."""
 
@@ -152,7 +149,7 @@ class PriorNetwork(nn.Module):
         """
         seen = self.look(thumbnail, task)
         evidence = self.evidence(seen.features, seen.statistics).sigmoid()
-        belief = torch.maximum(believe(evidence), asserted(task))
+        belief = torch.maximum(believe(evidence), believe_asked(evidence, task))
         grid = self.tone(seen.features, seen.statistics, belief)
         grid = without_doubts(grid, thumbnail, belief)
         return Prior(seen.increments, grid, evidence, seen.logits, seen.adapted)

@@ -33,6 +33,10 @@ For haze and darkness: the lowest at which no other kind of training photograph 
 mean error would be 0.7 to 0.8 for both, but blurred and noisy pictures lost 0.6 to 0.9 dB then). A
 night scene must not be turned into day. Good pictures of lines and bars pass for a little rain."""
 
+ASKED = (0.7, 0.8)
+"""The same for what the user asks for: what errs least on training photographs. A good picture
+among dark ones, all restored with `lowlight`, must not be brightened."""
+
 SHIFTING = ("rain", "haze", "lowlight", "snow")
 """What shifts tones: a veil, or darkness."""
 
@@ -97,6 +101,22 @@ def believe(evidence: Tensor) -> Tensor:
     """What is taken to be wrong, (B, 6) in [0, 1], of how likely each of `KINDS` is, (B, 6)."""
     low, high = evidence.new_tensor([LIKELY[kind] for kind in KINDS]).T
     return ((evidence - low) / (high - low)).clamp(0.0, 1.0)
+
+
+def believe_asked(evidence: Tensor, task: Tensor) -> Tensor:
+    """What is taken to be wrong because the user says so and little speaks against it.
+
+    Args:
+        evidence: (B, 6) in [0, 1], how likely each of `KINDS` is.
+        task: (B,) int64, 0 for `auto`, else one more than the number of the kind.
+
+    Returns:
+        (B, 6) in [0, 1], 0 for all but the kind that was asked for.
+    """
+    low, high = ASKED
+    kinds = torch.arange(1, len(KINDS) + 1, device=task.device)
+    asked = (task[:, None] == kinds).to(evidence.dtype)
+    return asked * ((evidence - low) / (high - low)).clamp(0.0, 1.0)
 
 
 def guide(colours: Tensor) -> Tensor:
