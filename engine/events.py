@@ -1,4 +1,4 @@
-"""What happens during a run, as values: schema 1 of the NDJSON events (design/cli.md, section 7).
+"""What happens during a run, as values: schema 1 of the NDJSON events (cli/README.md).
 
 The engine tells an observer; the command line shows, writes or counts. Field names and `code`
 values are a public interface: within a schema version they are only ever added to.

@@ -1,6 +1,6 @@
 """What the whole picture tells each tile: its thumbnail, and the crop of the prior's maps.
 
-Source: design/architecture.md, "Model contract" (guidance `image`).
+Source: engine/README.md, "Model contract" (guidance `image`).
 """
 
 from __future__ import annotations

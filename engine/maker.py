@@ -1,7 +1,7 @@
 """Makes results: a picture or clip decoded, restored, encoded, published. The middle of every run.
 
 A maker knows its run only through a desk, so that it is the same object in this process and on
-another machine (design/architecture.md). What befalls one picture is told and ends nothing else.
+another machine (engine/README.md). What befalls one picture is told and ends nothing else.
 """
 
 from __future__ import annotations

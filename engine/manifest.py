@@ -1,4 +1,4 @@
-"""What is done, remembered beside the results: `DST/.varfix/run.jsonl` (design/cli.md, section 4).
+"""What is done, remembered beside the results: `DST/.varfix/run.jsonl` (cli/README.md).
 
 One line per finished picture, appended and flushed; a line torn by a kill is ignored. The command
 that is repeated reads it and knows which outputs are its own, from which source and which recipe.

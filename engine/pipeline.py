@@ -1,7 +1,7 @@
 """Decode, restore, encode: three stages that work on different pictures at the same time.
 
 Decoding and encoding run on threads, restoring on the caller's thread. Memory is bounded by the
-bytes of the pictures in flight, whatever their number (design/architecture.md, "Numbers"); and of
+bytes of the pictures in flight, whatever their number (engine/README.md, "Numbers"); and of
 small ones, thousands of which would fit, only some wait: a slow disk is not to fill the memory.
 """
 

@@ -1,4 +1,4 @@
-"""Decides, before any work, which pictures become which files (design/cli.md, section 4)."""
+"""Decides, before any work, which pictures become which files (cli/README.md)."""
 
 from __future__ import annotations
 

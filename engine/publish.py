@@ -2,7 +2,7 @@
 
 A result is written under a hidden name beside its destination, flushed to the disk, then renamed;
 the same folder is the same file system, so a full disk never leaves a broken final file
-(design/cli.md, section 4).
+(cli/README.md).
 """
 
 from __future__ import annotations

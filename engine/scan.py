@@ -1,4 +1,4 @@
-"""Finds the pictures below a folder (design/cli.md, sections 3 and 4)."""
+"""Finds the pictures below a folder (cli/README.md)."""
 
 from __future__ import annotations
 

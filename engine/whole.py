@@ -2,7 +2,7 @@
 
 Such a model restores each tile for itself, and neighbours may disagree on tone: a large picture
 shows patches. So the picture is also restored once, shrunk to the model's own size, and whatever
-is coarser than a tile is taken from there; tiles keep everything else (design/architecture.md).
+is coarser than a tile is taken from there; tiles keep everything else (engine/README.md).
 """
 
 from __future__ import annotations

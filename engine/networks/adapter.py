@@ -1,7 +1,7 @@
 """The released adapter: moves a degraded latent towards clean ones (section 3.2 of the paper).
 
 The paper says self-attention; the released network is convolutional: gating, large depthwise
-kernels and brightness curves (parity/varformer/SPEC.md, section 4).
+kernels and brightness curves (engine/networks/README.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the next-scale transformers share: cosine self-attention over the scales so far.
 
-Keys and values of earlier scales are handed from call to call as values. Sources:
-parity/varformer/SPEC.md, section 5; parity/restorevar/SPEC.md, section 4.
+Keys and values of earlier scales are handed from call to call as values. Source:
+engine/networks/README.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Convolutional blocks shared by the VQ-VAE and by what is built on it.
 
 Names of parameters follow the public VQ-VAE checkpoint, so that it loads without renaming.
-Source: parity/varformer/SPEC.md, section 2.
+Source: engine/networks/README.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The degraded thumbnail is encoded, its latent moved towards clean ones by the adapter, the
 next-scale transformer predicts the clean tokens, and the softmax expectation over the codebook
 (instead of the most likely code) makes S continuous. Sources: VarFormer, section 3.2 and
-figure 4; design/varformer-s.md for what differs.
+figure 4; engine/networks/README.md for what differs.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ class PriorNetwork(nn.Module):
     def expectation(self, logits: Tensor) -> Tensor:
         """S (B, 10, 32, 16, 16): the expected code of every token, as increments.
 
-        Continuous, so that no token flips between devices and precisions (design/varformer-s.md).
+        Continuous, so that no token flips between devices and precisions
+        (engine/networks/README.md).
         """
         quantize = self.vqvae.quantize
         vectors = logits.softmax(-1) @ quantize.embedding.weight  # (B, 680, latent)

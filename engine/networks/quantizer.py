@@ -1,4 +1,4 @@
-"""Multi-scale residual vector quantisation (VAR; parity/varformer/SPEC.md, section 3).
+"""Multi-scale residual vector quantisation (VAR; engine/networks/README.md).
 
 A latent map is described by token maps of growing size. Each scale encodes what the smaller
 ones left over: pool the rest, look up the nearest code, enlarge, smooth, subtract.

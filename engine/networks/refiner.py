@@ -1,7 +1,7 @@
 """RestoreVAR's latent refiner: the written tokens' latent becomes continuous again.
 
 A small transformer over the latent's positions that reads the writer's last states. Source:
-parity/restorevar/SPEC.md, section 5.
+engine/networks/README.md, "RestoreVAR".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the prior enters the released network: DAE, AFT and the scale weights (eqs. 3 to 5).
 
 Unlike VarFormer-S's fusion, these look at a whole picture of 256 x 256 at once. What differs
-from the paper is listed in parity/varformer/SPEC.md, section 10; sections 6 and 7 describe it.
+from the paper is listed in engine/networks/README.md, "VarFormer".
 """
 
 from __future__ import annotations

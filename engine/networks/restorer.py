@@ -1,7 +1,7 @@
 """The local network of VarFormer-S: a tile and its piece of the prior in, the restored tile out.
 
 A U-Net of dense 3x3 convolutions behind a 2x pixel-unshuffle: what a CPU runs fastest per
-quality (design/varformer-s.md, "Size and cost"). Tone comes first, from the prior's grid; the
+quality (engine/networks/README.md, "Size and cost"). Tone comes first, from the prior's grid; the
 U-Net sees the picture before and after and corrects what remains.
 """
 

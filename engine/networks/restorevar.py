@@ -1,7 +1,8 @@
 """RestoreVAR as released: VAR itself writes the restored picture's tokens, at 512 x 512.
 
 The VQ-VAE encodes the degraded picture, the writer predicts the clean one's tokens, the refiner
-makes their latent continuous, the fine-tuned decoder draws it. Source: parity/restorevar/SPEC.md.
+makes their latent continuous, the fine-tuned decoder draws it. Source:
+engine/networks/README.md.
 """
 
 from __future__ import annotations

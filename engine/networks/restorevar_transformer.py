@@ -2,7 +2,7 @@
 
 Unlike VarFormer's, it has no AdaLN and no guidance; every block ends with a gated cross-attention
 to the degraded latent, whose keys and values are the same for all scales and computed once.
-Positions are rotations. Source: parity/restorevar/SPEC.md, section 4.
+Positions are rotations. Source: engine/networks/README.md, "RestoreVAR".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rotary position embedding of the token maps, in real numbers (parity/restorevar/SPEC.md, 4.3).
+"""Rotary position embedding of the token maps, in real numbers (engine/networks/README.md).
 
 Coarse maps are stretched to the finest one's grid, so that a token's angle tells where in the
 picture it lies, whatever its scale.

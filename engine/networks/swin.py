@@ -1,4 +1,4 @@
-"""Residual Swin transformer blocks (SwinIR's RSTB; parity/varformer/SPEC.md, section 2)."""
+"""Residual Swin transformer blocks (SwinIR's RSTB; engine/networks/README.md)."""
 
 from __future__ import annotations
 

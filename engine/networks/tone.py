@@ -1,8 +1,8 @@
 """Tone as a bilateral grid of affine colour transforms, decided once for the whole picture.
 
 Haze, exposure and colour cast are smooth in space and brightness; a coarse grid over both
-describes their removal, starting at the identity. Source: design/varformer-s.md, "Tone and
-detail"; the grid itself is Chen et al. 2007 and HDRNet (Gharbi et al. 2017).
+describes their removal, starting at the identity. Source: engine/networks/README.md,
+"Tone and detail"; the grid itself is Chen et al. 2007 and HDRNet (Gharbi et al. 2017).
 """
 
 from __future__ import annotations

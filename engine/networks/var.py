@@ -2,7 +2,7 @@
 
 Scale by scale, coarse to fine, the tokens of the clean picture are predicted from those already
 predicted; the degraded picture's own pyramid asks the questions. Keys and values of earlier
-scales are handed from call to call as values. Source: parity/varformer/SPEC.md, section 5.
+scales are handed from call to call as values. Source: engine/networks/README.md.
 """
 
 from __future__ import annotations

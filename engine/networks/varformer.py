@@ -1,7 +1,7 @@
 """VarFormer as released: the paper's network at depth 16, for pictures of 256 x 256.
 
 A frozen VQ-VAE and VAR supply the prior (section 3.2 of the paper); the main encoder and decoder
-use it level by level (section 3.3). Source: parity/varformer/SPEC.md.
+use it level by level (section 3.3). Source: engine/networks/README.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""VarFormer-S, the default model: the only place that knows its sizes (design/varformer-s.md)."""
+"""VarFormer-S, the default model: the only place for its sizes (engine/networks/README.md)."""
 
 from __future__ import annotations
 

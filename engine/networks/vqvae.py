@@ -1,4 +1,4 @@
-"""The multi-scale VQ-VAE of VAR (parity/varformer/SPEC.md, section 3).
+"""The multi-scale VQ-VAE of VAR (engine/networks/README.md).
 
 One class serves the released checkpoint (`VqvaeConfig()`) and VarFormer-S's small one, which
 only differs in its configuration.

@@ -1,4 +1,4 @@
-"""Which degradations a batch gets: the training mix (design/varformer-s.md, "Degradations")."""
+"""Which degradations a batch gets: the training mix (engine/train/README.md)."""
 
 from __future__ import annotations
 

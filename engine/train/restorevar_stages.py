@@ -1,6 +1,6 @@
 """How RestoreVAR is trained: writer, refiner and decoder, one after the other.
 
-Source: parity/restorevar/SPEC.md, section 7, and the paper's section 3.3. The released training
+Source: engine/networks/README.md, "RestoreVAR", and the paper's section 3.3. The released training
 begins with VAR's public VQ-VAE; where there is none, its training is the first stage.
 """
 

@@ -1,4 +1,4 @@
-"""Defects that users of other tools reported (design/user-pains.md), and that are not to come here.
+"""Defects that users of other tools reported and that must not occur here.
 
 Those about formats, names, metadata and kills have their tests beside the code that prevents them.
 """

@@ -1,4 +1,4 @@
-"""RestoreVAR computes the released network's function (parity/restorevar/SPEC.md, section 11).
+"""RestoreVAR computes the released network's function (engine/networks/README.md).
 
 The golden arrays were made by the released classes with synthetic weights, whose attention is so
 sharp that rounding grows from scale to scale. So each run is made twice: from the stored latent of

@@ -1,4 +1,4 @@
-"""VarFormer-S keeps what its design promises (design/varformer-s.md)."""
+"""VarFormer-S keeps what its design promises (engine/networks/README.md)."""
 
 import pytest
 import torch
