@@ -1,7 +1,7 @@
 """VarFormer's parity kit beside the repository, and tiny networks with public names.
 
 The golden arrays were made by the released classes with synthetic weights, which the kit can make
-again (SPEC.md, sections 12 to 14).
+again.
 """
 
 import importlib.util
@@ -130,7 +130,7 @@ def released_state(seed):
 
 
 def tolerance(name):
-    """Largest difference allowed by SPEC.md, section 14."""
+    """Largest difference allowed (engine/networks/README.md, "Parity")."""
     if name == "out":
         return 2e-4
     if name == "mainenc_z":
@@ -147,7 +147,7 @@ def tolerance(name):
 
 
 def thinned(name, value, shape):
-    """The part of a result that the kit stores (SPEC.md, section 13)."""
+    """The part of a result that the kit stores."""
     if value.ndim == 4 and len(shape) == 3:
         value = value.flatten(2).transpose(1, 2)
     if value.shape == shape:

@@ -125,8 +125,8 @@ def area_matrix(source: int, target: int) -> Tensor:
     """Adaptive average pooling along one axis as a (target, source) matrix.
 
     Constant matrices export to ONNX for every size; the pooling operator does not when
-    `target` does not divide `source` (SPEC.md, section 15). It is computed on the CPU even where
-    parameters are not (loading builds networks on the meta device).
+    `target` does not divide `source`. It is computed on the CPU even where parameters are not
+    (loading builds networks on the meta device).
     """
     eye = torch.eye(source, device="cpu")
     return functional.adaptive_avg_pool1d(eye[None], target)[0].T.contiguous()

@@ -1,4 +1,4 @@
-"""VarFormer computes the released network's function, stage by stage (SPEC.md, section 14).
+"""VarFormer computes the released network's function, stage by stage (engine/networks/README.md).
 
 The synthetic transformer amplifies rounding from scale to scale, hence two kinds of run: with the
 golden tokens forced after every scale, and free.

@@ -43,7 +43,7 @@ def worst(ours, theirs):
 
 
 def test_it_reproduces_the_golden_case(golden):
-    """Tolerances of SPEC.md, section 14."""
+    """Tolerances of engine/networks/README.md, "Parity"."""
     network = Vqvae(VqvaeConfig()).eval()
     network.load_state_dict(released_weights(int(golden["case_seed"])), strict=True)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The exported VarFormer at full size computes the golden cases, stage by stage (SPEC.md, 14).
+"""The exported VarFormer at full size computes the golden cases, stage by stage.
 
 About 5 GB of memory and as much on disk; minutes on two cores.
 """
