@@ -1,4 +1,4 @@
-"""Wrappers that give networks the inputs and outputs of the model contract (architecture.md).
+"""Wrappers that give networks the inputs and outputs of the model contract (engine/README.md).
 
 The networks do not know that they will be exported; what the contract adds (one map for the whole
 prior, results clamped to [0, 1]) is added here.

@@ -1,4 +1,4 @@
-"""Gives released networks the inputs and outputs of the model contract (architecture.md).
+"""Gives released networks the inputs and outputs of the model contract (engine/README.md).
 
 The networks know nothing of this. What the contract adds: pixels in [0, 1], and named results that
 tell how the picture came about. What never changes is computed once, here.
