@@ -1,7 +1,7 @@
 """A source and a destination for each test of runs."""
 
 import pytest
-from batch_kit import Setup
+from support.runs import Setup
 
 
 @pytest.fixture

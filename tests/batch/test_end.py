@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from batch_kit import Inverter, counts, pixels_of, unbroken
 from PIL import Image
+from support.runs import Inverter, counts, pixels_of, unbroken
 
 from varfix.engine.errors import (
     DeviceMemoryError,

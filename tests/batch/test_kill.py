@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from batch_kit import unbroken
+from support.runs import unbroken
 
 from varfix.engine.restorer import IdentityRestorer
 

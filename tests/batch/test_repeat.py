@@ -3,7 +3,7 @@
 import os
 
 import numpy as np
-from batch_kit import counts, pixels_of, replace_output
+from support.runs import counts, pixels_of, replace_output
 
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemSkip, ItemStart, PlanDone, Warn

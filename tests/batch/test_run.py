@@ -3,8 +3,8 @@
 import io
 
 import numpy as np
-from batch_kit import ARTIST, ORIENTATION, SETTINGS, counts, opened, pixels_of, replace_output
 from PIL import Image, ImageOps
+from support.runs import ARTIST, ORIENTATION, SETTINGS, counts, opened, pixels_of, replace_output
 
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemFail

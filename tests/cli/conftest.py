@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from cli_kit import move_home, run_here
 from PIL import Image
+from support.cli import move_home, run_here
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import json
 import sys
 
 import pytest
-from disk_kit import freeze, small_disk
-from film_kit import Film
+from support.clips import Film
+from support.full_disks import freeze, small_disk
 
 from varfix.engine.errors import ExitCode
 from varfix.onnx import devices

@@ -10,7 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
-from file_server import Server
+from support.http_server import Server
 
 from varfix.engine.errors import ExitCode, ModelContractError
 from varfix.engine.models import MODELS

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from film_kit import Film
 from PIL import Image
+from support.clips import Film
 
 from varfix.engine import maker
 from varfix.onnx import session as module

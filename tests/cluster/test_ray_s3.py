@@ -5,7 +5,7 @@ import time
 from zlib import crc32
 
 import pytest
-from storage_kit import EXPIRED, SERVER_ERROR, s3_in_environment
+from support.s3_server import EXPIRED, SERVER_ERROR, s3_in_environment
 
 from varfix.engine.store import open_store
 

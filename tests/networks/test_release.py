@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
-from released_kit import same
-from varformer_kit import public_state, tiny_network
+from support.released_networks import same
+from support.varformer_parity import public_state, tiny_network
 
 from varfix.engine.errors import ExitCode, ModelContractError, ModelMissingError
 from varfix.engine.networks.release import (

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from released_kit import check_each_alone, from_transformer, randomised, same
+from support.released_networks import check_each_alone, from_transformer, randomised, same
 
 from varfix.engine.errors import ModelContractError
 from varfix.engine.networks.attention import Memory, inverse_temperature

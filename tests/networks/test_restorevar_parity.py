@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from restorevar_kit import (
+from support.restorevar_parity import (
     facts,
     fields_of,
     golden_case,

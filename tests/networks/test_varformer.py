@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from released_kit import check_each_alone
-from varformer_kit import tiny_network
+from support.released_networks import check_each_alone
+from support.varformer_parity import tiny_network
 
 import varfix.engine.networks.varformer as varformer_module
 from varfix.engine.networks.adapter import CurveAdapter

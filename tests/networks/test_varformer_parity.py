@@ -7,8 +7,8 @@ golden tokens forced after every scale, and free.
 import numpy as np
 import pytest
 import torch
-from released_kit import told
-from varformer_kit import (
+from support.released_networks import told
+from support.varformer_parity import (
     CASES,
     CUTS,
     MARGINS,

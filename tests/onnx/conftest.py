@@ -6,7 +6,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 import torch
-from session_kit import CUDA
+from support.sessions import CUDA
 
 from varfix.onnx import companions, guard, runtime, session
 from varfix.onnx.runtime import CPU, SessionPlan, start

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from session_kit import ON_CPU
+from support.sessions import ON_CPU
 
 from varfix.cli.main import invoke
 from varfix.engine.errors import ConfigError, ExitCode

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from session_kit import ON_CPU, Exhausted, Faulty, noise, restorer_of, text_of
+from support.sessions import ON_CPU, Exhausted, Faulty, noise, restorer_of, text_of
 
 from varfix.engine.errors import DeviceError, DeviceMemoryError, ExitCode, NonFiniteError
 from varfix.onnx import guard

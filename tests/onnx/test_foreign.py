@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from session_kit import ON_CPU, noise, text_of
+from support.sessions import ON_CPU, noise, text_of
 
 from varfix.engine.errors import ExitCode, ModelContractError
 from varfix.onnx.session import open_restorer

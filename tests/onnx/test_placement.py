@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from session_kit import CUDA, noise, restorer_of
+from support.sessions import CUDA, noise, restorer_of
 
 from varfix.engine.errors import (
     ConfigError,

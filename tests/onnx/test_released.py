@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from released_kit import named_values, probed, run_graph
-from varformer_kit import forced_feeds, public_state, tiny_network
+from support.released_networks import named_values, probed, run_graph
+from support.varformer_parity import forced_feeds, public_state, tiny_network
 
 from varfix.cli.main import invoke
 from varfix.engine.errors import (

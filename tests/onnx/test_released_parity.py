@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from released_kit import choices, named_values, probed, run_graph, token_feeds, told
-from varformer_kit import (
+from support.released_networks import choices, named_values, probed, run_graph, token_feeds, told
+from support.varformer_parity import (
     CASES,
     CUTS,
     MARGINS,

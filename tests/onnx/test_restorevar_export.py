@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from released_kit import probed, run_graph, token_feeds
-from restorevar_kit import (
+from support.released_networks import probed, run_graph, token_feeds
+from support.restorevar_parity import (
     facts,
     fields_of,
     golden_case,

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from session_kit import ON_CPU, noise, text_of
+from support.sessions import ON_CPU, noise, text_of
 
 from varfix.engine.errors import (
     ConfigError,

@@ -10,8 +10,8 @@ from varfix.engine.store import open_store, store_of
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
-from storage_kit import s3_in_environment
-from storage_runs import Places
+from support.s3_server import s3_in_environment
+from support.storage_runs import Places
 
 _numbers = itertools.count()
 

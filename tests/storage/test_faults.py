@@ -5,8 +5,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from batch_kit import Inverter, Setup
-from storage_kit import DENIED, EXPIRED, KEYS, SERVER_ERROR, SLOW_DOWN
+from support.runs import Inverter, Setup
+from support.s3_server import DENIED, EXPIRED, KEYS, SERVER_ERROR, SLOW_DOWN
 
 from varfix.engine import store_objects
 from varfix.engine.batch import run_batch

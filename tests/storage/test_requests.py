@@ -1,7 +1,7 @@
 """How little is asked of a store, and that what is not asked is known all the same."""
 
 import pytest
-from storage_runs import Places, picture, planned, restore, states
+from support.storage_runs import Places, picture, planned, restore, states
 
 from varfix.engine import store_memory
 from varfix.engine.store import open_store

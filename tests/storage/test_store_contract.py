@@ -4,7 +4,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
-from storage_runs import admit, picture, planned, restore, states
+from support.storage_runs import admit, picture, planned, restore, states
 
 from varfix.engine.errors import (
     DecodeEmptyError,

@@ -8,7 +8,7 @@ import av
 import msgspec
 import numpy as np
 import pytest
-from film_kit import Film
+from support.clips import Film
 
 from varfix.engine.batch import run_batch
 from varfix.engine.clip import WHOLE

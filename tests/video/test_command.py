@@ -14,8 +14,8 @@ import av
 import jsonschema
 import numpy as np
 import pytest
-from cli_kit import move_home, run_here
 from PIL import Image
+from support.cli import move_home, run_here
 
 from varfix.engine.clip import Clip, Frame, Layout
 from varfix.engine.event_schema import event_schema

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from disk_kit import enlarge, small_disk
+from support.full_disks import enlarge, small_disk
 
 from varfix.engine import video_run
 from varfix.engine.errors import DiskFullError, ExitCode, OutputLockedError

@@ -3,10 +3,10 @@
 import io
 
 import numpy as np
-import picture_kit as kit
 import pytest
 import tifffile
 from PIL import Image, ImageOps
+from support import images as kit
 
 from varfix.engine.image import probe, write_picture
 from varfix.engine.picture import to_integers

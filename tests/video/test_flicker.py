@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from steady_kit import ALONE, GUIDED, Pumping, noisy, run, scene
+from support.flicker import ALONE, GUIDED, Pumping, noisy, run, scene
 
 from varfix.engine.lows import CELL
 from varfix.engine.metrics import psnr

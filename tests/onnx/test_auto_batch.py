@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from session_kit import CUDA, Faulty, noise, restorer_of
+from support.sessions import CUDA, Faulty, noise, restorer_of
 
 from varfix.onnx import batching
 from varfix.onnx.batching import Line, tuned_batch

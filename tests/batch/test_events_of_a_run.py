@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from batch_kit import Inverter, counts, replace_output
 from PIL import Image
+from support.runs import Inverter, counts, replace_output
 
 from varfix.engine.errors import EncodeError, ExitCode, SourceReadError
 from varfix.engine.events import (

@@ -5,7 +5,11 @@ import io
 import numpy as np
 import pytest
 import tifffile
-from colour_kit import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from PIL import Image
+from support.color_profiles import (
     CMYK,
     KEEP,
     flat,
@@ -16,11 +20,7 @@ from colour_kit import (
     read,
     untouched,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
-from picture_kit import opened, saved
-from PIL import Image
+from support.images import opened, saved
 
 from varfix.engine.colour import PlainInks
 from varfix.engine.image import encode_picture, replace_pixels

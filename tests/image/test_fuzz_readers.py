@@ -1,6 +1,6 @@
 """Whatever is done to a file's bytes, reading it ends soon in a picture or in one of our errors.
 
-`VARFIX_FUZZ=20000 pytest tests/test_fuzz_readers.py` looks for longer.
+`VARFIX_FUZZ=20000 pytest tests/image/test_fuzz_readers.py` looks for longer.
 """
 
 import io
@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from picture_kit import saved
 from PIL import Image, PngImagePlugin
+from support.images import saved
 
 from varfix.engine.errors import VarfixError
 from varfix.engine.formats import FORMATS

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from card_kit import GUIDED
+from support.cards import GUIDED
 
 from varfix.engine.models import ModelCard
 from varfix.engine.restorer import IdentityRestorer

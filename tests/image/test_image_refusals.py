@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from picture_kit import opened, saved, smooth
 from PIL import Image
+from support.images import opened, saved, smooth
 
 from varfix.engine.errors import (
     AlphaLostError,

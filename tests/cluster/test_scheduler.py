@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from batch_kit import SETTINGS, Inverter, counts, unbroken
-from crew_kit import Hall, Opened, Works, held_at_once, stop_after_first
+from support.fake_cluster import Hall, Opened, Works, held_at_once, stop_after_first
+from support.runs import SETTINGS, Inverter, counts, unbroken
 
 from varfix.engine import crew as crews
 from varfix.engine import publish, station

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from batch_kit import SETTINGS, Inverter, Setup
+from support.runs import SETTINGS, Inverter, Setup
 
 from varfix.engine.crew import Crew
 from varfix.engine.errors import ExitCode

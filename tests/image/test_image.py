@@ -9,7 +9,8 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from picture_kit import (
+from PIL import Image
+from support.images import (
     HEIGHT,
     KEEP,
     WIDTH,
@@ -23,7 +24,6 @@ from picture_kit import (
     saved,
     smooth,
 )
-from PIL import Image
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.image import Picture, PictureInfo, write_picture

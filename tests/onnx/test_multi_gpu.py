@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from session_kit import CUDA, Exhausted, Faulty, noise, restorer_of
+from support.sessions import CUDA, Exhausted, Faulty, noise, restorer_of
 
 from varfix.engine.errors import DeviceMemoryError, NonFiniteError
 from varfix.engine.restorer import Retries

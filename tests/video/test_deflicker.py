@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from steady_kit import ALONE, GUIDED, SHAPE, Pumping, noisy, run, same, scene
+from support.flicker import ALONE, GUIDED, SHAPE, Pumping, noisy, run, same, scene
 
 from varfix.engine import steady as module
 from varfix.engine.errors import NonFiniteError

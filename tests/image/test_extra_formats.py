@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from picture_kit import smooth
 from PIL import Image, ImageCms
+from support.images import smooth
 
 from varfix.engine import formats
 from varfix.engine.errors import (

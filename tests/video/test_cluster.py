@@ -1,6 +1,6 @@
 """A clip on a cluster: one worker makes it, and what it has finished outlives it."""
 
-from crew_kit import Hall, Opened
+from support.fake_cluster import Hall, Opened
 
 from varfix.engine.batch import run_batch
 from varfix.engine.clip import WHOLE

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 
 import pytest
-from file_server import Server
+from support.http_server import Server
 
 from varfix.engine import download
 from varfix.engine.download import Fetch, fetch, mirrored

@@ -1,4 +1,4 @@
-"""Measure how steady clips come back: `python tests/bench/steady.py PHOTO [PHOTO …]`.
+"""Measure how steady clips come back: `python tests/bench/deflicker.py PHOTO [PHOTO …]`.
 
 Clips are made from photographs: stills and pans (2 pixels per frame), with noise that is new in
 every frame, under haze that stays or varies, or in the dark. Each is restored frame by frame and

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from released_kit import told
+from support.released_networks import told
 
 from varfix.engine.networks.release import load_restorevar
 
-PARITY = Path(__file__).parents[2] / "shared" / "parity" / "restorevar"
+PARITY = Path(__file__).parents[3] / "shared" / "parity" / "restorevar"
 
 
 def module(name):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from picture_kit import HEIGHT, KEEP, LIMIT, WIDTH, opened, read, round_trip, saved
 from PIL import Image
+from support.images import HEIGHT, KEEP, LIMIT, WIDTH, opened, read, round_trip, saved
 
 from varfix.engine.errors import EncodeError
 from varfix.engine.image import has_transparency, replace_pixels, write_picture

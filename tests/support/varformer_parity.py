@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from released_kit import from_transformer, randomised, token_feeds
+from support.released_networks import from_transformer, randomised, token_feeds
 
 from varfix.engine.networks.quantizer import SCALES
 from varfix.engine.networks.var import VarConfig
@@ -105,7 +105,7 @@ def tiny_network(config=SMALLEST, std=0.15, seed=0):
     return randomised(Varformer(config), std, seed).requires_grad_(False)
 
 
-PARITY = Path(__file__).parents[2] / "shared" / "parity" / "varformer"
+PARITY = Path(__file__).parents[3] / "shared" / "parity" / "varformer"
 CASES = (1, 2, 3)
 
 CUTS = np.cumsum([p * p for p in SCALES])[:-1]

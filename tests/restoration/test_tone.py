@@ -14,7 +14,7 @@ from varfix.onnx.session import open_restorer
 
 pytestmark = pytest.mark.slow
 
-CLEAN = Path(__file__).parents[2] / "shared/data/val/kodak24"
+CLEAN = Path(__file__).parents[3] / "shared/data/val/kodak24"
 needs_photographs = pytest.mark.skipif(
     not CLEAN.is_dir(), reason="wants ../shared/data/val/kodak24"
 )

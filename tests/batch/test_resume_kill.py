@@ -12,8 +12,8 @@ import time
 import numpy as np
 import psutil
 import pytest
-from disk_kit import small_disk
 from PIL import Image
+from support.full_disks import small_disk
 
 COUNT = int(os.environ.get("VARFIX_TEST_PICTURES", "2000"))
 KILLS = int(os.environ.get("VARFIX_TEST_KILLS", "20"))

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from picture_kit import opened, saved, smooth
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
+from support.images import opened, saved, smooth
 
 from varfix.engine import image_write
 from varfix.engine.image import Picture, encode_picture, read_picture, write_picture

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from card_kit import GUIDED
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cards import GUIDED
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.guidance import sampler

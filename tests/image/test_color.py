@@ -5,7 +5,10 @@ import io
 import numpy as np
 import pytest
 import tifffile
-from colour_kit import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support.color_profiles import (
     CMYK,
     GRAYS,
     KEEP,
@@ -30,10 +33,7 @@ from colour_kit import (
     untouched,
     xyz,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from picture_kit import opened, saved
-from PIL import Image
+from support.images import opened, saved
 
 from varfix.engine.colour import space_of
 from varfix.engine.image import encode_picture, replace_pixels
