@@ -146,7 +146,8 @@ def start_seconds(settings: Settings) -> float:
         VarfixError: The picture could not be restored.
     """
     from varfix.engine.bench import picture_of
-    from varfix.engine.image import Picture, PictureInfo, write_picture
+    from varfix.engine.image_write import write_picture
+    from varfix.engine.picture import Picture, PictureInfo
     from varfix.engine.settings import OutputSettings
 
     picture = Picture(picture_of(_START_SIZE), None, PictureInfo(format="jpeg", depth=8))

@@ -118,7 +118,9 @@ def _codecs() -> Iterator[CodecFact]:
     import numpy as np
 
     from varfix.engine.formats import FORMATS
-    from varfix.engine.image import Picture, PictureInfo, read_picture, write_picture
+    from varfix.engine.image_read import read_picture
+    from varfix.engine.image_write import write_picture
+    from varfix.engine.picture import Picture, PictureInfo
     from varfix.engine.settings import OutputSettings
 
     for form in (form for form in FORMATS.values() if form.available):

@@ -188,7 +188,7 @@ def _restore(ends: Ends, source: Path, target: Path, job: Job) -> int:
 
 
 def _explain(source: Path, folder: Path, opened: Opened[OnnxRestorer], job: Job) -> None:
-    from varfix.engine.image import read_picture
+    from varfix.engine.image_read import read_picture
     from varfix.onnx.explain import explain
 
     settings = job.resolved.settings

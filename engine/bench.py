@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from varfix.engine.batch import run_batch
 from varfix.engine.events import Event, RunEnd
-from varfix.engine.image import Picture, PictureInfo, write_picture
+from varfix.engine.image_write import write_picture
 from varfix.engine.models import ModelCard
 from varfix.engine.options import Options
+from varfix.engine.picture import Picture, PictureInfo
 from varfix.engine.plan import BatchRequest, plan_batch
 from varfix.engine.restorer import DeviceUsed, Restorer, Retries
 from varfix.engine.settings import OutputSettings, Settings

@@ -20,9 +20,9 @@ from varfix.engine.errors import (
     SourceReadError,
 )
 from varfix.engine.formats import format_of
-from varfix.engine.image import Picture, read_picture
+from varfix.engine.image_read import read_picture
 from varfix.engine.metrics import Scores, score
-from varfix.engine.picture import Floats, Integers, to_floats, to_integers
+from varfix.engine.picture import Floats, Integers, Picture, to_floats, to_integers
 from varfix.engine.protocols import PROTOCOLS, add_noise, damage
 
 Restore = Callable[[Floats], Floats]

@@ -36,11 +36,13 @@ from varfix.engine.events import (
     Warn,
 )
 from varfix.engine.formats import Header
-from varfix.engine.image import Picture, encode_picture, read_picture, replace_pixels
+from varfix.engine.image_read import read_picture
+from varfix.engine.image_write import encode_picture
 from varfix.engine.manifest import Entry
 from varfix.engine.manifest import entry_of as picture_entry
 from varfix.engine.memory import automatic_queue, available
 from varfix.engine.options import Watcher
+from varfix.engine.picture import Picture, replace_pixels
 from varfix.engine.pipeline import Pipeline, Stages
 from varfix.engine.plan import Item, check_fetched, format_for, memory_of
 from varfix.engine.publish import Publisher

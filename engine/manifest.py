@@ -21,7 +21,7 @@ import msgspec
 
 from varfix.engine.clip import Cut, is_clip
 from varfix.engine.errors import DecodeError
-from varfix.engine.image import read_picture
+from varfix.engine.image_read import read_picture
 from varfix.engine.publish import translated
 from varfix.engine.settings import Settings
 from varfix.engine.store import Identity, Stamp

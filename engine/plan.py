@@ -25,7 +25,8 @@ from varfix.engine.errors import (
 )
 from varfix.engine.events import Warn
 from varfix.engine.formats import EXTENSIONS, Header, check_output, extension_of, format_of
-from varfix.engine.image import has_transparency, probe
+from varfix.engine.image_header import probe
+from varfix.engine.image_read import has_transparency
 from varfix.engine.item import Item as Item
 from varfix.engine.item import memory_of as memory_of
 from varfix.engine.manifest import Memory, State, clip_recipe_of

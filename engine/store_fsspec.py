@@ -17,7 +17,7 @@ from varfix.engine.errors import (
 )
 from varfix.engine.formats import Header
 from varfix.engine.guards import largest_file
-from varfix.engine.image import probe
+from varfix.engine.image_header import probe
 from varfix.engine.memory import available
 from varfix.engine.publish import Publisher
 from varfix.engine.scan import Filters, Found, is_hidden, sift

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from varfix.engine.errors import PlanError
 from varfix.engine.formats import Header
 from varfix.engine.guards import largest_file
-from varfix.engine.image import probe
+from varfix.engine.image_header import probe
 from varfix.engine.lock import exclusive
 from varfix.engine.manifest import Manifest
 from varfix.engine.publish import Publisher

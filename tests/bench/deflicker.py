@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from varfix.engine.image import read_picture
+from varfix.engine.image_read import read_picture
 from varfix.engine.metrics import psnr
 from varfix.engine.restorer import Restorer
 from varfix.engine.settings import Settings

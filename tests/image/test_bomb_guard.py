@@ -10,7 +10,8 @@ import pytest
 
 from varfix.engine.errors import DecodeTruncatedError, DecodeUnknownError, DecodeUnsupportedError
 from varfix.engine.guards import largest_file
-from varfix.engine.image import probe, read_picture
+from varfix.engine.image_header import probe
+from varfix.engine.image_read import read_picture
 from varfix.engine.source import read_source
 
 LIMIT = 500_000_000
@@ -125,7 +126,8 @@ import resource, sys, time
 from pathlib import Path
 from varfix.engine.errors import DecodeError
 from varfix.engine.guards import largest_file
-from varfix.engine.image import probe, read_picture
+from varfix.engine.image_header import probe
+from varfix.engine.image_read import read_picture
 from varfix.engine.source import read_source
 # What an ordinary picture needs is loaded before the measuring starts.
 import cv2, tifffile

@@ -23,7 +23,8 @@ from support.color_profiles import (
 from support.images import opened, saved
 
 from varfix.engine.colour import PlainInks
-from varfix.engine.image import encode_picture, replace_pixels
+from varfix.engine.image_write import encode_picture
+from varfix.engine.picture import replace_pixels
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -36,7 +36,8 @@ from support.color_profiles import (
 from support.images import opened, saved
 
 from varfix.engine.colour import space_of
-from varfix.engine.image import encode_picture, replace_pixels
+from varfix.engine.image_write import encode_picture
+from varfix.engine.picture import replace_pixels
 from varfix.engine.settings import OutputSettings
 
 # Wide gamuts.

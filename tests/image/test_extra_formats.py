@@ -17,7 +17,9 @@ from varfix.engine.errors import (
     PlanError,
 )
 from varfix.engine.formats import FORMATS, Header, check_output, sniff
-from varfix.engine.image import encode_picture, probe, read_picture
+from varfix.engine.image_header import probe
+from varfix.engine.image_read import read_picture
+from varfix.engine.image_write import encode_picture
 from varfix.engine.picture import to_integers
 from varfix.engine.settings import OutputSettings
 

@@ -19,7 +19,10 @@ from support.images import saved
 
 from varfix.engine.errors import VarfixError
 from varfix.engine.formats import FORMATS
-from varfix.engine.image import Picture, probe, read_picture, write_picture
+from varfix.engine.image_header import probe
+from varfix.engine.image_read import read_picture
+from varfix.engine.image_write import write_picture
+from varfix.engine.picture import Picture
 from varfix.engine.settings import OutputSettings
 
 EXAMPLES = int(os.environ.get("VARFIX_FUZZ", "40"))

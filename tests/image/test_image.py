@@ -26,8 +26,8 @@ from support.images import (
 )
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.image import Picture, PictureInfo, write_picture
-from varfix.engine.picture import to_floats, to_integers
+from varfix.engine.image_write import write_picture
+from varfix.engine.picture import Picture, PictureInfo, to_floats, to_integers
 from varfix.engine.settings import OutputSettings
 
 # Identity: what a model that changes nothing must give back.

@@ -14,9 +14,10 @@ from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 from support.images import opened, saved, smooth
 
 from varfix.engine import image_write
-from varfix.engine.image import Picture, encode_picture, read_picture, write_picture
+from varfix.engine.image_read import read_picture
+from varfix.engine.image_write import encode_picture, write_picture
 from varfix.engine.iptc import record_of
-from varfix.engine.picture import to_floats, to_integers
+from varfix.engine.picture import Picture, to_floats, to_integers
 from varfix.engine.settings import OutputSettings
 
 KEEP = OutputSettings()

@@ -31,14 +31,10 @@ from varfix.engine.formats import (
     extension_of,
     format_of,
 )
-from varfix.engine.image import (
-    Picture,
-    PictureInfo,
-    probe,
-    read_picture,
-    replace_pixels,
-    write_picture,
-)
+from varfix.engine.image_header import probe
+from varfix.engine.image_read import read_picture
+from varfix.engine.image_write import write_picture
+from varfix.engine.picture import Picture, PictureInfo, replace_pixels
 from varfix.engine.settings import OutputSettings
 
 KEEP = OutputSettings()

@@ -8,7 +8,8 @@ import tifffile
 from PIL import Image, ImageOps
 from support import images as kit
 
-from varfix.engine.image import probe, write_picture
+from varfix.engine.image_header import probe
+from varfix.engine.image_write import write_picture
 from varfix.engine.picture import to_integers
 
 

@@ -11,8 +11,9 @@ import tifffile
 from PIL import Image, ImageCms
 
 from varfix.engine.formats import FORMATS
-from varfix.engine.image import encode_picture, read_picture, replace_pixels
-from varfix.engine.picture import Picture, PictureInfo, to_floats, to_integers
+from varfix.engine.image_read import read_picture
+from varfix.engine.image_write import encode_picture
+from varfix.engine.picture import Picture, PictureInfo, replace_pixels, to_floats, to_integers
 from varfix.engine.restorer import IdentityRestorer
 from varfix.engine.settings import OutputSettings, Settings
 from varfix.engine.tiled import restore_picture

@@ -9,8 +9,9 @@ from PIL import Image
 from support.images import HEIGHT, KEEP, LIMIT, WIDTH, opened, read, round_trip, saved
 
 from varfix.engine.errors import EncodeError
-from varfix.engine.image import has_transparency, replace_pixels, write_picture
-from varfix.engine.picture import fill_transparent, to_integers
+from varfix.engine.image_read import has_transparency
+from varfix.engine.image_write import write_picture
+from varfix.engine.picture import fill_transparent, replace_pixels, to_integers
 from varfix.engine.settings import OutputSettings
 
 

@@ -21,7 +21,7 @@ from varfix.engine.errors import (
     ModelMissingError,
 )
 from varfix.engine.guidance import thumbnail
-from varfix.engine.image import read_picture
+from varfix.engine.image_read import read_picture
 from varfix.engine.networks.quantizer import SCALES
 from varfix.engine.settings import Settings, resolve, set_layer
 from varfix.engine.tiled import restore_picture

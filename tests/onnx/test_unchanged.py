@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from varfix.engine.batch import run_batch
-from varfix.engine.image import read_picture, write_picture
+from varfix.engine.image_read import read_picture
+from varfix.engine.image_write import write_picture
 from varfix.engine.options import Options
 from varfix.engine.picture import replace_pixels
 from varfix.engine.plan import BatchRequest, plan_batch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from varfix.engine.evaluate import find_pictures
-from varfix.engine.image import read_picture
+from varfix.engine.image_read import read_picture
 from varfix.engine.metrics import psnr
 from varfix.engine.settings import resolve, set_layer
 from varfix.engine.tiled import restore_picture

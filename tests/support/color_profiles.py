@@ -8,7 +8,9 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms
 
-from varfix.engine.image import encode_picture, read_picture, replace_pixels
+from varfix.engine.image_read import read_picture
+from varfix.engine.image_write import encode_picture
+from varfix.engine.picture import replace_pixels
 from varfix.engine.restorer import IdentityRestorer
 from varfix.engine.settings import OutputSettings, Settings
 from varfix.engine.tiled import restore_picture

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from varfix.engine.image import read_picture, write_picture
+from varfix.engine.image_read import read_picture
+from varfix.engine.image_write import write_picture
 from varfix.engine.settings import OutputSettings
 
 LIMIT = 500_000_000

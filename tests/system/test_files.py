@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from varfix.engine.errors import SourceReadError
-from varfix.engine.image import probe
+from varfix.engine.image_header import probe
 from varfix.engine.source import read_source, readable, spoken
 
 
