@@ -21,22 +21,23 @@ from typing import NoReturn
 import click
 from click.shell_completion import shell_complete
 
-from varfix.cli.streams import discard, open_missing
+from varfix.cli.stdio import discard, open_missing
 from varfix.cli.terminal import Terminal, worded
 from varfix.engine.errors import DiskFullError, ExitCode, VarfixError
 
-# Each command's place and its line in the overview, which must not cost an import of the command.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "dir": ("varfix.cli.dir:command", "Restore a folder of pictures, and its subfolders."),
-    "image": ("varfix.cli.image:command", "Restore one picture; '-' reads stdin or writes stdout."),
-    "video": ("varfix.cli.video:command", "Restore a clip: frames, with sound and times as is."),
-    "eval": ("varfix.cli.eval:command", "Measure PSNR and SSIM of restored pictures."),
-    "bench": ("varfix.cli.bench:command", "Measure the speed of a model on this machine."),
-    "models": ("varfix.cli.models:command", "List, show, fetch and verify models."),
-    "doctor": ("varfix.cli.doctor:command", "Check which devices and formats really work here."),
-    "export-onnx": ("varfix.cli.export_onnx:command", "Turn a training checkpoint into a model."),
-    "train": ("varfix.cli.train:command", "Train a restoration network on a folder of photos."),
-    "completion": ("varfix.cli.completion:command", "Let bash, zsh or fish complete all this."),
+# The overview's line of each command, which must not cost an import of the command. Its module is
+# `varfix.cli.commands.NAME`, with `_` for `-`.
+COMMANDS: dict[str, str] = {
+    "dir": "Restore a folder of pictures, and its subfolders.",
+    "image": "Restore one picture; '-' reads stdin or writes stdout.",
+    "video": "Restore a clip: frames, with sound and times as is.",
+    "eval": "Measure PSNR and SSIM of restored pictures.",
+    "bench": "Measure the speed of a model on this machine.",
+    "models": "List, show, fetch and verify models.",
+    "doctor": "Check which devices and formats really work here.",
+    "export-onnx": "Turn a training checkpoint into a model.",
+    "train": "Train a restoration network on a folder of photos.",
+    "completion": "Let bash, zsh or fish complete all this.",
 }
 
 EPILOG = """\b
@@ -79,8 +80,8 @@ class LazyGroup(click.Group):
         """Import and return one command, or None if there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(import_module(module), attribute)
+        module = import_module(f"varfix.cli.commands.{cmd_name.replace('-', '_')}")
+        command = module.command
         assert isinstance(command, click.Command)
         return command
 
@@ -96,7 +97,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the overview from the table above, importing no command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from varfix.cli.choices import device_items, model_items, preset_items
+from varfix.cli.completions import device_items, model_items, preset_items
 from varfix.cli.terminal import Terminal
 from varfix.engine.formats import format_named
 
 if TYPE_CHECKING:
-    from varfix.engine.settings import Resolved
+    from varfix.engine.settings.types import Resolved
 
     _CountOrAutoType = click.ParamType[int | str]
 else:
@@ -120,7 +120,7 @@ class ModelOptions:
         Raises:
             ConfigError: A preset, variable or option is not understood.
         """
-        from varfix.engine.settings import resolve, standard_layers
+        from varfix.engine.settings.types import resolve, standard_layers
 
         flags = {
             "model.name": self.model,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from varfix.cli.tally import Tally, headline
+from varfix.cli.run_stats import Tally, headline
 from varfix.cli.terminal import Terminal, worded
 from varfix.engine.events import (
     Event,
@@ -17,7 +17,7 @@ from varfix.engine.events import (
     RunStart,
     Warn,
 )
-from varfix.engine.source import spoken
+from varfix.engine.system.files import spoken
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

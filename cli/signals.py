@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import ExitCode
-from varfix.engine.stop import StopRequest
 
 STOPPING = (
     "Stopping after the current {}. Ctrl-C again to quit now. Run the same command to continue."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from varfix.cli.streams import discard
+from varfix.cli.stdio import discard
 
 if TYPE_CHECKING:
     from rich.console import Console

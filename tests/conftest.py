@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from jsonschema import Draft202012Validator
+from support.event_schema import SCHEMA_FILE
 
-from varfix.engine import batch
-from varfix.engine.event_schema import SCHEMA_FILE
+from varfix.engine.batch import run as batch
 from varfix.engine.events import encode
-from varfix.engine.models import ModelCard
+from varfix.engine.models.card import ModelCard
 
 # How long one example takes says more about the machine than about the code.
 settings.register_profile("varfix", deadline=None)
@@ -72,7 +72,7 @@ class Shelf:
         """Write a graph; inputs and outputs are (name, element type, shape)."""
         from onnx import helper, save
 
-        from varfix.onnx.card import write_card
+        from varfix.onnx.files.card import write_card
 
         values = [
             [helper.make_tensor_value_info(*value) for value in side] for side in (inputs, outputs)

@@ -7,9 +7,9 @@ from importlib.resources import files
 import msgspec
 import pytest
 from jsonschema import Draft202012Validator
+from support.event_schema import SCHEMA_FILE, schema_text
 
 from varfix.engine import events
-from varfix.engine.event_schema import SCHEMA_FILE, schema_text
 from varfix.engine.events import (
     DeviceFacts,
     ItemDone,
@@ -146,7 +146,7 @@ def test_a_time_of_another_zone_is_not_called_utc():
 
 def test_the_schema_that_ships_is_made_of_these_events():
     assert schema_text() == SCHEMA_FILE.read_text(encoding="utf-8"), (
-        "write it anew: python -c 'from varfix.engine.event_schema import *; write_schema()'"
+        "write it anew: python -c 'from support.event_schema import *; write_schema()'"
     )
 
 

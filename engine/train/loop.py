@@ -1,6 +1,6 @@
 """The training loop: resumable at any moment, the same result however often it is stopped.
 
-It knows no network; `varfix.engine.train.program` says how to train another one.
+It knows no network; `varfix.engine.train.trainable` says how to train another one.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from tqdm import tqdm
 
 from varfix.engine.errors import ConfigError, NothingToDoError
 from varfix.engine.train.checkpoint import load_state, save_state, save_weights
-from varfix.engine.train.feed import feed
-from varfix.engine.train.hardware import Hardware, OneDevice, hardware
-from varfix.engine.train.initial import load_initial
-from varfix.engine.train.job import Job
-from varfix.engine.train.journal import Journal
-from varfix.engine.train.pairs import load_pairs
-from varfix.engine.train.photos import load_photos
-from varfix.engine.train.program import RECIPES, Program, Stage, program_named
-from varfix.engine.train.recipe import Recipe, StageRecipe, load_recipe
-from varfix.engine.train.samples import Samples
+from varfix.engine.train.data.pairs import load_pairs
+from varfix.engine.train.data.photos import load_photos
+from varfix.engine.train.data.prefetch import feed
+from varfix.engine.train.data.source import Blended, Source, Synthetic
+from varfix.engine.train.devices import Hardware, OneDevice, hardware
+from varfix.engine.train.initial_weights import load_initial
+from varfix.engine.train.logs.metrics import Journal
+from varfix.engine.train.logs.sample_sheets import Samples
+from varfix.engine.train.recipes.recipe import Recipe, StageRecipe, load_recipe
+from varfix.engine.train.request import Job
 from varfix.engine.train.schedule import learning_rate, steps_taken
-from varfix.engine.train.source import Blended, Source, Synthetic
+from varfix.engine.train.trainable import RECIPES, Program, Stage, program_named
 
 SHIPPED_RECIPE = RECIPES / "varformer-s.yaml"
 BETAS = (0.9, 0.99)

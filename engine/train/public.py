@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
-from varfix.engine.networks.release import (
+from varfix.engine.networks.checkpoints.load import (
     RESTOREVAR_ENTRY,
     VAR_ENTRY,
     VARFORMER_ENTRY,

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from varfix.engine.train.recipe import StageRecipe
+from varfix.engine.train.recipes.recipe import StageRecipe
 
 
 def learning_rate(stage: StageRecipe, step: int, taken: int) -> float:

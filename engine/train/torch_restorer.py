@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from varfix.engine.models import TASKS, ModelCard
-from varfix.engine.networks.restorer import MULTIPLE
-from varfix.engine.networks.varformer_s import VarformerS
-from varfix.engine.restorer import DeviceUsed, Retries
+from varfix.engine.models.card import TASKS, ModelCard
+from varfix.engine.networks.varformer_s.model import VarformerS
+from varfix.engine.networks.varformer_s.unet import MULTIPLE
+from varfix.engine.restoration.restorer import DeviceUsed, Retries
 
 Floats = npt.NDArray[np.float32]
 

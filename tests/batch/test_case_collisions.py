@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from varfix.engine import twins
-from varfix.engine.twins import exact, have_twins, loose, spelling_in
+from varfix.engine.batch import case_collisions as twins
+from varfix.engine.batch.case_collisions import exact, have_twins, loose, spelling_in
 
 COMPOSED, APART = "caf\u00e9", "cafe\u0301"
 

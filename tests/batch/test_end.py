@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from support.runs import Inverter, counts, pixels_of, unbroken
 
+from varfix.engine.batch.context import Options
+from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import (
     DeviceMemoryError,
     DiskFullError,
@@ -23,9 +25,7 @@ from varfix.engine.errors import (
     OutputLockedError,
 )
 from varfix.engine.events import ItemFail, ItemStart, RunEnd
-from varfix.engine.lock import exclusive
-from varfix.engine.options import Options
-from varfix.engine.stop import StopRequest
+from varfix.engine.system.folder_lock import exclusive
 
 
 def full_after(count, monkeypatch):

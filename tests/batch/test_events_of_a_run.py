@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from support.runs import Inverter, counts, replace_output
 
+from varfix.engine.batch.context import Options
 from varfix.engine.errors import EncodeError, ExitCode, SourceReadError
 from varfix.engine.events import (
     ItemDone,
@@ -24,8 +25,7 @@ from varfix.engine.events import (
     Warn,
     encode,
 )
-from varfix.engine.options import Options
-from varfix.engine.restorer import IdentityRestorer, Retries
+from varfix.engine.restoration.restorer import IdentityRestorer, Retries
 
 
 def test_events_come_in_order(setup):

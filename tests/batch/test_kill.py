@@ -8,7 +8,7 @@ import time
 import pytest
 from support.runs import unbroken
 
-from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.restoration.restorer import IdentityRestorer
 
 KILLS = {
     "while bytes are written": """
@@ -47,13 +47,13 @@ arm(Manifest, "append", die)
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
-from varfix.engine import publish
-from varfix.engine.batch import run_batch
-from varfix.engine.options import Options
-from varfix.engine.manifest import Manifest
-from varfix.engine.plan import BatchRequest, plan_batch
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import IoSettings, Settings
+from varfix.engine.system import atomic as publish
+from varfix.engine.batch.run import run_batch
+from varfix.engine.batch.context import Options
+from varfix.engine.storage.manifest import Manifest
+from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import IoSettings, Settings
 
 source, out, overwrite, recipe, pause = sys.argv[1:]
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from varfix.engine.batch import Options, run_batch
+from varfix.engine.batch.plan import BatchRequest, plan_batch, plan_file
+from varfix.engine.batch.run import Options, run_batch
 from varfix.engine.errors import ExitCode, NothingToDoError, PlanError
 from varfix.engine.events import ItemFail, encode
-from varfix.engine.plan import BatchRequest, plan_batch, plan_file
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import OutputSettings, Settings
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import OutputSettings, Settings
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="names that only Linux allows")
 

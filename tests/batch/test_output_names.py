@@ -7,12 +7,12 @@ from pathlib import PurePosixPath
 import pytest
 from PIL import Image
 
-from varfix.engine import naming as module
+from varfix.engine.batch import output_names as module
+from varfix.engine.batch.case_collisions import exact, loose
+from varfix.engine.batch.output_names import Naming, name_apart, name_outputs
+from varfix.engine.batch.plan import BatchRequest, plan_batch
 from varfix.engine.errors import CollisionError, ExitCode, PlanError
-from varfix.engine.naming import Naming, name_apart, name_outputs
-from varfix.engine.plan import BatchRequest, plan_batch
-from varfix.engine.settings import OutputSettings, Settings
-from varfix.engine.twins import exact, loose
+from varfix.engine.settings.types import OutputSettings, Settings
 
 COMPOSED, APART = "\u00e9.png", "e\u0301.png"
 

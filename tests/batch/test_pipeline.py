@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from varfix.engine.pipeline import ByteBudget, Pipeline, Stages
+from varfix.engine.batch.pipeline import ByteBudget, Pipeline, Stages
 
 PATIENCE = 20.0
 

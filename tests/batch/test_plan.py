@@ -6,6 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from varfix.engine.batch.plan import (
+    BatchRequest,
+    format_for,
+    ignored_lines,
+    plan_batch,
+    plan_file,
+    plan_warnings,
+)
 from varfix.engine.errors import (
     AlphaLostError,
     ExitCode,
@@ -14,16 +22,8 @@ from varfix.engine.errors import (
     PlanError,
 )
 from varfix.engine.formats import Header
-from varfix.engine.plan import (
-    BatchRequest,
-    format_for,
-    ignored_lines,
-    plan_batch,
-    plan_file,
-    plan_warnings,
-)
-from varfix.engine.scan import Filters
-from varfix.engine.settings import OutputSettings, Settings
+from varfix.engine.settings.types import OutputSettings, Settings
+from varfix.engine.storage.scan import Filters
 
 KEEP = Settings()
 

@@ -7,7 +7,7 @@ from support.runs import counts, pixels_of, replace_output
 
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemSkip, ItemStart, PlanDone, Warn
-from varfix.engine.restorer import IdentityRestorer
+from varfix.engine.restoration.restorer import IdentityRestorer
 
 
 def test_a_repeated_run_skips_what_is_done(setup):

@@ -25,18 +25,18 @@ from typing import Any
 
 import click
 
-from varfix.cli.ndjson import EventLog, Sink
-from varfix.engine.batch import Run
-from varfix.engine.crew import Crew
+from varfix.cli.event_log import EventLog, Sink
+from varfix.engine.batch.context import Options
+from varfix.engine.batch.plan import Item, Plan
+from varfix.engine.batch.run import Run
+from varfix.engine.cluster.pool import Crew
+from varfix.engine.cluster.transport import Answer
+from varfix.engine.cluster.worker import Ended, Facts, Ready, Written
 from varfix.engine.events import Event, ItemDone, ItemStart, RetryCounts
-from varfix.engine.link import Answer
-from varfix.engine.manifest import Entry
-from varfix.engine.options import Options
-from varfix.engine.plan import Item, Plan
-from varfix.engine.restorer import IDENTITY_CARD, DeviceUsed, IdentityRestorer
-from varfix.engine.settings import Settings
-from varfix.engine.station import Ended, Facts, Ready, Written
-from varfix.engine.store import store_of
+from varfix.engine.restoration.restorer import IDENTITY_CARD, DeviceUsed, IdentityRestorer
+from varfix.engine.settings.types import Settings
+from varfix.engine.storage.manifest import Entry
+from varfix.engine.storage.store import store_of
 
 TOGETHER = 50
 CARD = IDENTITY_CARD

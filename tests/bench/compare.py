@@ -23,10 +23,10 @@ import click
 import cv2
 import numpy as np
 
-from varfix.engine.bench import picture_of, run_bare, run_files
-from varfix.engine.restorer import Restorer
-from varfix.engine.settings import Settings
-from varfix.onnx.session import open_restorer
+from varfix.engine.evaluation.speed import picture_of, run_bare, run_files
+from varfix.engine.restoration.restorer import Restorer
+from varfix.engine.settings.types import Settings
+from varfix.onnx.inference.open_model import open_restorer
 
 Way = Callable[[Path], float]
 MULTIPLE = 64
@@ -54,8 +54,8 @@ def eager_network() -> Callable[[np.ndarray], np.ndarray]:
     """VarFormer-S in PyTorch on whole pictures."""
     import torch
 
-    from varfix.engine.networks.varformer_s import build_varformer_s
-    from varfix.engine.train.stages import sampler
+    from varfix.engine.networks.varformer_s.model import build_varformer_s
+    from varfix.engine.train.stages.varformer_s import sampler
 
     network = build_varformer_s().eval()
 

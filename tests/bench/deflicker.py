@@ -27,12 +27,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from varfix.engine.image_read import read_picture
-from varfix.engine.metrics import psnr
-from varfix.engine.restorer import Restorer
-from varfix.engine.settings import Settings
-from varfix.engine.steady import SteadySettings, steady_frames
-from varfix.onnx.session import open_restorer
+from varfix.engine.evaluation.metrics import psnr
+from varfix.engine.image.reader import read_picture
+from varfix.engine.restoration.restorer import Restorer
+from varfix.engine.settings.types import Settings
+from varfix.engine.video.deflicker import SteadySettings, steady_frames
+from varfix.onnx.inference.open_model import open_restorer
 
 Clip = list[npt.NDArray[np.float32]]
 

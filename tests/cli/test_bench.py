@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from varfix.cli.bench import command
+from varfix.cli.commands.bench import command
 
 
 @pytest.mark.parametrize("sizes", ["", "2,", "0", "-1", "two", "1e6", "nan"])

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from varfix.cli.main import COMMANDS, invoke
-from varfix.engine.models import MODELS
-from varfix.engine.presets import preset_names
+from varfix.engine.models.card import MODELS
+from varfix.engine.settings.layers import preset_names
 
 SHELLS = ["bash", "zsh", "fish"]
 

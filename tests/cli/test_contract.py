@@ -12,11 +12,13 @@ import time
 import pytest
 from PIL import Image
 
-from varfix.engine import maker, publish, scan
+from varfix.engine.batch import processor as maker
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import Event
-from varfix.engine.lock import exclusive
-from varfix.onnx.session import OnnxRestorer
+from varfix.engine.storage import scan
+from varfix.engine.system import atomic as publish
+from varfix.engine.system.folder_lock import exclusive
+from varfix.onnx.inference.open_model import OnnxRestorer
 
 MANY = 120
 
@@ -286,7 +288,7 @@ def test_a_second_signal_leaves_at_once_and_drops_what_is_unfinished(tmp_path, p
     picture(tmp_path / "in" / "a.bmp")
     code = """
 import sys, time
-from varfix.engine import publish
+from varfix.engine.system import atomic as publish
 from varfix.cli.main import invoke
 def stuck(part, data):
     part.write_bytes(data[:9])

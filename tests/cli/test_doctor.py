@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from varfix.engine import video_check
 from varfix.engine.errors import DeviceUnavailableError, EncodeError
 from varfix.engine.formats import FORMATS
-from varfix.engine.video_encoders import hardware_encoders
-from varfix.engine.video_write import PieceWriter
-from varfix.onnx import devices
+from varfix.engine.video import encoder_check as video_check
+from varfix.engine.video.encoders import hardware_encoders
+from varfix.engine.video.writer import PieceWriter
+from varfix.onnx.inference import devices
 
 
 @pytest.fixture

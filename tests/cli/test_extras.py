@@ -5,8 +5,8 @@ import types
 
 import pytest
 
-from varfix.cli.extras import needing_train_extra
-from varfix.engine.train.job import Job
+from varfix.cli.missing_extras import needing_train_extra
+from varfix.engine.train.request import Job
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def engine(monkeypatch):
     def replace(module, function):
         calls = []
         double = types.ModuleType(module)
-        double.Facts = lambda **facts: facts  # of `varfix.onnx.architectures`
+        double.Facts = lambda **facts: facts  # of `varfix.onnx.export.architectures`
         setattr(double, function, lambda *arguments: calls.append(arguments))
         monkeypatch.setitem(sys.modules, module, double)
         return calls
@@ -72,7 +72,7 @@ def test_train_without_a_recipe_uses_the_shipped_one(varfix, engine, tmp_path):
 
 
 def test_export_passes_on_what_it_was_given(varfix, engine, weights, tmp_path):
-    calls = engine("varfix.onnx.architectures", "export_model")
+    calls = engine("varfix.onnx.export.architectures", "export_model")
     target = tmp_path / "mine.onnx"
     result = varfix("export-onnx", weights, target, "--training", "ten photos")
     assert result.exit_code == 0, result.stderr
@@ -82,7 +82,7 @@ def test_export_passes_on_what_it_was_given(varfix, engine, weights, tmp_path):
 
 
 def test_export_replaces_no_model_unasked(varfix, engine, weights, tmp_path):
-    calls = engine("varfix.onnx.architectures", "export_model")
+    calls = engine("varfix.onnx.export.architectures", "export_model")
     target = tmp_path / "mine.onnx"
     target.touch()
     result = varfix("export-onnx", weights, target)
@@ -115,9 +115,9 @@ def test_an_import_that_fails_for_another_reason_is_not_blamed_on_the_extra():
 @pytest.mark.parametrize(
     ("arguments", "module", "functions"),
     [
-        (["curves", "."], "curves", ["draw_curves"]),
-        (["preview", "sheets", "--photos", "."], "preview", ["write_previews"]),
-        (["ablate", "weights.safetensors", "."], "ablate", ["run_ablations", "table"]),
+        (["curves", "."], "logs.curves", ["draw_curves"]),
+        (["preview", "sheets", "--photos", "."], "logs.degradation_preview", ["write_previews"]),
+        (["ablate", "weights.safetensors", "."], "ablation", ["run_ablations", "table"]),
     ],
 )
 def test_the_other_commands_of_train_call_what_they_name(
@@ -133,7 +133,7 @@ def test_the_other_commands_of_train_call_what_they_name(
     for name in functions:
         setattr(double, name, record(name))
     monkeypatch.setitem(sys.modules, double.__name__, double)
-    photos = types.ModuleType("varfix.engine.train.photos")
+    photos = types.ModuleType("varfix.engine.train.data.photos")
     photos.load_photos = lambda folders: folders
     monkeypatch.setitem(sys.modules, photos.__name__, photos)
     result = varfix("train", *arguments)

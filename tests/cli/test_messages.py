@@ -8,7 +8,7 @@ from support.clips import Film
 from support.full_disks import freeze, small_disk
 
 from varfix.engine.errors import ExitCode
-from varfix.onnx import devices
+from varfix.onnx.inference import devices
 
 
 @pytest.fixture

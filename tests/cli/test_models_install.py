@@ -13,8 +13,9 @@ import pytest
 from support.http_server import Server
 
 from varfix.engine.errors import ExitCode, ModelContractError
-from varfix.engine.models import MODELS
-from varfix.onnx import architectures, library
+from varfix.engine.models.card import MODELS
+from varfix.onnx.export import architectures
+from varfix.onnx.files import installed as library
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB
 PATH = "/wsy541/VarFormer/resolve/main/net_g_last.pth"
@@ -95,7 +96,7 @@ def test_a_pulled_model_can_be_used_listed_verified_and_removed(
 
 
 def test_a_download_that_was_cut_goes_on_with_the_same_command(varfix, server, folder, monkeypatch):
-    monkeypatch.setattr("varfix.engine.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("varfix.engine.system.download.time.sleep", lambda seconds: None)
     server.cut_after = [1_000_000] + [0] * 9
     result = varfix("models", "pull", "varformer-d16")
     assert result.exit_code == ExitCode.MODEL

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from support.clips import Film
 
-from varfix.engine import maker
-from varfix.onnx import session as module
-from varfix.onnx.session import OnnxRestorer
+from varfix.engine.batch import processor as maker
+from varfix.onnx.inference import open_model as module
+from varfix.onnx.inference.open_model import OnnxRestorer
 
 
 class Exhausted:

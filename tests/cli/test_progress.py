@@ -10,7 +10,7 @@ from rich.console import Console
 
 from varfix.cli import progress as module
 from varfix.cli.progress import LiveProgress, PlainProgress, Stopwatch, progress
-from varfix.cli.tally import Tally, duration
+from varfix.cli.run_stats import Tally, duration
 from varfix.cli.terminal import Terminal, worded
 from varfix.engine.events import (
     DeviceFacts,

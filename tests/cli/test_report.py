@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from varfix.cli import report_html
-from varfix.cli.report import Heading, Previews, Report, Row, reporting
+from varfix.cli.report import html as report_html
+from varfix.cli.report.report import Heading, Previews, Report, Row, reporting
 from varfix.engine.errors import DiskFullError, OutputDeniedError
 from varfix.engine.events import (
     ItemDone,
@@ -266,7 +266,7 @@ def test_a_full_disk_keeps_the_older_report(tmp_path, monkeypatch):
     def full(self, story, out):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("varfix.cli.report_table.JsonWriter.compose", full)
+    monkeypatch.setattr("varfix.cli.report.table.JsonWriter.compose", full)
     (tmp_path / "r.json").write_text("the older one")
     with pytest.raises(DiskFullError), reporting(tmp_path / "r.json", HEADING, print):
         pass

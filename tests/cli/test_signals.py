@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from varfix.cli.signals import STOPPING, listening
+from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import ExitCode
-from varfix.engine.stop import StopRequest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
@@ -52,7 +52,7 @@ def test_a_signal_is_heard_while_the_main_thread_is_deaf():
     code = """
 import os, signal, sys, threading, time
 from varfix.cli.signals import listening
-from varfix.engine.stop import StopRequest
+from varfix.engine.batch.stop import StopRequest
 kill = lambda *text: os.kill(os.getpid(), signal.SIGINT)
 with listening(StopRequest(), kill, str, lambda: os.write(1, b"dropped")):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -113,7 +113,7 @@ def test_the_second_signal_drops_unfinished_files_and_leaves_at_once():
     code = """
 import os, signal, sys, time
 from varfix.cli.signals import listening
-from varfix.engine.stop import StopRequest
+from varfix.engine.batch.stop import StopRequest
 with listening(StopRequest(), lambda text: None, str, lambda: os.write(1, b"dropped")):
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGINT)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from varfix.cli.streams import write_all
+from varfix.cli.stdio import write_all
 from varfix.cli.terminal import printable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")

@@ -7,7 +7,7 @@ from zlib import crc32
 import pytest
 from support.s3_server import EXPIRED, SERVER_ERROR, s3_in_environment
 
-from varfix.engine.store import open_store
+from varfix.engine.storage.store import open_store
 
 pytestmark = [
     pytest.mark.slow,

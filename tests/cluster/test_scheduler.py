@@ -11,9 +11,11 @@ import pytest
 from support.fake_cluster import Hall, Opened, Works, held_at_once, stop_after_first
 from support.runs import SETTINGS, Inverter, counts, unbroken
 
-from varfix.engine import crew as crews
-from varfix.engine import publish, station
-from varfix.engine.crew import Crew
+from varfix.engine.batch.stop import StopRequest
+from varfix.engine.cluster import pool as crews
+from varfix.engine.cluster import worker as station
+from varfix.engine.cluster.pool import Crew
+from varfix.engine.cluster.worker import Ready, Written
 from varfix.engine.errors import (
     DeviceError,
     DeviceUnavailableError,
@@ -23,8 +25,7 @@ from varfix.engine.errors import (
     OutputDeniedError,
 )
 from varfix.engine.events import ItemDone, ItemFail, ItemStart, RunEnd, RunStart, Warn
-from varfix.engine.station import Ready, Written
-from varfix.engine.stop import StopRequest
+from varfix.engine.system import atomic as publish
 
 NAMES = [f"{number % 3}/{number}.png" for number in range(12)]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from varfix.engine.metrics import luma, psnr, score, ssim
+from varfix.engine.evaluation.metrics import luma, psnr, score, ssim
 
 
 def pair(shape, seed=0, noise=0.1):

@@ -13,7 +13,8 @@ from varfix.engine.errors import (
     NothingToDoError,
     PlanError,
 )
-from varfix.engine.evaluate import (
+from varfix.engine.evaluation.metrics import Scores
+from varfix.engine.evaluation.pairs import (
     Measured,
     Pair,
     find_pairs,
@@ -24,8 +25,7 @@ from varfix.engine.evaluate import (
     score_files,
     score_restored,
 )
-from varfix.engine.metrics import Scores
-from varfix.engine.protocols import add_noise
+from varfix.engine.evaluation.synthetic_damage import add_noise
 
 LIMIT = 10**6
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from varfix.engine.metrics import psnr, score
-from varfix.engine.shifts import best_shift, inner, score_up_to_shift, shifted
+from varfix.engine.evaluation.metrics import psnr, score
+from varfix.engine.evaluation.shift_metrics import best_shift, inner, score_up_to_shift, shifted
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from varfix.engine import bench
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import Settings
+from varfix.engine.evaluation import speed as bench
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import Settings
 
 
 class SlowRestorer(IdentityRestorer):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from varfix.engine.benchmark import TRIALS, Choice, heading, line, run_trials
 from varfix.engine.errors import ConfigError, ItemError, NothingToDoError
-from varfix.engine.evaluate import parse_degradation
-from varfix.engine.models import TASKS
-from varfix.engine.protocols import PROTOCOLS, convolve, damage
+from varfix.engine.evaluation.pairs import parse_degradation
+from varfix.engine.evaluation.synthetic_damage import PROTOCOLS, convolve, damage
+from varfix.engine.evaluation.test_sets import TRIALS, Choice, heading, line, run_trials
+from varfix.engine.models.card import TASKS
 
 LIMIT = 10**6
 

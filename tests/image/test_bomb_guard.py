@@ -9,10 +9,10 @@ import zlib
 import pytest
 
 from varfix.engine.errors import DecodeTruncatedError, DecodeUnknownError, DecodeUnsupportedError
-from varfix.engine.guards import largest_file
-from varfix.engine.image_header import probe
-from varfix.engine.image_read import read_picture
-from varfix.engine.source import read_source
+from varfix.engine.image.bomb_guard import largest_file
+from varfix.engine.image.header import probe
+from varfix.engine.image.reader import read_picture
+from varfix.engine.system.files import read_source
 
 LIMIT = 500_000_000
 MIB = 1 << 20
@@ -125,10 +125,10 @@ READ = """
 import resource, sys, time
 from pathlib import Path
 from varfix.engine.errors import DecodeError
-from varfix.engine.guards import largest_file
-from varfix.engine.image_header import probe
-from varfix.engine.image_read import read_picture
-from varfix.engine.source import read_source
+from varfix.engine.image.bomb_guard import largest_file
+from varfix.engine.image.header import probe
+from varfix.engine.image.reader import read_picture
+from varfix.engine.system.files import read_source
 # What an ordinary picture needs is loaded before the measuring starts.
 import cv2, tifffile
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -22,9 +22,9 @@ from support.color_profiles import (
 )
 from support.images import opened, saved
 
-from varfix.engine.colour import PlainInks
-from varfix.engine.image_write import encode_picture
-from varfix.engine.picture import replace_pixels
+from varfix.engine.image.color import PlainInks
+from varfix.engine.image.picture import replace_pixels
+from varfix.engine.image.writer import encode_picture
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -35,10 +35,10 @@ from support.color_profiles import (
 )
 from support.images import opened, saved
 
-from varfix.engine.colour import space_of
-from varfix.engine.image_write import encode_picture
-from varfix.engine.picture import replace_pixels
-from varfix.engine.settings import OutputSettings
+from varfix.engine.image.color import space_of
+from varfix.engine.image.picture import replace_pixels
+from varfix.engine.image.writer import encode_picture
+from varfix.engine.settings.types import OutputSettings
 
 # Wide gamuts.
 

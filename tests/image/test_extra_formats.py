@@ -17,11 +17,11 @@ from varfix.engine.errors import (
     PlanError,
 )
 from varfix.engine.formats import FORMATS, Header, check_output, sniff
-from varfix.engine.image_header import probe
-from varfix.engine.image_read import read_picture
-from varfix.engine.image_write import encode_picture
-from varfix.engine.picture import to_integers
-from varfix.engine.settings import OutputSettings
+from varfix.engine.image.header import probe
+from varfix.engine.image.picture import to_integers
+from varfix.engine.image.reader import read_picture
+from varfix.engine.image.writer import encode_picture
+from varfix.engine.settings.types import OutputSettings
 
 KEEP = OutputSettings()
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

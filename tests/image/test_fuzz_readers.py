@@ -19,11 +19,11 @@ from support.images import saved
 
 from varfix.engine.errors import VarfixError
 from varfix.engine.formats import FORMATS
-from varfix.engine.image_header import probe
-from varfix.engine.image_read import read_picture
-from varfix.engine.image_write import write_picture
-from varfix.engine.picture import Picture
-from varfix.engine.settings import OutputSettings
+from varfix.engine.image.header import probe
+from varfix.engine.image.picture import Picture
+from varfix.engine.image.reader import read_picture
+from varfix.engine.image.writer import write_picture
+from varfix.engine.settings.types import OutputSettings
 
 EXAMPLES = int(os.environ.get("VARFIX_FUZZ", "40"))
 MOST_PIXELS = 1_000_000

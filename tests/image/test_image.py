@@ -26,9 +26,9 @@ from support.images import (
 )
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.image_write import write_picture
-from varfix.engine.picture import Picture, PictureInfo, to_floats, to_integers
-from varfix.engine.settings import OutputSettings
+from varfix.engine.image.picture import Picture, PictureInfo, to_floats, to_integers
+from varfix.engine.image.writer import write_picture
+from varfix.engine.settings.types import OutputSettings
 
 # Identity: what a model that changes nothing must give back.
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 from support.images import opened, saved, smooth
 
-from varfix.engine import image_write
-from varfix.engine.image_read import read_picture
-from varfix.engine.image_write import encode_picture, write_picture
-from varfix.engine.iptc import record_of
-from varfix.engine.picture import Picture, to_floats, to_integers
-from varfix.engine.settings import OutputSettings
+from varfix.engine.image import writer as image_write
+from varfix.engine.image.iptc import record_of
+from varfix.engine.image.picture import Picture, to_floats, to_integers
+from varfix.engine.image.reader import read_picture
+from varfix.engine.image.writer import encode_picture, write_picture
+from varfix.engine.settings.types import OutputSettings
 
 KEEP = OutputSettings()
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -31,11 +31,11 @@ from varfix.engine.formats import (
     extension_of,
     format_of,
 )
-from varfix.engine.image_header import probe
-from varfix.engine.image_read import read_picture
-from varfix.engine.image_write import write_picture
-from varfix.engine.picture import Picture, PictureInfo, replace_pixels
-from varfix.engine.settings import OutputSettings
+from varfix.engine.image.header import probe
+from varfix.engine.image.picture import Picture, PictureInfo, replace_pixels
+from varfix.engine.image.reader import read_picture
+from varfix.engine.image.writer import write_picture
+from varfix.engine.settings.types import OutputSettings
 
 KEEP = OutputSettings()
 

@@ -8,9 +8,9 @@ import tifffile
 from PIL import Image, ImageOps
 from support import images as kit
 
-from varfix.engine.image_header import probe
-from varfix.engine.image_write import write_picture
-from varfix.engine.picture import to_integers
+from varfix.engine.image.header import probe
+from varfix.engine.image.picture import to_integers
+from varfix.engine.image.writer import write_picture
 
 
 def turned(array, orientation, fmt):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.preview import detail, preview
+from varfix.engine.image.preview import detail, preview
 
 
 def shown(pixels, side=64):

@@ -9,10 +9,10 @@ from PIL import Image
 from support.images import HEIGHT, KEEP, LIMIT, WIDTH, opened, read, round_trip, saved
 
 from varfix.engine.errors import EncodeError
-from varfix.engine.image_read import has_transparency
-from varfix.engine.image_write import write_picture
-from varfix.engine.picture import fill_transparent, replace_pixels, to_integers
-from varfix.engine.settings import OutputSettings
+from varfix.engine.image.picture import fill_transparent, replace_pixels, to_integers
+from varfix.engine.image.reader import has_transparency
+from varfix.engine.image.writer import write_picture
+from varfix.engine.settings.types import OutputSettings
 
 
 def cutout():

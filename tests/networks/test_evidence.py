@@ -3,9 +3,14 @@
 import pytest
 import torch
 
-from varfix.engine.networks.evidence import KINDS, STATISTICS, EvidenceHead, cell_statistics
-from varfix.engine.train.degrade import DEGRADATIONS
-from varfix.engine.train.stages import evidence_loss, present_kinds
+from varfix.engine.networks.varformer_s.degradation_head import (
+    KINDS,
+    STATISTICS,
+    EvidenceHead,
+    cell_statistics,
+)
+from varfix.engine.train.degradations.mix import DEGRADATIONS
+from varfix.engine.train.stages.varformer_s import evidence_loss, present_kinds
 
 RIGHT, BELOW, FALLING, RISING, TINT, ACROSS, DOWN = range(13, 20)
 

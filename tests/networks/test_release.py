@@ -9,16 +9,16 @@ from support.released_networks import same
 from support.varformer_parity import public_state, tiny_network
 
 from varfix.engine.errors import ExitCode, ModelContractError, ModelMissingError
-from varfix.engine.networks.release import (
+from varfix.engine.networks.checkpoints.key_maps import never_used
+from varfix.engine.networks.checkpoints.load import (
     load_checkpoint,
     load_var,
     load_var_vqvae,
     load_varformer,
 )
-from varfix.engine.networks.release_names import never_used
-from varfix.engine.networks.var import VarConfig
-from varfix.engine.networks.varformer import VarformerConfig
-from varfix.engine.networks.vqvae import VqvaeConfig
+from varfix.engine.networks.layers.vqvae import VqvaeConfig
+from varfix.engine.networks.varformer.model import VarformerConfig
+from varfix.engine.networks.varformer.var import VarConfig
 
 TINY = VarformerConfig(
     vqvae=VqvaeConfig(channels=32, multipliers=(1, 2), blocks=1, codes=16),

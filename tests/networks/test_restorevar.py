@@ -8,14 +8,14 @@ import torch
 from support.released_networks import check_each_alone, from_transformer, randomised, same
 
 from varfix.engine.errors import ModelContractError
-from varfix.engine.networks.attention import Memory, inverse_temperature
-from varfix.engine.networks.quantizer import FINE_SCALES, PHI_OF_SCALE, SCALES, Quantizer
-from varfix.engine.networks.refiner import RefinerConfig
-from varfix.engine.networks.release import load_checkpoint, load_restorevar
-from varfix.engine.networks.restorevar import RestoreVarConfig, build_restorevar
-from varfix.engine.networks.restorevar_transformer import Block, Sight, Writer, WriterConfig
-from varfix.engine.networks.rotary import Turns, angles
-from varfix.engine.networks.vqvae import VqvaeConfig
+from varfix.engine.networks.checkpoints.load import load_checkpoint, load_restorevar
+from varfix.engine.networks.layers.attention import Memory, inverse_temperature
+from varfix.engine.networks.layers.quantizer import FINE_SCALES, PHI_OF_SCALE, SCALES, Quantizer
+from varfix.engine.networks.layers.rotary import Turns, angles
+from varfix.engine.networks.layers.vqvae import VqvaeConfig
+from varfix.engine.networks.restorevar.model import RestoreVarConfig, build_restorevar
+from varfix.engine.networks.restorevar.refiner import RefinerConfig
+from varfix.engine.networks.restorevar.transformer import Block, Sight, Writer, WriterConfig
 
 FEW = (1, 2, 3, 4)
 WRITER = WriterConfig(width=64, heads=2, depth=2, latent=8, codes=16, classes=3, scales=FEW)

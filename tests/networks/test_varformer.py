@@ -11,13 +11,13 @@ import torch
 from support.released_networks import check_each_alone
 from support.varformer_parity import tiny_network
 
-import varfix.engine.networks.varformer as varformer_module
-from varfix.engine.networks.adapter import CurveAdapter
-from varfix.engine.networks.quantizer import SCALES
-from varfix.engine.networks.swin import SwinBlock, shift_mask
-from varfix.engine.networks.var import Block, VarConfig, reordered
-from varfix.engine.networks.varformer import Varformer, VarformerConfig
-from varfix.engine.networks.vqvae import VqvaeConfig
+import varfix.engine.networks.varformer.model as varformer_module
+from varfix.engine.networks.layers.quantizer import SCALES
+from varfix.engine.networks.layers.swin import SwinBlock, shift_mask
+from varfix.engine.networks.layers.vqvae import VqvaeConfig
+from varfix.engine.networks.varformer.adapter import CurveAdapter
+from varfix.engine.networks.varformer.model import Varformer, VarformerConfig
+from varfix.engine.networks.varformer.var import Block, VarConfig, reordered
 
 TINY = VarformerConfig(
     vqvae=VqvaeConfig(channels=16, multipliers=(1, 2, 2), blocks=1, codes=64, groups=8),

@@ -20,8 +20,8 @@ from support.varformer_parity import (
     tolerance,
 )
 
-from varfix.engine.networks.quantizer import SCALES
-from varfix.engine.networks.release import load_varformer
+from varfix.engine.networks.checkpoints.load import load_varformer
+from varfix.engine.networks.layers.quantizer import SCALES
 
 pytestmark = pytest.mark.slow
 

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from varfix.engine.models import TASKS
-from varfix.engine.networks.evidence import KINDS
-from varfix.engine.networks.fusion import from_windows, to_windows
-from varfix.engine.networks.prior import MAP_CHANNELS
-from varfix.engine.networks.quantizer import next_scale_mask, scale_of_token
-from varfix.engine.networks.tone import (
+from varfix.engine.models.card import TASKS
+from varfix.engine.networks.layers.quantizer import next_scale_mask, scale_of_token
+from varfix.engine.networks.varformer_s.degradation_head import KINDS
+from varfix.engine.networks.varformer_s.fusion import from_windows, to_windows
+from varfix.engine.networks.varformer_s.model import build_varformer_s
+from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS
+from varfix.engine.networks.varformer_s.tone_grid import (
     GRID_CHANNELS,
     LIKELY,
     apply_tone,
@@ -17,7 +18,6 @@ from varfix.engine.networks.tone import (
     believe_asked,
     without_doubts,
 )
-from varfix.engine.networks.varformer_s import build_varformer_s
 
 
 @pytest.fixture(scope="module")

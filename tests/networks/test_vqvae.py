@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from varfix.engine.networks.quantizer import SCALES, Quantizer
-from varfix.engine.networks.vqvae import Vqvae, VqvaeConfig
+from varfix.engine.networks.layers.quantizer import SCALES, Quantizer
+from varfix.engine.networks.layers.vqvae import Vqvae, VqvaeConfig
 
 PARITY = Path(__file__).parents[3] / "shared" / "parity" / "varformer"
 SMALL = VqvaeConfig(channels=16, multipliers=(1, 2, 2), codes=64, groups=8, patch=4, blocks=1)

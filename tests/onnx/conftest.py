@@ -8,8 +8,11 @@ import pytest
 import torch
 from support.sessions import CUDA
 
-from varfix.onnx import companions, guard, runtime, session
-from varfix.onnx.runtime import CPU, SessionPlan, start
+from varfix.onnx.inference import companion_graphs as companions
+from varfix.onnx.inference import memory_guard as guard
+from varfix.onnx.inference import open_model as session
+from varfix.onnx.inference import runtime
+from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 
 @pytest.fixture(autouse=True, scope="package")

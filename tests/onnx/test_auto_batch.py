@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from support.sessions import CUDA, Faulty, noise, restorer_of
 
-from varfix.onnx import batching
-from varfix.onnx.batching import Line, tuned_batch
-from varfix.onnx.gpu import Gpu
+from varfix.onnx.inference import auto_batch as batching
+from varfix.onnx.inference.auto_batch import Line, tuned_batch
+from varfix.onnx.inference.hardware import Gpu
 
 TOTAL = 16000
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varfix.engine.errors import ModelChecksumError, ModelContractError, ModelMissingError
-from varfix.onnx import wire
-from varfix.onnx.card import graph_digest, read_card, read_metadata, verify_model, write_card
+from varfix.onnx.files import protobuf as wire
+from varfix.onnx.files.card import graph_digest, read_card, read_metadata, verify_model, write_card
 
 
 @given(st.dictionaries(st.text(), st.text()))

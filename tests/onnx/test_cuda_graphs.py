@@ -8,10 +8,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from varfix.onnx import captured, runtime
-from varfix.onnx.captured import MOST, CapturedSession, wants_recording
-from varfix.onnx.providers import PROVIDERS, Device, SessionPlan, provider_list
-from varfix.onnx.runtime import StartError, start
+from varfix.onnx.inference import cuda_graphs as captured
+from varfix.onnx.inference import runtime
+from varfix.onnx.inference.cuda_graphs import MOST, CapturedSession, wants_recording
+from varfix.onnx.inference.providers import PROVIDERS, Device, SessionPlan, provider_list
+from varfix.onnx.inference.runtime import StartError, start
 
 CPU, CUDA = PROVIDERS["cpu"], Device("cuda", 1)
 

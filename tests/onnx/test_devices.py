@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from varfix.engine.errors import ConfigError, DeviceUnavailableError, ModelContractError
-from varfix.onnx import cores, devices, gpu, runtime
-from varfix.onnx.devices import device_facts, package_conflict, parse_device, start_requested
-from varfix.onnx.runtime import CPU, Device, SessionPlan
+from varfix.onnx.inference import cores, devices, runtime
+from varfix.onnx.inference import hardware as gpu
+from varfix.onnx.inference.devices import (
+    device_facts,
+    package_conflict,
+    parse_device,
+    start_requested,
+)
+from varfix.onnx.inference.runtime import CPU, Device, SessionPlan
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"

@@ -11,16 +11,17 @@ from support.sessions import ON_CPU
 
 from varfix.cli.main import invoke
 from varfix.engine.errors import ConfigError, ExitCode
-from varfix.engine.explain import SIDES, guided_parts
-from varfix.engine.networks.evidence import KINDS
-from varfix.engine.networks.prior import MAP_CHANNELS, SMALL_VQVAE
-from varfix.engine.networks.quantizer import SCALES
-from varfix.engine.networks.restorer import RestorerConfig, RestorerNetwork
-from varfix.engine.networks.tone import GRID_CHANNELS
-from varfix.onnx import explain, inside
-from varfix.onnx.runtime import CPU, SessionPlan, start
-from varfix.onnx.session import open_restorer
-from varfix.onnx.store import find_model
+from varfix.engine.networks.layers.quantizer import SCALES
+from varfix.engine.networks.varformer_s.degradation_head import KINDS
+from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS, SMALL_VQVAE
+from varfix.engine.networks.varformer_s.tone_grid import GRID_CHANNELS
+from varfix.engine.networks.varformer_s.unet import RestorerConfig, RestorerNetwork
+from varfix.engine.restoration.explanation import SIDES, guided_parts
+from varfix.onnx.files.model_files import find_model
+from varfix.onnx.inference import explain
+from varfix.onnx.inference import intermediate_outputs as inside
+from varfix.onnx.inference.open_model import open_restorer
+from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
-from varfix.engine.models import TASKS
-from varfix.engine.networks.varformer_s import build_varformer_s
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import Settings, resolve, set_layer
-from varfix.engine.tiled import restore_picture
+from varfix.engine.models.card import TASKS
+from varfix.engine.networks.varformer_s.model import build_varformer_s
+from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import Settings, resolve, set_layer
 from varfix.engine.train.checkpoint import save_weights
-from varfix.engine.train.initial import load_initial
-from varfix.onnx import export
-from varfix.onnx.card import prior_path, read_card, verify_model
-from varfix.onnx.session import open_restorer
+from varfix.engine.train.initial_weights import load_initial
+from varfix.onnx.export import varformer_s as export
+from varfix.onnx.files.card import prior_path, read_card, verify_model
+from varfix.onnx.inference.open_model import open_restorer
 
 
 @pytest.fixture(scope="module")

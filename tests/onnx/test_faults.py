@@ -5,11 +5,11 @@ import pytest
 from support.sessions import ON_CPU, Exhausted, Faulty, noise, restorer_of, text_of
 
 from varfix.engine.errors import DeviceError, DeviceMemoryError, ExitCode, NonFiniteError
-from varfix.onnx import guard
-from varfix.onnx.gpu import Gpu
-from varfix.onnx.runtime import CPU
-from varfix.onnx.session import Graphs, OnnxRestorer, Placement, open_restorer
-from varfix.onnx.signature import Signature
+from varfix.onnx.inference import memory_guard as guard
+from varfix.onnx.inference.hardware import Gpu
+from varfix.onnx.inference.open_model import Graphs, OnnxRestorer, Placement, open_restorer
+from varfix.onnx.inference.runtime import CPU
+from varfix.onnx.inference.signature import Signature
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from support.sessions import ON_CPU, noise, text_of
 
 from varfix.engine.errors import ExitCode, ModelContractError
-from varfix.onnx.session import open_restorer
+from varfix.onnx.inference.open_model import open_restorer
 
 
 def test_a_model_of_tokens_is_refused_by_what_it_takes(shelf):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from varfix.engine.errors import ModelContractError
-from varfix.onnx import warm
-from varfix.onnx.runtime import CPU, SessionPlan, start
-from varfix.onnx.warm import begin_warm
+from varfix.onnx.inference import graph_cache as warm
+from varfix.onnx.inference.graph_cache import begin_warm
+from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 TILE = np.random.default_rng(0).random((2, 3, 16, 16), np.float32)
 

@@ -6,12 +6,12 @@ import onnx
 import pytest
 
 from varfix.engine.errors import ModelContractError, ModelMissingError, NothingToDoError
-from varfix.engine.settings import ModelSettings, Settings
-from varfix.onnx import int8
-from varfix.onnx.card import check_twin, int8_path, read_card, verify_model, write_card
-from varfix.onnx.runtime import CPU, SessionPlan, start
-from varfix.onnx.session import open_restorer
-from varfix.onnx.store import find_model
+from varfix.engine.settings.types import ModelSettings, Settings
+from varfix.onnx.export import int8
+from varfix.onnx.files.card import check_twin, int8_path, read_card, verify_model, write_card
+from varfix.onnx.files.model_files import find_model
+from varfix.onnx.inference.open_model import open_restorer
+from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 INT8 = Settings(device="cpu", model=ModelSettings(precision="int8"))
 

@@ -1,9 +1,9 @@
 import pytest
 
 from varfix.engine.errors import ModelChecksumError, ModelMissingError
-from varfix.engine.models import MODELS, ModelEntry
-from varfix.onnx.card import read_card, write_card
-from varfix.onnx.store import find_model, model_digest
+from varfix.engine.models.card import MODELS, ModelEntry
+from varfix.onnx.files.card import read_card, write_card
+from varfix.onnx.files.model_files import find_model, model_digest
 
 
 def test_a_path_names_a_model_and_its_companions(shelf):
@@ -52,7 +52,7 @@ def test_the_digest_of_a_pair_covers_both_graphs(shelf):
 
 
 def test_the_digest_does_not_depend_on_the_place_or_the_card(shelf, tmp_path):
-    from varfix.onnx.card import write_card
+    from varfix.onnx.files.card import write_card
 
     path = shelf.restore()
     before = model_digest(str(path))

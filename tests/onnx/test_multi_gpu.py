@@ -7,9 +7,9 @@ import pytest
 from support.sessions import CUDA, Exhausted, Faulty, noise, restorer_of
 
 from varfix.engine.errors import DeviceMemoryError, NonFiniteError
-from varfix.engine.restorer import Retries
-from varfix.onnx.session import open_restorer
-from varfix.onnx.spread import SpreadRestorer
+from varfix.engine.restoration.restorer import Retries
+from varfix.onnx.inference.multi_gpu import SpreadRestorer
+from varfix.onnx.inference.open_model import open_restorer
 
 
 def spread(shelf, *sessions, batches=(4, 4)):
@@ -71,7 +71,7 @@ def test_it_says_which_devices_it_uses(shelf, monkeypatch):
 
 
 def test_a_model_opens_on_every_device_named(shelf, on_cuda):
-    from varfix.engine.settings import Settings
+    from varfix.engine.settings.types import Settings
 
     restorer = open_restorer(str(shelf.restore()), Settings(device="cuda:0,1"))
     assert isinstance(restorer, SpreadRestorer)

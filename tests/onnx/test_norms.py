@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from varfix.onnx.norms import sum_exactly
-from varfix.onnx.trace import traced
+from varfix.onnx.export.graph_passes import sum_exactly
+from varfix.onnx.export.trace import traced
 
 
 class Normal(nn.Module):

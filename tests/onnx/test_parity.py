@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from varfix.engine.errors import ModelContractError
-from varfix.onnx.verify import check_against, compare
+from varfix.onnx.export.parity import check_against, compare
 
 TILE = np.linspace(0, 1, 3 * 32 * 32, dtype=np.float32).reshape(1, 3, 32, 32)
 

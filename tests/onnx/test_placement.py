@@ -11,11 +11,11 @@ from varfix.engine.errors import (
     ModelContractError,
     ModelMissingError,
 )
-from varfix.engine.settings import ModelSettings, Settings, resolve, set_layer
-from varfix.onnx import guard
-from varfix.onnx.gpu import Gpu
-from varfix.onnx.runtime import CPU
-from varfix.onnx.session import open_restorer
+from varfix.engine.settings.types import ModelSettings, Settings, resolve, set_layer
+from varfix.onnx.inference import memory_guard as guard
+from varfix.onnx.inference.hardware import Gpu
+from varfix.onnx.inference.open_model import open_restorer
+from varfix.onnx.inference.runtime import CPU
 
 
 @pytest.mark.parametrize(

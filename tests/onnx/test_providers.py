@@ -2,9 +2,9 @@
 
 import pytest
 
-from varfix.onnx import providers
-from varfix.onnx.gpu import Gpu
-from varfix.onnx.providers import CPU, Device, SessionPlan, engine_key, provider_list
+from varfix.onnx.inference import providers
+from varfix.onnx.inference.hardware import Gpu
+from varfix.onnx.inference.providers import CPU, Device, SessionPlan, engine_key, provider_list
 
 TENSORRT = Device("tensorrt", 1)
 PLAN = SessionPlan(TENSORRT, {"height": 512}, "fp16", shapes={"tile": (3, 512, 512)})

@@ -20,18 +20,18 @@ from varfix.engine.errors import (
     ModelContractError,
     ModelMissingError,
 )
-from varfix.engine.guidance import thumbnail
-from varfix.engine.image_read import read_picture
-from varfix.engine.networks.quantizer import SCALES
-from varfix.engine.settings import Settings, resolve, set_layer
-from varfix.engine.tiled import restore_picture
-from varfix.onnx.architectures import Facts, released_varformer
-from varfix.onnx.card import half_path, read_card, verify_model, weights_path
-from varfix.onnx.halves import HALF
-from varfix.onnx.released import Agreement, export_released, natural
-from varfix.onnx.released_graph import EXPLAINED
-from varfix.onnx.session import open_restorer
-from varfix.onnx.store import find_model, imported_names
+from varfix.engine.image.reader import read_picture
+from varfix.engine.networks.layers.quantizer import SCALES
+from varfix.engine.restoration.prior_maps import thumbnail
+from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.settings.types import Settings, resolve, set_layer
+from varfix.onnx.export.architectures import Facts, released_varformer
+from varfix.onnx.export.fp16 import HALF
+from varfix.onnx.export.released import Agreement, export_released, natural
+from varfix.onnx.export.released_graphs import EXPLAINED
+from varfix.onnx.files.card import half_path, read_card, verify_model, weights_path
+from varfix.onnx.files.model_files import find_model, imported_names
+from varfix.onnx.inference.open_model import open_restorer
 
 SIDE = 32
 LEVELS = 2  # fusions: one in the encoder, one in the decoder

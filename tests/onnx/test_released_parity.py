@@ -21,12 +21,12 @@ from support.varformer_parity import (
     tolerance,
 )
 
-from varfix.engine.networks.quantizer import SCALES
-from varfix.engine.networks.release import load_varformer
-from varfix.onnx.architectures import Facts, released_varformer
-from varfix.onnx.card import read_card
-from varfix.onnx.released import export_released
-from varfix.onnx.runtime import CPU, SessionPlan, start
+from varfix.engine.networks.checkpoints.load import load_varformer
+from varfix.engine.networks.layers.quantizer import SCALES
+from varfix.onnx.export.architectures import Facts, released_varformer
+from varfix.onnx.export.released import export_released
+from varfix.onnx.files.card import read_card
+from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 pytestmark = pytest.mark.slow
 

@@ -21,12 +21,12 @@ from support.restorevar_parity import (
 )
 
 from varfix.engine.errors import ConfigError
-from varfix.onnx.architectures import Facts, architecture_named, released_restorevar
-from varfix.onnx.card import verify_model
-from varfix.onnx.released import export_released, natural
-from varfix.onnx.restorevar_graph import RestoreVarGraph
-from varfix.onnx.runtime import CPU, SessionPlan, start
-from varfix.onnx.trace import traced
+from varfix.onnx.export.architectures import Facts, architecture_named, released_restorevar
+from varfix.onnx.export.released import export_released, natural
+from varfix.onnx.export.restorevar_graph import RestoreVarGraph
+from varfix.onnx.export.trace import traced
+from varfix.onnx.files.card import verify_model
+from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 slow = pytest.mark.slow
 CASES = [

@@ -13,10 +13,10 @@ from varfix.engine.errors import (
     ModelMissingError,
     NonFiniteError,
 )
-from varfix.engine.settings import ModelSettings, Settings, TileSettings
-from varfix.onnx.cores import usable_cores
-from varfix.onnx.runtime import CPU, SessionPlan, start
-from varfix.onnx.session import open_restorer
+from varfix.engine.settings.types import ModelSettings, Settings, TileSettings
+from varfix.onnx.inference.cores import usable_cores
+from varfix.onnx.inference.open_model import open_restorer
+from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 
 def test_a_model_is_restored_at_its_own_tile_in_fp32_on_the_cpu(shelf):
@@ -183,7 +183,7 @@ def test_a_pair_without_its_prior_graph_is_incomplete(shelf):
 
 
 def test_the_prior_graph_of_another_model_is_refused(shelf):
-    from varfix.onnx.card import read_card, write_card
+    from varfix.onnx.files.card import read_card, write_card
 
     path = shelf.pair()
     prior = path.with_name("pair.prior.onnx")

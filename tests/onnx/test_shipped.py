@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from varfix.engine.settings import Settings, TileSettings
-from varfix.engine.tiled import grid_for, restore_picture
-from varfix.onnx.session import open_restorer
+from varfix.engine.restoration.restore_image import grid_for, restore_picture
+from varfix.engine.settings.types import Settings, TileSettings
+from varfix.onnx.inference.open_model import open_restorer
 
 pytestmark = pytest.mark.slow
 PICTURES = Path(__file__).parents[1] / "pictures"

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from varfix.onnx.runtime import CPU, SessionPlan, start
-from varfix.onnx.simplify import split_plainly
+from varfix.onnx.export.simplify import split_plainly
+from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 X = np.random.default_rng(0).random((2, 6, 3), np.float32)
 

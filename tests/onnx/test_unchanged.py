@@ -7,19 +7,19 @@ import cv2
 import numpy as np
 import pytest
 
-from varfix.engine.batch import run_batch
-from varfix.engine.image_read import read_picture
-from varfix.engine.image_write import write_picture
-from varfix.engine.options import Options
-from varfix.engine.picture import replace_pixels
-from varfix.engine.plan import BatchRequest, plan_batch
-from varfix.engine.settings import IoSettings, OutputSettings, Settings, TileSettings
-from varfix.engine.tiled import restore_picture
-from varfix.onnx.cores import THREADS_VARIABLE
-from varfix.onnx.runtime import CPU, SessionPlan, start
-from varfix.onnx.session import open_restorer
-from varfix.onnx.spread import SpreadRestorer
-from varfix.onnx.store import find_model
+from varfix.engine.batch.context import Options
+from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.run import run_batch
+from varfix.engine.image.picture import replace_pixels
+from varfix.engine.image.reader import read_picture
+from varfix.engine.image.writer import write_picture
+from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.settings.types import IoSettings, OutputSettings, Settings, TileSettings
+from varfix.onnx.files.model_files import find_model
+from varfix.onnx.inference.cores import THREADS_VARIABLE
+from varfix.onnx.inference.multi_gpu import SpreadRestorer
+from varfix.onnx.inference.open_model import open_restorer
+from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 ON_CPU = Settings(device="cpu", tile=TileSettings(size=128, overlap=32))
 SIDES = (150, 230)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from varfix.engine.explain import (
+from varfix.engine.restoration.explanation import (
     SIDES,
     Explanation,
     additions,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varfix.engine.guidance import crop_prior, sampler, thumbnail
+from varfix.engine.restoration.prior_maps import crop_prior, sampler, thumbnail
 
 MAPS = np.random.default_rng(0).random((5, 16, 16), np.float32)
 

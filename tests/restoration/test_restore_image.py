@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from support.cards import GUIDED
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.guidance import sampler
-from varfix.engine.models import ModelCard
-from varfix.engine.restorer import IDENTITY_CARD, IdentityRestorer
-from varfix.engine.settings import ModelSettings, Settings, TileSettings
-from varfix.engine.tiled import blend, grid_for, restore_picture
+from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.prior_maps import sampler
+from varfix.engine.restoration.restore_image import blend, grid_for, restore_picture
+from varfix.engine.restoration.restorer import IDENTITY_CARD, IdentityRestorer
+from varfix.engine.settings.types import ModelSettings, Settings, TileSettings
 
 
 @dataclass

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from varfix.engine.picture import to_floats, to_integers
-from varfix.engine.tiling import (
+from varfix.engine.image.picture import to_floats, to_integers
+from varfix.engine.restoration.tiling import (
     LARGEST_SINGLE,
     LONGEST,
     Axis,

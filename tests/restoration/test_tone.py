@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from varfix.engine.evaluate import find_pictures
-from varfix.engine.image_read import read_picture
-from varfix.engine.metrics import psnr
-from varfix.engine.settings import resolve, set_layer
-from varfix.engine.tiled import restore_picture
-from varfix.onnx.session import open_restorer
+from varfix.engine.evaluation.metrics import psnr
+from varfix.engine.evaluation.pairs import find_pictures
+from varfix.engine.image.reader import read_picture
+from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.settings.types import resolve, set_layer
+from varfix.onnx.inference.open_model import open_restorer
 
 pytestmark = pytest.mark.slow
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from varfix.engine.guidance import thumbnail
-from varfix.engine.manifest import recipe_of
-from varfix.engine.models import ModelCard
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import Settings, TileSettings
-from varfix.engine.tiled import restore_picture
+from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.prior_maps import thumbnail
+from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import Settings, TileSettings
+from varfix.engine.storage.manifest import recipe_of
 
 CARD = ModelCard(
     name="square", licence="CC0-1.0", tile=64, multiple=64, overlap=16, guidance="tile"

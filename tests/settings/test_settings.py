@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varfix.engine.errors import ConfigError
-from varfix.engine.settings import (
+from varfix.engine.settings.types import (
     Layer,
     Settings,
     env_layer,

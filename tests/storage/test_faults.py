@@ -8,15 +8,15 @@ import pytest
 from support.runs import Inverter, Setup
 from support.s3_server import DENIED, EXPIRED, KEYS, SERVER_ERROR, SLOW_DOWN
 
-from varfix.engine import store_objects
-from varfix.engine.batch import run_batch
+from varfix.engine.batch.context import Options
+from varfix.engine.batch.plan import BatchRequest, Item, plan_batch
+from varfix.engine.batch.run import run_batch
 from varfix.engine.errors import ExitCode, OutputDeniedError, StoreAccessError, StoreError
 from varfix.engine.events import ItemFail, ItemSkip, RunEnd
-from varfix.engine.options import Options
-from varfix.engine.plan import BatchRequest, Item, plan_batch
-from varfix.engine.publish import Publisher
-from varfix.engine.settings import IoSettings, Settings
-from varfix.engine.store import open_store
+from varfix.engine.settings.types import IoSettings, Settings
+from varfix.engine.storage import objects as store_objects
+from varfix.engine.storage.store import open_store
+from varfix.engine.system.atomic import Publisher
 
 SETTINGS = Settings(io=IoSettings(jobs=2))
 NAMES = tuple(f"n/{number}.png" for number in range(4))

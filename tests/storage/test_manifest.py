@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from varfix.engine import manifest as module
 from varfix.engine.errors import DiskFullError
-from varfix.engine.manifest import Entry, Manifest, digest, recipe_of
-from varfix.engine.settings import (
+from varfix.engine.settings.types import (
     IoSettings,
     ModelSettings,
     OutputSettings,
     Settings,
     TileSettings,
 )
+from varfix.engine.storage import manifest as module
+from varfix.engine.storage.manifest import Entry, Manifest, digest, recipe_of
 
 
 def png(seed=0, side=12):

@@ -3,9 +3,9 @@
 import pytest
 from support.storage_runs import Places, picture, planned, restore, states
 
-from varfix.engine import store_memory
-from varfix.engine.store import open_store
-from varfix.engine.store_memory import JOURNAL, StoreMemory
+from varfix.engine.storage import object_manifest as store_memory
+from varfix.engine.storage.object_manifest import JOURNAL, StoreMemory
+from varfix.engine.storage.store import open_store
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_scattered_records_are_put_together_and_nothing_is_lost(places, monkeypa
 
 
 def test_a_full_part_is_followed_by_another(places, monkeypatch):
-    from varfix.engine import store_journal
+    from varfix.engine.storage import journal as store_journal
 
     monkeypatch.setattr(store_journal, "PART", 3)
     for number in range(8):

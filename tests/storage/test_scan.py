@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from varfix.engine import scan as module
-from varfix.engine.scan import Filters, scan
+from varfix.engine.storage import scan as module
+from varfix.engine.storage.scan import Filters, scan
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every place does alike: a folder, fsspec's memory, S3 (engine/store.py)."""
+"""What every place does alike: a folder, fsspec's memory, S3 (engine/storage/store.py)."""
 
 import pickle
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from support.storage_runs import admit, picture, planned, restore, states
 
+from varfix.engine.batch.plan import BatchRequest, plan_batch
 from varfix.engine.errors import (
     DecodeEmptyError,
     DecodeUnknownError,
@@ -13,11 +14,10 @@ from varfix.engine.errors import (
     PlanError,
     SourceReadError,
 )
-from varfix.engine.manifest import entry_of
-from varfix.engine.plan import BatchRequest, plan_batch
-from varfix.engine.publish import Publisher
-from varfix.engine.scan import Filters
-from varfix.engine.settings import OutputSettings, Settings
+from varfix.engine.settings.types import OutputSettings, Settings
+from varfix.engine.storage.manifest import entry_of
+from varfix.engine.storage.scan import Filters
+from varfix.engine.system.atomic import Publisher
 
 HARD = ["with space.png", "a#b?c%20d&e+f=g.png", "d'é漢字/Ünï.png", "10% [x] {y}*.png", "a::b.png"]
 
@@ -195,8 +195,8 @@ def test_in_place_is_refused(places):
 
 def test_transparency_that_would_be_lost_is_refused_somewhere(places):
     """On a disk before any work, in a store where every look costs a request when it is read."""
+    from varfix.engine.batch.plan import check_fetched
     from varfix.engine.errors import AlphaLostError
-    from varfix.engine.plan import check_fetched
 
     places.put("a.png", picture(mode="RGBA"))
     jpeg = Settings(output=OutputSettings(format="jpg"))

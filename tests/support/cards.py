@@ -1,6 +1,6 @@
 """Cards of models that tests share."""
 
-from varfix.engine.models import ModelCard
+from varfix.engine.models.card import ModelCard
 
 GUIDED = ModelCard(
     name="guided",

@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from varfix.engine.video_streams import MUXERS
+from varfix.engine.video.streams import MUXERS
 
 
 def scene(number, size=(64, 48), depth=8):

@@ -8,12 +8,12 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms
 
-from varfix.engine.image_read import read_picture
-from varfix.engine.image_write import encode_picture
-from varfix.engine.picture import replace_pixels
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import OutputSettings, Settings
-from varfix.engine.tiled import restore_picture
+from varfix.engine.image.picture import replace_pixels
+from varfix.engine.image.reader import read_picture
+from varfix.engine.image.writer import encode_picture
+from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import OutputSettings, Settings
 
 KEEP = OutputSettings()
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -8,11 +8,11 @@ from queue import Empty, SimpleQueue
 
 from support.runs import SETTINGS, Inverter, Setup
 
-from varfix.engine.crew import Crew
+from varfix.engine.batch.context import Options
+from varfix.engine.cluster.pool import Crew
+from varfix.engine.cluster.transport import Answer, Lost
+from varfix.engine.cluster.worker import Station
 from varfix.engine.errors import ExitCode
-from varfix.engine.link import Answer, Lost
-from varfix.engine.options import Options
-from varfix.engine.station import Station
 
 
 @dataclass

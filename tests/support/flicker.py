@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from support.cards import GUIDED
 
-from varfix.engine.models import ModelCard
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import Settings
-from varfix.engine.steady import SteadySettings, steady_frames
+from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import Settings
+from varfix.engine.video.deflicker import SteadySettings, steady_frames
 
 SHAPE = (36, 52)
 ALONE = SteadySettings(window=0)

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from varfix.engine.image_read import read_picture
-from varfix.engine.image_write import write_picture
-from varfix.engine.settings import OutputSettings
+from varfix.engine.image.reader import read_picture
+from varfix.engine.image.writer import write_picture
+from varfix.engine.settings.types import OutputSettings
 
 LIMIT = 500_000_000
 KEEP = OutputSettings()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.released_networks import told
 
-from varfix.engine.networks.release import load_restorevar
+from varfix.engine.networks.checkpoints.load import load_restorevar
 
 PARITY = Path(__file__).parents[3] / "shared" / "parity" / "restorevar"
 

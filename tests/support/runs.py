@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from varfix.engine.batch import run_batch
-from varfix.engine.options import Options
-from varfix.engine.plan import BatchRequest, plan_batch
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import IoSettings, OutputSettings, Settings
+from varfix.engine.batch.context import Options
+from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.run import run_batch
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import IoSettings, OutputSettings, Settings
 
 SETTINGS = Settings(io=IoSettings(jobs=2))
 ORIENTATION, ARTIST = 0x0112, 0x013B

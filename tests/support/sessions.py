@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from varfix.engine.settings import Settings
-from varfix.onnx.runtime import Device
-from varfix.onnx.session import Graphs, OnnxRestorer, Placement
-from varfix.onnx.signature import Signature
+from varfix.engine.settings.types import Settings
+from varfix.onnx.inference.open_model import Graphs, OnnxRestorer, Placement
+from varfix.onnx.inference.runtime import Device
+from varfix.onnx.inference.signature import Signature
 
 ON_CPU = Settings(device="cpu")
 CUDA = Device("cuda", 0)

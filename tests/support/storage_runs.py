@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from varfix.engine.manifest import entry_of
-from varfix.engine.plan import BatchRequest, plan_batch
-from varfix.engine.publish import Publisher
-from varfix.engine.settings import Settings
-from varfix.engine.store import Store, open_store, store_of
+from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.settings.types import Settings
+from varfix.engine.storage.manifest import entry_of
+from varfix.engine.storage.store import Store, open_store, store_of
+from varfix.engine.system.atomic import Publisher
 
 
 @dataclass

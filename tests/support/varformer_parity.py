@@ -13,10 +13,10 @@ import pytest
 import torch
 from support.released_networks import from_transformer, randomised, token_feeds
 
-from varfix.engine.networks.quantizer import SCALES
-from varfix.engine.networks.var import VarConfig
-from varfix.engine.networks.varformer import Varformer, VarformerConfig
-from varfix.engine.networks.vqvae import VqvaeConfig
+from varfix.engine.networks.layers.quantizer import SCALES
+from varfix.engine.networks.layers.vqvae import VqvaeConfig
+from varfix.engine.networks.varformer.model import Varformer, VarformerConfig
+from varfix.engine.networks.varformer.var import VarConfig
 
 SMALLEST = VarformerConfig(
     vqvae=VqvaeConfig(channels=32, multipliers=(1, 2), blocks=1, codes=64),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from varfix.engine import publish as module
 from varfix.engine.errors import (
     DiskFullError,
     EncodeError,
@@ -18,8 +17,9 @@ from varfix.engine.errors import (
     OutputError,
     OutputLockedError,
 )
-from varfix.engine.lock import exclusive
-from varfix.engine.publish import Publisher, part_path, remove_stale_parts
+from varfix.engine.system import atomic as module
+from varfix.engine.system.atomic import Publisher, part_path, remove_stale_parts
+from varfix.engine.system.folder_lock import exclusive
 
 
 @pytest.fixture
@@ -261,7 +261,8 @@ def test_two_runs_do_not_write_to_one_destination(tmp_path):
 
 def test_a_dead_runs_lock_does_not_hold(tmp_path):
     script = (
-        "import os, sys\nfrom pathlib import Path\nfrom varfix.engine.lock import exclusive\n"
+        "import os, sys\nfrom pathlib import Path\n"
+        "from varfix.engine.system.folder_lock import exclusive\n"
         "with exclusive(Path(sys.argv[1])):\n    os._exit(9)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
@@ -297,7 +298,7 @@ def test_without_locks_a_dead_run_does_not_hold(tmp_path, no_locks):
     script = (
         "import fcntl, os, sys\nfrom pathlib import Path\n"
         "def refuse(*_):\n    raise OSError(37, 'no locks here')\n"
-        "fcntl.flock = refuse\nfrom varfix.engine.lock import exclusive\n"
+        "fcntl.flock = refuse\nfrom varfix.engine.system.folder_lock import exclusive\n"
         "with exclusive(Path(sys.argv[1])):\n    os._exit(9)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)

@@ -6,8 +6,6 @@ import shutil
 import pytest
 from support.http_server import Server
 
-from varfix.engine import download
-from varfix.engine.download import Fetch, fetch, mirrored
 from varfix.engine.errors import (
     ConfigError,
     DiskFullError,
@@ -15,6 +13,8 @@ from varfix.engine.errors import (
     ModelChecksumError,
     ModelDownloadError,
 )
+from varfix.engine.system import download
+from varfix.engine.system.download import Fetch, fetch, mirrored
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -6,8 +6,8 @@ import socket
 import pytest
 
 from varfix.engine.errors import SourceReadError
-from varfix.engine.image_header import probe
-from varfix.engine.source import read_source, readable, spoken
+from varfix.engine.image.header import probe
+from varfix.engine.system.files import read_source, readable, spoken
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from varfix.engine import memory
+from varfix.engine.batch.pipeline import ByteBudget
+from varfix.engine.batch.plan import memory_of
+from varfix.engine.batch.processor import queue_of
 from varfix.engine.formats import Header
-from varfix.engine.maker import queue_of
-from varfix.engine.memory import automatic_queue, available
-from varfix.engine.pipeline import ByteBudget
-from varfix.engine.plan import memory_of
-from varfix.engine.settings import IoSettings, Settings
+from varfix.engine.settings.types import IoSettings, Settings
+from varfix.engine.system import memory
+from varfix.engine.system.memory import automatic_queue, available
 
 MIB = 1 << 20
 PHOTO = Header("jpeg", 6000, 4000, has_alpha=False, depth=8)  # 24 MP

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from varfix.engine.benchmark import Choice
-from varfix.engine.settings import Settings
-from varfix.engine.tiled import restore_picture
-from varfix.engine.train import ablate
-from varfix.engine.train.ablate import (
+from varfix.engine.evaluation.test_sets import Choice
+from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.settings.types import Settings
+from varfix.engine.train import ablation as ablate
+from varfix.engine.train.ablation import (
     VARIATIONS,
     Muted,
     Nearsighted,

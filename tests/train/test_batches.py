@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from varfix.engine.errors import NothingToDoError, PlanError
-from varfix.engine.models import TASKS
-from varfix.engine.train.degrade import Mix
-from varfix.engine.train.feed import feed, from_process, from_thread
-from varfix.engine.train.pairs import load_pairs
-from varfix.engine.train.photos import cut_picture, load_photos, random_cut
-from varfix.engine.train.recipe import StageRecipe
-from varfix.engine.train.source import Blended, Synthetic
-from varfix.engine.train.stages import Batches, sampler
+from varfix.engine.models.card import TASKS
+from varfix.engine.train.data.pairs import load_pairs
+from varfix.engine.train.data.photos import cut_picture, load_photos, random_cut
+from varfix.engine.train.data.prefetch import feed, from_process, from_thread
+from varfix.engine.train.data.source import Blended, Synthetic
+from varfix.engine.train.degradations.mix import Mix
+from varfix.engine.train.recipes.recipe import StageRecipe
+from varfix.engine.train.stages.varformer_s import Batches, sampler
 
 CPU = torch.device("cpu")
 STAGE = StageRecipe(steps=9, pictures=2, patches=1, patch=64)
@@ -136,7 +136,7 @@ def test_pairs_of_different_sizes_and_folders_without_pairs_are_refused(pair_fol
 
 
 def test_training_samples_the_prior_as_inference_does():
-    from varfix.engine.guidance import crop_prior
+    from varfix.engine.restoration.prior_maps import crop_prior
 
     maps = torch.rand(6, 16, 16)
     rows, columns = sampler(96, 128, 448), sampler(208, 128, 448)

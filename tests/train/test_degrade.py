@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from varfix.engine.models import TASKS
-from varfix.engine.train import blur, fog, light, noise, weather
-from varfix.engine.train.degrade import DEGRADATIONS, Mix, degrade, to_eight_bits
+from varfix.engine.models.card import TASKS
+from varfix.engine.train.degradations import blur, noise
+from varfix.engine.train.degradations import exposure as light
+from varfix.engine.train.degradations import haze as fog
+from varfix.engine.train.degradations import rain_snow as weather
+from varfix.engine.train.degradations.mix import DEGRADATIONS, Mix, degrade, to_eight_bits
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from varfix.engine.errors import ConfigError, NothingToDoError
-from varfix.engine.train.hardware import hardware
-from varfix.engine.train.job import Job
+from varfix.engine.train.devices import hardware
 from varfix.engine.train.loop import SHIPPED_RECIPE, Trainer, run_training
-from varfix.engine.train.program import Program, program_named
-from varfix.engine.train.recipe import load_recipe
+from varfix.engine.train.recipes.recipe import load_recipe
+from varfix.engine.train.request import Job
 from varfix.engine.train.schedule import learning_rate
+from varfix.engine.train.trainable import Program, program_named
 
 
 def same(one, other):
@@ -185,7 +185,7 @@ class Black:
     """A source of black pictures."""
 
     def draw(self, count, side, rng):
-        from varfix.engine.train.degrade import Degraded
+        from varfix.engine.train.degradations.mix import Degraded
 
         black = torch.zeros(count, 3, side, side)
         return Degraded(black, black, torch.zeros(count, dtype=torch.int64), ("black",) * count)

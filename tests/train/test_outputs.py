@@ -11,15 +11,15 @@ from varfix.engine.errors import (
     ModelMissingError,
     NothingToDoError,
 )
-from varfix.engine.train import preview
 from varfix.engine.train.checkpoint import save_weights
-from varfix.engine.train.curves import draw_curves, read_curves
-from varfix.engine.train.degrade import DEGRADATIONS
-from varfix.engine.train.initial import load_initial
-from varfix.engine.train.job import Job
+from varfix.engine.train.data.photos import load_photos
+from varfix.engine.train.degradations.mix import DEGRADATIONS
+from varfix.engine.train.initial_weights import load_initial
+from varfix.engine.train.logs import degradation_preview as preview
+from varfix.engine.train.logs.curves import draw_curves, read_curves
+from varfix.engine.train.logs.sheet import Cell, save_sheet
 from varfix.engine.train.loop import Trainer, run_training
-from varfix.engine.train.photos import load_photos
-from varfix.engine.train.sheet import Cell, save_sheet
+from varfix.engine.train.request import Job
 
 
 def test_a_sheet_shows_its_cells_in_their_places(tmp_path):

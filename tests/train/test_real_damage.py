@@ -8,7 +8,10 @@ out here, so that the figures can be had again.
 import pytest
 import torch
 
-from varfix.engine.train import fog, light, noise, weather
+from varfix.engine.train.degradations import exposure as light
+from varfix.engine.train.degradations import haze as fog
+from varfix.engine.train.degradations import noise
+from varfix.engine.train.degradations import rain_snow as weather
 
 
 @pytest.fixture

@@ -8,20 +8,20 @@ import pytest
 import torch
 from support.varformer_parity import public_name
 
-from varfix.engine.metrics import psnr, ssim
-from varfix.engine.networks.quantizer import SCALES as ALL_SCALES
-from varfix.engine.networks.refiner import RefinerConfig
-from varfix.engine.networks.restorevar import RestoreVarConfig
-from varfix.engine.networks.restorevar_transformer import WriterConfig
-from varfix.engine.networks.var import Var, VarConfig
-from varfix.engine.networks.vqvae import VqvaeConfig
-from varfix.engine.train.critic import PatchCritic, adversarial
+from varfix.engine.evaluation.metrics import psnr, ssim
+from varfix.engine.networks.layers.quantizer import SCALES as ALL_SCALES
+from varfix.engine.networks.layers.vqvae import VqvaeConfig
+from varfix.engine.networks.restorevar.model import RestoreVarConfig
+from varfix.engine.networks.restorevar.refiner import RefinerConfig
+from varfix.engine.networks.restorevar.transformer import WriterConfig
+from varfix.engine.networks.varformer.var import Var, VarConfig
+from varfix.engine.train.data.source import Synthetic
 from varfix.engine.train.loop import Trainer
-from varfix.engine.train.perception import seen_difference, structure
-from varfix.engine.train.program import RECIPES, program_named
 from varfix.engine.train.public import load_public
-from varfix.engine.train.recipe import load_recipe
-from varfix.engine.train.restorevar_stages import (
+from varfix.engine.train.recipes.recipe import load_recipe
+from varfix.engine.train.stages.critic import PatchCritic, adversarial
+from varfix.engine.train.stages.perception import seen_difference, structure
+from varfix.engine.train.stages.restorevar import (
     STAGES,
     Studio,
     forced_logits,
@@ -29,8 +29,8 @@ from varfix.engine.train.restorevar_stages import (
     restore_resized,
     signed,
 )
-from varfix.engine.train.source import Synthetic
-from varfix.engine.train.stages import Batches
+from varfix.engine.train.stages.varformer_s import Batches
+from varfix.engine.train.trainable import RECIPES, program_named
 
 SCALES = (1, 2, 3, 4)
 TINY = RestoreVarConfig(

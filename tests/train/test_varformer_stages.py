@@ -8,20 +8,20 @@ import torch
 from support.varformer_parity import SMALLEST, public_state, tiny_network
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
-from varfix.engine.metrics import psnr
-from varfix.engine.networks.quantizer import straight_through
-from varfix.engine.networks.var import VarConfig
-from varfix.engine.networks.varformer import Varformer, VarformerConfig
-from varfix.engine.networks.vqvae import VqvaeConfig
-from varfix.engine.train.initial import load_initial
+from varfix.engine.evaluation.metrics import psnr
+from varfix.engine.networks.layers.quantizer import straight_through
+from varfix.engine.networks.layers.vqvae import VqvaeConfig
+from varfix.engine.networks.varformer.model import Varformer, VarformerConfig
+from varfix.engine.networks.varformer.var import VarConfig
+from varfix.engine.train.data.photos import load_photos
+from varfix.engine.train.data.source import Synthetic
+from varfix.engine.train.initial_weights import load_initial
 from varfix.engine.train.loop import Trainer
-from varfix.engine.train.photos import load_photos
-from varfix.engine.train.program import RECIPES, program_named
-from varfix.engine.train.recipe import load_recipe
-from varfix.engine.train.restorevar_stages import signed
-from varfix.engine.train.source import Synthetic
-from varfix.engine.train.stages import Batches
-from varfix.engine.train.varformer_stages import STAGES, AdapterStage, RestorationStage
+from varfix.engine.train.recipes.recipe import load_recipe
+from varfix.engine.train.stages.restorevar import signed
+from varfix.engine.train.stages.varformer import STAGES, AdapterStage, RestorationStage
+from varfix.engine.train.stages.varformer_s import Batches
+from varfix.engine.train.trainable import RECIPES, program_named
 
 NARROW = VarformerConfig(
     vqvae=VqvaeConfig(channels=16, multipliers=(1, 2), blocks=1, latent=8, codes=16, groups=8),

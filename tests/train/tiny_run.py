@@ -9,17 +9,17 @@ from pathlib import Path
 
 import torch
 
-from varfix.engine.networks.prior import PriorConfig, PriorNetwork
-from varfix.engine.networks.restorer import RestorerConfig, RestorerNetwork
-from varfix.engine.networks.transformer import TransformerConfig
-from varfix.engine.networks.varformer_s import VarformerS
-from varfix.engine.networks.vqvae import VqvaeConfig
-from varfix.engine.train.hardware import hardware
+from varfix.engine.networks.layers.vqvae import VqvaeConfig
+from varfix.engine.networks.varformer_s.model import VarformerS
+from varfix.engine.networks.varformer_s.prior import PriorConfig, PriorNetwork
+from varfix.engine.networks.varformer_s.transformer import TransformerConfig
+from varfix.engine.networks.varformer_s.unet import RestorerConfig, RestorerNetwork
+from varfix.engine.train.data.photos import load_photos
+from varfix.engine.train.data.source import Synthetic
+from varfix.engine.train.devices import hardware
 from varfix.engine.train.loop import SHIPPED_RECIPE, Trainer
-from varfix.engine.train.photos import load_photos
-from varfix.engine.train.program import program_named
-from varfix.engine.train.recipe import load_recipe
-from varfix.engine.train.source import Synthetic
+from varfix.engine.train.recipes.recipe import load_recipe
+from varfix.engine.train.trainable import program_named
 
 RECIPE = [
     "save_every=2",

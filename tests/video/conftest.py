@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from support.clips import Film
 
-from varfix.engine.batch import run_batch
-from varfix.engine.clip import WHOLE
-from varfix.engine.clip_plan import choose_target, plan_clip
-from varfix.engine.options import Options
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import Settings
-from varfix.engine.video_probe import probe_for
+from varfix.engine.batch.context import Options
+from varfix.engine.batch.plan_clip import choose_target, plan_clip
+from varfix.engine.batch.run import run_batch
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import Settings
+from varfix.engine.video.clip import WHOLE
+from varfix.engine.video.probe import probe_for
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from varfix.engine.relay import Ahead, Behind
+from varfix.engine.system.background import Ahead, Behind
 
 
 def test_values_arrive_in_order():

@@ -2,15 +2,15 @@
 
 from support.fake_cluster import Hall, Opened
 
-from varfix.engine.batch import run_batch
-from varfix.engine.clip import WHOLE
-from varfix.engine.clip_plan import choose_target, plan_clip
-from varfix.engine.crew import Crew
+from varfix.engine.batch.context import Options
+from varfix.engine.batch.plan_clip import choose_target, plan_clip
+from varfix.engine.batch.run import run_batch
+from varfix.engine.cluster.pool import Crew
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import Warn
-from varfix.engine.options import Options
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.video_probe import probe_for
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.video.clip import WHOLE
+from varfix.engine.video.probe import probe_for
 
 from .conftest import pictures, settings_for
 

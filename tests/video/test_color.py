@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from varfix.engine.clip import Layout
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.video_colour import Palette, known_matrix
+from varfix.engine.video.clip import Layout
+from varfix.engine.video.color import Palette, known_matrix
 
 # Red, green and blue at 75 % in 8-bit codes, from the standards (and any test-bar generator).
 BARS = {

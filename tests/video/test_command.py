@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.cli import move_home, run_here
+from support.event_schema import event_schema
 
-from varfix.engine.clip import Clip, Frame, Layout
-from varfix.engine.event_schema import event_schema
-from varfix.engine.y4m import Y4mReader, Y4mWriter
+from varfix.engine.video.clip import Clip, Frame, Layout
+from varfix.engine.video.y4m import Y4mReader, Y4mWriter
 
 from .conftest import contents, facts, pictures, times
 

@@ -10,12 +10,12 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from support.flicker import ALONE, GUIDED, SHAPE, Pumping, noisy, run, same, scene
 
-from varfix.engine import steady as module
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import Settings
-from varfix.engine.steady import SteadySettings, lead, steady_frames
-from varfix.engine.tiled import restore_picture
+from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import Settings
+from varfix.engine.video import deflicker as module
+from varfix.engine.video.deflicker import SteadySettings, lead, steady_frames
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])

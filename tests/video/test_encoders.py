@@ -8,20 +8,20 @@ import av
 import numpy as np
 import pytest
 
-from varfix.engine.clip import Clip, Layout
 from varfix.engine.errors import DeviceUnavailableError, PlanError
-from varfix.engine.settings import VideoSettings
-from varfix.engine.video_check import encoder_facts
-from varfix.engine.video_encoders import ENCODERS, hardware_encoders
-from varfix.engine.video_write import PieceWriter, encoding_for
+from varfix.engine.settings.types import VideoSettings
+from varfix.engine.video.clip import Clip, Layout
+from varfix.engine.video.encoder_check import encoder_facts
+from varfix.engine.video.encoders import ENCODERS, hardware_encoders
+from varfix.engine.video.writer import PieceWriter, encoding_for
 
 ENCODE = """
 import hashlib, sys
 from pathlib import Path
 import numpy as np
-from varfix.engine.clip import Clip, Layout
-from varfix.engine.settings import VideoSettings
-from varfix.engine.video_write import PieceWriter, encoding_for
+from varfix.engine.video.clip import Clip, Layout
+from varfix.engine.settings.types import VideoSettings
+from varfix.engine.video.writer import PieceWriter, encoding_for
 count, depth = int(sys.argv[3]), int(sys.argv[4])
 layout, rng = Layout(80, 48, depth), np.random.default_rng(0)
 settings = VideoSettings(codec=sys.argv[2])

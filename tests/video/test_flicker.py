@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 from support.flicker import ALONE, GUIDED, Pumping, noisy, run, scene
 
-from varfix.engine.lows import CELL
-from varfix.engine.metrics import psnr
-from varfix.engine.models import ModelCard
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import Settings
-from varfix.engine.steady import SteadySettings
-from varfix.onnx.session import open_restorer
+from varfix.engine.evaluation.metrics import psnr
+from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import Settings
+from varfix.engine.video.deflicker import SteadySettings
+from varfix.engine.video.low_frequency import CELL
+from varfix.onnx.inference.open_model import open_restorer
 
 PRIOR_ONLY = SteadySettings(lock=False)
 

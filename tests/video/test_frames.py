@@ -7,13 +7,13 @@ import av
 import numpy as np
 import pytest
 
-from varfix.engine.clip import Cut
 from varfix.engine.errors import ExitCode, PlanError
 from varfix.engine.events import ItemDone, ItemProgress, ItemStart, Warn
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import Settings
-from varfix.engine.steady import SteadySettings
-from varfix.engine.video_flow import steady_of
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import Settings
+from varfix.engine.video.clip import Cut
+from varfix.engine.video.deflicker import SteadySettings
+from varfix.engine.video.frame_pipeline import steady_of
 
 from .conftest import facts, pictures, times
 

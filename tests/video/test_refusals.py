@@ -15,9 +15,9 @@ from varfix.engine.errors import (
     PlanError,
 )
 from varfix.engine.events import ItemFail, Warn
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.video_guard import container_of, promised_end
-from varfix.engine.video_probe import probe_clip
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.video.probe import probe_clip
+from varfix.engine.video.truncation import container_of, promised_end
 
 from .conftest import pictures
 
@@ -45,7 +45,7 @@ def test_interlaced_is_refused_with_a_hint_and_can_be_overruled(film):
 
 
 def test_a_frame_that_is_interlaced_later_on_fails_the_clip(film, restore, monkeypatch):
-    from varfix.engine import video_read
+    from varfix.engine.video import reader as video_read
 
     original, seen = video_read.check_frame, []
 

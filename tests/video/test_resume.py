@@ -13,12 +13,12 @@ import psutil
 import pytest
 from support.full_disks import enlarge, small_disk
 
-from varfix.engine import video_run
+from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import DiskFullError, ExitCode, OutputLockedError
-from varfix.engine.lock import exclusive
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.stop import StopRequest
-from varfix.engine.video_segments import SegmentFolder
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.system.folder_lock import exclusive
+from varfix.engine.video import restore_clip as video_run
+from varfix.engine.video.segments import SegmentFolder
 
 from .conftest import pictures, settings_for, times
 
@@ -176,11 +176,11 @@ def test_a_full_disk_keeps_what_is_finished(film, restore, monkeypatch):
 
 
 def test_a_stop_is_no_failure_and_keeps_what_is_finished(film):
-    from varfix.engine.batch import run_batch
-    from varfix.engine.clip import WHOLE
-    from varfix.engine.clip_plan import choose_target, plan_clip
-    from varfix.engine.options import Options
-    from varfix.engine.video_probe import probe_for
+    from varfix.engine.batch.context import Options
+    from varfix.engine.batch.plan_clip import choose_target, plan_clip
+    from varfix.engine.batch.run import run_batch
+    from varfix.engine.video.clip import WHOLE
+    from varfix.engine.video.probe import probe_for
 
     source, stop = film("clip.mkv", count=15), StopRequest()
     settings = settings_for(segment=0.2)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from varfix.engine.scene import REACH, SIDE, is_cut
+from varfix.engine.video.scene_cuts import REACH, SIDE, is_cut
 
 
 def scene(seed, light=1.0):

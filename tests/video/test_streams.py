@@ -6,10 +6,10 @@ from fractions import Fraction
 import av
 import pytest
 
-from varfix.engine import video_mux
-from varfix.engine.clip import Cut
 from varfix.engine.errors import ExitCode, PlanError
 from varfix.engine.events import Warn
+from varfix.engine.video import mux as video_mux
+from varfix.engine.video.clip import Cut
 
 from .conftest import contents, times
 
@@ -209,7 +209,7 @@ def test_a_lost_packet_is_noticed_and_nothing_is_published(film, restore, monkey
             digest._hash.update(b"more was in the source")
         return wrapped
 
-    monkeypatch.setattr("varfix.engine.video_run.assemble", assemble)
+    monkeypatch.setattr("varfix.engine.video.restore_clip.assemble", assemble)
     made = restore(source)
     assert made.summary.exit_code == ExitCode.PARTIAL
     assert "stream 1 is not what it was in the source" in made.summary.failures[0].message

@@ -7,14 +7,14 @@ import av
 import numpy as np
 import pytest
 
-from varfix.engine.clip import Clip, Frame, Layout
 from varfix.engine.errors import (
     DecodeEmptyError,
     DecodeTruncatedError,
     DecodeUnknownError,
     DecodeUnsupportedError,
 )
-from varfix.engine.y4m import Y4mReader, Y4mWriter
+from varfix.engine.video.clip import Clip, Frame, Layout
+from varfix.engine.video.y4m import Y4mReader, Y4mWriter
 
 LAYOUTS = [
     Layout(17, 9, 8, 2, 2),

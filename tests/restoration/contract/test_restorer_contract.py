@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from varfix.engine.models import TASKS, ModelCard
-from varfix.engine.restorer import IdentityRestorer
-from varfix.engine.settings import Settings, TileSettings
-from varfix.onnx.session import open_restorer
+from varfix.engine.models.card import TASKS, ModelCard
+from varfix.engine.restoration.restorer import IdentityRestorer
+from varfix.engine.settings.types import Settings, TileSettings
+from varfix.onnx.inference.open_model import open_restorer
 
 SETTINGS = Settings(device="cpu", tile=TileSettings(batch=2))
 

@@ -1,0 +1,256 @@
+"""`varfix bench`: what speed and memory a model has on this machine."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+
+from varfix.cli.options import Command, ModelOptions, model_options, terminal_options
+from varfix.cli.terminal import Terminal
+from varfix.engine.errors import VarfixError
+
+if TYPE_CHECKING:
+    from varfix.engine.evaluation.speed import Speed
+    from varfix.engine.restoration.restorer import DeviceUsed
+    from varfix.engine.settings.types import Settings
+
+_STARTS: Final = 3
+_START_SIZE: Final = 0.25
+_EPILOG: Final = """\b
+Examples:
+  varfix bench                            four sizes, as the README's table shows them
+  varfix bench --sizes 0.25,2             quicker
+  varfix bench -m mine.onnx --device cuda:0 --json
+
+\b
+bare       seconds per megapixel in the model alone, on the tiles of the pictures
+end to end seconds per megapixel from JPEG files to JPEG files, the model being loaded
+CPU        seconds of CPU, over all threads, per megapixel in the model alone
+memory     the greatest of the process; each size is measured in a process of its own
+start      from the command to the first restored picture of 0.25 megapixels
+
+The pictures are made for the purpose, and removed. Let nothing else run meanwhile.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One size's result: what the engine measured, and what the device lent."""
+
+    speed: Speed
+    used: DeviceUsed
+    device_mb: int | None
+
+
+@click.command("bench", cls=Command, epilog=_EPILOG)
+@model_options
+@click.option(
+    "--sizes",
+    default="0.25,2,12,48",
+    metavar="MP,...",
+    callback=lambda context, parameter, value: _sizes(value),
+    help="Megapixels of the pictures.  [default: 0.25,2,12,48]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@terminal_options
+def command(sizes: Sequence[float], model: ModelOptions, as_json: bool, terminal: Terminal) -> None:
+    """Measure the speed and memory of a model on this machine.
+
+    Restores made-up photographs of several sizes, in the model alone and from files to files, as
+    the preset, model, device and --set say.
+    """
+    settings = model.resolve().settings
+    with terminal.busy("Measuring the start"):
+        start = start_seconds(settings)
+    rows = []
+    for size in sizes:
+        with terminal.busy(f"Measuring {size:g} megapixels"):
+            rows.append(measured_apart(settings, size))
+    facts = machine()
+    if as_json:
+        click.echo(msgspec.json.encode(_report(settings, facts, start, rows)))
+        return
+    for line in _lines(settings, facts, start, rows):
+        click.echo(line)
+
+
+def _sizes(text: str) -> tuple[float, ...]:
+    """Read the list of sizes (click.BadParameter)."""
+    try:
+        sizes = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected numbers separated by commas, got {text!r}") from None
+    if not all(0.0 < size <= 400.0 for size in sizes):
+        raise click.BadParameter("sizes are megapixels, above 0 and at most 400")
+    return sizes
+
+
+def measured_apart(settings: Settings, megapixels: float) -> Row:
+    """Measure in a fresh process: the greatest memory of a process cannot be asked twice.
+
+    Raises:
+        VarfixError: What the model or the device failed with.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+        result = processes.submit(_measured, settings, megapixels).result()
+    if isinstance(result, VarfixError):
+        raise result
+    return result
+
+
+def _measured(settings: Settings, megapixels: float) -> Row | VarfixError:
+    from varfix.engine.evaluation.speed import measure
+    from varfix.onnx.inference.open_model import open_restorer
+
+    try:
+        before = _device_mb(settings.device)
+        restorer = open_restorer(settings.model.name, settings, warn=lambda code, text: None)
+        with tempfile.TemporaryDirectory(prefix="varfix-bench-") as folder:
+            speed = measure(restorer, settings, megapixels, Path(folder))
+        after = _device_mb(restorer.used.device)
+    except VarfixError as error:
+        return error
+    lent = None if after is None else after - (before or 0)
+    return Row(speed, restorer.used, lent)
+
+
+def _device_mb(device: str) -> int | None:
+    """Memory in use on a GPU, in MB; None for the CPU. Runtimes keep what they took."""
+    from varfix.onnx.inference.hardware import find_gpu
+
+    if device.startswith("cpu"):
+        return None
+    _, _, index = device.partition(":")
+    gpu = find_gpu(int(index) if index.isdecimal() else 0)
+    return None if gpu is None else gpu.total_mb - gpu.free_mb
+
+
+def start_seconds(settings: Settings) -> float:
+    """Median seconds from a command to its restored picture, in new processes.
+
+    Raises:
+        VarfixError: The picture could not be restored.
+    """
+    from varfix.engine.evaluation.speed import picture_of
+    from varfix.engine.image.picture import Picture, PictureInfo
+    from varfix.engine.image.writer import write_picture
+    from varfix.engine.settings.types import OutputSettings
+
+    picture = Picture(picture_of(_START_SIZE), None, PictureInfo(format="jpeg", depth=8))
+    with tempfile.TemporaryDirectory(prefix="varfix-bench-") as name:
+        folder = Path(name)
+        (folder / "in.jpg").write_bytes(write_picture(picture, "jpeg", OutputSettings()))
+        return statistics.median(_timed_start(settings, folder) for _ in range(_STARTS))
+
+
+def _timed_start(settings: Settings, folder: Path) -> float:
+    command = [sys.executable, "-m", "varfix.cli", "image", "-q", "--overwrite"]
+    command += ["-m", settings.model.name, "--device", settings.device]
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [*command, str(folder / "in.jpg"), str(folder / "out.jpg")], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise VarfixError(done.stderr.strip() or f"exit code {done.returncode}")
+    return time.perf_counter() - begun
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    from varfix.onnx.inference.cores import usable_cores
+    from varfix.onnx.inference.hardware import list_gpus
+
+    return {
+        "processor": _processor(),
+        "cores": usable_cores(),
+        "gpus": [gpu.name for gpu in list_gpus()],
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "runtime": _runtime(),
+        "varfix": version("varfix"),
+    }
+
+
+def _processor() -> str:
+    """The processor's name; `platform` knows only its family on Linux."""
+    facts = Path("/proc/cpuinfo")
+    if facts.is_file():
+        for line in facts.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _runtime() -> str:
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+def _report(
+    settings: Settings, facts: dict[str, Any], start: float, rows: Sequence[Row]
+) -> dict[str, Any]:
+    used = rows[0].used
+    return {
+        "machine": facts,
+        "model": settings.model.name,
+        "device": used.device,
+        "provider": used.provider,
+        "precision": used.precision,
+        "start_seconds": round(start, 3),
+        "sizes": [_row_facts(row) for row in rows],
+    }
+
+
+def _row_facts(row: Row) -> dict[str, Any]:
+    speed = row.speed
+    return {
+        "megapixels": round(speed.megapixels, 3),
+        "width": speed.width,
+        "height": speed.height,
+        "pictures": speed.pictures,
+        "bare_mp_per_second": round(1.0 / speed.bare, 4),
+        "end_to_end_mp_per_second": round(1.0 / speed.whole, 4),
+        "overhead": round(speed.overhead, 4),
+        "cpu_seconds_per_megapixel": round(speed.cpu, 4),
+        "busy": speed.busy,
+        "memory_mb": round(speed.memory / 1e6),
+        "device_memory_mb": row.device_mb,
+    }
+
+
+def _lines(
+    settings: Settings, facts: dict[str, Any], start: float, rows: Sequence[Row]
+) -> Iterator[str]:
+    used = rows[0].used
+    gpus = "".join(f", {name}" for name in facts["gpus"])
+    yield f"{facts['processor']}, {facts['cores']} cores{gpus}; {facts['system']}"
+    yield (
+        f"{settings.model.name} on {used.device} ({used.provider}, {used.precision}), "
+        f"{facts['runtime']}, varfix {facts['varfix']}"
+    )
+    yield f"start {start:.2f} s\n"
+    yield "    size  pictures   bare s/MP   end to end s/MP   ratio   CPU s/MP   memory   device"
+    for row in rows:
+        speed = row.speed
+        lent = "" if row.device_mb is None else f"{row.device_mb} MB"
+        yield (
+            f"{speed.megapixels:5.2f} MP  {speed.pictures:8}  {speed.bare:10.3f}  "
+            f"{speed.whole:16.3f}  {speed.overhead:6.3f}  {speed.cpu:9.2f}  "
+            f"{speed.memory / 1e6:4.0f} MB  {lent:>7}"
+        )

@@ -1,0 +1,186 @@
+"""`varfix doctor`: what works on this machine, found out by doing it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from typing import TYPE_CHECKING, Final
+
+import click
+import msgspec
+
+from varfix.cli.options import Command, terminal_options
+from varfix.cli.terminal import Terminal, worded
+from varfix.engine.errors import ExitCode, VarfixError
+
+if TYPE_CHECKING:
+    from varfix.engine.video.encoder_check import EncoderFact
+    from varfix.onnx.inference.devices import DeviceFacts
+
+# Distributions whose versions matter in a bug report; the last two only exist with an extra.
+_LIBRARIES: Final = (
+    "varfix",
+    "numpy",
+    "pillow",
+    "opencv-python-headless",
+    "tifffile",
+    "av",
+    "torch",
+    "onnx",
+)
+
+
+class CodecFact(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether one file format can really be written and read back; `detail` says why not."""
+
+    format: str
+    depth: int
+    works: bool
+    detail: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `varfix doctor` found; `problems` decides the exit code."""
+
+    python: str
+    system: str
+    versions: dict[str, str]
+    devices: DeviceFacts | None
+    codecs: tuple[CodecFact, ...]
+    encoders: tuple[EncoderFact, ...]
+    config: str
+    problems: tuple[str, ...]
+
+
+@click.command("doctor", cls=Command)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@terminal_options
+def command(as_json: bool, terminal: Terminal) -> int:
+    """Check what works here: devices, file formats, encoders of clips, versions.
+
+    Every provider of ONNX Runtime is started and made to compute, every file format and every
+    encoder of clips is written and read back: what is listed as working works. Exit code 0 if all
+    is well, 5 if not; encoders of graphics processors may be missing.
+    """
+    with terminal.busy("Trying devices and formats"):
+        report = _examine()
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+    else:
+        for line in _lines(report):
+            click.echo(line)
+    return ExitCode.DEVICE if report.problems else ExitCode.OK
+
+
+def _examine() -> Report:
+    import platformdirs
+
+    from varfix.engine.video.encoder_check import encoder_facts
+
+    devices, problems = _devices()
+    codecs, encoders = tuple(_codecs()), tuple(encoder_facts())
+    broken = [f"{one.format} ({one.depth} bit): {one.detail}" for one in codecs if not one.works]
+    broken += [f"{one.codec}: {one.detail}" for one in encoders if one.needed and not one.works]
+    return Report(
+        python=platform.python_version(),
+        system=platform.platform(),
+        versions=_versions(),
+        devices=devices,
+        codecs=codecs,
+        encoders=encoders,
+        config=str(platformdirs.user_config_path("varfix", appauthor=False) / "varfix.yaml"),
+        problems=(*problems, *broken),
+    )
+
+
+def _devices() -> tuple[DeviceFacts | None, list[str]]:
+    """Return what is known of the devices, and what is wrong with them."""
+    from varfix.onnx.inference.devices import device_facts
+
+    try:
+        facts = device_facts()
+    except VarfixError as error:
+        return None, [worded(error.message, error.hint)]
+    problems = [facts.conflict] if facts.conflict else []
+    works = {fact.device: fact for fact in facts.providers}
+    if "cpu" not in works or not works["cpu"].works:
+        problems.append("ONNX Runtime does not compute on the CPU. Reinstall varfix.")
+    if facts.gpus and facts.auto == "cpu":
+        cuda = works.get("cuda:0")
+        why = cuda.detail if cuda else "the installed ONNX Runtime has no CUDA provider"
+        problems.append(f'A GPU is present but not used: {why}. Fix: pip install "varfix[cuda]".')
+    return facts, problems
+
+
+def _codecs() -> Iterator[CodecFact]:
+    """Write and read back a small picture in every format and depth."""
+    import numpy as np
+
+    from varfix.engine.formats import FORMATS
+    from varfix.engine.image.picture import Picture, PictureInfo
+    from varfix.engine.image.reader import read_picture
+    from varfix.engine.image.writer import write_picture
+    from varfix.engine.settings.types import OutputSettings
+
+    for form in (form for form in FORMATS.values() if form.available):
+        for depth in form.depths:
+            pixels = np.full((32, 32, 3), 0.5, np.float32)
+            picture = Picture(pixels, None, PictureInfo(format=form.name, depth=depth))
+            detail = ""
+            try:
+                data = write_picture(picture, form.name, OutputSettings())
+                back = read_picture(data, max_pixels=pixels.size)
+                if np.abs(back.pixels - pixels).max() > 0.02 or back.info.depth != depth:
+                    detail = "a picture does not come back as it was"
+            except Exception as error:  # a missing codec fails in its library's own way
+                detail = str(error) or type(error).__name__
+            yield CodecFact(format=form.name, depth=depth, works=not detail, detail=detail)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield f"Python {report.python} on {report.system}"
+    yield ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    yield f"Configuration: {report.config}"
+    if report.devices is not None:
+        yield from _device_lines(report.devices)
+    yield "\nFormats:"
+    for codec in report.codecs:
+        yield f"  {codec.format:5} {codec.depth:2} bit  {_verdict(codec.works, codec.detail)}"
+    yield "\nEncoders of clips:"
+    yield from _encoder_lines(report.encoders)
+    yield "\nProblems:" if report.problems else "\nAll is well."
+    yield from (f"  {problem}" for problem in report.problems)
+
+
+def _device_lines(facts: DeviceFacts) -> Iterator[str]:
+    packages = ", ".join(facts.packages) or f"onnxruntime {facts.runtime}"
+    yield f"\nDevices ({packages}; {facts.cores} CPU cores):"
+    for gpu in facts.gpus:
+        yield f"  found: {gpu.name}, {gpu.total_mb} MB, {gpu.free_mb} MB free"
+    for fact in facts.providers:
+        yield f"  {fact.device:11} {fact.provider:26} {_verdict(fact.works, fact.detail)}"
+    yield f"  --device auto takes {facts.auto}"
+
+
+def _encoder_lines(facts: tuple[EncoderFact, ...]) -> Iterator[str]:
+    for fact in facts:
+        if fact.needed or fact.works:
+            yield f"  {fact.codec:11} {fact.encoder:12} {_verdict(fact.works, fact.detail)}"
+    missing = [fact.encoder for fact in facts if not (fact.needed or fact.works)]
+    if missing:
+        yield f"  no hardware or driver for {', '.join(missing)}"
+
+
+def _verdict(works: bool, detail: str) -> str:
+    return "works" if works else f"no: {detail}"

@@ -1,0 +1,127 @@
+"""`varfix models`: what can restore, and whether its files are whole."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import msgspec
+
+from varfix.cli.commands.models_install import import_model, pull, remove
+from varfix.cli.completions import model_items
+from varfix.cli.options import Command, terminal_options
+from varfix.cli.terminal import Terminal, worded
+from varfix.engine.errors import ExitCode, ModelError
+from varfix.engine.models.card import MODELS, ModelCard, ModelEntry
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+_EPILOG = """\b
+Examples:
+  varfix models                        what can be given to --model
+  varfix models show varformer-s       its card: tasks, tile, licence, training
+  varfix models verify mine.onnx       is the file whole?
+  varfix models pull varformer-d16     the released VarFormer, from its authors' address
+  varfix models import varformer-d16 net_g_last.pth      the same from a file
+"""
+
+
+@click.group("models", invoke_without_command=True, epilog=_EPILOG)
+@click.pass_context
+def command(context: click.Context) -> object:
+    """List, show, verify, fetch and convert restoration models.
+
+    Any .onnx file can be given to --model by its path; the models listed here have names.
+    """
+    return context.invoke(list_models) if context.invoked_subcommand is None else None
+
+
+for _command in (import_model, pull, remove):
+    command.add_command(_command)
+
+
+@command.command("list", cls=Command)
+@_json
+def list_models(as_json: bool = False) -> None:
+    """List the models that varfix knows by name."""
+    from varfix.onnx.files.model_files import find_model, imported_names
+
+    rows = []
+    for entry in _entries(imported_names()):
+        try:
+            find_model(entry.name)
+            installed = True
+        except ModelError:
+            installed = False
+        rows.append({"name": entry.name, "installed": installed, "summary": entry.summary})
+    if as_json:
+        click.echo(msgspec.json.encode(rows))
+        return
+    for row in rows:
+        state = "installed" if row["installed"] else "not here"
+        click.echo(f"{row['name']:16}  {state:9}  {row['summary']}")
+
+
+@command.command("show", cls=Command)
+@click.argument("model", metavar="NAME|PATH", shell_complete=model_items)
+@_json
+def show(model: str, as_json: bool) -> None:
+    """Show the card of a model: what it is for, how it is tiled, its licence and training."""
+    from varfix.onnx.files.card import read_card
+    from varfix.onnx.files.model_files import find_model
+
+    found = find_model(model)
+    card = read_card(found.restore)
+    if as_json:
+        click.echo(msgspec.json.encode(card))
+        return
+    click.echo(f"{'file':14}  {found.restore}")
+    for name, text in _facts(card):
+        click.echo(f"{name:14}  {text}")
+
+
+@command.command("verify", cls=Command)
+@click.argument("models", metavar="[NAME|PATH]...", nargs=-1, shell_complete=model_items)
+@terminal_options
+def verify(models: tuple[str, ...], terminal: Terminal) -> int:
+    """Check that model files are the ones that their cards were written for.
+
+    Without arguments, every model that ships with varfix or was imported is checked. Exit code 4 if
+    any is missing, damaged or mixed up with another one's files.
+    """
+    from varfix.onnx.files.card import verify_model
+    from varfix.onnx.files.model_files import find_model
+
+    code = ExitCode.OK
+    for model in models or _installed():
+        try:
+            card = verify_model(find_model(model).restore)
+            click.echo(f"{model}: ok, sha256 {card.sha256}")
+        except ModelError as error:
+            sys.stdout.flush()
+            terminal.error(worded(error.message, error.hint))
+            code = error.exit_code
+    return code
+
+
+def _entries(imported: list[str]) -> list[ModelEntry]:
+    """Every model that has a name, those that the user named last."""
+    named = [ModelEntry(name, (), "imported") for name in imported if name not in MODELS]
+    return [*MODELS.values(), *named]
+
+
+def _installed() -> list[str]:
+    from varfix.onnx.files.model_files import imported_names
+
+    shipped = [entry.name for entry in MODELS.values() if entry.release is None]
+    return [*shipped, *imported_names()]
+
+
+def _facts(card: ModelCard) -> list[tuple[str, str]]:
+    """Return the card's facts as people read them; facts that say nothing are left out."""
+    facts = msgspec.structs.asdict(card)
+    facts["tasks"] = ", ".join(card.tasks)
+    facts["levels"] = ", ".join(card.levels)
+    facts["unrolled"] = ""  # of no interest to people
+    facts["vram_mb"] = ", ".join(f"{mb} at batch {n}" for n, mb in card.vram_mb.items())
+    return [(name, str(value)) for name, value in facts.items() if value not in ("", 0)]

@@ -1,0 +1,138 @@
+"""`--dry-run`: the plan, what it would cost, and with `-v` where every setting comes from."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from varfix.cli.options import EventOptions
+from varfix.cli.run_session import Opened
+from varfix.cli.run_stats import duration
+from varfix.cli.terminal import Terminal
+from varfix.engine.errors import ExitCode
+
+if TYPE_CHECKING:
+    from varfix.engine.batch.plan import Item, Plan
+    from varfix.engine.restoration.restorer import Restorer
+    from varfix.engine.settings.types import Resolved, Settings
+
+# Bytes per pixel of photographs at varfix's default qualities, to the nearest guess.
+_BYTES: Final = {
+    "jpeg": 0.7,
+    "png": 2.0,
+    "webp": 0.3,
+    "tiff": 3.0,
+    "avif": 0.3,
+    "bmp": 3.0,
+    "heif": 0.4,
+    "jxl": 1.8,
+}
+
+
+def show_plan(
+    plan: Plan,
+    opened: Opened[Restorer],
+    resolved: Resolved,
+    terminal: Terminal,
+    events: EventOptions,
+) -> int:
+    """Print what a run would do, to stdout: it is what was asked for."""
+    if events.as_json:
+        _print_event(plan)
+        return ExitCode.OK
+    if terminal.verbose:
+        for line in _origins(resolved):
+            click.echo(line)
+    for line in _lines(plan, opened, resolved.settings):
+        click.echo(line)
+    return ExitCode.OK
+
+
+def _print_event(plan: Plan) -> None:
+    from varfix.cli.event_log import EventLog, Sink
+    from varfix.engine.events import PlanDone
+
+    reasons = ("done", "stale", "foreign")
+    skips = {f"skip_{reason}": plan.skipped(reason) for reason in reasons}
+    log = EventLog([Sink("stdout", sys.stdout.buffer, lambda: None)])
+    log(PlanDone(items=len(plan.items), pixels=plan.pixels, **skips))
+
+
+def setting_texts(resolved: Resolved) -> Iterator[tuple[str, str]]:
+    """Yield each setting's dotted key and its value as people read it."""
+    for key in resolved.origins:
+        value: object = resolved.settings
+        for name in key.split("."):
+            value = getattr(value, name)
+        yield key, "auto" if value is None else str(value)
+
+
+def _origins(resolved: Resolved) -> Iterator[str]:
+    """Yield each setting, its value, and the place that decided it."""
+    for key, value in setting_texts(resolved):
+        yield f"{key} = {value}  ({resolved.origins[key]})"
+
+
+def _lines(plan: Plan, opened: Opened[Restorer], settings: Settings) -> Iterator[str]:
+    from varfix.engine.system.files import spoken
+
+    for item in plan.items:
+        yield f"{spoken(item.src)} -> {spoken(item.dst)}  {_size(item)}"
+    for skip in plan.skips:
+        yield f"{spoken(skip.src)}: skip ({skip.reason})"
+    used, card = opened.restorer.used, opened.restorer.card
+    yield (
+        f"{card.name} on {used.device} ({used.provider}, {used.precision}),"
+        f" tile {opened.restorer.tile}, batch {opened.restorer.batch}"
+    )
+    yield f"{len(plan.items)} to restore ({plan.pixels / 1e6:.1f} MP), {len(plan.skips)} to skip"
+    if plan.pixels:
+        bytes_ = sum(_bytes(item, settings) for item in plan.items)
+        seconds = _seconds(plan, opened, settings)
+        yield f"about {bytes_ / 1e6:.1f} MB to write, about {duration(seconds)} to restore"
+
+
+def _size(item: Item) -> str:
+    if item.size is None:
+        return "unreadable"
+    size = f"{item.size[0]}x{item.size[1]}"
+    return f"{size}, {item.frames} frames" if item.frames else size
+
+
+def _bytes(item: Item, settings: Settings) -> float:
+    """Guess the size of a result: the source's if the format stays, else by its pixels."""
+    from varfix.engine.formats import output_format
+
+    if item.is_clip:
+        return float(item.source.stat().st_size)
+    if item.header is None:
+        return float(item.stamp.st_size) if item.stamp else 0.0
+    wanted = output_format(item.header.format, settings.output.format)
+    if wanted == item.header.format:
+        return float(item.source.stat().st_size)
+    return item.pixels * _BYTES[wanted] * item.header.depth / 8
+
+
+def _seconds(plan: Plan, opened: Opened[Restorer], settings: Settings) -> float:
+    """Estimate the time of all tiles from that of one, by area, measured here and now."""
+    import numpy as np
+
+    from varfix.engine.restoration.restore_image import grid_for, restore_picture
+
+    side = opened.restorer.tile
+    sample = np.full((side, side, 3), 0.5, np.float32)
+    restore_picture(opened.restorer, sample, settings)  # the first run is slower than all others
+    start = time.monotonic()
+    restore_picture(opened.restorer, sample, settings)
+    each = time.monotonic() - start
+    area = 0
+    for item in plan.items:
+        if item.size is not None:
+            grid = grid_for(opened.restorer, (item.size[1], item.size[0]), settings)
+            area += len(grid) * math.prod(grid.sides) * (item.frames or 1)
+    return each / side**2 * area

@@ -1,0 +1,223 @@
+"""The report for people: one HTML file that needs nothing else, not even a network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import IO, Final
+
+from varfix.cli.report.report import Previews, Row, Story, pour
+from varfix.cli.run_stats import SKIPS, duration
+
+# What a browser still opens at once: pictures with previews, bytes of previews, lines of a table.
+SHOWN: Final = 200
+BYTES: Final = 32 << 20
+ROWS: Final = 5000
+
+_ZOOM: Final = '<label class="zoom"><input type="checkbox" autocomplete="off">actual size</label>'
+_VERDICTS: Final = {
+    "ok": "all well",
+    "partial": "some failed",
+    "failed": "failed",
+    "stopped": "stopped",
+}
+
+
+class HtmlWriter:
+    """Puts failures, before-and-after cards and lines of the table aside as pieces of HTML."""
+
+    def __init__(self, failures: IO[bytes], cards: IO[bytes], rows: IO[bytes]) -> None:
+        self._spools = {"failures": failures, "cards": cards, "rows": rows}
+        self._counts = dict.fromkeys(self._spools, 0)
+        self._seen = 0
+        self._bytes = 0
+
+    def wants_previews(self, story: Story) -> bool:
+        """Show every picture of a small run, and evenly spaced ones of a large run."""
+        self._seen += 1
+        items = story.plan.items if story.plan else 0
+        stride = -(-items // SHOWN) or 1
+        return (self._seen - 1) % stride == 0 and self._bytes < BYTES
+
+    def add(self, row: Row, previews: Previews | None) -> None:
+        """Put a picture aside."""
+        if row.status == "failed":
+            self._put("failures", _failure(row))
+        else:
+            self._put("rows", _row(row))
+        if previews is not None and row.status == "restored":
+            self._bytes += previews.size
+            self._put("cards", _card(row, previews))
+
+    def compose(self, story: Story, out: IO[bytes]) -> None:
+        """Fill the template, and copy what was put aside into its places."""
+        template = files("varfix.cli.report").joinpath("report.html").read_text(encoding="utf-8")
+        rest = Template(template).substitute(_facts(story) | self._notes())
+        for name, spool in self._spools.items():
+            before, _, rest = rest.partition(f"<!--{name}-->")
+            out.write(before.encode())
+            pour(spool, out)
+        out.write(rest.encode())
+
+    def _put(self, name: str, piece: str) -> None:
+        self._counts[name] += 1
+        if self._counts[name] <= ROWS:
+            self._spools[name].write(piece.encode("utf-8", "backslashreplace"))
+
+    def _notes(self) -> dict[str, str]:
+        counts = self._counts
+        notes = {f"hide_{name}": "" if count else "hidden" for name, count in counts.items()}
+        cards = f"{counts['cards']} of {self._seen} restored pictures, evenly spaced; "
+        if counts["cards"] == self._seen:
+            cards = ""
+        notes["cards_note"] = f"{cards}drag, or select a picture and press the arrow keys"
+        notes["failed_note"] = _limited(counts["failures"])
+        notes["rows_note"] = _limited(counts["rows"])
+        return notes
+
+
+def _limited(count: int) -> str:
+    if count <= ROWS:
+        return f"{count:,}"
+    return f"the first {ROWS:,} of {count:,}; --report FILE.csv or FILE.json lists every one"
+
+
+def _facts(story: Story) -> dict[str, str]:
+    heading, end = story.heading, story.end
+    status = end.status if end else "stopped"
+    return {
+        "title": escape(f"varfix: {heading.source}"),
+        "began": escape(story.began.replace("T", " ").replace("+00:00", " UTC")),
+        "status": status,
+        "verdict": _VERDICTS[status],
+        "source": escape(heading.source),
+        "target": escape(heading.target),
+        "facts": "".join(_fact(name, value) for name, value in _run(story)),
+        "tiles": "".join(_tile(name, value) for name, value in _tiles(story)),
+        "hide_warnings": "" if story.warnings else "hidden",
+        "warnings": "".join(f"<p>{escape(one.message)}</p>" for one in story.warnings),
+        "settings": "".join(_settings(story)),
+        "version": escape(story.start.version if story.start else ""),
+    }
+
+
+def _run(story: Story) -> Iterator[tuple[str, str]]:
+    """What ran where, as far as it came."""
+    yield "Preset", story.heading.preset
+    start = story.start
+    if start is None:
+        return
+    yield "Model", start.model.name
+    yield "Device", f"{start.device.used} ({start.device.provider}, {start.device.precision})"
+    yield "Tile", str(start.tile)
+    yield "Batch", str(start.batch)
+    yield "Strength", story.heading.settings.get("strength", "")
+
+
+def _fact(name: str, value: str) -> str:
+    return f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>"
+
+
+def _tiles(story: Story) -> Iterator[tuple[str, str]]:
+    end = story.end
+    if end is None:
+        yield "broken off", "&ndash;"
+        return
+    yield "restored", f"{end.ok:,}"
+    yield "skipped", f"{end.skipped:,}"
+    yield "failed", f"{end.failed:,}"
+    yield "time", duration(end.seconds)
+    yield "pictures a second", f"{end.per_second:.2f}"
+
+
+def _tile(name: str, value: str) -> str:
+    alarm = ' class="failed"' if name == "failed" and value != "0" else ""
+    return f"<div><b{alarm}>{value}</b><span>{name}</span></div>"
+
+
+def _settings(story: Story) -> Iterable[str]:
+    origins = story.heading.origins
+    for key, value in story.heading.settings.items():
+        cells = (f"<code>{escape(key)}</code>", escape(value), escape(origins.get(key, "")))
+        yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _failure(row: Row) -> str:
+    hint = f'<p class="soft">{escape(row.hint)}</p>' if row.hint else ""
+    # The message names the picture for those who see no other column.
+    reason = (row.message or "").partition(f"{row.src}: ")[2] or row.message or ""
+    return (
+        f'<tr><td class="name">{escape(row.src)}</td>'
+        f"<td>{escape(reason)}{hint}</td>"
+        f"<td><code>{escape(row.code or '')}</code></td></tr>\n"
+    )
+
+
+def _row(row: Row) -> str:
+    outcome = (
+        "restored"
+        if row.status == "restored"
+        else f"skipped ({SKIPS.get(row.code or '', row.code)})"
+    )
+    cells = [
+        f'<td class="name">{escape(row.src)}</td>',
+        f"<td>{escape(outcome)}</td>",
+        f'<td class="num">{_size(row)}</td>',
+        f'<td class="num">{_weight(row.bytes)}</td>',
+        f'<td class="num">{"" if row.seconds is None else f"{row.seconds:.2f}"}</td>',
+        f"<td>{_stack(row)}</td>",
+    ]
+    return f"<tr>{''.join(cells)}</tr>\n"
+
+
+def _stack(row: Row) -> str:
+    """Return a bar of the three stages' shares of a picture's time."""
+    stages = {"decode": row.decode, "infer": row.infer, "encode": row.encode}
+    total = sum(value or 0 for value in stages.values())
+    if not total:
+        return ""
+    words = ", ".join(f"{name} {value or 0:.2f} s" for name, value in stages.items())
+    parts = "".join(
+        f'<i class="{name}" style="width:{100 * (value or 0) / total:.1f}%"></i>'
+        for name, value in stages.items()
+    )
+    return f'<div class="stack" role="img" aria-label="{words}" title="{words}">{parts}</div>'
+
+
+def _card(row: Row, previews: Previews) -> str:
+    name = escape(row.src)
+    facts = " &middot; ".join(part for part in (_size(row), f"{row.seconds or 0:.2f} s") if part)
+    return (
+        '<figure class="pair"><div class="frame">'
+        f'<div class="whole">{_images(previews.whole)}</div>'
+        f'<div class="detail">{_images(previews.detail)}</div>'
+        f'<input type="range" min="0" max="100" step="2" value="50" autocomplete="off"'
+        f' aria-label="{name}: before on the left, after on the right">'
+        '<span class="bar"></span><span class="tag l">before</span><span class="tag r">after</span>'
+        f'</div><figcaption><span class="name">{name}</span> <span class="soft">{facts}</span>'
+        f"{_ZOOM if previews.detail else ''}</figcaption></figure>\n"
+    )
+
+
+def _images(pair: tuple[bytes, bytes] | None) -> str:
+    return "".join(
+        f'<img alt="{alt}" decoding="async" src="data:image/jpeg;base64,{_base64(data)}">'
+        for alt, data in zip(("before", "after"), pair or (), strict=False)
+    )
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _size(row: Row) -> str:
+    return f"{row.width}&times;{row.height}" if row.width and row.height else ""
+
+
+def _weight(count: int | None) -> str:
+    if count is None:
+        return ""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

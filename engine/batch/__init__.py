@@ -1,0 +1,1 @@
+"""A run: plan, items, pipeline, processing, publishing, events."""

@@ -1,0 +1,166 @@
+"""Decides what a single clip becomes: its file's name and container, and which part of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from varfix.engine.batch.plan import Item, Plan
+from varfix.engine.errors import NothingToDoError, PlanError
+from varfix.engine.settings.types import Settings
+from varfix.engine.video.clip import Clip, Cut, Pipe
+from varfix.engine.video.streams import MUXERS, lost_in, traits_of
+
+# Part of the name of a result that lies beside its source.
+_MARK: Final = ".varfix"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A file to write, and why it is called so where that is not what one expects."""
+
+    path: Path
+    note: str = ""
+
+
+def check_source(source: Path) -> None:
+    """Refuse what is no file (NothingToDoError)."""
+    if not source.is_file():
+        reason = "not an ordinary file" if source.exists() else "no such file"
+        raise NothingToDoError(f"{source}: {reason}")
+
+
+def choose_target(
+    source: Path, target: Path | None, clip: Clip | None, settings: Settings
+) -> Chosen:
+    """Choose the file to write: as asked for, else beside the source by a name made from its own.
+
+    Args:
+        source: the clip.
+        target: as asked for; a folder takes the result under the source's name.
+        clip: header of the source, None when it could not be read.
+        settings: encoder and streams.
+
+    Raises:
+        PlanError: The container asked for cannot hold the clip, or there is no such encoder.
+        DeviceUnavailableError: The hardware encoder asked for does not work.
+    """
+    wanted = source.suffix.lower() if source.suffix.lower() in MUXERS else ".mp4"
+    if target is None:
+        target = source.with_name(f"{source.stem}{_MARK}{wanted}")
+    elif target.is_dir():
+        target = target / f"{source.stem}{wanted}"
+    else:
+        check_holds(source, target, clip, settings)
+        return Chosen(target)
+    lost = _not_held(source, target, clip, settings)
+    if not lost:
+        return Chosen(target)
+    for suffix in (".mkv", ".mp4"):
+        other = target.with_suffix(suffix)
+        if not _not_held(source, other, clip, settings):
+            why = f"{target.suffix[1:]} cannot hold {lost[0]}"
+            return Chosen(other, f"Writing {other.name}: {why}.")
+    raise _unheld(target, lost)
+
+
+def plan_clip(source: Path, target: Path, clip: Clip | None, cut: Cut, overwrite: bool) -> Plan:
+    """Plan a single clip; the plan has no recipe yet.
+
+    Args:
+        source: the file.
+        target: file to write.
+        clip: its header; None when it could not be read, which is told when its turn comes.
+        cut: the part that is wanted.
+        overwrite: replace what exists.
+
+    Raises:
+        PlanError: The target exists, or there is nothing in the part.
+    """
+    if clip is not None:
+        _check_cut(clip, cut)
+    _check_target(source, target, overwrite)
+    names = os.fspath(source), os.fspath(target)
+    return Plan(None, "", [Item(0, *names, source, target, None, clip, cut, moving=True)])
+
+
+def plan_pipe(
+    ends: tuple[str, str],
+    clip: Clip,
+    cut: Cut,
+    pipe: Pipe,
+    settings: Settings,
+    *,
+    overwrite: bool,
+) -> Plan:
+    """Plan a clip that comes from or goes to a pipe.
+
+    Args:
+        ends: source and target, as a user names them.
+        clip: header of the source.
+        cut: the part that is wanted.
+        pipe: those ends that are pipes.
+        settings: encoder.
+        overwrite: replace what exists.
+
+    Raises:
+        PlanError: The target exists or cannot hold the frames, or there is nothing in the part.
+    """
+    _check_cut(clip, cut)
+    source, target = Path(ends[0]), Path(ends[1])
+    if pipe.target is None:
+        check_holds(None, target, clip, settings)
+        _check_target(None, target, overwrite)
+    src = "stdin" if pipe.source else ends[0]
+    dst = "stdout" if pipe.target else ends[1]
+    item = Item(0, src, dst, source, target, None, clip, cut, moving=True, pipe=pipe)
+    return Plan(None, "", [item])
+
+
+def check_holds(source: Path | None, target: Path, clip: Clip | None, settings: Settings) -> None:
+    """Refuse a container that cannot hold the result (PlanError)."""
+    lost = _not_held(source, target, clip, settings)
+    if lost:
+        raise _unheld(target, lost)
+
+
+def _unheld(target: Path, lost: list[str]) -> PlanError:
+    kind = target.suffix.lower()[1:]
+    copied = [text for text in lost if text.startswith("stream ")]
+    ways = [] if kind == "mkv" else ["name a file that ends in .mkv"]  # it holds almost everything
+    if len(copied) < len(lost):
+        ways.append("add --codec av1" if kind == "webm" else "choose another --codec")
+    if copied:
+        ways.append("add --set video.streams=none to leave out what is not pictures")
+    return PlanError(f"{kind} cannot hold {', '.join(lost)}", hint=", or ".join(ways))
+
+
+def _not_held(
+    source: Path | None, target: Path, clip: Clip | None, settings: Settings
+) -> list[str]:
+    """What of the result a container cannot hold: the frames, or streams that are copied."""
+    traits = traits_of(target, "" if clip is None else clip.container)
+    if clip is None:
+        return []
+    return lost_in(traits, clip, source, settings.video)
+
+
+def _check_cut(clip: Clip, cut: Cut) -> None:
+    begin, end = cut.begin or 0, cut.end
+    if end is not None and end <= begin:
+        raise PlanError(f"--to {float(end):g} is not after --from {float(begin):g}")
+    if clip.seconds is not None and begin >= clip.seconds:
+        raise PlanError(f"--from {float(begin):g}: the clip is only {float(clip.seconds):g} s long")
+
+
+def _check_target(source: Path | None, target: Path, overwrite: bool) -> None:
+    if target.is_dir():
+        raise PlanError(f"{target} is a folder", hint="name a file")
+    if target.exists() and not target.is_file():
+        raise PlanError(f"{target} is not an ordinary file", hint='"-" writes to stdout')
+    if source is not None and target.exists() and target.samefile(source):
+        raise PlanError(f"{target} is the source itself", hint="name another file")
+    if target.exists() and not overwrite:
+        raise PlanError(f"{target} exists", hint="add --overwrite to replace it")

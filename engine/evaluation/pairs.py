@@ -1,0 +1,273 @@
+"""Measures restorations: which file belongs to which target, fixed synthetic damage, scores.
+
+Everything is measured on what a file holds, that is after rounding to 8 bits, because that is what
+people get and what published numbers are computed from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from varfix.engine.errors import (
+    ConfigError,
+    ItemError,
+    NothingToDoError,
+    PlanError,
+    SourceReadError,
+)
+from varfix.engine.evaluation.metrics import Scores, score
+from varfix.engine.evaluation.synthetic_damage import PROTOCOLS, add_noise, damage
+from varfix.engine.formats import format_of
+from varfix.engine.image.picture import Floats, Integers, Picture, to_floats, to_integers
+from varfix.engine.image.reader import read_picture
+
+Restore = Callable[[Floats], Floats]
+"""Takes and returns (H, W, 3) float32 in [0, 1]."""
+
+Degrade = Callable[[Integers, int], Integers]
+"""Damages (H, W, 1 or 3) uint8, given the index of the file in its sorted folder."""
+
+Compare = Callable[[Floats, Floats], Scores]
+"""Scores a picture against its target, both (H, W, 3) in [0, 1]; ValueError if it cannot."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture to measure and the picture it should be, under the name that reports use."""
+
+    name: str
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture to restore and what it should become, (H, W, 1 or 3) uint8 each."""
+
+    name: str
+    source: Integers
+    target: Integers
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The pairs of two folders, and how many targets no picture was found for."""
+
+    pairs: tuple[Pair, ...]
+    unused: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores of one picture, or of several on average.
+
+    Attributes:
+        name: The file's name.
+        restored: After restoration.
+        before: Of the damaged input; None where only the result is known.
+    """
+
+    name: str
+    restored: Scores
+    before: Scores | None = None
+
+    @property
+    def gain(self) -> float | None:
+        """PSNR won by the restoration, in dB; None without an input to compare with."""
+        if self.before is None:
+            return None
+        # Equal infinities: both are perfect, nothing was won.
+        if self.restored.psnr == self.before.psnr:
+            return 0.0
+        return self.restored.psnr - self.before.psnr
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Return the pictures under a folder, hidden ones left out, sorted by relative path as text.
+
+    Raises:
+        NothingToDoError: There is no folder, or no picture in it.
+    """
+    found = [path for path in folder.rglob("*") if _is_picture(path, folder)]
+    if not found:
+        what = "No images under" if folder.is_dir() else "No such folder:"
+        raise NothingToDoError(f"{what} {folder}")
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def find_pairs(sources: Path, targets: Path) -> Pairing:
+    """Match every picture under `sources` with the one of the same name under `targets`.
+
+    Names match with their folders; the extension counts only when more than one file fits. Two
+    files are a pair whatever their names.
+
+    Raises:
+        NothingToDoError: There are no pictures.
+        PlanError: A picture has no target, or more than one.
+    """
+    if sources.is_file() and targets.is_file():
+        return Pairing((Pair(sources.name, sources, targets),))
+    found = find_pictures(targets)
+    by_name = _by_name(found, targets)
+    pairs = tuple(_pair(path, sources, targets, by_name) for path in find_pictures(sources))
+    return Pairing(pairs, len(found) - len({pair.target for pair in pairs}))
+
+
+def parse_degradation(text: str) -> Degrade:
+    """Read `noise:SIGMA`, sigma in 0..255, or a protocol name of `synthetic_damage`.
+
+    Raises:
+        ConfigError: There is no such degradation, or its number makes no sense.
+    """
+    kind, colon, number = text.partition(":")
+    if kind in PROTOCOLS:
+        if colon:
+            raise ConfigError(f"--degrade {text}: {kind} takes no number.")
+        return lambda samples, index: damage(samples, kind, index)
+    if kind != "noise":
+        known = ", ".join(["noise:SIGMA", *PROTOCOLS])
+        raise ConfigError(
+            f'--degrade {text}: unknown degradation "{kind}".', hint=f"Known: {known}."
+        )
+    try:
+        sigma = float(number)
+    except ValueError:
+        sigma = math.nan
+    if not 0 <= sigma <= 255:
+        raise ConfigError(f"--degrade {text}: expected a number from 0 to 255, as in noise:25.")
+    return lambda samples, index: add_noise(samples, sigma, index)
+
+
+def score_files(pairs: Iterable[Pair], max_pixels: int) -> Iterator[Measured]:
+    """Compare the files of each pair.
+
+    Raises:
+        ItemError: A file cannot be read or compared; an average without it would be misleading.
+    """
+    for pair in pairs:
+        restored, target = _read(pair.source, max_pixels), _read(pair.target, max_pixels)
+        yield Measured(pair.name, _compare(pair.name, _stored(restored), _stored(target)))
+
+
+def score_restored(pairs: Iterable[Pair], restore: Restore, max_pixels: int) -> Iterator[Measured]:
+    """Restore the source of each pair; compare it with the target before and after.
+
+    Raises:
+        ItemError: As `score_files`.
+    """
+    return (measure(read(), restore) for read in paired_samples(pairs, max_pixels))
+
+
+def score_degraded(
+    folder: Path, degrade: Degrade, restore: Restore, max_pixels: int
+) -> Iterator[Measured]:
+    """Damage every picture under a folder, restore it, compare it with itself before and after.
+
+    Raises:
+        NothingToDoError: There are no pictures.
+        ItemError: As `score_files`.
+    """
+    return (measure(read(), restore) for read in degraded_samples(folder, degrade, max_pixels))
+
+
+def paired_samples(pairs: Iterable[Pair], max_pixels: int) -> list[Callable[[], Sample]]:
+    """One function for each pair, which reads it when it is called."""
+
+    def read(pair: Pair) -> Sample:
+        source, target = (_stored(_read(p, max_pixels)) for p in (pair.source, pair.target))
+        return Sample(pair.name, source, target)
+
+    return [partial(read, pair) for pair in pairs]
+
+
+def degraded_samples(folder: Path, degrade: Degrade, max_pixels: int) -> list[Callable[[], Sample]]:
+    """One function for each picture under a folder, which reads and damages it when it is called.
+
+    Raises:
+        NothingToDoError: There are no pictures.
+    """
+
+    def read(index: int, path: Path) -> Sample:
+        target = _stored(_read(path, max_pixels))
+        return Sample(path.relative_to(folder).as_posix(), degrade(target, index), target)
+
+    return [partial(read, index, path) for index, path in enumerate(find_pictures(folder))]
+
+
+def measure(sample: Sample, restore: Restore, compare: Compare = score) -> Measured:
+    """Restore one picture; compare it with its target before and after.
+
+    Raises:
+        ItemError: It cannot be compared or restored.
+    """
+    name, source, target = sample.name, sample.source, sample.target
+    before = _compare(name, source, target, compare)  # sizes that differ: found before the work
+    try:
+        restored = restore(to_floats(source))
+        result = to_integers(restored, depth=8, gray=source.shape[2] == 1)
+    except ItemError as error:
+        raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
+    return Measured(name, _compare(name, result, target, compare), before)
+
+
+def mean(measured: Sequence[Measured]) -> Measured:
+    """Average each score over at least one picture."""
+    before = [one.before for one in measured if one.before is not None]
+    restored = Scores.mean([one.restored for one in measured])
+    return Measured("mean", restored, Scores.mean(before) if before else None)
+
+
+def _is_picture(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and format_of(path) is not None and path.is_file()
+
+
+def _by_name(found: Iterable[Path], folder: Path) -> dict[PurePosixPath, list[Path]]:
+    """Index files by relative path, with and without extension."""
+    index: dict[PurePosixPath, list[Path]] = {}
+    for path in found:
+        name = PurePosixPath(path.relative_to(folder).as_posix())
+        for key in (name, name.with_suffix("")):
+            index.setdefault(key, []).append(path)
+    return index
+
+
+def _pair(
+    path: Path, sources: Path, targets: Path, by_name: Mapping[PurePosixPath, list[Path]]
+) -> Pair:
+    name = PurePosixPath(path.relative_to(sources).as_posix())
+    candidates = by_name.get(name) or by_name.get(name.with_suffix("")) or []
+    if not candidates:
+        raise PlanError(f"{path} has no target of the same name under {targets}.")
+    if len(candidates) > 1:
+        names = ", ".join(candidate.name for candidate in candidates)
+        raise PlanError(f"{path} has more than one target under {targets}: {names}.")
+    return Pair(str(name), path, candidates[0])
+
+
+def _read(path: Path, max_pixels: int) -> Picture:
+    try:
+        return read_picture(path.read_bytes(), max_pixels=max_pixels)
+    except OSError as error:
+        raise SourceReadError(f"{path}: {error.strerror or error}") from error
+    except ItemError as error:
+        raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def _stored(picture: Picture) -> Integers:
+    """Return what an 8-bit file of the picture holds: (H, W, 1 or 3) uint8."""
+    return to_integers(picture.pixels, depth=8, gray=picture.info.mode == "gray")
+
+
+def _compare(name: str, restored: Integers, target: Integers, compare: Compare = score) -> Scores:
+    if restored.shape[:2] != target.shape[:2]:
+        sizes = " and ".join(f"{w} x {h}" for h, w in (restored.shape[:2], target.shape[:2]))
+        raise ItemError(f"{name}: the pictures differ in size, {sizes} pixels.")
+    try:
+        return compare(to_floats(restored), to_floats(target))
+    except ValueError as error:
+        raise ItemError(f"{name}: {error}") from error

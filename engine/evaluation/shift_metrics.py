@@ -1,0 +1,116 @@
+"""Scores of deblurred pictures, which may be right but a little off to one side.
+
+The protocol is that of the Levin et al. 2009 benchmark (its `comp_upto_shift`): the restored
+picture is moved by -5 to 5 pixels in steps of a quarter along both axes, bilinearly, borders of 15
+pixels are left out, and the shift of the least squared error counts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from varfix.engine.evaluation.metrics import Scores, score
+from varfix.engine.image.picture import Floats
+
+Doubles = npt.NDArray[np.float64]
+Shift = tuple[float, float]
+
+REACH: Final = 5
+"""Largest shift in pixels."""
+
+STEPS: Final = 4
+"""Steps per pixel."""
+
+BORDER: Final = 15
+BAND: Final = 64
+"""Rows of which all whole-pixel shifts are held in memory at once."""
+
+
+def score_up_to_shift(restored: Floats, target: Floats) -> Scores:
+    """Compare two pictures after the best shift.
+
+    Args:
+        restored: (H, W, 3) in [0, 1], at least 41 x 41.
+        target: The same shape.
+
+    Raises:
+        ValueError: The shapes differ, or the pictures are too small.
+    """
+    if restored.shape != target.shape:
+        raise ValueError(f"pictures differ in size: {restored.shape} and {target.shape}")
+    if min(restored.shape[:2]) < 2 * BORDER + 11:
+        raise ValueError(f"the search for a shift needs {2 * BORDER + 11} x {2 * BORDER + 11}")
+    return score(shifted(restored, best_shift(restored, target)), inner(target))
+
+
+def inner(picture: Floats) -> Floats:
+    """The picture without its borders."""
+    return picture[BORDER:-BORDER, BORDER:-BORDER]
+
+
+def shifted(picture: Floats, shift: Shift) -> Floats:
+    """The inner part of a picture (H, W, C) moved by (down, right) pixels, bilinearly."""
+    total = np.zeros(inner(picture).shape)
+    for (y, x), weight in _corners(shift):
+        total += weight * _moved(picture, y, x)
+    return total.astype(np.float32)
+
+
+def best_shift(restored: Floats, target: Floats) -> Shift:
+    """The (down, right) shift of `restored` with the least squared error to `target`.
+
+    All 1681 shifts are compared. A bilinear shift is a weighted sum of four shifts by whole pixels,
+    so that every error follows from the products of the 121 whole ones with each other.
+    """
+    products, matches = _products(restored, target)
+    offsets = np.arange(-REACH * STEPS, REACH * STEPS + 1) / STEPS
+    best, least = (0.0, 0.0), np.inf
+    for down in offsets:
+        for right in offsets:
+            corners = _corners((float(down), float(right)))
+            places = [_place(y, x) for (y, x), _ in corners]
+            weights = np.array([weight for _, weight in corners])
+            error = weights @ products[np.ix_(places, places)] @ weights
+            error -= 2.0 * (weights @ matches[places])
+            # Of equal errors the smallest shift counts: a flat picture has not moved.
+            if (error, abs(down) + abs(right)) < (least - 1e-9, np.inf):
+                best, least = (float(down), float(right)), float(error)
+    return best
+
+
+def _products(restored: Floats, target: Floats) -> tuple[Doubles, Doubles]:
+    """Inner products of all whole shifts with each other, and with the target."""
+    count = (2 * REACH + 1) ** 2
+    products, matches = np.zeros((count, count)), np.zeros(count)
+    wanted = inner(target).astype(np.float64)
+    whole = range(-REACH, REACH + 1)
+    for start in range(0, len(wanted), BAND):
+        rows = slice(start, start + BAND)
+        moved = np.stack([_moved(restored, y, x)[rows].ravel() for y in whole for x in whole])
+        products += moved @ moved.T
+        matches += moved @ wanted[rows].ravel()
+    return products, matches
+
+
+def _moved(picture: Floats, down: int, right: int) -> Doubles:
+    height, width = picture.shape[:2]
+    rows = slice(BORDER - down, height - BORDER - down)
+    columns = slice(BORDER - right, width - BORDER - right)
+    return picture[rows, columns].astype(np.float64)
+
+
+def _corners(shift: Shift) -> list[tuple[tuple[int, int], float]]:
+    """The whole shifts around one, and their weights."""
+    sides = []
+    for value in shift:
+        low = int(np.floor(value))
+        part = value - low
+        sides.append([(low, 1.0 - part), (low + 1, part)] if part else [(low, 1.0)])
+    return [((y, x), a * b) for y, a in sides[0] for x, b in sides[1]]
+
+
+def _place(down: int, right: int) -> int:
+    return (down + REACH) * (2 * REACH + 1) + right + REACH

@@ -1,0 +1,1 @@
+"""Image files in and out; tifffile and the Pillow plug-ins are used only here."""

@@ -1,0 +1,335 @@
+"""Colours of files that are not sRGB: shown to the model as sRGB, changed as it changes them.
+
+The model knows sRGB only, a smaller space than many a photograph's. A result converted back would
+have lost every colour that sRGB lacks. So the file's own samples are kept, and only the *change*
+goes back::
+
+    stored' = stored + encoded(restored) - encoded(shown(stored))
+
+Colours inside sRGB become exactly what the model made of them; those outside, clipped in what the
+model sees, keep what was clipped. A model that changes nothing gives the file's own samples back,
+bit for bit at any depth. Inks are changed until they show what the model made of them, with as
+little change to the black as possible.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from varfix.engine.errors import NonFiniteError
+from varfix.engine.image import icc
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[Any]
+
+# Rows converted at once: some twenty temporaries of this height exist at a time.
+_BAND: Final = 64
+# Three steps of 8 bits: the curves of common small sRGB profiles are off by up to two.
+_SAME: Final = 3 / 255
+# Nodes per axis where LittleCMS is sampled: 255 / 17 is whole, so that the nodes are exact.
+_NODES: Final = 18
+_PROFILE_KINDS: Final = {"rgb": "RGB", "gray": "GRAY", "cmyk": "CMYK"}
+_PILLOW_MODES: Final = {"rgb": "RGB", "gray": "L"}
+# Inks are corrected this often at most, and not for what 8 bits cannot show.
+_CORRECTIONS: Final = 4
+_UNSEEN: Final = 1.01 / 255
+
+_STEPS: Final[Floats] = np.linspace(0, 1, 65536, dtype=np.float32)
+_SRGB_LINEAR: Final = icc.SRGB_CURVE.linear(_STEPS)
+_SRGB_ENCODED: Final = icc.SRGB_CURVE.encoded(_STEPS**2)
+
+
+class Space(Protocol):
+    """A space of colours that files are stored in; works on any number of rows."""
+
+    def shown(self, stored: Floats) -> Floats:
+        """Turn stored colours (H, W, C) in [0, 1] into sRGB (H, W, 3) in [0, 1]."""
+        ...
+
+    def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
+        """Return stored colours (H, W, C) changed as sRGB changed from `before` to `after`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The samples that a picture's sRGB pixels were computed from.
+
+    Attributes:
+        samples: (H, W, 1, 3 or 4) uint8 or uint16, upright, as stored; CMYK as amounts of ink.
+        space: What they mean.
+    """
+
+    samples: Integers
+    space: Space
+
+
+class CurvedSpace:
+    """Gray or RGB by curves and a matrix, in floats; curves are looked up at 16 bits."""
+
+    def __init__(self, profile: icc.Simple) -> None:
+        self._linear = [curve.linear(_STEPS) for curve in profile.curves]
+        # By the square root of light, which spends the steps where eyes and files do.
+        self._encoded = [curve.encoded(_STEPS**2) for curve in profile.curves]
+        self._to_srgb = self._from_srgb = None
+        if profile.matrix is not None:
+            self._to_srgb = _between(profile.matrix, icc.SRGB_MATRIX)
+            self._from_srgb = _between(icc.SRGB_MATRIX, profile.matrix)
+
+    def shown(self, stored: Floats) -> Floats:
+        """Turn stored colours into sRGB; what sRGB lacks is clipped."""
+        light = _looked_up(stored, self._linear)
+        light = light.repeat(3, axis=2) if self._to_srgb is None else light @ self._to_srgb
+        return _looked_up(np.sqrt(np.clip(light, 0, 1)), [_SRGB_ENCODED])
+
+    def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
+        """Add the change as this space encodes it."""
+        return stored + (self._coded(after) - self._coded(before))
+
+    def _coded(self, pixels: Floats) -> Floats:
+        if self._from_srgb is None:
+            gray = pixels.mean(axis=2, dtype=np.float32, keepdims=True)
+            light = _looked_up(gray, [_SRGB_LINEAR])
+        else:
+            light = _looked_up(pixels, [_SRGB_LINEAR]) @ self._from_srgb
+        return _looked_up(np.sqrt(np.clip(light, 0, 1)), self._encoded)
+
+
+def _looked_up(values: Floats, tables: list[Floats]) -> Floats:
+    """Look up (H, W, C) in [0, 1] in one table of 65536 for all channels or one for each."""
+    places = (values * np.float32(65535) + np.float32(0.5)).astype(np.uint16)
+    if len(tables) == 1:
+        return tables[0].take(places)
+    found = np.empty_like(values)
+    for channel, table in enumerate(tables):
+        found[..., channel] = table.take(places[..., channel])
+    return found
+
+
+def _between(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Floats:
+    """Return the matrix, for rows of colours, from one RGB to another by way of XYZ."""
+    return (np.linalg.inv(target) @ source).T.astype(np.float32)
+
+
+class TabledSpace:
+    """RGB or gray by any other profile, by LittleCMS; the model sees 8-bit precision.
+
+    The change is interpolated between nodes, so that it is smooth at any depth although LittleCMS
+    is asked at 8 bits.
+    """
+
+    def __init__(self, profile: bytes, mode: str) -> None:
+        """Prepare both directions.
+
+        Raises:
+            ValueError: LittleCMS cannot use the profile for this.
+        """
+        self._mode = _PILLOW_MODES[mode]
+        self._to_srgb = _transform(profile, self._mode, to_srgb=True)
+        back = _transform(profile, self._mode, to_srgb=False)
+        axis = np.linspace(0, 255, _NODES).round().astype(np.uint8)
+        nodes = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
+        table = _applied(back, "RGB", nodes.reshape(_NODES, -1, 3))
+        self._lattice = table.reshape(_NODES**3, -1).astype(np.float32) / np.float32(255)
+
+    def shown(self, stored: Floats) -> Floats:
+        """Turn stored colours into sRGB at 8 bits."""
+        return _seen(self._to_srgb, self._mode, stored)
+
+    def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
+        """Add the change as this space encodes it."""
+        return stored + (self._coded(after) - self._coded(before))
+
+    def _coded(self, pixels: Floats) -> Floats:
+        """Interpolate linearly in the lattice; pixels in [0, 1]."""
+        place = np.moveaxis(pixels, 2, 0) * np.float32(_NODES - 1)
+        low = np.minimum(place.astype(np.int32), _NODES - 2)
+        parts = place - low
+        first = (low[0] * _NODES + low[1]) * _NODES + low[2]
+        total = np.zeros((*pixels.shape[:2], self._lattice.shape[1]), np.float32)
+        for corner in np.ndindex(2, 2, 2):
+            red, green, blue = (p if up else 1 - p for p, up in zip(parts, corner, strict=True))
+            step = (corner[0] * _NODES + corner[1]) * _NODES + corner[2]
+            weight = (red * green * blue)[..., np.newaxis]
+            total += self._lattice.take(first + step, axis=0) * weight
+        return total
+
+
+class ProfiledInks:
+    """CMYK by a profile: changed as plain inks are, then corrected by what LittleCMS shows.
+
+    Going by the profile's own way back from colours to inks would replace the black that the
+    picture was separated with by the profile's.
+    """
+
+    def __init__(self, profile: bytes) -> None:
+        """Prepare the way from inks to colours.
+
+        Raises:
+            ValueError: LittleCMS cannot use the profile for this.
+        """
+        self._to_srgb = _transform(profile, "CMYK", to_srgb=True)
+        self._plain = PlainInks()
+
+    def shown(self, stored: Floats) -> Floats:
+        """Turn inks (H, W, 4) into sRGB at 8 bits."""
+        return _seen(self._to_srgb, "CMYK", stored)
+
+    def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
+        """Change the inks until they show the change, as far as they can."""
+        inks, change = stored, after - before
+        for _ in range(_CORRECTIONS):
+            plain = self._plain.shown(inks)
+            inks = self._plain.moved(inks, plain, np.clip(plain + change, 0, 1)).clip(0, 1)
+            change = after - self.shown(inks)
+            change[np.abs(change) <= _UNSEEN] = 0
+            if not change.any():
+                break
+        return inks
+
+
+def _transform(profile: bytes, mode: str, *, to_srgb: bool) -> Any:
+    """Prepare LittleCMS: relative colorimetric with black point compensation.
+
+    Raises:
+        ValueError: It cannot use the profile for this.
+    """
+    from PIL import ImageCms
+
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        if to_srgb:
+            return ImageCms.buildTransform(own, srgb, mode, "RGB", intent, flags)
+        return ImageCms.buildTransform(srgb, own, "RGB", mode, intent, flags)
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _seen(transform: Any, mode: str, stored: Floats) -> Floats:
+    samples = np.rint(stored * np.float32(255)).astype(np.uint8)
+    return _applied(transform, mode, samples).astype(np.float32) / np.float32(255)
+
+
+def _applied(transform: Any, mode: str, samples: Integers) -> Integers:
+    """Run LittleCMS on (H, W, C) uint8."""
+    from PIL import Image
+
+    raw = np.ascontiguousarray(samples).tobytes()
+    image = Image.frombytes(mode, (samples.shape[1], samples.shape[0]), raw)
+    result = np.asarray(transform.apply(image))
+    return result[..., np.newaxis] if result.ndim == 2 else result
+
+
+class PlainInks:
+    """CMYK without a usable profile: each ink takes its share of the light, black of all."""
+
+    def shown(self, stored: Floats) -> Floats:
+        """Turn inks (H, W, 4) into sRGB."""
+        return (1 - stored[..., :3]) * (1 - stored[..., 3:])
+
+    def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
+        """Change the colours' inks; the black only where it leaves too little light."""
+        light = 1 - stored[..., 3:]
+        # The brightest channel needs at least this much.
+        lit = np.maximum(light, after.max(axis=2, keepdims=True))
+        same = lit == light
+        share = np.maximum(lit, np.float32(1e-6))
+        change = np.where(same, stored[..., :3] - (after - before) / share, 1 - after / share)
+        # Pure black hides its colours' inks: they stay as they are.
+        inks = np.where(lit == 0, stored[..., :3], change)
+        return np.dstack([inks, np.where(same, stored[..., 3:], 1 - lit)])
+
+
+def space_of(mode: str, profile: bytes | None) -> tuple[Space | None, str | None]:
+    """Find out what a picture's colours mean.
+
+    Args:
+        mode: `rgb`, `gray` or `cmyk`.
+        profile: Its ICC profile, if any.
+
+    Returns:
+        The space, None for sRGB and what is close enough to it; and a warning, if there is one.
+    """
+    plain = PlainInks() if mode == "cmyk" else None
+    if profile is None:
+        return plain, None
+    try:
+        kind = icc.colours_of(profile)
+        if (mode, kind) == ("gray", "RGB"):
+            return None, None  # a common slip; what is meant is the profile's gray
+        if kind != _PROFILE_KINDS[mode]:
+            return plain, f"the colour profile is for {kind} pictures and was not used"
+        space = _profiled(mode, profile)
+    except ValueError as error:
+        return plain, f"the colour profile cannot be used ({error}): colours are taken as they are"
+    return (None if mode != "cmyk" and _is_srgb(space, mode) else space), None
+
+
+def _profiled(mode: str, profile: bytes) -> Space:
+    if mode == "cmyk":
+        return ProfiledInks(profile)
+    curves = icc.simple(profile)
+    return CurvedSpace(curves) if curves else TabledSpace(profile, mode)
+
+
+def _is_srgb(space: Space, mode: str) -> bool:
+    axis = np.linspace(0, 1, 18 if mode == "rgb" else 256, dtype=np.float32)
+    if mode == "gray":
+        grid = axis.reshape(1, -1, 1)
+    else:
+        grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(len(axis), -1, 3)
+    return bool(np.abs(space.shown(grid) - grid).max() <= _SAME)
+
+
+def shown(samples: Integers, space: Space) -> Floats:
+    """Turn samples of a file into what the model sees.
+
+    Args:
+        samples: (H, W, 1, 3 or 4) uint8 or uint16.
+        space: What they mean.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1], sRGB.
+    """
+    height, width = samples.shape[:2]
+    pixels = np.empty((height, width, 3), np.float32)
+    for row in range(0, height, _BAND):
+        pixels[row : row + _BAND] = space.shown(_floats(samples[row : row + _BAND]))
+    return pixels
+
+
+def changed(origin: Origin, pixels: Floats) -> Integers:
+    """Give a file's samples the change that the model made.
+
+    Args:
+        origin: The samples before.
+        pixels: (H, W, 3) float32, nominally in [0, 1]: the restored sRGB.
+
+    Returns:
+        Samples of the same shape and depth as the origin's.
+
+    Raises:
+        NonFiniteError: A value is NaN or infinite; a cast would make it black.
+    """
+    samples = np.empty_like(origin.samples)
+    top = np.float32(np.iinfo(samples.dtype).max)
+    for row in range(0, len(samples), _BAND):
+        after = pixels[row : row + _BAND]
+        if not np.isfinite(after).all():
+            raise NonFiniteError("the model produced invalid values")
+        stored = _floats(origin.samples[row : row + _BAND])
+        moved = origin.space.moved(stored, origin.space.shown(stored), np.clip(after, 0, 1))
+        samples[row : row + _BAND] = np.clip(np.rint(moved * top), 0, top)
+    return samples
+
+
+def _floats(samples: Integers) -> Floats:
+    return samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)

@@ -1,0 +1,212 @@
+"""The encoders: samples and metadata in, one file's bytes out, a function for each format."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from varfix.engine.image import jpeg, png, tiff
+from varfix.engine.image.metadata import PREFIX
+from varfix.engine.image.picture import Integers, PictureInfo
+from varfix.engine.settings.types import OutputSettings
+
+# 255 segments; Pillow would count on from zero without a word.
+_JPEG_PROFILE: Final = 255 * 65519
+_PNG_SMALL_LEVEL: Final = 9
+_PNG_FILTERED: Final = 1
+_PNG_ALL_FILTERS: Final = 248
+_WEBP_EFFORT: Final = 4
+_AVIF_SPEED: Final = 7
+# Without loss, effort 1 is ten times as fast as 7 for a tenth more bytes.
+_JXL_EFFORT: Final = {True: 1, False: 5}
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What an encoder is given.
+
+    Attributes:
+        samples: (H, W, 1, 3 or 4) uint8 or uint16: gray, RGB or CMYK.
+        alpha: (H, W) of the same dtype, or None; never with CMYK.
+        info: Metadata to store.
+        options: Qualities.
+    """
+
+    samples: Integers
+    alpha: Integers | None
+    info: PictureInfo
+    options: OutputSettings
+
+
+def _image(raster: Raster) -> Image.Image:
+    """Return the raster as an 8-bit Pillow image (L, LA, RGB, RGBA or CMYK)."""
+    if raster.samples.shape[2] == 4:
+        size = raster.samples.shape[1::-1]
+        return Image.frombuffer("CMYK", size, raster.samples.tobytes(), "raw", "CMYK", 0, 1)
+    if raster.alpha is None:
+        gray = raster.samples.shape[2] == 1
+        return Image.fromarray(raster.samples[..., 0] if gray else raster.samples)
+    stacked = np.dstack([raster.samples, raster.alpha])
+    mode = "LA" if stacked.shape[2] == 2 else "RGBA"
+    return Image.frombuffer(mode, stacked.shape[1::-1], stacked.tobytes(), "raw", mode, 0, 1)
+
+
+def _save(image: Image.Image, fmt: str, params: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    image.save(out, fmt, **{key: value for key, value in params.items() if value is not None})
+    return out.getvalue()
+
+
+def _jpeg(raster: Raster) -> bytes:
+    info = raster.info
+    if len(info.icc or b"") > _JPEG_PROFILE:
+        raise ValueError("the colour profile is too large for JPEG")
+    params = {
+        "quality": raster.options.jpeg_quality,
+        "subsampling": 0,
+        "icc_profile": info.icc,
+        "exif": PREFIX + info.exif if info.exif else None,
+        "xmp": info.xmp,
+        "dpi": info.dpi,
+    }
+    data = _save(_image(raster), "JPEG", params)
+    return jpeg.with_iptc(data, info.iptc) if info.iptc else data
+
+
+def _webp(raster: Raster) -> bytes:
+    info = raster.info
+    params = {
+        "quality": raster.options.webp_quality,
+        "lossless": info.lossless,
+        "method": _WEBP_EFFORT,
+        "exact": True,  # colours under transparency stay as they are
+        "icc_profile": info.icc,
+        "exif": info.exif,
+        "xmp": info.xmp,
+    }
+    return _save(_image(raster), "WEBP", params)
+
+
+def _avif(raster: Raster) -> bytes:
+    info = raster.info
+    params = {
+        "quality": raster.options.avif_quality,
+        "subsampling": "4:4:4",
+        "speed": _AVIF_SPEED,
+        "icc_profile": info.icc,
+        "exif": PREFIX + info.exif if info.exif else None,
+        "xmp": info.xmp,
+    }
+    return _save(_image(raster), "AVIF", params)
+
+
+def _heif(raster: Raster) -> bytes:
+    import pillow_heif
+
+    image = _image(raster)
+    # The library stores gray with alpha as an image that many viewers refuse.
+    picture = pillow_heif.from_pillow(image.convert("RGBA") if image.mode == "LA" else image)
+    params = {
+        "quality": raster.options.heic_quality,
+        "chroma": 444,
+        "icc_profile": raster.info.icc,
+        "exif": PREFIX + raster.info.exif if raster.info.exif else None,
+        "xmp": raster.info.xmp,
+    }
+    out = io.BytesIO()
+    picture.save(out, **{key: value for key, value in params.items() if value is not None})
+    return out.getvalue()
+
+
+def _jxl(raster: Raster) -> bytes:
+    import pillow_jxl.JpegXLImagePlugin  # noqa: F401 - makes Pillow know the format
+
+    quality = raster.options.jxl_quality
+    params = {
+        "quality": quality,
+        "lossless": quality == 100,
+        "effort": _JXL_EFFORT[quality == 100],
+        "use_container": True,
+        # The library leaves out the offset that the standard puts first.
+        "exif": bytes(4) + raster.info.exif if raster.info.exif else b"",
+        "xmp": raster.info.xmp,
+    }
+    return _save(_image(raster), "JXL", params)
+
+
+def _bmp(raster: Raster) -> bytes:
+    return _save(_image(raster), "BMP", {"dpi": raster.info.dpi})
+
+
+def _tiff(raster: Raster) -> bytes:
+    info = raster.info
+    tags = tiff.TiffTags(info.icc, info.exif, info.xmp, info.iptc, info.dpi)
+    samples = raster.samples
+    if raster.alpha is not None and samples.shape[2] == 1 and samples.dtype == np.uint16:
+        samples = samples.repeat(3, axis=2)  # Pillow, and so varfix, reads no deep gray with alpha
+    return tiff.write(samples, raster.alpha, tags)
+
+
+def _png(raster: Raster) -> bytes:
+    shallow_gray_alpha = (
+        raster.alpha is not None
+        and raster.samples.shape[2] == 1
+        and raster.samples.dtype == np.uint8
+    )
+    # OpenCV is several times faster, but knows no gray with alpha.
+    data = _png_by_pillow(raster) if shallow_gray_alpha else _png_by_opencv(raster)
+    return png.insert(data, _png_chunks(raster.info))
+
+
+def _png_by_pillow(raster: Raster) -> bytes:
+    level = 1 if raster.options.png_level == "fast" else _PNG_SMALL_LEVEL
+    return _save(_image(raster), "PNG", {"compress_level": level})
+
+
+def _png_by_opencv(raster: Raster) -> bytes:
+    import cv2
+
+    samples = raster.samples
+    if raster.alpha is not None:
+        colours = samples.repeat(3, axis=2) if samples.shape[2] == 1 else samples[..., ::-1]
+        samples = np.dstack([colours, raster.alpha])
+    elif samples.shape[2] == 3:
+        samples = np.ascontiguousarray(samples[..., ::-1])
+    params: list[int] = []
+    if raster.options.png_level == "small":
+        params = [cv2.IMWRITE_PNG_COMPRESSION, _PNG_SMALL_LEVEL]
+        params += [cv2.IMWRITE_PNG_STRATEGY, _PNG_FILTERED]
+        params += [cv2.IMWRITE_PNG_FILTER, _PNG_ALL_FILTERS]
+    done, encoded = cv2.imencode(".png", samples, params)
+    if not done:
+        raise ValueError("OpenCV could not encode the PNG")
+    return bytes(encoded)
+
+
+def _png_chunks(info: PictureInfo) -> Iterator[png.Chunk]:
+    if info.icc:
+        yield png.icc_chunk(info.icc)
+    yield from info.chunks
+    if info.dpi:
+        yield png.dpi_chunk(info.dpi)
+    if info.exif:
+        yield png.exif_chunk(info.exif)
+    if info.xmp:
+        yield png.xmp_chunk(info.xmp)
+
+
+ENCODERS: Final[dict[str, Callable[[Raster], bytes]]] = {
+    "jpeg": _jpeg,
+    "png": _png,
+    "webp": _webp,
+    "tiff": _tiff,
+    "avif": _avif,
+    "bmp": _bmp,
+    "heif": _heif,
+    "jxl": _jxl,
+}

@@ -1,0 +1,327 @@
+"""Opening a picture file: what it is, and whether varfix restores its kind, before any decoding.
+
+Also the place where the libraries' exceptions on bad data become varfix's own.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from varfix.engine.errors import (
+    DecodeEmptyError,
+    DecodeError,
+    DecodeTruncatedError,
+    DecodeUnknownError,
+    DecodeUnsupportedError,
+    HostMemoryError,
+)
+from varfix.engine.formats import FORMATS, Header, sniff
+from varfix.engine.image import heif_jxl as extras
+from varfix.engine.image import jpeg, tiff
+from varfix.engine.image import metadata as exif
+from varfix.engine.image.bomb_guard import MOST_METADATA, check
+from varfix.engine.image.metadata import ORIENTATION, PREFIX
+from varfix.engine.system.files import open_source
+
+# Pillow's own guard is far below photographs of today and cannot be set per call;
+# `limits.max_pixels` is checked here before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+# Profiles of several MB exist, and so do programs that keep their whole project in a text.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
+PngImagePlugin.MAX_TEXT_MEMORY = MOST_METADATA
+
+# By hand instead of `Image.open`: the format is known from the signature, and a phone's
+# several-picture JPEG is read as the JPEG it also is.
+_PLUGINS: Final[dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]]] = {
+    "jpeg": JpegImagePlugin.JpegImageFile,
+    "png": PngImagePlugin.PngImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
+    "avif": AvifImagePlugin.AvifImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "heif": extras.open_heif,
+    "jxl": extras.JxlImageFile,
+}
+
+# Pillow's modes, and what they are read as.
+MODES: Final = {
+    "1": "L",
+    "L": "L",
+    "LA": "LA",
+    "La": "LA",
+    "P": "RGB",
+    "PA": "RGBA",
+    "RGB": "RGB",
+    "RGBA": "RGBA",
+    "RGBX": "RGB",
+    "RGBa": "RGBA",
+    "CMYK": "CMYK",
+    "YCbCr": "RGB",
+    "I;16": "L",
+    "I;16B": "L",
+}
+
+LIBRARY_ERRORS: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+_BITS_PER_SAMPLE: Final = 258
+_SAMPLES_PER_PIXEL: Final = 277
+_SAMPLE_FORMAT: Final = 339
+_UNSIGNED: Final = 1
+_REDUCED: Final = 254
+
+# Bytes in which a JPEG tells its coding, behind EXIF and its thumbnail (64 KiB at most).
+_JPEG_HEAD: Final = 1 << 17
+
+NOT_A_RESULT: Final = "Not restored, so that a gray band is not mistaken for a result."
+
+# How to get single pictures out of a file of several, and what to do with what is not read.
+_EXTRACTED: Final = {"frames": ", as ffmpeg -i FILE %04d.png does", "pages": ", as tiffsplit does"}
+_INSTEAD: Final = {
+    "image/gif": "Save it as PNG; an animation as one for each frame (ffmpeg -i FILE %04d.png).",
+}
+
+
+def probe(source: bytes | Path) -> Header:
+    """Read what the header says, decoding nothing.
+
+    Args:
+        source: The whole file's bytes, or its path.
+
+    Raises:
+        SourceReadError: The path cannot be read.
+        DecodeError: As `image_read.read_picture`, as far as the header shows it.
+    """
+    if isinstance(source, bytes):
+        return _probe(source, io.BytesIO(source), len(source))
+    with open_source(source) as stream:
+        head = stream.read(4096)
+        stream.seek(0)
+        return _probe(head, stream, source.stat().st_size)
+
+
+def _probe(head: bytes, stream: IO[bytes], size: int) -> Header:
+    kind = identify(head)
+    with translated(size):
+        image = open_image(kind, stream)
+        header = header_of(kind, image, head)
+        refuse(image, header, None)
+        return header
+
+
+def identify(data: bytes) -> str:
+    """Return the format, a key of `formats.FORMATS`, that a file's first bytes promise.
+
+    Raises:
+        DecodeEmptyError: There are no bytes.
+        DecodeUnknownError: None of the formats.
+        DecodeUnsupportedError: A format whose package is not installed.
+    """
+    if not data:
+        raise DecodeEmptyError("empty file (0 bytes)")
+    kind = sniff(data)
+    if kind in FORMATS and not FORMATS[kind].available:
+        form = FORMATS[kind]
+        raise DecodeUnsupportedError(f"{form.label} cannot be read here", hint=form.remedy)
+    if kind not in FORMATS:
+        names = ", ".join(form.label for form in FORMATS.values() if form.available)
+        raise DecodeUnknownError(
+            f"not an image varfix can read ({kind})",
+            hint=_INSTEAD.get(kind, f"varfix reads {names}."),
+        )
+    return kind
+
+
+@contextmanager
+def translated(size: int) -> Iterator[None]:
+    """Turn what the libraries raise on bad data into decode errors."""
+    try:
+        yield
+    except MemoryError as error:
+        raise HostMemoryError("the picture does not fit in memory") from error
+    except LIBRARY_ERRORS as error:
+        raise _damaged(error, size) from error
+
+
+def _damaged(error: Exception, size: int) -> DecodeError:
+    text = str(error).lower()
+    if "max_text" in text:
+        return DecodeUnsupportedError(
+            "holds a text or profile that inflates without end",
+            hint="Save it again without metadata.",
+        )
+    if "truncated" in text or isinstance(error, EOFError):
+        return ends_early(size)
+    return DecodeTruncatedError(f"file is damaged. {NOT_A_RESULT}")
+
+
+def ends_early(size: int) -> DecodeTruncatedError:
+    """Build the error for a file of which only `size` bytes are there."""
+    amount = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"
+    return DecodeTruncatedError(f"file ends early (after {amount}). {NOT_A_RESULT}")
+
+
+def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
+    """Let Pillow parse a file's header as the format it was identified as.
+
+    Raises:
+        DecodeUnsupportedError: The header is sound but of a kind that Pillow does not read.
+        EOFError: A TIFF ends before its directory.
+        ValueError: Its structure is absurd.
+    """
+    check(kind, stream)
+    if kind == "jpeg":
+        _refuse_coding(stream)
+    try:
+        return _PLUGINS[kind](stream)
+    except (SyntaxError, ValueError, NotImplementedError) as error:
+        if "unknown" in str(error).lower() or "unsupported" in str(error).lower():
+            label = FORMATS[kind].label
+            raise DecodeUnsupportedError(
+                f"a {label} of this kind cannot be read ({error})", hint="Convert it to PNG."
+            ) from error
+        raise
+
+
+def _refuse_coding(stream: IO[bytes]) -> None:
+    """Refuse a JPEG whose coding no decoder here knows, by the name that tools have for it.
+
+    Arithmetic coding of one scan is known, and passes.
+    """
+    # Not the whole file: planning asks this of a hundred thousand.
+    oddity = jpeg.oddity(stream.read(_JPEG_HEAD))
+    stream.seek(0)
+    if oddity not in (None, "arithmetic-coded"):
+        raise DecodeUnsupportedError(
+            f"a JPEG of this kind cannot be read ({oddity})",
+            hint="Save it as an ordinary 8-bit JPEG, or as PNG.",
+        )
+
+
+def header_of(kind: str, image: ImageFile.ImageFile, head: bytes) -> Header:
+    """Gather what planning needs to know; `head` is the file's beginning."""
+    width, height = image.size
+    # Pillow has already swapped the sides of a turned TIFF.
+    if kind != "tiff" and orientation_of(image) >= 5:
+        width, height = height, width
+    has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    return Header(kind, width, height, has_alpha, _depth(kind, image, head))
+
+
+def _depth(kind: str, image: ImageFile.ImageFile, head: bytes) -> int:
+    """Return 8 or 16, or 0 for samples that are neither."""
+    if kind == "png":
+        return 16 if head[24] == 16 else 8
+    if kind != "tiff":
+        return 8
+    tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    bits = set(tags.get(_BITS_PER_SAMPLE, (1,)))
+    plain = set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) == {_UNSIGNED}
+    if not plain or (max(bits) > 8 and bits != {16}):
+        return 0
+    return 16 if bits == {16} else 8
+
+
+def refuse(image: ImageFile.ImageFile, header: Header, max_pixels: int | None) -> None:
+    """Refuse what varfix does not restore.
+
+    Args:
+        image: Opened, not decoded.
+        header: Of the same file; a depth of 0 stands for one that cannot be restored.
+        max_pixels: None = planning, which leaves the size to the decoder.
+
+    Raises:
+        DecodeUnsupportedError: Too many pixels, odd depth or colours, or several pictures.
+    """
+    pixels = header.width * header.height
+    if max_pixels is not None and pixels > max_pixels:
+        raise DecodeUnsupportedError(
+            f"{header.width} x {header.height} is {pixels / 1e6:.0f} megapixels, "
+            f"over the limit of {max_pixels / 1e6:g}",
+            hint="If the file is trusted, raise it with --set limits.max_pixels=N.",
+        )
+    if header.depth == 0:
+        raise DecodeUnsupportedError(
+            "samples of this depth cannot be restored", hint="Convert it to 8 or 16 bits."
+        )
+    if image.mode not in MODES:
+        raise DecodeUnsupportedError(
+            f"{image.mode} pictures cannot be restored yet", hint="Convert it to RGB first."
+        )
+    if image.mode == "CMYK" and _channels(image) > 4:
+        raise DecodeUnsupportedError(
+            "CMYK with transparency or spot colours cannot be restored",
+            hint="Flatten it, or convert it to RGB first.",
+        )
+    frames = _frames(image)
+    if frames > 1:
+        what = "pages" if header.format == "tiff" else "frames"
+        raise DecodeUnsupportedError(
+            f"has {frames} {what}; only single pictures are restored",
+            hint=f"Extract the {what} first{_EXTRACTED[what]}.",
+        )
+
+
+def _channels(image: ImageFile.ImageFile) -> int:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return len(image.getbands())
+    return int(image.tag_v2.get(_SAMPLES_PER_PIXEL, 1))
+
+
+def _frames(image: ImageFile.ImageFile) -> int:
+    """Count the pictures in a file, smaller copies of the first one left out."""
+    count = int(getattr(image, "n_frames", 1))
+    if count == 1 or not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return count
+    full = 0
+    for index in range(count):
+        image.seek(index)
+        full += not int(image.tag_v2.get(_REDUCED, 0)) & 1
+    image.seek(0)
+    return full
+
+
+def orientation_of(image: ImageFile.ImageFile) -> int:
+    """Return the orientation tag, 1 if there is none that means anything."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        value = image.tag_v2.get(ORIENTATION, 1)
+        return value if value in range(1, 9) else 1
+    if isinstance(image, extras.JxlImageFile):
+        return image.orientation  # what EXIF says has been applied
+    return exif.orientation_of(exif_of(image) or b"")
+
+
+def exif_of(image: ImageFile.ImageFile) -> bytes | None:
+    """Return the EXIF block without prefix, as the file holds it or gathered from a TIFF's tags."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return tiff.exif_of(image)
+    block = image.info.get("exif")
+    return bytes(block).removeprefix(PREFIX) if block else None

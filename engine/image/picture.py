@@ -1,0 +1,202 @@
+"""A decoded picture: what the model sees, and what must come back unchanged around it.
+
+The model sees float32 RGB. Integers become floats and back without loss for 8 and 16 bits, so that
+a model that does nothing returns the file's own pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from varfix.engine.errors import NonFiniteError
+from varfix.engine.image.color import Origin
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[Any]
+
+# Rows converted at once, so that temporaries stay small beside the picture itself.
+BAND = 256
+
+
+@dataclass(frozen=True)
+class PictureInfo:
+    """How the source was stored; what a result is stored like.
+
+    Attributes:
+        format: A key of `formats.FORMATS`.
+        mode: `gray` results are stored with one channel, `cmyk` with four inks.
+        depth: 8 or 16 bits per channel.
+        icc: Colour profile, as in the file.
+        exif: TIFF-structured EXIF without the `Exif` prefix; orientation 1, no thumbnail.
+        xmp: XMP packet; orientation 1.
+        iptc: IPTC record (IIM), as in the file.
+        dpi: Horizontal and vertical resolution in pixels per inch.
+        lossless: A WebP source was stored without loss.
+        chunks: PNG chunks (type, payload) on colour and text that survive from PNG to PNG.
+        warnings: What could not be kept or trusted, one sentence each.
+    """
+
+    format: str
+    mode: str = "rgb"
+    depth: int = 8
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    lossless: bool = False
+    chunks: tuple[tuple[bytes, bytes], ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, upright.
+
+    Attributes:
+        pixels: (H, W, 3) float32 in [0, 1], sRGB.
+        alpha: (H, W) uint8 or uint16 as in the file, or None.
+        info: How it was stored.
+        hidden: (N, 1 or 3) integers: the source's own colours where alpha is 0, in row order.
+            The model sees neighbouring colours there; the file gets these back.
+        origin: Where the file's colours are not sRGB, its own samples.
+    """
+
+    pixels: Floats
+    alpha: Integers | None
+    info: PictureInfo
+    hidden: Integers | None = None
+    origin: Origin | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        own = self.origin.samples if self.origin else None
+        arrays = (self.pixels, self.alpha, self.hidden, own)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+
+def is_opaque(alpha: Integers) -> bool:
+    """Tell whether alpha (H, W) hides nothing: dropping it would change no 8-bit result."""
+    top = np.iinfo(alpha.dtype).max
+    return bool(alpha.min() >= top - top // 255 + 1) if alpha.size else True
+
+
+def replace_pixels(picture: Picture, pixels: Floats) -> Picture:
+    """Return the picture with other colours and everything else kept.
+
+    Args:
+        picture: The source.
+        pixels: (H, W, 3) float32 of the same size.
+
+    Raises:
+        ValueError: The size differs: alpha and metadata would no longer fit.
+    """
+    if pixels.shape != picture.pixels.shape:
+        raise ValueError(f"expected pixels {picture.pixels.shape}, got {pixels.shape}")
+    return replace(picture, pixels=pixels)
+
+
+def to_floats(samples: Integers) -> Floats:
+    """Turn samples of a file into what the model sees.
+
+    Args:
+        samples: (H, W), (H, W, 1) or (H, W, 3), uint8 or uint16.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1]; gray is repeated.
+    """
+    gray = samples.ndim == 2 or samples.shape[2] == 1
+    height, width = samples.shape[:2]
+    top = np.float32(np.iinfo(samples.dtype).max)
+    pixels = np.empty((height, width, 3), np.float32)
+    values = samples.reshape(height, width, 1) if gray else samples
+    np.divide(values, top, out=pixels, dtype=np.float32)
+    return pixels
+
+
+def to_integers(pixels: Floats, *, depth: int, gray: bool) -> Integers:
+    """Turn model colours into samples of a file: round half to even, clip. Undoes `to_floats`.
+
+    Args:
+        pixels: (H, W, 3) float32, nominally in [0, 1].
+        depth: 8 or 16.
+        gray: Store the mean of the three channels.
+
+    Returns:
+        (H, W, 1 or 3) uint8 or uint16.
+
+    Raises:
+        NonFiniteError: A value is NaN or infinite; a cast would make it black.
+    """
+    kind = np.uint8 if depth == 8 else np.uint16
+    top = np.float32(np.iinfo(kind).max)
+    height, width = pixels.shape[:2]
+    samples = np.empty((height, width, 1 if gray else 3), kind)
+    for row in range(0, height, BAND):
+        band = pixels[row : row + BAND]
+        if not np.isfinite(band).all():
+            raise NonFiniteError("the model produced invalid values")
+        if gray:
+            band = band.mean(axis=2, dtype=np.float32, keepdims=True)
+        samples[row : row + BAND] = np.clip(np.rint(band * top), 0, top)
+    return samples
+
+
+def fill_transparent(samples: Integers, alpha: Integers) -> Integers:
+    """Paint fully transparent pixels with the colours around them.
+
+    Editors leave black or noise there; a model would drag it into the visible edge.
+
+    Args:
+        samples: (H, W, C) uint8 or uint16.
+        alpha: (H, W).
+
+    Returns:
+        (H, W, C) of the same dtype; visible pixels are untouched.
+    """
+    visible = alpha != 0
+    if visible.all() or not visible.any():
+        return samples
+    weight = visible.astype(np.float32)[..., np.newaxis]
+    coarse = _spread(_halve(samples * weight), _halve(weight))
+    rows, columns = np.nonzero(~visible)
+    painted = samples.copy()
+    painted[rows, columns] = np.rint(coarse[rows // 2, columns // 2])
+    return painted
+
+
+def _spread(colour: Floats, weight: Floats) -> Floats:
+    """Fill holes (weight 0) from ever coarser averages: halve, fill the half, double back.
+
+    Args:
+        colour: (H, W, C) weighted colours.
+        weight: (H, W, 1) in [0, 1].
+
+    Returns:
+        (H, W, C) colours without holes.
+    """
+    height, width = weight.shape[:2]
+    holes = weight == 0
+    own: Floats = np.divide(colour, weight, out=np.zeros_like(colour), where=~holes)
+    if not holes.any() or height * width == 1:
+        return own
+    coarse = _spread(_halve(colour), _halve(weight))
+    rows, columns = np.nonzero(holes[..., 0])
+    own[rows, columns] = coarse[rows // 2, columns // 2]
+    return own
+
+
+def _halve(plane: Floats) -> Floats:
+    """Average 2 x 2 blocks; an odd last row or column counts as if followed by empty pixels."""
+    height, width = plane.shape[:2]
+    even = np.pad(plane, ((0, height % 2), (0, width % 2), (0, 0)))
+    # Two plain sums are several times faster than a mean over the axes of blocks.
+    columns: Floats = even[0::2] + even[1::2]
+    blocks: Floats = columns[:, 0::2] + columns[:, 1::2]
+    blocks *= np.float32(0.25)
+    return blocks

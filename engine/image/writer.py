@@ -1,0 +1,220 @@
+"""Writing pictures: upright float pixels in, a whole file's bytes out.
+
+Metadata that a format or library refuses costs a warning, never the picture.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from PIL import ImageColor
+
+from varfix.engine.errors import EncodeError
+from varfix.engine.formats import FORMATS, Format, output_format
+from varfix.engine.image import png
+from varfix.engine.image.color import Origin, changed, shown
+from varfix.engine.image.encoders import ENCODERS, Raster
+from varfix.engine.image.picture import (
+    Floats,
+    Integers,
+    Picture,
+    PictureInfo,
+    is_opaque,
+    to_integers,
+)
+from varfix.engine.settings.types import OutputSettings
+
+_LIBRARY_ERRORS: Final = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    OverflowError,
+    KeyError,
+    IndexError,
+    EOFError,
+    SyntaxError,  # Pillow's word for a TIFF, or an EXIF block, that is none
+    struct.error,
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A file's bytes, and what they could not hold, one sentence each."""
+
+    data: bytes
+    warnings: tuple[str, ...] = ()
+
+
+def write_picture(picture: Picture, fmt: str, options: OutputSettings) -> bytes:
+    """Encode a picture; as `encode_picture`, without its warnings."""
+    return encode_picture(picture, fmt, options).data
+
+
+def encode_picture(picture: Picture, fmt: str, options: OutputSettings) -> Encoded:
+    """Encode a picture.
+
+    Args:
+        picture: What to store; its info says how it was stored before.
+        fmt: A format, or `keep` for the source's own.
+        options: Qualities, metadata policy, colour under transparency.
+
+    Raises:
+        EncodeError: The format cannot hold the picture, or the encoder failed.
+        NonFiniteError: A pixel is not a number.
+    """
+    form = FORMATS[output_format(picture.info.format, fmt)]
+    if not form.available:
+        raise EncodeError(f"cannot be stored as {form.label}", hint=form.remedy)
+    kept, warnings = _settled(picture, form, options)
+    depth = kept.info.depth if kept.info.depth in form.depths else 8
+    if depth < kept.info.depth:
+        warnings.append(f"a 16-bit source is stored with 8 bits: {form.label} holds no more")
+    try:
+        data, failures = _encode(_raster(kept, depth, options), form, _attempts(kept))
+    except EncodeError:
+        if kept.origin is None or not kept.info.icc:
+            raise
+        kept = _as_srgb(kept, kept.origin)
+        warnings.append("colours are converted to sRGB: their profile cannot be stored")
+        data, failures = _encode(_raster(kept, depth, options), form, _attempts(kept))
+    return Encoded(data, (*warnings, *failures))
+
+
+def _settled(picture: Picture, form: Format, options: OutputSettings) -> tuple[Picture, list[str]]:
+    """Leave only the metadata that policy and format allow, with colours that fit what is left."""
+    info, warnings = _kept(picture.info, form, options)
+    kept = replace(picture, info=info)
+    lost = _lost_meaning(picture, info, form)
+    if picture.origin is None or not lost:
+        return kept, warnings
+    warnings.append(f"colours are converted to sRGB: {lost}")
+    return _as_srgb(kept, picture.origin), warnings
+
+
+def _lost_meaning(picture: Picture, info: PictureInfo, form: Format) -> str:
+    """Say why the file's own colours cannot be stored; empty = they can."""
+    if picture.info.mode == "cmyk" and not form.cmyk:
+        return f"{form.label} holds no CMYK"
+    if info.icc == picture.info.icc:
+        return ""
+    return "their profile is not kept" if form.icc else f"{form.label} holds no colour profile"
+
+
+def _as_srgb(picture: Picture, origin: Origin) -> Picture:
+    """Return the picture with its pixels, which are sRGB, as the colours to store."""
+    mode = "gray" if picture.info.mode == "gray" else "rgb"
+    info = replace(picture.info, mode=mode, icc=None)
+    hidden = picture.hidden
+    if hidden is not None:
+        pixels = shown(hidden[np.newaxis], origin.space)
+        hidden = to_integers(pixels, depth=info.depth, gray=mode == "gray")[0]
+    return replace(picture, info=info, origin=None, hidden=hidden)
+
+
+def _raster(picture: Picture, depth: int, options: OutputSettings) -> Raster:
+    if picture.origin is not None:
+        samples = _at_depth(changed(picture.origin, picture.pixels), depth)
+    else:
+        gray = picture.info.mode == "gray"
+        samples = to_integers(picture.pixels, depth=depth, gray=gray)
+    alpha = picture.alpha
+    if alpha is not None and picture.hidden is not None:
+        samples[alpha == 0] = _at_depth(picture.hidden, depth)
+    if alpha is not None:
+        alpha = _at_depth(alpha, depth)
+    return Raster(samples, alpha, picture.info, options)
+
+
+def _at_depth(values: Integers, depth: int) -> Integers:
+    if values.dtype == np.uint16 and depth == 8:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return values
+
+
+def _flatten(raster: Raster, label: str) -> Raster:
+    """Put a colour under transparency; blended as encoded, as browsers and editors do."""
+    assert raster.alpha is not None
+    if is_opaque(raster.alpha):
+        return replace(raster, alpha=None)
+    if raster.options.flatten is None:
+        raise EncodeError(
+            f"has transparency, {label} cannot hold it",
+            hint="Use --format png, or --set output.flatten=white.",
+        )
+    top = np.iinfo(raster.samples.dtype).max
+    colour = np.array(_colour(raster.options.flatten), np.float32) * (top / 255)
+    # A coloured ground makes a gray picture coloured; a gray one does not.
+    ground = colour if raster.samples.shape[2] == 3 or len(set(colour)) > 1 else colour[:1]
+    cover: Floats = raster.alpha[..., np.newaxis].astype(np.float32) / np.float32(top)
+    blend = raster.samples * cover + ground.astype(np.float32) * (1 - cover)
+    return replace(raster, samples=np.rint(blend).astype(raster.samples.dtype), alpha=None)
+
+
+def _colour(name: str) -> tuple[int, int, int]:
+    try:
+        return ImageColor.getrgb(name)[:3]
+    except ValueError as error:
+        raise EncodeError(
+            f'output.flatten: "{name}" is not a colour', hint="Use a name, or #rrggbb."
+        ) from error
+
+
+def _kept(
+    info: PictureInfo, form: Format, options: OutputSettings
+) -> tuple[PictureInfo, list[str]]:
+    """Apply the metadata policy and the format's own limits."""
+    if options.metadata == "none":
+        return PictureInfo(info.format, info.mode, info.depth, lossless=info.lossless), []
+    if options.metadata == "safe":
+        colour = tuple(chunk for chunk in info.chunks if chunk[0] in png.COLOUR)
+        info = replace(info, exif=None, xmp=None, iptc=None, chunks=colour)
+    warnings: list[str] = []
+    if info.icc and not form.icc:
+        # JPEG XL says itself that it is sRGB; what is not gets a warning of its own.
+        if form.name != "jxl":
+            warnings.append(f"{form.label} holds no colour profile: it is not kept")
+        info = replace(info, icc=None)
+    if info.icc and info.icc[16:20] == b"GRAY" and form.name in ("webp", "avif", "heif"):
+        warnings.append(f"the gray profile does not fit a colour {form.label}: it is not kept")
+        info = replace(info, icc=None)
+    if (info.exif or info.xmp) and not form.exif:
+        warnings.append(f"{form.label} holds no EXIF or XMP: they are not kept")
+        info = replace(info, exif=None, xmp=None)
+    if info.iptc and not form.iptc:
+        warnings.append(f"{form.label} holds no IPTC: it is not kept")
+        info = replace(info, iptc=None)
+    return info, warnings
+
+
+def _encode(
+    raster: Raster, form: Format, attempts: Iterable[PictureInfo]
+) -> tuple[bytes, tuple[str, ...]]:
+    """Encode with the first metadata that is not refused."""
+    if raster.alpha is not None and not form.alpha:
+        raster = _flatten(raster, form.label)
+    refused = ""
+    for info in attempts:
+        try:
+            data = ENCODERS[form.name](replace(raster, info=info))
+        except _LIBRARY_ERRORS as error:
+            refused = refused or str(error)
+            last = error
+        else:
+            return data, (f"metadata was not kept: {refused}",) if refused else ()
+    raise EncodeError(f"cannot be stored as {form.label}: {last}") from last
+
+
+def _attempts(picture: Picture) -> Iterator[PictureInfo]:
+    """Yield all metadata, then the profile only, then none unless the colours depend on it."""
+    info = picture.info
+    yield info
+    bare = replace(info, exif=None, xmp=None, iptc=None, chunks=(), dpi=None)
+    if bare != info:
+        yield bare
+    if info.icc and picture.origin is None:
+        yield replace(bare, icc=None)

@@ -1,0 +1,73 @@
+"""Next-scale prediction: every scale's tokens follow from the latent that the coarser ones make.
+
+What the networks have in common; how a scale's logits come about is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from varfix.engine.networks.layers.quantizer import Quantizer, split_scales
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The clean picture as the transformer sees it.
+
+    Attributes:
+        tokens: (B, L) int64.
+        logits: (B, L, codes), after guidance.
+        increments: the paper's S, (B, K, latent, side, side): what each scale adds.
+        latent: their sum, (B, latent, side, side).
+    """
+
+    tokens: Tensor
+    logits: Tensor
+    increments: Tensor
+    latent: Tensor
+
+
+def generate(
+    logits_of: Callable[[int, Tensor | None], Tensor],
+    quantizer: Quantizer,
+    tokens: Tensor | None = None,
+) -> Predicted:
+    """Predict the tokens of all scales, the most likely ones, coarse to fine.
+
+    Args:
+        logits_of: logits (B, p * p, codes) of a scale, given its number and the latent of the
+            coarser ones pooled to it, (B, latent, p, p); None for the first.
+        quantizer: turns tokens into increments of the latent.
+        tokens: (B, L) int64 where they are known: each scale then builds on these, not on the
+            most likely ones.
+    """
+    known = None if tokens is None else split_scales(tokens, quantizer.scales)
+    found, scores, increments = [], [], []
+    latent: Tensor | None = None
+    for k in range(len(quantizer.scales)):
+        logits = logits_of(k, None if latent is None else quantizer.pool(latent, k))
+        found.append(logits.argmax(-1))
+        scores.append(logits)
+        chosen = found[-1] if known is None else known[k]
+        increments.append(quantizer.increment(quantizer.embedding(chosen), k))
+        latent = increments[-1] if latent is None else latent + increments[-1]
+    assert latent is not None
+    return Predicted(torch.cat(found, 1), torch.cat(scores, 1), torch.stack(increments, 1), latent)
+
+
+def each_alone(restore: Callable[[Tensor], Tensor], pictures: Tensor, side: int) -> Tensor:
+    """Restore pictures (B, 3, side, side) one by one.
+
+    Rounding depends on the batch, and where two tokens are almost equally likely, a different
+    rounding is a different picture.
+
+    Raises:
+        ValueError: If the pictures have another size.
+    """
+    if pictures.shape[1:] != (3, side, side):
+        raise ValueError(f"pictures must be 3 x {side} x {side}, not {tuple(pictures.shape[1:])}")
+    return torch.cat([restore(one) for one in pictures.split(1)])

@@ -1,0 +1,210 @@
+"""The multi-scale VQ-VAE of VAR (engine/networks/README.md).
+
+One class serves the released checkpoint (`VqvaeConfig()`) and VarFormer-S's small one, which
+only differs in its configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from varfix.engine.networks.layers.conv_blocks import (
+    Downsample,
+    Level,
+    Middle,
+    Upsample,
+    group_norm,
+)
+from varfix.engine.networks.layers.quantizer import SCALES, Quantized, Quantizer
+
+
+@dataclass(frozen=True)
+class VqvaeConfig:
+    """Sizes of a VQ-VAE; the defaults are the released `vae_ch160v4096z32`.
+
+    Attributes:
+        channels: width of the first level.
+        multipliers: width of each level in units of `channels`, fine to coarse.
+        blocks: residual blocks per encoder level; decoder levels have one more.
+        latent: channels of the latent.
+        codes: entries of the codebook.
+        groups: groups of the group normalisations.
+        patch: pixels folded into channels before the first level (1: none).
+        scales: sides of the token maps; the last one is the latent's.
+    """
+
+    channels: int = 160
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    blocks: int = 2
+    latent: int = 32
+    codes: int = 4096
+    groups: int = 32
+    patch: int = 1
+    scales: tuple[int, ...] = SCALES
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of every level, fine to coarse."""
+        return tuple(self.channels * m for m in self.multipliers)
+
+    def side(self, level: int = 0) -> int:
+        """Side of a level's maps: from that of the picture, folded by `patch`, to the latent's."""
+        return self.scales[-1] << (len(self.multipliers) - 1 - level)
+
+
+class EncoderLevel(Level):
+    """A level and the halving after it (none after the last)."""
+
+    def __init__(self, channels: list[int], attended: bool, last: bool, groups: int) -> None:
+        super().__init__(channels, attended, groups)
+        self.downsample = nn.Identity() if last else Downsample(channels[-1])
+
+    def refine(self, x: Tensor) -> Tensor:
+        """Map (B, channels[0], H, W) to (B, channels[-1], H, W): all but the halving."""
+        return super().forward(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels[0], H, W) to (B, channels[-1], H / 2, W / 2)."""
+        return self.downsample(self.refine(x))
+
+
+class DecoderLevel(Level):
+    """A level and the doubling after it (none after the finest)."""
+
+    def __init__(self, channels: list[int], attended: bool, last: bool, groups: int) -> None:
+        super().__init__(channels, attended, groups)
+        self.upsample = nn.Identity() if last else Upsample(channels[-1])
+
+    def refine(self, x: Tensor) -> Tensor:
+        """Map (B, channels[0], H, W) to (B, channels[-1], H, W): all but the doubling."""
+        return super().forward(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels[0], H, W) to (B, channels[-1], 2 H, 2 W)."""
+        return self.upsample(self.refine(x))
+
+
+class Encoder(nn.Module):
+    """Picture to features: levels fine to coarse, then the bottleneck."""
+
+    def __init__(self, config: VqvaeConfig) -> None:
+        super().__init__()
+        widths, last = config.widths, len(config.widths) - 1
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(3 * config.patch**2, config.channels, 3, padding=1)
+        before = (config.channels, *widths)
+        self.down = nn.ModuleList(
+            EncoderLevel(
+                [before[i]] + [widths[i]] * config.blocks, i == last, i == last, config.groups
+            )
+            for i in range(len(widths))
+        )
+        self.mid = Middle(widths[-1], config.groups)
+        self.norm_out = group_norm(widths[-1], config.groups)
+        self.conv_out = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
+
+    def levels(self, picture: Tensor) -> list[Tensor]:
+        """What every level sees before its halving, fine to coarse; arguments as `features`."""
+        x = self.conv_in(functional.pixel_unshuffle(picture, self.patch))
+        seen = []
+        for level in cast("list[EncoderLevel]", list(self.down)):
+            seen.append(level.refine(x))
+            x = level.downsample(seen[-1])
+        return seen
+
+    def features(self, picture: Tensor) -> Tensor:
+        """Bottleneck features (B, widths[-1], 16, 16) of a picture (B, 3, H, W) in [-1, 1]."""
+        x = self.conv_in(functional.pixel_unshuffle(picture, self.patch))
+        for level in self.down:
+            x = level(x)
+        return self.mid(x)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Bottleneck features to the latent (B, latent, 16, 16) before `quant_conv`."""
+        return self.conv_out(functional.silu(self.norm_out(features)))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Latent (B, latent, 16, 16) of a picture (B, 3, H, W) in [-1, 1]."""
+        return self.project(self.features(picture))
+
+
+class Decoder(nn.Module):
+    """Latent to picture: the bottleneck, then levels coarse to fine."""
+
+    def __init__(self, config: VqvaeConfig) -> None:
+        super().__init__()
+        widths, last = config.widths, len(config.widths) - 1
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(config.latent, widths[-1], 3, padding=1)
+        self.mid = Middle(widths[-1], config.groups)
+        before = (*widths[1:], widths[-1])
+        self.up = nn.ModuleList(
+            DecoderLevel(
+                [before[i]] + [widths[i]] * (config.blocks + 1), i == last, i == 0, config.groups
+            )
+            for i in range(len(widths))
+        )
+        self.norm_out = group_norm(config.channels, config.groups)
+        self.conv_out = nn.Conv2d(config.channels, 3 * config.patch**2, 3, padding=1)
+
+    def bottleneck(self, latent: Tensor) -> Tensor:
+        """Features (B, widths[-1], 16, 16) of (B, latent, 16, 16)."""
+        return self.mid(self.conv_in(latent))
+
+    def levels(self, features: Tensor, finest: int) -> dict[int, Tensor]:
+        """What the levels down to `finest` see before their doubling, by level number.
+
+        Args:
+            features: (B, widths[-1], 16, 16), from `bottleneck`.
+            finest: the finest level to compute; 0 has the picture's resolution.
+        """
+        x, seen = features, {}
+        for i, level in reversed(list(enumerate(cast("list[DecoderLevel]", list(self.up))))):
+            if i < finest:
+                break
+            seen[i] = level.refine(x)
+            if i > finest:
+                x = level.upsample(seen[i])
+        return seen
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Picture (B, 3, H, W), about [-1, 1] but not clamped, of (B, latent, 16, 16)."""
+        x = self.bottleneck(latent)
+        for level in reversed(self.up):
+            x = level(x)
+        x = self.conv_out(functional.silu(self.norm_out(x)))
+        return functional.pixel_shuffle(x, self.patch)
+
+
+class Vqvae(nn.Module):
+    """Encoder, multi-scale quantiser and decoder."""
+
+    def __init__(self, config: VqvaeConfig) -> None:
+        super().__init__()
+        self.side = config.side() * config.patch
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quantize = Quantizer(config.codes, config.latent, config.scales)
+        self.quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
+        self.post_quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
+
+    def encode(self, picture: Tensor) -> Tensor:
+        """Continuous latent (B, latent, 16, 16) of a picture (B, 3, 256, 256) in [-1, 1]."""
+        return self.quant_conv(self.encoder(picture))
+
+    def quantized(self, picture: Tensor) -> Quantized:
+        """Tokens and increments of a picture (B, 3, 256, 256) in [-1, 1]."""
+        found: Quantized = self.quantize(self.encode(picture))
+        return found
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Picture (B, 3, 256, 256) of a latent (B, latent, 16, 16); not clamped."""
+        return self.decoder(self.post_quant_conv(latent))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Reconstruction (B, 3, 256, 256) in [-1, 1] of a picture in [-1, 1]."""
+        return self.decode(self.quantized(picture).latent).clamp(-1.0, 1.0)

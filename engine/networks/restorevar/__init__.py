@@ -1,0 +1,1 @@
+"""RestoreVAR as published."""

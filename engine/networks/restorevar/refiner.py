@@ -1,0 +1,129 @@
+"""RestoreVAR's latent refiner: the written tokens' latent becomes continuous again.
+
+A small transformer over the latent's positions that reads the writer's last states. Source:
+engine/networks/README.md, "RestoreVAR".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from varfix.engine.networks.layers.attention import draw_weights, many_headed, split_heads
+from varfix.engine.networks.layers.probes import Tap, ignore, under
+from varfix.engine.networks.layers.quantizer import flatten
+from varfix.engine.networks.varformer_s.transformer import Attention
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """Sizes of the refiner; the defaults are the released one's.
+
+    Attributes:
+        width: channels.
+        heads: heads of both attentions.
+        depth: blocks.
+        feed: channels inside the feed-forward part.
+        latent: channels of the latent.
+        states: channels of the writer's states.
+        side: of the latent.
+        length: positions that the table of the writer's states has; only the first ones serve
+            where there are fewer tokens.
+    """
+
+    width: int = 384
+    heads: int = 6
+    depth: int = 12
+    feed: int = 768
+    latent: int = 32
+    states: int = 1024
+    side: int = 32
+    length: int = 2240
+
+
+class JointAttention(nn.Module):
+    """Multi-head self-attention whose queries, keys and values are one product."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, L, width) to the same shape."""
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
+        return self.project(many_headed(q, k, v))
+
+
+class RefinerBlock(nn.Module):
+    """Self-attention, feed-forward and attention to the states; pre-norm."""
+
+    def __init__(self, config: RefinerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm_self = nn.LayerNorm(width)
+        self.attention = JointAttention(width, config.heads)
+        self.feed = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, config.feed),
+            nn.GELU(),
+            nn.Linear(config.feed, width),
+        )
+        self.norm_query = nn.LayerNorm(width)
+        self.norm_key_value = nn.LayerNorm(width)
+        self.cross = Attention(width, config.heads, width, bias=False)
+
+    def forward(self, x: Tensor, states: Tensor, tap: Tap = ignore) -> Tensor:
+        """Map (B, M, width) to the same shape, given states (B, L, width)."""
+        heard = self.attention(self.norm_self(x))
+        tap("attention", heard)
+        x = x + heard
+        fed = self.feed(x)
+        tap("feed", fed)
+        x = x + fed
+        read = self.cross(self.norm_query(x), self.norm_key_value(states))
+        tap("cross", read)
+        out: Tensor = x + read
+        return out
+
+
+class Refiner(nn.Module):
+    """The whole refiner."""
+
+    def __init__(self, config: RefinerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm_latent = nn.LayerNorm(config.latent)
+        self.enter_latent = nn.Linear(config.latent, width, bias=False)
+        self.position = nn.Parameter(torch.randn(1, config.side**2, width) * 0.02)
+        self.norm_states = nn.LayerNorm(config.states)
+        self.enter_states = nn.Linear(config.states, width, bias=False)
+        self.states_position = nn.Parameter(torch.randn(1, config.length, width) * 0.02)
+        self.blocks = nn.ModuleList(RefinerBlock(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, config.latent, bias=False)
+
+    def initialise(self) -> None:
+        """Draw the released training's first weights."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                draw_weights(module)
+
+    def forward(self, latent: Tensor, states: Tensor, tap: Tap = ignore) -> Tensor:
+        """The continuous latent of a quantised one.
+
+        Args:
+            latent: (B, latent, side, side), the sum of the written increments.
+            states: (B, L, states), the writer's last block, all scales in order.
+            tap: receives every block's branches.
+        """
+        x = self.enter_latent(self.norm_latent(flatten(latent))) + self.position
+        seen = self.enter_states(self.norm_states(states))
+        seen = seen + self.states_position[:, : seen.shape[1]]
+        for b, block in enumerate(self.blocks):
+            x = block(x, seen, under(tap, f"block{b}/"))
+        correction = self.leave(self.norm(x)).transpose(1, 2)
+        return latent + correction.reshape(latent.shape)

@@ -1,0 +1,1 @@
+"""VarFormer as published."""

@@ -1,0 +1,261 @@
+"""VarFormer as released: the paper's network at depth 16, for pictures of 256 x 256.
+
+A frozen VQ-VAE and VAR supply the prior (section 3.2 of the paper); the main encoder and decoder
+use it level by level (section 3.3). Source: engine/networks/README.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from varfix.engine.networks.layers.conv_blocks import Middle, group_norm
+from varfix.engine.networks.layers.next_scale import Predicted, each_alone
+from varfix.engine.networks.layers.probes import Tap, ignore, under
+from varfix.engine.networks.layers.quantizer import straight_through
+from varfix.engine.networks.layers.vqvae import (
+    DecoderLevel,
+    Encoder,
+    EncoderLevel,
+    Vqvae,
+    VqvaeConfig,
+)
+from varfix.engine.networks.varformer.adapter import CurveAdapter
+from varfix.engine.networks.varformer.fusion import FusionSizes, ReleasedFusion
+from varfix.engine.networks.varformer.var import Var, VarConfig
+
+
+@dataclass(frozen=True)
+class VarformerConfig:
+    """Sizes of all parts; the defaults are the released network's.
+
+    Attributes:
+        vqvae: of the VQ-VAE, and of the main encoder and decoder, which follow it.
+        var: of the transformer.
+        adapter: blocks of the adapter.
+        encoder_heads: heads of the main encoder's window attention.
+        decoder_heads: heads of the main decoder's.
+    """
+
+    vqvae: VqvaeConfig = field(default_factory=VqvaeConfig)
+    var: VarConfig = field(default_factory=VarConfig)
+    adapter: int = 4
+    encoder_heads: int = 8
+    decoder_heads: int = 4
+
+
+def fusions(config: VqvaeConfig, heads: int, channels: tuple[int, ...]) -> nn.ModuleDict:
+    """The fusions of levels 1 and coarser by number; `channels` lists the main branch's."""
+    guided = range(1, len(config.widths))
+    sizes = (
+        FusionSizes(
+            channels=width,
+            guide=config.widths[i],
+            heads=heads,
+            side=config.side(i),
+            latent=config.latent,
+            groups=config.groups,
+        )
+        for i, width in zip(guided, channels, strict=True)
+    )
+    return nn.ModuleDict({str(i): ReleasedFusion(s) for i, s in zip(guided, sizes, strict=True)})
+
+
+class MainEncoder(Encoder):
+    """The VQ-VAE's encoder again, with the prior entering before every level but the finest."""
+
+    def __init__(self, config: VqvaeConfig, heads: int) -> None:
+        super().__init__(config)
+        widths = config.widths
+        self.fusion = fusions(config, heads, widths[:-1])
+
+    def guided(
+        self, picture: Tensor, guides: list[Tensor], increments: Tensor, tap: Tap = ignore
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Encode with the prior.
+
+        Args:
+            picture: (B, 3, 256, 256) in [-1, 1].
+            guides: the VQ-VAE encoder's levels, fine to coarse.
+            increments: S, (B, 10, latent, 16, 16).
+            tap: receives intermediate results.
+
+        Returns:
+            The latent (B, latent, 16, 16) before `quant_conv`, and this encoder's levels.
+        """
+        x, seen = self.conv_in(picture), []
+        tap("conv_in", x)
+        for i, level in enumerate(cast("list[EncoderLevel]", list(self.down))):
+            if i > 0:
+                x = self.fusion[str(i)](x, guides[i], increments, under(tap, f"L{i}/"))
+            seen.append(level.refine(x))
+            tap(f"Level_{i}", seen[-1])
+            x = level.downsample(seen[-1])
+        features = self.mid(x)
+        tap("middle", features)
+        latent = self.project(features)
+        tap("conv_out", latent)
+        return latent, seen
+
+
+class MainDecoder(nn.Module):
+    """Latent to picture: mix-up with the main encoder, then the prior, at every level."""
+
+    def __init__(self, config: VqvaeConfig, heads: int) -> None:
+        super().__init__()
+        widths, last = config.widths, len(config.widths) - 1
+        after = (config.channels, *widths)  # what a level hands to the next finer one
+        self.conv_in = nn.Conv2d(config.latent, widths[-1], 3, padding=1)
+        self.mid = Middle(widths[-1], config.groups)
+        self.fusion = fusions(config, heads, widths[1:])
+        self.up = nn.ModuleList(
+            DecoderLevel([widths[i]] + [after[i]] * config.blocks, i == last, i == 0, config.groups)
+            for i in range(len(widths))
+        )
+        self.norm_out = group_norm(config.channels, config.groups)
+        self.conv_out = nn.Conv2d(config.channels, 3, 3, padding=1)
+        self.theta = nn.Parameter(torch.zeros(len(widths)))
+        self.picture_share = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self,
+        latent: Tensor,
+        encoded: list[Tensor],
+        guides: dict[int, Tensor],
+        increments: Tensor,
+        tap: Tap = ignore,
+    ) -> Tensor:
+        """What the network draws, (B, 3, 256, 256), before the picture itself is mixed in.
+
+        Args:
+            latent: (B, latent, 16, 16), of the main encoder, after `quant_conv`.
+            encoded: the main encoder's levels, fine to coarse.
+            guides: the VQ-VAE decoder's levels by number, all but the finest.
+            increments: S, (B, 10, latent, 16, 16).
+            tap: receives intermediate results.
+        """
+        x = self.conv_in(latent)
+        tap("conv_in", x)
+        x = self.mid(x)
+        tap("mid", x)
+        for i, level in reversed(list(enumerate(cast("list[DecoderLevel]", list(self.up))))):
+            seen = under(tap, f"L{i}/")
+            x = self.mixed(x, encoded[i], i)
+            seen("mix", x)
+            if i > 0:
+                x = self.fusion[str(i)](x, guides[i], increments, seen)
+            x = level.refine(x)
+            seen("blocks_out", x)
+            x = level.upsample(x)
+            seen("upsample", x)
+        drawn: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
+        tap("conv_out", drawn)
+        return drawn
+
+    def mixed(self, decoded: Tensor, encoded: Tensor, level: int) -> Tensor:
+        """Mix-up skip (eq. 6): a learned blend of decoder and encoder features."""
+        share = self.theta[level].sigmoid()
+        return share * decoded + (1.0 - share) * encoded
+
+    def with_picture(self, drawn: Tensor, picture: Tensor) -> Tensor:
+        """A learned blend of what was drawn with the picture itself, clamped to [-1, 1]."""
+        share = self.picture_share
+        return ((1.0 - share) * drawn + share * picture).clamp(-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What the frozen part says about a picture.
+
+    Attributes:
+        guides: the VQ-VAE encoder's levels of the degraded picture, fine to coarse.
+        tokens: (B, 680) int64 of the degraded picture, after the adapter.
+        adapted: (B, latent, 16, 16), the adapter's output quantised, for the matching loss; its
+            gradient goes to the adapter as if nothing had been quantised.
+        predicted: the clean picture's tokens and increments.
+    """
+
+    guides: list[Tensor]
+    tokens: Tensor
+    adapted: Tensor
+    predicted: Predicted
+
+
+class Varformer(nn.Module):
+    """The whole network."""
+
+    def __init__(self, config: VarformerConfig) -> None:
+        super().__init__()
+        self.vqvae = Vqvae(config.vqvae)
+        self.adapter = CurveAdapter(config.vqvae.latent, config.adapter)
+        self.var = Var(config.var)
+        self.encoder = MainEncoder(config.vqvae, config.encoder_heads)
+        self.decoder = MainDecoder(config.vqvae, config.decoder_heads)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Map (B, 3, 256, 256) in [-1, 1] to (B, 3, 256, 256) in [0, 1]; raises as `each_alone`."""
+        return each_alone(self.restore, picture, self.vqvae.side)
+
+    def restore(self, picture: Tensor, tap: Tap = ignore, tokens: Tensor | None = None) -> Tensor:
+        """Restore a batch together.
+
+        Args:
+            picture: (B, 3, 256, 256) in [-1, 1].
+            tap: receives intermediate results.
+            tokens: (B, 680) int64, the clean picture's where they are known; see `Var.forward`.
+
+        Returns:
+            (B, 3, 256, 256) in [0, 1].
+        """
+        guidance = self.guidance(picture, tap, tokens)
+        return self.draw(picture, guidance, tap)
+
+    def guidance(
+        self, picture: Tensor, tap: Tap = ignore, tokens: Tensor | None = None
+    ) -> Guidance:
+        """The prior (section 3.2 of the paper); arguments as in `restore`."""
+        guides = self.vqvae.encoder.levels(picture)
+        for i, level in enumerate(guides):
+            tap(f"vqenc/Level_{i}", level)
+        features = self.vqvae.encoder.mid(guides[-1])
+        tap("vqenc/middle", features)
+        projected = self.vqvae.encoder.project(features)
+        tap("vqenc/conv_out", projected)
+        latent = self.vqvae.quant_conv(projected)
+        tap("vqenc_z", latent)
+        adapted = self.adapter(latent, under(tap, "adapter/"))
+        tap("adapter_out", adapted)
+        quantize = self.vqvae.quantize
+        found = quantize(adapted)
+        pyramid = quantize.pyramid(found.increments)
+        tap("var_input", pyramid)
+        predicted = self.var(pyramid, quantize, under(tap, "var/"), tokens)
+        through = straight_through(adapted, found.latent)
+        return Guidance(guides, found.tokens, through, predicted)
+
+    def draw(self, picture: Tensor, guidance: Guidance, tap: Tap = ignore) -> Tensor:
+        """Restore with a given prior (section 3.3); picture and result as in `restore`."""
+        increments = guidance.predicted.increments
+        encoded, levels = self.encoder.guided(
+            picture, guidance.guides, increments, under(tap, "mainenc/")
+        )
+        latent = self.vqvae.quant_conv(encoded)
+        tap("mainenc_z", latent)
+        drawn = self.decoder(
+            latent, levels, self.clean_levels(guidance, tap), increments, under(tap, "maindec/")
+        )
+        return (self.decoder.with_picture(drawn, picture) + 1.0) / 2.0
+
+    def clean_levels(self, guidance: Guidance, tap: Tap = ignore) -> dict[int, Tensor]:
+        """The VQ-VAE decoder's levels of the predicted clean picture, all but the finest."""
+        decoder = self.vqvae.decoder
+        features = decoder.bottleneck(self.vqvae.post_quant_conv(guidance.predicted.latent))
+        tap("vqdec/z_quant", features)
+        levels = decoder.levels(features, finest=1)
+        for i, level in levels.items():
+            tap(f"vqdec/Level_{i}", level)
+        return levels

@@ -1,0 +1,208 @@
+"""VAR, the next-scale transformer, with the released cross-attention to the degraded picture.
+
+Scale by scale, coarse to fine, the tokens of the clean picture are predicted from those already
+predicted; the degraded picture's own pyramid asks the questions. Keys and values of earlier
+scales are handed from call to call as values. Source: engine/networks/README.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from varfix.engine.networks.layers.attention import (
+    Memory,
+    SelfAttention,
+    feed_forward,
+    plain_norm,
+    split_heads,
+)
+from varfix.engine.networks.layers.next_scale import Predicted, generate
+from varfix.engine.networks.layers.probes import Tap, after, ignore
+from varfix.engine.networks.layers.quantizer import SCALES, Quantizer, flatten, split_scales
+
+HALVES = 2
+"""Rows per picture: the two of classifier-free guidance, here of the same class."""
+
+
+@dataclass(frozen=True)
+class VarConfig:
+    """Sizes of the transformer; the defaults are the released VarFormer's.
+
+    Attributes:
+        width: channels; VAR has 64 per block.
+        heads: heads of the self-attention; VAR has one per block.
+        depth: blocks.
+        cross: how many of the first blocks are followed by cross-attention; VAR alone has none.
+        cross_heads: heads of the cross-attention, whatever the depth.
+        latent: channels of the latent.
+        codes: entries of the codebook.
+        classes: classes of the pre-training; one more stands for "any".
+        guidance: strength of classifier-free guidance at the finest scale.
+    """
+
+    width: int = 1024
+    heads: int = 16
+    depth: int = 16
+    cross: int = 8
+    cross_heads: int = 16
+    latent: int = 32
+    codes: int = 4096
+    classes: int = 1000
+    guidance: float = 0.5
+
+
+class Block(nn.Module):
+    """Self-attention and feed-forward, both modulated by the condition (AdaLN)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 6 * width)
+        self.norm = plain_norm(width)
+        self.attention = SelfAttention(width, heads)
+        self.feed = feed_forward(width)
+
+    def forward(self, x: Tensor, condition: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
+        """Map (N, L, width) to the same shape, given a condition (width,) and the memory."""
+        parts = self.modulation(functional.silu(condition)).chunk(6, -1)
+        gain_attention, gain_feed, scale_attention, scale_feed, shift_attention, shift_feed = parts
+        moved = self.norm(x) * (1.0 + scale_attention) + shift_attention
+        attended, known = self.attention(moved, memory)
+        x = x + gain_attention * attended
+        fed: Tensor = self.feed(self.norm(x) * (1.0 + scale_feed) + shift_feed)
+        return x + gain_feed * fed, known
+
+
+class CrossAttention(nn.Module):
+    """The degraded picture's tokens ask, the transformer's state of the same scale answers.
+
+    The answer replaces the state.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = 0.25 / math.sqrt(width // heads)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.query_bias = nn.Parameter(torch.zeros(width))
+        self.value_bias = nn.Parameter(torch.zeros(width))
+        self.project = nn.Linear(width, width)
+
+    def forward(self, question: Tensor, state: Tensor) -> Tensor:
+        """Map a question and a state, both (2 B, L, width) with pictures slowest, to the next."""
+        q = split_heads(self.query(question) + self.query_bias, self.heads)
+        k, v = self.key_value(state).chunk(2, -1)
+        k, v = split_heads(k, self.heads), split_heads(v + self.value_bias, self.heads)
+        weights = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
+        return self.project(reordered(weights @ v))
+
+
+def reordered(attended: Tensor) -> Tensor:
+    """(2 B, heads, L, d) to (2 B, L, heads * d) in the released network's order.
+
+    The released code transposes the wrong axes: per picture, all vectors are listed by head, then
+    guidance half, then position, and that list is cut into rows. Heads and positions mix, and the
+    halves, equal until then, become different. The weights were trained so.
+    """
+    N, heads, L, d = attended.shape
+    listed = attended.reshape(N // HALVES, HALVES, heads, L, d).transpose(1, 2)
+    return listed.reshape(N, L, heads * d)
+
+
+class Var(nn.Module):
+    """The transformer with its embeddings and head."""
+
+    def __init__(self, config: VarConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.guidance = config.guidance
+        self.condition = nn.Embedding(config.classes + 1, width)
+        self.start = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.word = nn.Linear(config.latent, width)
+        self.scale = nn.Embedding(len(SCALES), width)
+        self.position = nn.Parameter(torch.randn(1, sum(p * p for p in SCALES), width) * 0.02)
+        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
+        self.cross = nn.ModuleList(
+            CrossAttention(width, config.cross_heads) for _ in range(config.cross)
+        )
+        self.norm = plain_norm(width)
+        self.head_modulation = nn.Linear(width, 2 * width)
+        self.head = nn.Linear(width, config.codes)
+
+    def forward(
+        self,
+        pyramid: Tensor,
+        quantizer: Quantizer,
+        tap: Tap = ignore,
+        tokens: Tensor | None = None,
+    ) -> Predicted:
+        """Predict the tokens of all scales.
+
+        Args:
+            pyramid: (B, 679, latent), the degraded latent pooled to scales 1..9.
+            quantizer: turns tokens into increments of the latent.
+            tap: receives the state after every block (2 B, L, width), and the logits.
+            tokens: (B, 680) int64 where they are known: each scale then builds on these, not on
+                the most likely ones (teacher forcing).
+        """
+        questions = self.questions(pyramid)
+        memories: list[Memory | None] = [None] * len(self.blocks)
+
+        def logits_of(k: int, pooled: Tensor | None) -> Tensor:
+            state = questions[k] if pooled is None else self.embed(pooled, k)
+            seen = after(tap, f"/s{k}")
+            state, memories[:] = self.run(questions[k], state, memories, seen)
+            halves = self.logits(state)
+            seen("logits_precfg", halves)
+            return self.guided(halves, k)
+
+        return generate(logits_of, quantizer, tokens)
+
+    def questions(self, pyramid: Tensor) -> list[Tensor]:
+        """What the degraded picture asks at each scale: ten times (2 B, p * p, width)."""
+        begin = self.condition.weight[-1] + self.start + self.place(0)
+        finer = pyramid.split([p * p for p in SCALES[1:]], dim=1)
+        asked = [self.word(rows) + self.place(k) for k, rows in enumerate(finer, start=1)]
+        return [
+            begin.expand(HALVES * len(pyramid), -1, -1),
+            *(rows.repeat_interleave(HALVES, dim=0) for rows in asked),
+        ]
+
+    def place(self, scale: int) -> Tensor:
+        """(1, p * p, width): what tells the positions of a scale apart from all others."""
+        return self.scale.weight[scale] + split_scales(self.position)[scale]
+
+    def embed(self, pooled: Tensor, scale: int) -> Tensor:
+        """State (2 B, p * p, width) from which a scale starts, given (B, latent, p, p)."""
+        rows = self.word(flatten(pooled)) + self.place(scale)
+        return rows.repeat_interleave(HALVES, dim=0)
+
+    def run(
+        self, question: Tensor, state: Tensor, memories: list[Memory | None], tap: Tap
+    ) -> tuple[Tensor, list[Memory | None]]:
+        """Take the state of a scale (2 B, L, width) through all blocks; also return memories."""
+        condition, known = self.condition.weight[-1], list(memories)
+        for b, block in enumerate(self.blocks):
+            state, known[b] = block(state, condition, memories[b])
+            tap(f"block{b}", state)
+            if b < len(self.cross):
+                state = self.cross[b](question, state)
+                tap(f"cross{b}", state)
+        return state, known
+
+    def logits(self, state: Tensor) -> Tensor:
+        """(2 B, L, codes) of a state (2 B, L, width)."""
+        modulation = self.head_modulation(functional.silu(self.condition.weight[-1]))
+        scale, shift = modulation.chunk(2, -1)
+        return self.head(self.norm(state) * (1.0 + scale) + shift)
+
+    def guided(self, logits: Tensor, scale: int) -> Tensor:
+        """(B, L, codes): the first half of (2 B, L, codes), moved away from the second."""
+        first, second = logits.unflatten(0, (-1, HALVES)).unbind(1)
+        share = self.guidance * scale / (len(SCALES) - 1)
+        return (1.0 + share) * first - share * second

@@ -1,0 +1,1 @@
+"""VarFormer-S, the default network."""

@@ -1,0 +1,111 @@
+"""Next-scale transformer with cross-attention to the degraded picture (VarFormer, section 3).
+
+VAR predicts the tokens of a scale from all coarser ones. VarFormer-S runs all scales in one
+pass, teacher-forced on the degraded picture's own pyramid, under a mask that lets a token see
+its own scale and the coarser ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from varfix.engine.networks.layers.attention import feed_forward, many_headed, split_heads
+from varfix.engine.networks.layers.quantizer import SCALES, next_scale_mask, scale_of_token
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of the transformer: channels, heads, blocks, and what enters and leaves it."""
+
+    width: int = 192
+    heads: int = 4
+    depth: int = 4
+    latent: int = 32
+    memory: int = 224
+    codes: int = 1024
+    tasks: int = 7
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries (B, L, width) over a memory (B, M, memory).
+
+    `bias` is that of queries, keys and values.
+    """
+
+    def __init__(self, width: int, heads: int, memory: int, bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key_value = nn.Linear(memory, 2 * width, bias=bias)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend; `mask` (L, M) is True where a query may look."""
+        q = split_heads(self.query(x), self.heads)
+        k, v = (split_heads(part, self.heads) for part in self.key_value(memory).chunk(2, -1))
+        return self.project(many_headed(q, k, v, mask))
+
+
+class Block(nn.Module):
+    """Self-attention over scales, cross-attention to the picture, feed-forward; pre-norm."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm_self = nn.LayerNorm(width)
+        self.self_attention = Attention(width, config.heads, width)
+        self.norm_cross = nn.LayerNorm(width)
+        self.cross_attention = Attention(width, config.heads, width)
+        self.norm_feed = nn.LayerNorm(width)
+        self.feed = feed_forward(width)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """Map tokens (B, L, width) to the same shape."""
+        normed = self.norm_self(x)
+        x = x + self.self_attention(normed, normed, mask)
+        x = x + self.cross_attention(self.norm_cross(x), memory)
+        fed: Tensor = self.feed(self.norm_feed(x))
+        return x + fed
+
+
+class NextScaleTransformer(nn.Module):
+    """Predicts the clean picture's tokens of all scales from the degraded picture's pyramid."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        length = sum(p * p for p in SCALES)
+        self.task = nn.Embedding(config.tasks, config.width)
+        self.start = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.word = nn.Linear(config.latent, config.width)
+        self.scale = nn.Embedding(len(SCALES), config.width)
+        self.position = nn.Parameter(torch.randn(1, length, config.width) * 0.02)
+        self.read_memory = nn.Linear(config.memory, config.width)
+        self.memory_position = nn.Parameter(torch.randn(1, SCALES[-1] ** 2, config.width) * 0.02)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, config.codes)
+        self.register_buffer("scale_of_token", scale_of_token(), persistent=False)
+        self.register_buffer("mask", next_scale_mask(), persistent=False)
+
+    def forward(self, pyramid: Tensor, memory: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict all scales at once.
+
+        Args:
+            pyramid: (B, 679, latent), the degraded latent pooled to scales 1..9.
+            memory: (B, 256, memory), features of the degraded picture.
+            task: (B,) int64; 0 means unknown. It takes the place of VAR's class (the SOS slot).
+
+        Returns:
+            Features (B, 680, width) and logits (B, 680, codes).
+        """
+        asked = self.task(task)[:, None]  # (B, 1, width)
+        words = torch.cat([self.start.expand(len(task), -1, -1), self.word(pyramid)], 1)
+        x = words + asked + self.position + self.scale(self.get_buffer("scale_of_token"))
+        seen = self.read_memory(memory) + self.memory_position
+        for block in self.blocks:
+            x = block(x, seen, self.get_buffer("mask"))
+        features = self.norm(x)
+        return features, self.head(features)

@@ -1,0 +1,1 @@
+"""One image through a restorer: tiles, blending, prior, whole-image tone."""

@@ -1,0 +1,162 @@
+"""One picture through a restorer: prior once, tiles in batches, joined, blended with the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from varfix.engine.errors import NonFiniteError
+from varfix.engine.restoration.prior_maps import crop_prior, thumbnail
+from varfix.engine.restoration.restorer import Restorer
+from varfix.engine.restoration.tiling import Lay, Mosaic, TileGrid, cut, plan_rectangles, plan_tiles
+from varfix.engine.restoration.whole_image import small, squashed, toned
+from varfix.engine.settings.types import Settings
+
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+def grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings) -> TileGrid:
+    """The tiles that a picture of that height and width will be cut into.
+
+    Those that are the least work for the restorer. They cover the picture and its mirrored
+    `margin`, from whose corner they are counted.
+    """
+    card, wanted = restorer.card, settings.tile.overlap
+    overlap = min(card.overlap if wanted is None else wanted, restorer.tile // 3)
+    align = card.prior_stride if card.guidance == "image" else 1
+    height, width = (length + 2 * margin(restorer) for length in size)
+    if restorer.tile_step == restorer.tile:
+        return plan_tiles(height, width, restorer.tile, overlap, align)
+    return plan_rectangles(height, width, restorer.tile, overlap, align, restorer.tile_step)
+
+
+def margin(restorer: Restorer) -> int:
+    """Mirrored pixels around the picture that are restored and dropped.
+
+    Between tiles the outermost pixels are dropped because a network sees too little around them; at
+    the picture's own edge they are no better (measured: noise 25 came back at 24 dB in the
+    outermost row, at 34 dB inside). One sample of the prior on each side is enough, and keeps
+    tiles aligned. Models without image guidance take tiles as they were trained: edge to edge.
+    """
+    return restorer.card.prior_stride if restorer.card.guidance == "image" else 0
+
+
+def restore_picture(
+    restorer: Restorer,
+    pixels: Floats,
+    settings: Settings,
+    progress: Progress | None = None,
+    maps: Floats | None = None,
+    spend: bool = False,
+) -> Floats:
+    """Restore a picture.
+
+    Args:
+        restorer: the model.
+        pixels: (H, W, 3) float32 in [0, 1]; not changed unless `spend`.
+        settings: strength, task and tiling.
+        progress: told tiles done and tiles in all.
+        maps: the prior's maps (C, 16, 16) to go by; None = those of this picture.
+        spend: nobody needs `pixels` any more: the result takes their place where it can, which
+            saves as much memory as they take.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1]; `pixels` itself at strength 0.
+
+    Raises:
+        NonFiniteError: The model gives invalid values for this picture.
+        DeviceMemoryError: A single tile does not fit the device.
+    """
+    if settings.strength == 0.0:
+        return pixels
+    by_tile = restorer.card.guidance == "tile"
+    if by_tile and settings.tile.whole:
+        return blend(pixels, squashed(restorer, pixels), settings.strength)
+    grid = grid_for(restorer, (pixels.shape[0], pixels.shape[1]), settings)
+    tone = by_tile and settings.tile.tone == "global" and len(grid) > 1
+    target = pixels if spend and not tone else np.empty_like(pixels)
+    mosaic = Mosaic(
+        grid, _layer(target, pixels, margin(restorer), 1.0 if tone else settings.strength)
+    )
+    done = 0
+    if maps is None and restorer.card.guidance == "image":
+        maps = restorer.prior(thumbnail(pixels, restorer.card.thumbnail), settings.model.task)
+    for batch in _restored(restorer, pixels, grid, maps):
+        for tile in batch:
+            mosaic.add(tile)
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(grid))
+    if tone:
+        blend(pixels, toned(target, small(restorer, pixels)), settings.strength)
+    return target
+
+
+def _layer(target: Floats, source: Floats, edge: int, strength: float) -> Lay:
+    """Put rows that are restored into `target`, without the margin, blended with the source.
+
+    The target may be the source: of what is overwritten no later tile sees anything. The mirrored
+    pixels below the last row are nearer to it than the last tiles' first row.
+    """
+    height, width = source.shape[:2]
+
+    def lay(top: int, rows: Floats) -> None:
+        begin, end = max(0, top - edge), min(height, top - edge + len(rows))
+        if begin < end:
+            inner = rows[begin - (top - edge) : end - (top - edge), edge : edge + width]
+            target[begin:end] = blend(source[begin:end], inner, strength)
+
+    return lay
+
+
+def _restored(
+    restorer: Restorer, pixels: Floats, grid: TileGrid, maps: Floats | None
+) -> Iterator[Floats]:
+    """Restored tiles (N, *sides, 3) in the grid's order, as many at once as the device takes."""
+    edge = margin(restorer)
+    places = [(top - edge, left - edge) for top, left in grid]
+    done = 0
+    while done < len(places):
+        now = places[done : done + restorer.batch]
+        tiles = np.stack([cut(pixels, place, grid.sides) for place in now])
+        pieces = None if maps is None else _pieces(restorer, maps, pixels, now, grid.sides)
+        try:
+            yield restorer.restore(tiles, pieces)
+        except NonFiniteError as error:
+            raise _located(error, done, grid) from error
+        done += len(now)
+
+
+def _pieces(
+    restorer: Restorer,
+    maps: Floats,
+    pixels: Floats,
+    places: list[tuple[int, int]],
+    sides: tuple[int, int],
+) -> Floats:
+    """The prior's maps sampled on each tile, (N, C, height / stride, width / stride)."""
+    size, stride = (pixels.shape[0], pixels.shape[1]), restorer.card.prior_stride
+    return np.stack([crop_prior(maps, size, place, sides, stride) for place in places])
+
+
+def _located(error: NonFiniteError, done: int, grid: TileGrid) -> NonFiniteError:
+    """The error with the bad tile's row and column in the picture, where it names a tile."""
+    if error.tile is None:
+        return error
+    row, column = divmod(done + error.tile, len(grid.columns.starts))
+    return NonFiniteError(
+        f"the model produced invalid values in tile {row},{column} even in fp32.",
+        tile=done + error.tile,
+    )
+
+
+def blend(source: Floats, restored: Floats, strength: float) -> Floats:
+    """`source + strength (restored - source)`; exact at 0 and 1. Overwrites `restored`."""
+    if strength < 1.0:
+        restored -= source
+        restored *= np.float32(strength)
+        restored += source
+    return restored

@@ -1,0 +1,98 @@
+"""The picture as a whole, for models that only see squares of one size (guidance `tile`).
+
+Such a model restores each tile for itself, and neighbours may disagree on tone: a large picture
+shows patches. So the picture is also restored once, shrunk to the model's own size, and whatever
+is coarser than a tile is taken from there; tiles keep everything else (engine/README.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from varfix.engine.restoration.prior_maps import sampler, thumbnail
+from varfix.engine.restoration.restorer import Restorer
+
+Floats = npt.NDArray[np.float32]
+
+COARSE = 8
+"""A tile's place in the thumbnail, in standard deviations of the blur that tells tone from detail.
+
+Of patches twice as wide as a tile 93 % are taken away; of detail an eighth as wide, nothing.
+"""
+
+_BAND = 256  # rows at a time
+
+
+def small(restorer: Restorer, pixels: Floats) -> Floats:
+    """Restore (H, W, 3) shrunk to one tile: (T, T, 3)."""
+    restored: Floats = restorer.restore(thumbnail(pixels, restorer.tile)[None], None)[0]
+    return restored
+
+
+def squashed(restorer: Restorer, pixels: Floats) -> Floats:
+    """Restore a picture as the released programs do: squashed to one tile, and stretched back.
+
+    Args:
+        restorer: the model.
+        pixels: (H, W, 3) float32 in [0, 1].
+
+    Returns:
+        (H, W, 3) float32 in [0, 1]; detail finer than the tile's pixels is gone.
+    """
+    import cv2
+
+    height, width = pixels.shape[:2]
+    side = restorer.tile
+    # Figures are only comparable with the same way of shrinking.
+    shrink = _lanczos if restorer.card.squash == "lanczos" else _bilinear
+    restored: Floats = restorer.restore(shrink(pixels, side)[None], None)[0]
+    if (height, width) == (side, side):
+        return restored
+    stretched = cv2.resize(restored, (width, height), interpolation=cv2.INTER_CUBIC)
+    clipped: Floats = np.clip(np.asarray(stretched, np.float32), 0.0, 1.0)
+    return clipped
+
+
+def _bilinear(pixels: Floats, side: int) -> Floats:
+    """Shrink (H, W, 3) to (side, side, 3), without averaging."""
+    import cv2
+
+    return np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _lanczos(pixels: Floats, side: int) -> Floats:
+    """Shrink (H, W, 3) in [0, 1] to (side, side, 3) as Pillow shrinks 8-bit pictures."""
+    from PIL import Image
+
+    eight_bits = Image.fromarray((pixels * 255.0).round().clip(0.0, 255.0).astype(np.uint8))
+    shrunk = eight_bits.resize((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(shrunk, np.float32) / np.float32(255.0)
+
+
+def toned(picture: Floats, whole: Floats) -> Floats:
+    """Give a picture the tone of a small restored one; overwrites `picture`.
+
+    Args:
+        picture: (H, W, 3) float32 in [0, 1], joined from tiles of side T, H or W above T.
+        whole: (T, T, 3), the same picture restored at once.
+
+    Returns:
+        `picture`: unchanged where both agree.
+    """
+    import cv2
+
+    height, width = picture.shape[:2]
+    side = len(whole)
+    missing = whole - thumbnail(picture, side)
+    # A tile covers side / height of the picture, and so of the thumbnail; at most all of it.
+    sigmas = [side * min(1.0, side / length) / COARSE for length in (height, width)]
+    tone = cv2.GaussianBlur(
+        missing, (0, 0), sigmaX=sigmas[1], sigmaY=sigmas[0], borderType=cv2.BORDER_REFLECT
+    )
+    rows = tone.reshape(side, -1)
+    for top in range(0, height, _BAND):
+        count = min(_BAND, height - top)
+        band = (sampler(top, count, 1, height, side) @ rows).reshape(count, side, 3)
+        picture[top : top + count] += cv2.resize(band, (width, count))
+    return np.clip(picture, 0.0, 1.0, out=picture)

@@ -1,0 +1,1 @@
+"""Settings: their types, the layers they come from, and the presets."""

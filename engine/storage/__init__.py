@@ -1,0 +1,1 @@
+"""Where items lie and results go: local folders and object stores; fsspec is used only here."""

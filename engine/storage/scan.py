@@ -1,0 +1,155 @@
+"""Finds the pictures below a folder (cli/README.md)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import natsort
+import pathspec
+
+from varfix.engine.formats import format_of
+from varfix.engine.storage.store import Stamp
+from varfix.engine.video.clip import SEGMENTS, is_clip
+
+SYSTEM_NAMES: Final = frozenset(
+    {
+        "thumbs.db",
+        "desktop.ini",
+        "__macosx",
+        "ehthumbs.db",
+        "$recycle.bin",
+        "system volume information",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which files count; globs follow the rules of gitignore.
+
+    Attributes:
+        include: keep only what one of these matches; empty keeps everything.
+        exclude: drop what one of these matches.
+        recursive: look into folders.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    recursive: bool = True
+
+
+@dataclass
+class Found:
+    """What a scan found.
+
+    Attributes:
+        pictures: names of pictures and clips below the source, with `/`, in natural order.
+        ignored: files that are no pictures, or were filtered out.
+        denied: folders that may not be read.
+        stamps: identities of pictures, where finding them has told these.
+    """
+
+    pictures: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    denied: list[str] = field(default_factory=list)
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+
+
+def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
+    """Walk a folder. Hidden and system files are not even counted; links to folders not followed.
+
+    Args:
+        source: the folder.
+        destination: left out when it lies inside the source.
+        filters: which files count.
+    """
+    found = Found()
+    barred = destination.stat() if destination is not None and destination.is_dir() else None
+    sift(_files(source, barred, filters.recursive, found.denied), filters, found)
+    return found
+
+
+def sift(names: Iterable[str], filters: Filters, found: Found) -> None:
+    """Put names into `found`: the pictures in their order, and what is left out."""
+    include, exclude = _matcher(filters.include), _matcher(filters.exclude)
+    for name in names:
+        wanted = not filters.include or include.match_file(name)
+        if wanted and not exclude.match_file(name) and _is_known(name):
+            found.pictures.append(name)
+        else:
+            found.ignored.append(name)
+    found.pictures = _ordered(found.pictures)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder above it, is passed over in every search."""
+    *folders, last = name.split("/")
+    return _is_unseen(last) or any(_is_unseen(part) or part.endswith(SEGMENTS) for part in folders)
+
+
+def _is_unseen(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def _is_known(name: str) -> bool:
+    return format_of(name) is not None or is_clip(PurePosixPath(name))
+
+
+def _matcher(globs: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
+    return pathspec.GitIgnoreSpec.from_lines(globs)
+
+
+def _ordered(names: list[str]) -> list[str]:
+    """Natural order; names equal in it (`1.jpg`, `01.jpg`) in plain order, on every file system."""
+    return natsort.natsorted(sorted(names, key=_sortable), key=_sortable)
+
+
+def _sortable(name: str) -> str:
+    """Names that are no valid UTF-8 hold lone surrogates, which do not compare everywhere."""
+    return name.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def _files(
+    root: Path, barred: os.stat_result | None, recursive: bool, denied: list[str]
+) -> Iterator[str]:
+    waiting = [""]  # not recursion: folders can be nested deeper than Python's stack
+    while waiting:
+        below = waiting.pop()
+        try:
+            entries = list(os.scandir(root / below))
+        except OSError:
+            denied.append(os.fspath(root / below))
+            continue
+        for entry in entries:
+            name = f"{below}/{entry.name}" if below else entry.name
+            if _is_unseen(entry.name):
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                if _is_regular(entry):
+                    yield name
+            elif recursive and not _is(entry, barred) and not entry.name.endswith(SEGMENTS):
+                waiting.append(name)
+
+
+def _is(entry: os.DirEntry[str], barred: os.stat_result | None) -> bool:
+    """Whether an entry is the destination, by whatever path that was given."""
+    if barred is None:
+        return False
+    with suppress(OSError):
+        # Not `entry.stat()`: it knows no file numbers on Windows.
+        return os.path.samestat(Path(entry.path).stat(), barred)
+    return False
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    """True for files and links to files; pipes, sockets and links to folders are left alone."""
+    try:
+        return stat.S_ISREG(entry.stat().st_mode)
+    except OSError:
+        return False

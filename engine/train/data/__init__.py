@@ -1,0 +1,1 @@
+"""Training images: loading, cropping, pairing, prefetching."""

@@ -1,0 +1,73 @@
+"""People's own pairs of a damaged and a good picture, decoded once and cut at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from varfix.engine.errors import NothingToDoError, PlanError
+from varfix.engine.evaluation.pairs import find_pairs
+from varfix.engine.models.card import TASKS
+from varfix.engine.train.data.photos import Picture, cut_picture, decode, random_cut, stacked
+from varfix.engine.train.degradations.mix import Degraded
+from varfix.engine.train.degradations.random_draws import integer
+
+OWN = "own"
+"""What stands for a degradation in batches of pairs."""
+
+
+class Pairs:
+    """An in-memory set of pairs (damaged, good), each of one size."""
+
+    def __init__(self, pairs: list[tuple[Picture, Picture]], task: str) -> None:
+        """Keep decoded pairs of RGB pictures (H, W, 3) that are examples of `task`."""
+        self.pairs, self.task = pairs, TASKS.index(task)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def draw(self, count: int, side: int, rng: torch.Generator) -> Degraded:
+        """Cut random squares, the same of both pictures of a pair.
+
+        The task is told to the model in half of the cases.
+        """
+        damaged, good = [], []
+        for _ in range(count):
+            pair = self.pairs[integer(0, len(self), rng)]
+            cut = random_cut(pair[0].shape[:2], side, rng)
+            damaged.append(cut_picture(pair[0], cut, side))
+            good.append(cut_picture(pair[1], cut, side))
+        told = torch.randint(0, 2, (count,), generator=rng, device=rng.device)
+        return Degraded(
+            target=stacked(good, rng.device),
+            picture=stacked(damaged, rng.device),
+            task=told * self.task,
+            names=(OWN,) * count,
+        )
+
+    def mixed(self, weights: Mapping[str, float]) -> Pairs:
+        """The same: what is wrong with them is as it is."""
+        del weights
+        return self
+
+
+def load_pairs(inputs: Path, targets: Path, task: str) -> Pairs:
+    """Decode the pairs of two folders, matched by name as `varfix eval --pairs` matches them.
+
+    Raises:
+        NothingToDoError: There are none of a useful size.
+        PlanError: A picture has no target, or one of another size.
+    """
+    pairs: list[tuple[Picture, Picture]] = []
+    for pair in find_pairs(inputs, targets).pairs:
+        damaged, good = decode(pair.source), decode(pair.target)
+        if damaged is None or good is None:
+            continue
+        if damaged.shape != good.shape:
+            raise PlanError(f"{pair.name}: the pictures of the pair differ in size")
+        pairs.append((damaged, good))
+    if not pairs:
+        raise NothingToDoError(f"no pairs to train on under {inputs} and {targets}")
+    return Pairs(pairs, task)

@@ -1,0 +1,1 @@
+"""Synthetic degradations as torch operations on batches."""

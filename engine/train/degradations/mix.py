@@ -1,0 +1,124 @@
+"""Which degradations a batch gets: the training mix (engine/train/README.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from varfix.engine.models.card import TASKS
+from varfix.engine.train.degradations.blur import motion_blur
+from varfix.engine.train.degradations.exposure import low_light, mood
+from varfix.engine.train.degradations.haze import haze
+from varfix.engine.train.degradations.noise import camera_noise, gaussian_noise, jpeg
+from varfix.engine.train.degradations.rain_snow import rain, snow
+from varfix.engine.train.degradations.random_draws import uniform
+
+Degradation = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def identity(clean: Tensor, rng: torch.Generator) -> Tensor:
+    """Leave the pictures alone."""
+    del rng
+    return clean
+
+
+DEGRADATIONS: Mapping[str, tuple[tuple[Degradation, ...], str]] = MappingProxyType(
+    {
+        "gaussian": ((gaussian_noise,), "noise"),
+        "camera": ((camera_noise,), "noise"),
+        "rain": ((rain,), "rain"),
+        "haze": ((haze,), "haze"),
+        "lowlight": ((low_light,), "lowlight"),
+        "blur": ((motion_blur,), "blur"),
+        "snow": ((snow,), "snow"),
+        "jpeg": ((jpeg,), "noise"),
+        "rain+haze": ((rain, haze), "auto"),
+        "haze+noise": ((haze, camera_noise), "auto"),
+        "lowlight+noise": ((low_light, camera_noise), "auto"),
+        "lowlight+blur": ((motion_blur, low_light), "auto"),
+        "blur+noise": ((motion_blur, gaussian_noise), "auto"),
+        "identity": ((identity,), "auto"),
+    }
+)
+"""Name -> (operations in order, task that a user would ask for)."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the degradations and of the changes around them.
+
+    Attributes:
+        weights: name in `DEGRADATIONS` -> relative share.
+        mood: share of pictures whose target is re-toned first.
+        compressed: share of degraded pictures that are JPEG-compressed at last.
+        hinted: share of pictures whose task is told to the model.
+    """
+
+    weights: Mapping[str, float]
+    mood: float = 0.3
+    compressed: float = 0.12
+    hinted: float = 0.5
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """A batch: clean targets and degraded pictures (B, 3, H, W) in [0, 1], tasks (B,) int64."""
+
+    target: Tensor
+    picture: Tensor
+    task: Tensor
+    names: tuple[str, ...]
+
+
+def degrade(clean: Tensor, mix: Mix, rng: torch.Generator) -> Degraded:
+    """Degrade a batch of clean pictures (B, 3, H, W) in [0, 1], each in its own way.
+
+    Results are rounded to 8 bits, as files are.
+    """
+    names = _choose(len(clean), mix, rng)
+    moody = uniform((len(clean),), 0.0, 1.0, rng) < mix.mood
+    target = to_eight_bits(torch.where(moody[:, None, None, None], mood(clean, rng), clean))
+    picture = torch.empty_like(target)
+    for name in sorted(set(names)):
+        rows = torch.tensor([i for i, n in enumerate(names) if n == name], device=clean.device)
+        picture[rows] = _apply(target[rows], name, mix, rng)
+    return Degraded(target, to_eight_bits(picture), _tasks(names, mix, rng), names)
+
+
+def _choose(count: int, mix: Mix, rng: torch.Generator) -> tuple[str, ...]:
+    names = list(mix.weights)
+    shares = torch.tensor([mix.weights[n] for n in names], device=rng.device)
+    picks = torch.multinomial(shares, count, replacement=True, generator=rng)
+    return tuple(names[i] for i in picks.tolist())
+
+
+def _apply(target: Tensor, name: str, mix: Mix, rng: torch.Generator) -> Tensor:
+    picture = target
+    for operation in DEGRADATIONS[name][0]:
+        picture = operation(picture, rng).clamp(0.0, 1.0)
+    if name in ("identity", "jpeg"):
+        return picture
+    squeezed = uniform((len(picture),), 0.0, 1.0, rng) < mix.compressed
+    if bool(squeezed.any()):
+        rounded = to_eight_bits(picture[squeezed])
+        picture[squeezed] = jpeg(rounded, rng).clamp(0.0, 1.0)
+    return picture
+
+
+def _tasks(names: tuple[str, ...], mix: Mix, rng: torch.Generator) -> Tensor:
+    """Task indices: the true one for a share of the pictures, any at all for clean ones."""
+    count = len(names)
+    told = uniform((count,), 0.0, 1.0, rng) < mix.hinted
+    anything = torch.randint(0, len(TASKS), (count,), generator=rng, device=rng.device)
+    true = torch.tensor([TASKS.index(DEGRADATIONS[n][1]) for n in names], device=rng.device)
+    clean = torch.tensor([n == "identity" for n in names], device=rng.device)
+    return torch.where(told, torch.where(clean, anything, true), torch.zeros_like(true))
+
+
+def to_eight_bits(picture: Tensor) -> Tensor:
+    """Round values in [0, 1] to multiples of 1 / 255."""
+    return (picture.clamp(0.0, 1.0) * 255.0).round() / 255.0

@@ -1,0 +1,105 @@
+"""Gaussian and camera-like noise, and JPEG compression."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from varfix.engine.train.degradations.random_draws import log_uniform, normal, uniform
+
+LUMINANCE_TABLE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+"""Quantisation of luminance, JPEG standard (ITU-T T.81), annex K.1."""
+
+CHROMINANCE_TABLE = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+)
+"""Quantisation of chrominance, annex K.2."""
+
+TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+
+
+def gaussian_noise(clean: Tensor, rng: torch.Generator) -> Tensor:
+    """White noise of standard deviation 1 to 55 (of 255), one for each picture of (B, 3, H, W)."""
+    sigma = uniform((len(clean), 1, 1, 1), 1.0, 55.0, rng) / 255.0
+    return clean + sigma * normal(tuple(clean.shape), rng)
+
+
+def camera_noise(clean: Tensor, rng: torch.Generator) -> Tensor:
+    """Signal-dependent noise, spatially correlated as demosaicing and in-camera filters leave it.
+
+    Variance is `read^2 + shot * linear intensity`; the noise is blurred by a random amount, and
+    colour noise is stronger than luminance noise, as in out-of-camera files. In CC15 the deviation
+    is 3.5 to 8 of 255, neighbours correlate by 0.48 to 0.67, colours by 0.3 to 0.7.
+    """
+    B = len(clean)
+    shot = log_uniform((B, 1, 1, 1), 1e-4, 1e-2, rng)
+    read = log_uniform((B, 1, 1, 1), 2e-3, 3e-2, rng)
+    spread = uniform((B, 1, 1, 1), 0.0, 0.65, rng)
+    grain = correlate(normal(tuple(clean.shape), rng), spread)
+    grey = uniform((B, 1, 1, 1), 0.0, 0.7, rng)
+    grain = grey * grain.mean(1, keepdim=True) * math.sqrt(3.0) + (1.0 - grey) * grain
+    return clean + (read.square() + shot * clean).sqrt() * grain
+
+
+def correlate(white: Tensor, spread: Tensor) -> Tensor:
+    """Blur white noise with the kernel (spread, 1, spread) on both axes, keeping its variance."""
+    for axis in (2, 3):
+        white = (white + spread * (white.roll(1, axis) + white.roll(-1, axis))) / (
+            1.0 + 2.0 * spread.square()
+        ).sqrt()
+    return white
+
+
+def jpeg(picture: Tensor, rng: torch.Generator) -> Tensor:
+    """Compress (B, 3, H, W) in [0, 1] at quality 30 to 95; even rows and columns expected.
+
+    Exact in the parts that matter to a restorer: block transform, standard tables, halved chroma.
+    """
+    B, _, H, W = picture.shape
+    quality = uniform((B, 1, 1, 1), 30.0, 95.0, rng)
+    matrix = picture.new_tensor(TO_YCC)
+    padded = functional.pad(picture, (0, -W % 16, 0, -H % 16), mode="replicate") * 255.0
+    ycc = torch.einsum("ij,bjhw->bihw", matrix, padded)
+    luma = _quantise(ycc[:, :1] - 128.0, LUMINANCE_TABLE, quality) + 128.0
+    chroma = _quantise(functional.avg_pool2d(ycc[:, 1:], 2), CHROMINANCE_TABLE, quality)
+    chroma = functional.interpolate(chroma, scale_factor=2.0, mode="bilinear")
+    back = torch.einsum("ij,bjhw->bihw", matrix.inverse(), torch.cat([luma, chroma], 1))
+    return back[:, :, :H, :W] / 255.0
+
+
+def _quantise(plane: Tensor, table: tuple[tuple[int, ...], ...], quality: Tensor) -> Tensor:
+    """Round the 8x8 block spectrum of (B, C, H, W) to steps scaled as libjpeg scales quality."""
+    scale = torch.where(quality < 50.0, 5000.0 / quality, 200.0 - 2.0 * quality) / 100.0
+    steps = (plane.new_tensor(table) * scale[..., None, None]).round().clamp_min(1.0)
+    basis = _cosine_basis(plane)
+    B, C, H, W = plane.shape
+    blocks = plane.reshape(B, C, H // 8, 8, W // 8, 8).transpose(3, 4)  # (B, C, h, w, 8, 8)
+    spectrum = basis @ blocks @ basis.T
+    spectrum = (spectrum / steps).round() * steps
+    return (basis.T @ spectrum @ basis).transpose(3, 4).reshape(B, C, H, W)
+
+
+def _cosine_basis(like: Tensor) -> Tensor:
+    """Orthonormal 8-point DCT-II as an (8, 8) matrix."""
+    k = torch.arange(8, device=like.device, dtype=like.dtype)
+    basis = torch.cos((2.0 * k[None, :] + 1.0) * k[:, None] * math.pi / 16.0) / 2.0
+    return torch.cat([basis[:1] / math.sqrt(2.0), basis[1:]])

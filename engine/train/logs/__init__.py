@@ -1,0 +1,1 @@
+"""What a training run writes for people: metrics, curves, sample sheets."""

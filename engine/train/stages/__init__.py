@@ -1,0 +1,1 @@
+"""What each stage trains, from which batches, by which losses."""

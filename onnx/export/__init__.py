@@ -1,0 +1,1 @@
+"""Networks written to ONNX files; needs the `train` extra."""

@@ -1,0 +1,1 @@
+"""ONNX files without ONNX Runtime: cards, paths, installed models."""

@@ -1,0 +1,1 @@
+"""Models opened and run with ONNX Runtime; never imports torch."""

@@ -1,0 +1,256 @@
+"""Which device the work runs on: what was asked for, what is there, what really started.
+
+`auto` takes the first CUDA device that starts, else the CPU, and says so when the machine has a GPU
+that could not be used. A device asked for by name is that device or an error: nobody who wrote
+`--device cuda` wants to find out the next morning that the CPU did it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+import msgspec
+import numpy as np
+
+from varfix.engine.errors import ConfigError, DeviceUnavailableError, ModelContractError
+from varfix.onnx.inference.cores import usable_cores
+from varfix.onnx.inference.hardware import Gpu, gpu_visible, list_gpus
+from varfix.onnx.inference.runtime import (
+    CPU,
+    PROVIDERS,
+    Device,
+    Session,
+    SessionPlan,
+    StartError,
+    compiled_providers,
+    installed_packages,
+    load_runtime,
+    start,
+)
+
+_LABELS: Final = {"cuda": "CUDA", "tensorrt": "TensorRT", "cpu": "CPU"}
+_NUMBERED: Final = ("cuda", "tensorrt")
+
+# y = x + x on two floats, as an ONNX file: proves that a provider starts and computes.
+_PROBE: Final = (
+    b'\x08\x07:5\n\x0e\n\x01x\n\x01x\x12\x01y"\x03Add\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12'
+    b"\x04\n\x02\x08\x02b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x02B\x04\n\x00\x10\r"
+)
+
+Plans = Callable[[Device], SessionPlan]
+"""Gives what a session on a device should be."""
+
+Warn = Callable[[str, str], None]
+"""Called with a stable code and a sentence for people."""
+
+
+@dataclass(frozen=True)
+class DeviceRequest:
+    """What `--device` said.
+
+    Attributes:
+        text: The request as written, for messages.
+        device: The device named, the first of several, or None for `auto`.
+        others: The other devices named.
+    """
+
+    text: str
+    device: Device | None
+    others: tuple[Device, ...] = ()
+
+    def each(self) -> list[DeviceRequest]:
+        """The requests for each of the devices alone."""
+        if not self.others or self.device is None:
+            return [self]
+        return [DeviceRequest(self.text, device) for device in (self.device, *self.others)]
+
+
+def parse_device(text: str) -> DeviceRequest:
+    """Read `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,1`, or another provider's name.
+
+    Raises:
+        ConfigError: There is no such device, or one was named twice.
+    """
+    if text == "auto":
+        return DeviceRequest(text, None)
+    kind, colon, number = text.partition(":")
+    if kind not in PROVIDERS:
+        raise ConfigError(f"--device {text}: unknown device.", hint=_known(kind))
+    if re.fullmatch(r"\d+(,\d+)+", number) and kind in _NUMBERED:
+        first, *others = (Device(kind, int(one)) for one in number.split(","))
+        if len({first, *others}) <= len(others):
+            raise ConfigError(f"--device {text}: a GPU is named twice.")
+        return DeviceRequest(text, first, tuple(others))
+    if colon and (kind not in _NUMBERED or not re.fullmatch(r"\d+", number)):
+        raise ConfigError(f"--device {text}: expected a form like cpu, cuda or cuda:1.")
+    return DeviceRequest(text, Device(kind, int(number or 0)))
+
+
+def _known(kind: str) -> str:
+    names = ["auto", *PROVIDERS]
+    near = difflib.get_close_matches({"gpu": "cuda", "trt": "tensorrt"}.get(kind, kind), names, n=1)
+    return f'Did you mean "{near[0]}"?' if near else f"Known: {', '.join(names)}."
+
+
+def start_requested(
+    model: Path, request: DeviceRequest, plans: Plans, warn: Warn
+) -> tuple[Session, Device]:
+    """Start `model` in fp32 on the device requested.
+
+    Args:
+        model: The graph file.
+        request: From `parse_device`.
+        plans: Gives what the session on a device should be.
+        warn: Told once, with code `device_fallback`, when `auto` could not use a GPU that is there.
+
+    Returns:
+        The session, and the device that it really runs on.
+
+    Raises:
+        DeviceUnavailableError: A device was named and does not start.
+        ModelContractError: The graph is broken.
+    """
+    if request.device is not None:
+        return start_named(model, request, plans(request.device)), request.device
+    device = Device("cuda")
+    if gpu_visible():
+        try:
+            _require_compiled(device)
+            return start(model, plans(device)), device
+        except StartError as error:
+            warn("device_fallback", f"CUDA is not available ({error}); using CPU")
+    return start(model, plans(CPU)), CPU
+
+
+def start_named(model: Path, request: DeviceRequest, plan: SessionPlan) -> Session:
+    """Start `model` on `plan.device`, or raise DeviceUnavailableError in the request's words."""
+    try:
+        _require_compiled(plan.device)
+        return start(model, plan)
+    except StartError as error:
+        _raise_unavailable(request, plan.device, str(error))
+
+
+def _require_compiled(device: Device) -> None:
+    if device.provider not in compiled_providers():
+        packages = ", ".join(installed_packages())
+        raise StartError(f"the installed {packages or 'ONNX Runtime'} does not contain it")
+
+
+def _raise_unavailable(request: DeviceRequest, device: Device, reason: str) -> NoReturn:
+    label = _LABELS.get(device.kind, device.kind)
+    compiled = device.provider in compiled_providers()
+    if compiled and device.kind in _NUMBERED and not gpu_visible():
+        reason = "no NVIDIA GPU is visible"
+    what = f"no working {label} provider" if compiled else f"no {label} provider"
+    why = f" ({reason})" if compiled else ""
+    raise DeviceUnavailableError(
+        f"--device {request.text}: ONNX Runtime has {what} here{why}. "
+        f"Installed: {_installed(compiled)}.",
+        hint=f"Fix: {_fix(device, compiled)}. See varfix doctor.",
+    )
+
+
+def _installed(compiled: bool) -> str:
+    packages = ", ".join(installed_packages()) or f"onnxruntime {load_runtime().__version__}"
+    return packages if compiled else f"{packages} (CPU)"
+
+
+def _fix(device: Device, compiled: bool) -> str:
+    names = " ".join(package.partition(" ")[0] for package in installed_packages())
+    if device.kind not in _NUMBERED:
+        return f"install the ONNX Runtime package with {device.provider} in place of {names}"
+    if not compiled:
+        return f'pip uninstall -y {names or "onnxruntime"} && pip install "varfix[cuda]"'
+    if not gpu_visible():
+        return "install the NVIDIA driver, or use --device cpu"
+    if device.kind == "tensorrt":
+        return "install TensorRT, or use --device cuda"
+    return 'pip install "varfix[cuda]"'
+
+
+def package_conflict() -> str:
+    """Say which ONNX Runtime packages overwrite each other and how to repair it, or nothing."""
+    packages = installed_packages()
+    if len(packages) < 2:
+        return ""
+    names = [package.partition(" ")[0] for package in packages]
+    wanted = "onnxruntime-gpu" if "onnxruntime-gpu" in names else names[-1]
+    return (
+        f"{' and '.join(names)} are installed over each other, which can disable the GPU. "
+        f"Fix: pip uninstall -y {' '.join(names)} && pip install {wanted}"
+    )
+
+
+class ProviderFact(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether one compiled-in provider really computes; `detail` says why not."""
+
+    device: str
+    provider: str
+    works: bool
+    detail: str = ""
+
+
+class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What `varfix doctor` knows about computing here.
+
+    Attributes:
+        runtime: Version of ONNX Runtime.
+        packages: Installed distributions, each as `name version`.
+        conflict: How to repair two packages over each other; empty when all is well.
+        cores: Physical cores that varfix uses.
+        gpus: What the NVIDIA driver reports.
+        providers: Every compiled-in provider that varfix knows, tried.
+        auto: The device that `--device auto` takes.
+    """
+
+    runtime: str
+    packages: tuple[str, ...]
+    conflict: str
+    cores: int
+    gpus: tuple[Gpu, ...]
+    providers: tuple[ProviderFact, ...]
+    auto: str
+
+
+def device_facts() -> DeviceFacts:
+    """Try every provider on a small computation and report.
+
+    Raises:
+        DeviceUnavailableError: ONNX Runtime itself does not load.
+    """
+    compiled = compiled_providers()
+    tried = tuple(_try(Device(kind)) for kind, name in PROVIDERS.items() if name in compiled)
+    usable = any(fact.works and fact.provider == PROVIDERS["cuda"] for fact in tried)
+    return DeviceFacts(
+        runtime=load_runtime().__version__,
+        packages=installed_packages(),
+        conflict=package_conflict(),
+        cores=usable_cores(),
+        gpus=list_gpus(),
+        providers=tried,
+        auto=Device("cuda").name if usable and gpu_visible() else CPU.name,
+    )
+
+
+def _try(device: Device) -> ProviderFact:
+    detail = ""
+    try:
+        if device.kind in _NUMBERED and not gpu_visible():
+            raise StartError("no NVIDIA GPU is visible")
+        session = start(_PROBE, SessionPlan(device))
+        (doubled,) = session.run(["y"], {"x": np.array([1.5, -2.0], np.float32)})
+        if not np.array_equal(doubled, [3.0, -4.0]):
+            detail = "it computes 1.5 + 1.5 wrongly"
+    except (StartError, ModelContractError) as error:
+        detail = str(error)
+    except Exception as error:  # whatever a provider throws, doctor goes on with the next
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+    return ProviderFact(
+        device=device.name, provider=device.provider, works=not detail, detail=detail
+    )

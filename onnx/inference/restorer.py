@@ -1,0 +1,250 @@
+"""Runs a model's started graphs: the `Restorer` that ONNX Runtime stands behind.
+
+It only computes, and guards what it computes; `varfix.onnx.inference.open_model` opens it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from varfix.engine.errors import DeviceError, ModelContractError, NonFiniteError
+from varfix.engine.models.card import TASKS, ModelCard
+from varfix.engine.restoration.restorer import DeviceUsed, Floats, Retries
+from varfix.onnx.inference.devices import Warn
+from varfix.onnx.inference.memory_guard import bad_tiles, is_out_of_memory, memory_error
+from varfix.onnx.inference.runtime import CPU, Device, Session
+from varfix.onnx.inference.signature import PRIOR, TASK, THUMBNAIL, Signature, resized
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The started sessions of one model.
+
+    Attributes:
+        restore: The restore graph in fp32, or in 8-bit integers.
+        signature: By which names the restore graph is run.
+        half: The restore graph in half precision, when that is to be used.
+        prior: The prior graph, for models guided by the whole picture.
+        precision: Of `restore`.
+    """
+
+    restore: Session
+    signature: Signature
+    half: Session | None = None
+    prior: Session | None = None
+    precision: Precision = "fp32"
+
+    @property
+    def fastest(self) -> tuple[Session, Precision]:
+        """The restore graph to begin with, and its precision."""
+        return (self.restore, self.precision) if self.half is None else (self.half, "fp16")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how the graphs run.
+
+    Attributes:
+        requested: The device as asked for.
+        device: The device in use.
+        tile: A square tile's edge.
+        step: Other tiles have edges that are multiples of this; `tile` for none.
+        batch: Tiles per run.
+    """
+
+    requested: str
+    device: Device
+    tile: int
+    step: int
+    batch: int
+
+
+class OnnxRestorer:
+    """Restores tiles with a model's ONNX graphs; for one thread at a time."""
+
+    def __init__(self, card: ModelCard, graphs: Graphs, placement: Placement, warn: Warn) -> None:
+        self._card = card
+        self._graphs = graphs
+        self._placement = placement
+        self._warn = warn
+        self._session, self._precision = graphs.fastest
+        self._batch = placement.batch
+        self._retries = Retries()
+
+    @property
+    def card(self) -> ModelCard:
+        """Facts about the model."""
+        return self._card
+
+    @property
+    def batch(self) -> int:
+        """Tiles per run; smaller after the device ran out of memory."""
+        return self._batch
+
+    def set_batch(self, batch: int) -> None:
+        """Run so many tiles at once from now on."""
+        self._batch = batch
+
+    @property
+    def tile(self) -> int:
+        """Edge in pixels of the square tiles that `restore` takes."""
+        return self._placement.tile
+
+    @property
+    def tile_step(self) -> int:
+        """Edges of other tiles are multiples of this; `tile` where there are none."""
+        return self._placement.step
+
+    @property
+    def used(self) -> DeviceUsed:
+        """What really computes; the precision changes when fp16 proves unfit."""
+        device = self._placement.device
+        return DeviceUsed(
+            requested=self._placement.requested,
+            device=device.name,
+            provider=device.provider,
+            precision=self._precision,
+        )
+
+    @property
+    def retries(self) -> Retries:
+        """How often work was repeated in fp32, and after memory ran out, so far."""
+        return self._retries
+
+    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+        """Return the prior maps of one picture.
+
+        Args:
+            thumbnail: (S, S, 3) float32 in [0, 1], S the card's `thumbnail`.
+            task: A member of `TASKS`.
+
+        Returns:
+            (C, h, w) float32, or None unless the model is guided by the whole picture.
+
+        Raises:
+            NonFiniteError: The maps hold NaN or infinity.
+            DeviceMemoryError: The device's memory does not hold the computation.
+        """
+        if self._graphs.prior is None:
+            return None
+        feeds: dict[str, np.ndarray] = {
+            THUMBNAIL: np.ascontiguousarray(thumbnail.transpose(2, 0, 1)[None], np.float32),
+            TASK: np.array([TASKS.index(task)], np.int64),
+        }
+        try:
+            (maps,) = self._compute(self._graphs.prior, [PRIOR], feeds)
+        except MemoryError as error:
+            raise memory_error(self._card, self._placement.device, self.tile) from error
+        if bad_tiles(maps).size:
+            raise NonFiniteError("the model produced invalid values for the picture as a whole.")
+        return np.asarray(maps[0])
+
+    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+        """Return the restored tiles.
+
+        Args:
+            tiles: (N, H, W, 3) float32 in [0, 1], H and W being `tile`, or multiples of
+                `tile_step`.
+            prior: (N, C, H / stride, W / stride) float32, or None as `prior` returned None.
+
+        Returns:
+            (N, H, W, 3) float32 in [0, 1].
+
+        Raises:
+            NonFiniteError: A tile came back with NaN or infinity, in fp32.
+            DeviceMemoryError: The device's memory does not hold a single tile.
+            DeviceError: The device failed in another way.
+            ModelContractError: The graph does not run on such tiles.
+        """
+        restored = self._run(tiles, prior)
+        bad = bad_tiles(restored)
+        if bad.size and self._precision == "fp16":
+            self._leave_half(bad.size)
+            restored[bad] = self._run(tiles[bad], None if prior is None else prior[bad])
+            bad = bad_tiles(restored)
+        if bad.size:
+            raise NonFiniteError(
+                f"the model produced invalid values in tile {bad[0]} even in fp32.",
+                tile=int(bad[0]),
+            )
+        return np.clip(restored, 0.0, 1.0, out=restored)
+
+    def results(self, names: Sequence[str], tile: Floats) -> dict[str, Floats]:
+        """Return outputs by which a graph explains itself, in fp32, for a tile (T, T, 3).
+
+        Raises:
+            ModelContractError: The graph has no such outputs; else as `restore`.
+        """
+        pixels = np.ascontiguousarray(tile.transpose(2, 0, 1)[None], np.float32)
+        try:
+            feeds = {self._graphs.signature.tile: pixels}
+            found = self._compute(self._graphs.restore, names, feeds)
+        except MemoryError as error:
+            raise memory_error(self._card, self._placement.device, self.tile) from error
+        return dict(zip(names, found, strict=True))
+
+    def _leave_half(self, tiles: int) -> None:
+        """Go on in fp32: what overflowed once will do so again, and each time costs two runs."""
+        self._session, self._precision = self._graphs.restore, "fp32"
+        self._retries = replace(self._retries, fp32=self._retries.fp32 + tiles)
+        self._warn(
+            "fp16_overflow",
+            f"{self._card.name} produced invalid values in fp16; going on in fp32, more slowly",
+        )
+
+    def _run(self, tiles: Floats, prior: Floats | None) -> Floats:
+        """Run all tiles, fewer at a time whenever memory runs out."""
+        restored = np.empty_like(tiles, dtype=np.float32)
+        at = 0
+        while at < len(tiles):
+            part = slice(at, min(at + self._batch, len(tiles)))
+            try:
+                restored[part] = self._run_batch(
+                    tiles[part], None if prior is None else prior[part]
+                )
+                at = part.stop
+            except MemoryError as error:
+                self._shrink(part.stop - at, error)
+        return restored
+
+    def _run_batch(self, tiles: Floats, prior: Floats | None) -> Floats:
+        signature = self._graphs.signature
+        feeds = {signature.tile: np.ascontiguousarray(tiles.transpose(0, 3, 1, 2), np.float32)}
+        if prior is not None:
+            feeds[PRIOR] = np.ascontiguousarray(prior, np.float32)
+        (restored,) = self._compute(self._session, [signature.output], feeds)
+        restored = restored.transpose(0, 2, 3, 1)
+        if restored.shape != tiles.shape:
+            raise resized(self._card, tiles.shape[1], restored.shape[1])
+        return restored
+
+    def _compute(
+        self, session: Session, outputs: Sequence[str], feeds: dict[str, np.ndarray]
+    ) -> list[Floats]:
+        """Run a graph once; memory running out becomes MemoryError, other failures varfix's own."""
+        try:
+            return [np.asarray(value) for value in session.run(list(outputs), feeds)]
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            if self._placement.device == CPU:
+                raise ModelContractError(f"{self._card.name}: the graph failed: {text}") from error
+            raise DeviceError(f"{self._placement.device.name} failed: {text}") from error
+
+    def _shrink(self, count: int, error: MemoryError) -> None:
+        if count == 1:
+            raise memory_error(self._card, self._placement.device, self.tile) from error
+        self._batch = max(1, count // 2)
+        self._retries = replace(self._retries, oom=self._retries.oom + 1)
+        self._warn(
+            "batch_halved",
+            f"{self._placement.device.name} is out of memory at batch {count}; "
+            f"going on at batch {self._batch}",
+        )

@@ -1,0 +1,197 @@
+"""What a graph takes and gives, held against what its card, or varfix, expects of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from varfix.engine.errors import ConfigError, ModelContractError
+from varfix.engine.models.card import ModelCard
+from varfix.onnx.inference.runtime import Session
+
+TILE: Final = "tile"
+PRIOR: Final = "prior"
+THUMBNAIL: Final = "thumbnail"
+TASK: Final = "task"
+RESTORED: Final = "restored"
+
+_EXPORT: Final = "Export with varfix export-onnx."
+_DTYPES: Final = {"float": "float32", "double": "float64"}  # ONNX Runtime's word -> numpy's
+# For graphs without a card: what nearly every fully convolutional network accepts.
+_FOREIGN_TILE: Final = 512
+_FOREIGN_MULTIPLE: Final = 16
+_FOREIGN_OVERLAP: Final = 32
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Names by which a restore graph is run.
+
+    Attributes:
+        tile: Its image input.
+        output: Its image output.
+        dims: Its symbolic height and width, to be pinned to the tile's edge.
+        batch: The batch it is limited to, or None for any.
+    """
+
+    tile: str
+    output: str
+    dims: tuple[str, ...]
+    batch: int | None
+
+
+def read_signature(session: Session, path: Path, guidance: str) -> Signature:
+    """Return how to run the restore graph `session`, from a card with this `guidance` or without.
+
+    Raises:
+        ModelContractError: It does not take one float32 image [N,3,H,W] (and a prior, if guided by
+            the picture), or does not give one back.
+    """
+    inputs, outputs = list(session.get_inputs()), list(session.get_outputs())
+    images = [node for node in inputs if node.name != PRIOR] if guidance == "image" else inputs
+    wanted = 2 if guidance == "image" else 1
+    if len(inputs) != wanted or len(images) != 1 or not _is_image(images[0]):
+        also = ' and "prior"' if guidance == "image" else ""
+        raise _unexpected(path, f"one image input [N,3,H,W]{also}", inputs)
+    # More results, by which such a graph explains itself, have other names.
+    pictures = [node for node in outputs if node.name == RESTORED] or outputs
+    if len(pictures) != 1 or not _is_image(pictures[0]):
+        raise _unexpected(path, "one image output [N,3,H,W]", outputs)
+    (image,) = images
+    batch = image.shape[0]
+    if isinstance(batch, int) and batch != 1:
+        raise _unexpected(path, "a free batch, or a batch of 1", inputs)
+    return Signature(
+        tile=image.name,
+        output=pictures[0].name,
+        dims=tuple(dim for dim in image.shape[2:] if isinstance(dim, str)),
+        batch=batch if isinstance(batch, int) else None,
+    )
+
+
+def check_prior(session: Session, path: Path, card: ModelCard) -> None:
+    """Refuse a prior graph that does not take thumbnail and task and give the card's maps.
+
+    Raises:
+        ModelContractError: Names, types or sizes differ.
+    """
+    inputs = {node.name: node for node in session.get_inputs()}
+    if set(inputs) != {THUMBNAIL, TASK} or not _is_image(inputs[THUMBNAIL]):
+        wanted = f'"thumbnail" [1,3,{card.thumbnail},{card.thumbnail}] and "task" [1]'
+        raise _unexpected(path, wanted, list(inputs.values()))
+    outputs = list(session.get_outputs())
+    channels = outputs[0].shape[1:2] if len(outputs) == 1 else []
+    if channels != [card.prior_channels] and not any(isinstance(dim, str) for dim in channels):
+        raise _unexpected(path, f"one output [1,{card.prior_channels},h,w]", outputs)
+
+
+def foreign_card(session: Session, path: Path) -> ModelCard:
+    """Make a card for a graph from elsewhere: one picture in, one of the same size out.
+
+    Raises:
+        ModelContractError: It is not such a graph.
+    """
+    signature = read_signature(session, path, "none")
+    image = next(node for node in session.get_inputs() if node.name == signature.tile)
+    fixed = [dim for dim in image.shape[2:] if isinstance(dim, int)]
+    if fixed and fixed != [fixed[0]] * 2:
+        raise _unexpected(path, "one image input [N,3,H,W] with square or free H and W", [image])
+    tile = fixed[0] if fixed else _FOREIGN_TILE
+    return ModelCard(
+        name=path.stem,
+        licence="unknown",
+        tile=tile,
+        multiple=tile if fixed else _FOREIGN_MULTIPLE,
+        overlap=min(_FOREIGN_OVERLAP, tile // 4),
+        about="a graph without a varfix card",
+    )
+
+
+def tile_size(requested: int | None, card: ModelCard) -> int:
+    """Return the edge of the tiles: the one requested, else the card's.
+
+    Raises:
+        ConfigError: The model cannot take tiles of the requested size.
+    """
+    size = requested or card.tile
+    if size % card.multiple:
+        lower = size - size % card.multiple
+        near = [str(edge) for edge in (lower, lower + card.multiple) if edge]
+        raise ConfigError(
+            f"tile.size: {size} is not a multiple of {card.multiple}, which {card.name} needs.",
+            hint=f"Try {' or '.join(near)}.",
+        )
+    return size
+
+
+def check_overlap(overlap: int | None, size: int) -> None:
+    """Refuse an overlap of more than a third of the tile: three tiles would meet in one place.
+
+    Raises:
+        ConfigError: It is larger.
+    """
+    if overlap is not None and overlap > size // 3:
+        raise ConfigError(
+            f"tile.overlap: {overlap} is more than a third of the tile's {size} pixels.",
+            hint=f"Use {size // 3} or less, or a larger tile.size.",
+        )
+
+
+def check_whole(whole: bool, card: ModelCard) -> None:
+    """Refuse to squash pictures for a model that has better ways to see them whole.
+
+    Raises:
+        ConfigError: It has.
+    """
+    if whole and card.guidance != "tile":
+        raise ConfigError(
+            f"tile.whole: {card.name} takes pictures of any size.",
+            hint="--whole is for models of one size, such as varformer-d16.",
+        )
+
+
+def check_tile(session: Session, signature: Signature, card: ModelCard, size: int) -> None:
+    """Refuse tiles of `size` for a graph whose sizes are written in.
+
+    Raises:
+        ConfigError: The graph has another fixed size.
+        ModelContractError: It returns pictures of another size than it takes.
+    """
+    (image,) = (node for node in session.get_inputs() if node.name == signature.tile)
+    (output,) = (node for node in session.get_outputs() if node.name == signature.output)
+    fixed = [dim for dim in image.shape[2:] if isinstance(dim, int)]
+    if any(dim != size for dim in fixed):
+        raise ConfigError(
+            f"tile.size: {card.name} takes tiles of {fixed[0]} only, not {size}.",
+            hint=f"Leave tile.size out, or set it to {fixed[0]}.",
+        )
+    given = [dim for dim in output.shape[2:] if isinstance(dim, int)]
+    if any(dim != size for dim in given):
+        raise resized(card, size, given[0])
+
+
+def resized(card: ModelCard, size: int, given: int) -> ModelContractError:
+    """Return the error for a network that changes the size of pictures."""
+    return ModelContractError(
+        f"{card.name}: returns {given} px for a tile of {size} px; varfix restores at the size of "
+        "the source."
+    )
+
+
+def _is_image(node: Any) -> bool:
+    shape = list(node.shape)
+    rgb = len(shape) == 4 and (shape[1] == 3 or not isinstance(shape[1], int))
+    return rgb and node.type == "tensor(float)"
+
+
+def _unexpected(path: Path, wanted: str, nodes: Sequence[Any]) -> ModelContractError:
+    found = ", ".join(_describe(node) for node in nodes) or "none"
+    return ModelContractError(f"{path.name}: expected {wanted}, found {found}.", hint=_EXPORT)
+
+
+def _describe(node: Any) -> str:
+    kind = node.type.removeprefix("tensor(").removesuffix(")")
+    shape = ",".join("?" if dim is None else str(dim) for dim in node.shape)
+    return f'"{node.name}" {_DTYPES.get(kind, kind)} [{shape}]'
