@@ -28,10 +28,10 @@ from varfix.engine.errors import DiskFullError, ExitCode, VarfixError
 # The overview's line of each command, which must not cost an import of the command. Its module is
 # `varfix.cli.commands.NAME`, with `_` for `-`.
 COMMANDS: dict[str, str] = {
-    "dir": "Restore a folder of pictures, and its subfolders.",
-    "image": "Restore one picture; '-' reads stdin or writes stdout.",
+    "dir": "Restore a folder of images, and its subfolders.",
+    "image": "Restore one image; '-' reads stdin or writes stdout.",
     "video": "Restore a clip: frames, with sound and times as is.",
-    "eval": "Measure PSNR and SSIM of restored pictures.",
+    "eval": "Measure PSNR and SSIM of restored images.",
     "bench": "Measure the speed of a model on this machine.",
     "models": "List, show, fetch and verify models.",
     "doctor": "Check which devices and formats really work here.",
@@ -42,22 +42,22 @@ COMMANDS: dict[str, str] = {
 
 EPILOG = """\b
 Examples:
-  varfix dir photos restored                 restore every picture under photos/
+  varfix dir photos restored                 restore every image under photos/
   varfix dir -p denoise photos restored      only noise is to be removed
-  varfix image night.jpg night.fixed.jpg     one picture
+  varfix image night.jpg night.fixed.jpg     one image
   varfix video clip.mp4                      one clip, into clip.varfix.mp4
   curl -s URL | varfix image - - > out.png   bytes in, bytes out
 
 \b
-Stopped or failed half-way? Run the same command again: finished pictures are
+Stopped or failed half-way? Run the same command again: finished images are
 skipped, and a file under its final name is always complete.
 
 \b
 Exit codes:
-  0  every picture was restored, or skipped because it already was
-  1  finished, but some pictures failed (each is named)
+  0  every image was restored, or skipped because it already was
+  1  finished, but some images failed (each is named)
   2  wrong usage or configuration
-  3  nothing to do: no readable picture matched
+  3  nothing to do: no readable image matched
   4  model missing, damaged, or not one that varfix can run
   5  device unavailable, or out of memory
   6  output problem: disk full, permission, or another run holds the folder
@@ -125,7 +125,7 @@ def run() -> NoReturn:
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Leave in order, removing temporary files; a run of pictures listens by itself instead."""
+    """Leave in order, removing temporary files; a run of images listens by itself instead."""
     raise SystemExit(int(ExitCode.SIGTERM))
 
 

@@ -188,7 +188,7 @@ model_options = packed(
         "--preset",
         metavar="NAME|FILE",
         shell_complete=preset_items,
-        help="What is wrong with the pictures: auto, denoise, derain, dehaze, lowlight, deblur,"
+        help="What is wrong with the images: auto, denoise, derain, dehaze, lowlight, deblur,"
         " desnow; 'fast' for 8-bit integers on a CPU; or a YAML file of settings."
         "  [default: auto]",
     ),
@@ -232,7 +232,7 @@ model_options = packed(
     click.option(
         "--whole",
         is_flag=True,
-        help="For models of one size only, such as varformer-d16: squash each picture to that size"
+        help="For models of one size only, such as varformer-d16: squash each image to that size"
         " and stretch it back, as their own programs do, instead of cutting tiles.",
     ),
     click.option(

@@ -1,4 +1,4 @@
-"""Progress for people, on stderr: moving lines on a terminal, one line per picture elsewhere."""
+"""Progress for people, on stderr: moving lines on a terminal, one line per image elsewhere."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class PlainProgress:
 
     def __call__(self, event: Event) -> None:
         """Count `event` and say what is worth a line."""
-        line = self._line(event)  # before counting: a finished picture's size is forgotten then
+        line = self._line(event)  # before counting: a finished image's size is forgotten then
         self.tally(event)
         if isinstance(event, ItemDone):
             self._terminal.say(f"[{self.tally.finished}/{self.tally.items}] {line}")
@@ -78,7 +78,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """An observer that keeps a bar, the current picture and the device at the screen's bottom.
+    """An observer that keeps a bar, the current image and the device at the screen's bottom.
 
     Attributes:
         tally: The counts.
@@ -116,7 +116,7 @@ class LiveProgress:
             self._task,
             total=tally.pixels or None,
             completed=tally.pixels_done,
-            description=f"{tally.finished}/{tally.items} pictures",
+            description=f"{tally.finished}/{tally.items} images",
             pace=tally.pace(self._clock.read()),
         )
 
@@ -126,7 +126,7 @@ class LiveProgress:
         if current is not None:
             parts = (current.src, current.size, f"{current.done:.0%}", current.pace)
             picture = "  ".join(part for part in parts if part)
-        # Of a picture, not of the time: stages run on several threads and machines at once.
+        # Of an image, not of the time: stages run on several threads and machines at once.
         done = max(1, self.tally.ok)
         each = [f"{stage} {spent / done:.2f} s" for stage, spent in self.tally.busy.items()]
         return [picture, " · ".join([self.tally.device, *each])]

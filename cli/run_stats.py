@@ -31,7 +31,7 @@ SKIPS: Final = {
 
 @dataclass
 class Flying:
-    """A picture or clip in work: its name, size, and how much of it is restored (0 to 1)."""
+    """An image or clip in work: its name, size, and how much of it is restored (0 to 1)."""
 
     src: str
     width: int
@@ -54,7 +54,7 @@ class Flying:
 
     @property
     def pace(self) -> str:
-        """How fast a clip's frames are made, and how long it will last; nothing for a picture."""
+        """How fast a clip's frames are made, and how long it will last; nothing for an image."""
         if self.fps is None:
             return ""
         return f"{self.fps:.2f} fps" + (f", {duration(self.eta)} left" if self.eta else "")
@@ -64,11 +64,11 @@ class Tally:
     """Counts of one run; safe to feed and to read from several threads.
 
     Attributes:
-        items: Pictures to restore.
+        items: Images to restore.
         pixels: Pixels in them.
-        ok: Pictures restored.
-        failed: Pictures that could not be.
-        skips: Pictures skipped, by reason.
+        ok: Images restored.
+        failed: Images that could not be.
+        skips: Images skipped, by reason.
         failures: What failed, in order.
         busy: Seconds spent in each stage.
         device: The device line: where it runs and in which precision.
@@ -109,32 +109,32 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        """Pictures restored or failed."""
+        """Images restored or failed."""
         return self.ok + self.failed
 
     @property
     def pixels_done(self) -> int:
-        """Pixels finished, counting the restored part of pictures in work."""
+        """Pixels finished, counting the restored part of images in work."""
         with self._lock:
             part = sum(one.pixels * one.done for one in self._flying.values())
             return self._finished_pixels + int(part)
 
     @property
     def current(self) -> Flying | None:
-        """The picture that moved last among those in work."""
+        """The image that moved last among those in work."""
         with self._lock:
             if self._latest in self._flying:
                 return self._flying[self._latest]
             return next(iter(self._flying.values()), None)
 
     def size_of(self, item: int) -> str:
-        """Return the size of a picture in work as text, or nothing if it is unknown."""
+        """Return the size of an image in work as text, or nothing if it is unknown."""
         with self._lock:
             one = self._flying.get(item)
             return one.size if one else ""
 
     def name_of(self, item: int) -> str:
-        """Return the name of a picture in work."""
+        """Return the name of an image in work."""
         with self._lock:
             one = self._flying.get(item)
             return one.src if one else ""
@@ -162,7 +162,7 @@ class Tally:
         """Say in one line how far the run is, `seconds` after its start."""
         current = self.current
         parts = [
-            f"{self.finished} of {self.items} pictures",
+            f"{self.finished} of {self.items} images",
             self.pace(seconds),
             current.src if current else "",
         ]

@@ -126,7 +126,7 @@ class Terminal:
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            # Messages on a full disk: what cannot be told costs no picture.
+            # Messages on a full disk: what cannot be told costs no image.
             discard(sys.stderr)
 
 

@@ -39,7 +39,7 @@
       Interrupted               130   interrupted
 
 `code` strings are the stable interface (events, reports); messages may change between versions.
-An `ItemError` costs one picture; every other class ends the run.
+An `ItemError` costs one image; every other class ends the run.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class PlanError(VarfixError):
 
 
 class FormatLimitError(PlanError):
-    """The picture is larger than its output format can hold."""
+    """The image is larger than its output format can hold."""
 
     code = "format_limit"
 
@@ -170,7 +170,7 @@ class DeviceMemoryError(DeviceError):
 
 
 class HostMemoryError(VarfixError):
-    """The picture does not fit in main memory."""
+    """The image does not fit in main memory."""
 
     exit_code = ExitCode.DEVICE
     code = "host_oom"
@@ -220,14 +220,14 @@ class StoreUnreachableError(StoreError):
 
 
 class ItemError(VarfixError):
-    """One picture failed; the others go on."""
+    """One image failed; the others go on."""
 
     exit_code = ExitCode.PARTIAL
     code = "item"
 
 
 class DecodeError(ItemError):
-    """The source's bytes did not become a picture."""
+    """The source's bytes did not become an image."""
 
     code = "decode"
 

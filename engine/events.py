@@ -49,7 +49,7 @@ class RunStart(Event, frozen=True, kw_only=True, tag="run.start"):
 
 
 class PlanDone(Event, frozen=True, kw_only=True, tag="plan"):
-    """What is to be done is known; `pixels` counts the pictures that are to be restored."""
+    """What is to be done is known; `pixels` counts the images that are to be restored."""
 
     items: int
     skip_done: int
@@ -59,7 +59,7 @@ class PlanDone(Event, frozen=True, kw_only=True, tag="plan"):
 
 
 class ItemStart(Event, frozen=True, kw_only=True, tag="item.start"):
-    """A picture is being read; its size is null when its header could not be read."""
+    """An image is being read; its size is null when its header could not be read."""
 
     id: int
     src: str
@@ -70,7 +70,7 @@ class ItemStart(Event, frozen=True, kw_only=True, tag="item.start"):
 
 
 class ItemProgress(Event, frozen=True, kw_only=True, tag="item.progress"):
-    """Some of a picture's tiles or a clip's frames are done; at most two a second for each.
+    """Some of an image's tiles or a clip's frames are done; at most two a second for each.
 
     For clips, `fps` is the frames done per second, and `eta` the seconds left; null otherwise.
     """
@@ -84,14 +84,14 @@ class ItemProgress(Event, frozen=True, kw_only=True, tag="item.progress"):
 
 
 class RetryCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Work repeated for one picture."""
+    """Work repeated for one image."""
 
     fp32: int = 0
     oom: int = 0
 
 
 class ItemDone(Event, frozen=True, kw_only=True, tag="item.done"):
-    """A picture is published; `stage` holds the seconds of decode, infer and encode."""
+    """An image is published; `stage` holds the seconds of decode, infer and encode."""
 
     id: int
     seconds: float
@@ -101,7 +101,7 @@ class ItemDone(Event, frozen=True, kw_only=True, tag="item.done"):
 
 
 class ItemSkip(Event, frozen=True, kw_only=True, tag="item.skip"):
-    """A picture needs nothing: its output is `done`, `stale` or `foreign`."""
+    """An image needs nothing: its output is `done`, `stale` or `foreign`."""
 
     id: int
     src: str
@@ -109,7 +109,7 @@ class ItemSkip(Event, frozen=True, kw_only=True, tag="item.skip"):
 
 
 class ItemFail(Event, frozen=True, kw_only=True, tag="item.fail"):
-    """A picture failed; the others go on."""
+    """An image failed; the others go on."""
 
     id: int
     src: str

@@ -25,7 +25,7 @@ class Format:
         max_side: Largest width or height in pixels.
         alpha: Transparency survives.
         depths: Bits per channel that can be stored.
-        icc: A colour profile survives.
+        icc: A color profile survives.
         exif: EXIF and XMP survive.
         cmyk: Inks can be stored.
         iptc: An IPTC record survives.
@@ -119,13 +119,13 @@ _BMP_HEADER_SIZES: Final = (12, 40, 52, 56, 64, 108, 124)
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a picture's first bytes say of it.
+    """What an image's first bytes say of it.
 
     Attributes:
         format: A key of `FORMATS`.
         width: In pixels, after the orientation tag is applied.
         height: In pixels, after the orientation tag is applied.
-        has_alpha: There is a transparency channel or colour, perhaps opaque everywhere.
+        has_alpha: There is a transparency channel or color, perhaps opaque everywhere.
         depth: 8 or 16 bits per channel.
     """
 
@@ -162,7 +162,7 @@ def sniff(data: bytes) -> str:
     """Tell from its first bytes what a file is.
 
     Returns:
-        A key of `FORMATS`, or a MIME type (recognisable by its slash) for everything else.
+        A key of `FORMATS`, or a MIME type (recognizable by its slash) for everything else.
     """
     head = data[:4096]
     for offset, magic, kind in SIGNATURES:
@@ -174,7 +174,7 @@ def sniff(data: bytes) -> str:
 
 
 def _says_avif(head: bytes) -> bool:
-    """Tell whether a picture box of no particular brand names AVIF among its compatible ones."""
+    """Tell whether an image box of no particular brand names AVIF among its compatible ones."""
     brands = head[16 : int.from_bytes(head[:4], "big")]
     return head[8:12] in (b"mif1", b"msf1") and b"avif" in brands
 
@@ -191,12 +191,12 @@ def check_output(name: str, header: Header, wanted: str, flatten: str | None) ->
         name: The source's name, for the message.
         header: The source, with `has_alpha` false if its alpha is known to be opaque.
         wanted: `keep` or a format.
-        flatten: Colour to put under transparency; None = transparency must survive.
+        flatten: Color to put under transparency; None = transparency must survive.
 
     Raises:
         PlanError: The format needs a package that is not installed.
-        FormatLimitError: The picture is too wide or too high.
-        AlphaLostError: The picture has transparency, the format has none, nothing to put under it.
+        FormatLimitError: The image is too wide or too high.
+        AlphaLostError: The image has transparency, the format has none, nothing to put under it.
     """
     form = FORMATS[output_format(header.format, wanted)]
     if not form.available:

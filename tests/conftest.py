@@ -112,7 +112,7 @@ class Shelf:
         )
 
     def pair(self) -> Path:
-        """Write a pair guided by the whole picture: adds the picture's mean times the task.
+        """Write a pair guided by the whole image: adds the image's mean times the task.
 
         With task `auto`, whose number is 0, it is the identity.
         """

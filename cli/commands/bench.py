@@ -37,13 +37,13 @@ Examples:
   varfix bench -m mine.onnx --device cuda:0 --json
 
 \b
-bare       seconds per megapixel in the model alone, on the tiles of the pictures
+bare       seconds per megapixel in the model alone, on the tiles of the images
 end to end seconds per megapixel from JPEG files to JPEG files, the model being loaded
 CPU        seconds of CPU, over all threads, per megapixel in the model alone
 memory     the greatest of the process; each size is measured in a process of its own
-start      from the command to the first restored picture of 0.25 megapixels
+start      from the command to the first restored image of 0.25 megapixels
 
-The pictures are made for the purpose, and removed. Let nothing else run meanwhile.
+The images are made for the purpose, and removed. Let nothing else run meanwhile.
 """
 
 
@@ -63,7 +63,7 @@ class Row:
     default="0.25,2,12,48",
     metavar="MP,...",
     callback=lambda context, parameter, value: _sizes(value),
-    help="Megapixels of the pictures.  [default: 0.25,2,12,48]",
+    help="Megapixels of the images.  [default: 0.25,2,12,48]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @terminal_options
@@ -140,10 +140,10 @@ def _device_mb(device: str) -> int | None:
 
 
 def start_seconds(settings: Settings) -> float:
-    """Median seconds from a command to its restored picture, in new processes.
+    """Median seconds from a command to its restored image, in new processes.
 
     Raises:
-        VarfixError: The picture could not be restored.
+        VarfixError: The image could not be restored.
     """
     from varfix.engine.evaluation.speed import picture_of
     from varfix.engine.image.picture import Picture, PictureInfo
@@ -245,7 +245,7 @@ def _lines(
         f"{facts['runtime']}, varfix {facts['varfix']}"
     )
     yield f"start {start:.2f} s\n"
-    yield "    size  pictures   bare s/MP   end to end s/MP   ratio   CPU s/MP   memory   device"
+    yield "    size  images   bare s/MP   end to end s/MP   ratio   CPU s/MP   memory   device"
     for row in rows:
         speed = row.speed
         lent = "" if row.device_mb is None else f"{row.device_mb} MB"

@@ -1,4 +1,4 @@
-"""`varfix dir`: a tree of pictures."""
+"""`varfix dir`: a tree of images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _EPILOG: Final = """\b
 Examples:
-  varfix dir photos restored                          every picture, subfolders too
+  varfix dir photos restored                          every image, subfolders too
   varfix dir -p derain -s 0.7 photos restored         gently, rain only
   varfix dir -n --sample 20 photos restored           what would 20 of them cost?
   varfix dir --exclude 'raw/' --exclude '*.bmp' photos restored
@@ -55,7 +55,7 @@ done is skipped. Files that varfix did not make are never replaced without
 \b
 --json writes one JSON object a line: {"v":1, "t":TIME, "run":ID, "event":KIND, ...}
   run.start, plan          model, device really used; how much is to be done
-  item.start, .progress    a picture is being read; how many of its tiles, or of a
+  item.start, .progress    an image is being read; how many of its tiles, or of a
                            clip's frames, are done
   item.done, .skip, .fail  what became of it; "code" is made for programs
   warning                  something to know that stops nothing
@@ -67,7 +67,7 @@ The JSON Schema comes with varfix: engine/events.schema.json in its package.
 
 @dataclass(frozen=True)
 class Selection:
-    """Which pictures, under which names, how many at once."""
+    """Which images, under which names, how many at once."""
 
     include: tuple[str, ...]
     exclude: tuple[str, ...]
@@ -125,7 +125,7 @@ _selection = packed(
         "--include",
         multiple=True,
         metavar="GLOB",
-        help="Only pictures that match, by the rules of .gitignore; may be repeated.",
+        help="Only images that match, by the rules of .gitignore; may be repeated.",
     ),
     click.option(
         "--exclude",
@@ -137,7 +137,7 @@ _selection = packed(
     click.option(
         "--files-from",
         metavar="FILE|-",
-        help="Take the pictures listed in a file or on stdin, one per line, instead of searching;"
+        help="Take the images listed in a file or on stdin, one per line, instead of searching;"
         " names are relative to SRC or to here.",
     ),
     click.option(
@@ -147,7 +147,7 @@ _selection = packed(
         "--sample",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Only N pictures, evenly spaced over all: a preview of the run.",
+        help="Only N images, evenly spaced over all: a preview of the run.",
     ),
     click.option(
         "--name",
@@ -164,7 +164,7 @@ _selection = packed(
         help="Threads that read, and as many that write, beside the one that restores."
         "  [default: auto]",
     ),
-    click.option("--fail-fast", is_flag=True, help="Stop at the first picture that fails."),
+    click.option("--fail-fast", is_flag=True, help="Stop at the first image that fails."),
 )
 
 
@@ -190,7 +190,7 @@ def _report_name(
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_report_name,
     metavar="FILE",
-    help="Write what became of every picture to FILE.html, with pictures before and after to"
+    help="Write what became of every image to FILE.html, with images before and after to"
     " compare, or to FILE.csv or FILE.json; replaces the report of an earlier run.",
 )
 @terminal_options
@@ -205,9 +205,9 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     report: Path | None,
     terminal: Terminal,
 ) -> int:
-    """Restore every picture and clip under the folder SRC into the same tree under DST.
+    """Restore every image and clip under the folder SRC into the same tree under DST.
 
-    Names, sizes, orientation, color profiles and metadata stay as they are. A picture that fails is
+    Names, sizes, orientation, color profiles and metadata stay as they are. An image that fails is
     named at the end and stops nothing else. Inputs are never changed. Clips (mp4, mov, mkv, webm,
     avi) are restored as by 'varfix video', whose settings apply; avi becomes mkv.
 

@@ -114,7 +114,7 @@ def _devices() -> tuple[DeviceFacts | None, list[str]]:
 
 
 def _codecs() -> Iterator[CodecFact]:
-    """Write and read back a small picture in every format and depth."""
+    """Write and read back a small image in every format and depth."""
     import numpy as np
 
     from varfix.engine.formats import FORMATS
@@ -132,7 +132,7 @@ def _codecs() -> Iterator[CodecFact]:
                 data = write_picture(picture, form.name, OutputSettings())
                 back = read_picture(data, max_pixels=pixels.size)
                 if np.abs(back.pixels - pixels).max() > 0.02 or back.info.depth != depth:
-                    detail = "a picture does not come back as it was"
+                    detail = "an image does not come back as it was"
             except Exception as error:  # a missing codec fails in its library's own way
                 detail = str(error) or type(error).__name__
             yield CodecFact(format=form.name, depth=depth, works=not detail, detail=detail)

@@ -1,4 +1,4 @@
-"""`varfix eval`: PSNR and SSIM of restored pictures, of other programs' as well as varfix's own."""
+"""`varfix eval`: PSNR and SSIM of restored images, of other programs' as well as varfix's own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Examples:
   varfix eval restored targets                     files restored earlier, by any program
   varfix eval --pairs rain/input rain/target       restore in memory; before, after, gain
   varfix eval --degrade noise:25 kodak24           add noise, restore, compare
-  varfix eval --degrade noise:0 -p auto kodak24    does a clean picture stay clean?
+  varfix eval --degrade noise:0 -p auto kodak24    does a clean image stay clean?
   varfix eval --json restored targets | tail -n 1  the mean, for a program
   varfix eval --all val                            every test set under val: the README's table
 
@@ -80,7 +80,7 @@ class Task:
     click.option(
         "--degrade",
         metavar="noise:SIGMA|KIND",
-        help="Damage the pictures of the folder CLEAN, restore them, compare. KIND is rain, haze,"
+        help="Damage the images of the folder CLEAN, restore them, compare. KIND is rain, haze,"
         " lowlight, blur or snow.",
     ),
     click.option("--pairs", is_flag=True, help="Restore INPUT first; compare before and after."),
@@ -96,17 +96,17 @@ class Task:
         "--sample",
         metavar="N",
         type=click.IntRange(min=1),
-        help="Of --all, N evenly spaced pictures of each set.",
+        help="Of --all, N evenly spaced images of each set.",
     ),
 )
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @terminal_options
 def command(task: Task, model: ModelOptions, as_json: bool, terminal: Terminal) -> None:
-    """Measure pictures against what they should be, file by file and on average.
+    """Measure images against what they should be, file by file and on average.
 
-    RESTORED and TARGET are folders (or two files) with pictures of the same names; their
-    extensions may differ. With --pairs the pictures of INPUT are restored first, with --degrade
+    RESTORED and TARGET are folders (or two files) with images of the same names; their
+    extensions may differ. With --pairs the images of INPUT are restored first, with --degrade
     those of the folder CLEAN are damaged and restored, both in memory, as the preset, model, device
     and --set say.
     """
@@ -147,7 +147,7 @@ def _measure(
 
 def _note_unused(pairing: Pairing, terminal: Terminal) -> None:
     if pairing.unused:
-        terminal.warn(f"{pairing.unused} of the targets have no picture to compare with")
+        terminal.warn(f"{pairing.unused} of the targets have no image to compare with")
 
 
 def _measure_all(task: Task, settings: Settings, as_json: bool, terminal: Terminal) -> None:
@@ -165,13 +165,13 @@ def _measure_all(task: Task, settings: Settings, as_json: bool, terminal: Termin
 
 
 def _restore(settings: Settings, terminal: Terminal) -> Restore:
-    """Open the model and return the function that restores one picture."""
+    """Open the model and return the function that restores one image."""
     restore = _restore_as(settings, terminal)
     return lambda pixels: restore(pixels, settings.model.task)
 
 
 def _restore_as(settings: Settings, terminal: Terminal) -> RestoreAs:
-    """Open the model and return the function that restores one picture under a given task."""
+    """Open the model and return the function that restores one image under a given task."""
     with terminal.busy(f"Loading {settings.model.name}"):
         from varfix.engine.restoration.restore_image import restore_picture
         from varfix.onnx.inference.open_model import open_restorer
@@ -204,7 +204,7 @@ class Table:
         click.echo(" " * self._width + "".join(f"{heading:>9}" for heading in headings))
 
     def row(self, one: Measured, files: int | None = None) -> None:
-        """Print a picture's line, or the last one with the average over `files` pictures."""
+        """Print an image's line, or the last one with the average over `files` images."""
         scores = one.restored
         cells = [f"{scores.psnr:9.3f}", f"{scores.ssim:9.4f}"]
         cells += [f"{scores.psnr_y:9.3f}", f"{scores.ssim_y:9.4f}"]
@@ -214,10 +214,10 @@ class Table:
 
 
 class JsonLines:
-    """Prints measurements as JSON lines; an infinite PSNR (equal pictures) is null."""
+    """Prints measurements as JSON lines; an infinite PSNR (equal images) is null."""
 
     def row(self, one: Measured, files: int | None = None) -> None:
-        """Print a picture's object, or the last one with the average over `files` pictures."""
+        """Print an image's object, or the last one with the average over `files` images."""
         facts: dict[str, Any] = {"file": one.name} if files is None else {"mean_of": files}
         facts["restored"] = one.restored
         if one.before is not None:

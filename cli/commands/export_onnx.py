@@ -69,9 +69,9 @@ def command(  # noqa: PLR0913 (as many as there are facts about a model)
     """Export the weights CHECKPOINT to the model file TARGET (NAME.onnx).
 
     Weights are those of 'varfix train', or a checkpoint that others released; of it, nothing is
-    executed. A model guided by the whole picture gets a second file beside it, NAME.prior.onnx; a
+    executed. A model guided by the whole image gets a second file beside it, NAME.prior.onnx; a
     released one gets its weights (NAME.onnx.data), the same in half precision (NAME.fp16.onnx) and
-    a decoder for pictures of its prior. All carry the model card and are compared with the network
+    a decoder for images of its prior. All carry the model card and are compared with the network
     after writing. Needs the extra: pip install "varfix[train]".
     """
     _check_target(target, overwrite)

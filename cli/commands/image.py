@@ -1,4 +1,4 @@
-"""`varfix image`: one picture, from a file or stdin to a file or stdout."""
+"""`varfix image`: one image, from a file or stdin to a file or stdout."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ Examples:
 
 @dataclass(frozen=True)
 class Ends:
-    """Where the picture comes from and goes to, as given: a path, or `-`."""
+    """Where the image comes from and goes to, as given: a path, or `-`."""
 
     source: str
     target: str
 
     def check(self, as_json: bool) -> None:
-        """Refuse streams that cannot carry a picture (click.UsageError)."""
+        """Refuse streams that cannot carry an image (click.UsageError)."""
         if not self.target:
             raise click.UsageError("DST is empty: a variable that is not set?")
         if self.source == "-" and sys.stdin.isatty():
-            raise click.UsageError("SRC is -, but stdin is a terminal; pipe a picture in")
+            raise click.UsageError("SRC is -, but stdin is a terminal; pipe an image in")
         if self.target != "-":
             return
         if as_json:
@@ -73,7 +73,7 @@ class Ends:
         target = Path(self.target)
         if target.is_dir() or self.target.endswith(("/", "\\")):
             if self.source == "-":
-                raise click.UsageError("DST is a folder, but the picture from stdin has no name")
+                raise click.UsageError("DST is a folder, but the image from stdin has no name")
             return target / Path(self.source).name
         return target
 
@@ -105,7 +105,7 @@ class Ends:
 
 
 def _spool(stream: BinaryIO, place: Path) -> None:
-    """Keep a pipe's bytes in a file; of what is no picture, however endless, only the beginning."""
+    """Keep a pipe's bytes in a file; of what is no image, however endless, only the beginning."""
     from varfix.engine.formats import FORMATS, sniff
 
     with place.open("wb") as file:
@@ -126,7 +126,7 @@ def _spool(stream: BinaryIO, place: Path) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Also draw what the model's prior did: where it entered, which of its scales counted, and"
-    " the picture with more and more of what it says. For VarFormers.",
+    " the image with more and more of what it says. For VarFormers.",
 )
 @terminal_options
 def command(  # noqa: PLR0913 (one record for each group of options)
@@ -138,7 +138,7 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     explain: Path | None,
     terminal: Terminal,
 ) -> int:
-    """Restore one picture, SRC, into the file DST; '-' is stdin or stdout.
+    """Restore one image, SRC, into the file DST; '-' is stdin or stdout.
 
     The format is that of DST's name, else --format, else the source's own.
     """
@@ -154,7 +154,7 @@ def command(  # noqa: PLR0913 (one record for each group of options)
 
 @dataclass(frozen=True)
 class Job:
-    """All that was asked for, besides the picture's two ends."""
+    """All that was asked for, besides the image's two ends."""
 
     resolved: Resolved
     preset: str

@@ -25,7 +25,7 @@ Examples:
 \b
 Also:
   varfix train preview   one contact sheet for each kind of damage
-  varfix train curves    the curves of a run, as a picture
+  varfix train curves    the curves of a run, as an image
   varfix train ablate    what a model's parts are worth
 """
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -86,7 +86,7 @@ def _one_or_none(context: click.Context, option: click.Parameter, value: Any) ->
         metavar="INPUT TARGET",
         type=_FOLDER,
         callback=_one_or_none,
-        help="Folders of your own damaged and good pictures, of the same names.",
+        help="Folders of your own damaged and good images, of the same names.",
     ),
     click.option(
         "--out",
@@ -141,7 +141,7 @@ def run(job: Job, terminal: Terminal) -> None:
 def preview(out: Path, photos: tuple[Path, ...], seed: int, terminal: Terminal) -> None:
     """Write a contact sheet for each kind of damage to the folder OUT, mild to bad.
 
-    The numbers are PSNR against the clean picture. The strengths are those that training uses.
+    The numbers are PSNR against the clean image. The strengths are those that training uses.
     """
     with terminal.busy("Loading PyTorch"), needing_train_extra("train preview"):
         from varfix.engine.train.data.photos import load_photos
@@ -170,7 +170,7 @@ def curves(folder: Path, terminal: Terminal) -> None:
     "--sample",
     metavar="N",
     type=click.IntRange(min=1),
-    help="N evenly spaced pictures of each set.",
+    help="N evenly spaced images of each set.",
 )
 @terminal_options
 def ablate(

@@ -12,7 +12,7 @@ from typing import IO, Final
 from varfix.cli.report.report import Previews, Row, Story, pour
 from varfix.cli.run_stats import SKIPS, duration
 
-# What a browser still opens at once: pictures with previews, bytes of previews, lines of a table.
+# What a browser still opens at once: images with previews, bytes of previews, lines of a table.
 SHOWN: Final = 200
 BYTES: Final = 32 << 20
 ROWS: Final = 5000
@@ -36,14 +36,14 @@ class HtmlWriter:
         self._bytes = 0
 
     def wants_previews(self, story: Story) -> bool:
-        """Show every picture of a small run, and evenly spaced ones of a large run."""
+        """Show every image of a small run, and evenly spaced ones of a large run."""
         self._seen += 1
         items = story.plan.items if story.plan else 0
         stride = -(-items // SHOWN) or 1
         return (self._seen - 1) % stride == 0 and self._bytes < BYTES
 
     def add(self, row: Row, previews: Previews | None) -> None:
-        """Put a picture aside."""
+        """Put an image aside."""
         if row.status == "failed":
             self._put("failures", _failure(row))
         else:
@@ -70,10 +70,10 @@ class HtmlWriter:
     def _notes(self) -> dict[str, str]:
         counts = self._counts
         notes = {f"hide_{name}": "" if count else "hidden" for name, count in counts.items()}
-        cards = f"{counts['cards']} of {self._seen} restored pictures, evenly spaced; "
+        cards = f"{counts['cards']} of {self._seen} restored images, evenly spaced; "
         if counts["cards"] == self._seen:
             cards = ""
-        notes["cards_note"] = f"{cards}drag, or select a picture and press the arrow keys"
+        notes["cards_note"] = f"{cards}drag, or select an image and press the arrow keys"
         notes["failed_note"] = _limited(counts["failures"])
         notes["rows_note"] = _limited(counts["rows"])
         return notes
@@ -130,7 +130,7 @@ def _tiles(story: Story) -> Iterator[tuple[str, str]]:
     yield "skipped", f"{end.skipped:,}"
     yield "failed", f"{end.failed:,}"
     yield "time", duration(end.seconds)
-    yield "pictures a second", f"{end.per_second:.2f}"
+    yield "images a second", f"{end.per_second:.2f}"
 
 
 def _tile(name: str, value: str) -> str:
@@ -147,7 +147,7 @@ def _settings(story: Story) -> Iterable[str]:
 
 def _failure(row: Row) -> str:
     hint = f'<p class="soft">{escape(row.hint)}</p>' if row.hint else ""
-    # The message names the picture for those who see no other column.
+    # The message names the image for those who see no other column.
     reason = (row.message or "").partition(f"{row.src}: ")[2] or row.message or ""
     return (
         f'<tr><td class="name">{escape(row.src)}</td>'
@@ -174,7 +174,7 @@ def _row(row: Row) -> str:
 
 
 def _stack(row: Row) -> str:
-    """Return a bar of the three stages' shares of a picture's time."""
+    """Return a bar of the three stages' shares of an image's time."""
     stages = {"decode": row.decode, "infer": row.infer, "encode": row.encode}
     total = sum(value or 0 for value in stages.values())
     if not total:

@@ -1,7 +1,7 @@
-"""`--report FILE`: what became of every picture, for people (.html) or for programs (.json, .csv).
+"""`--report FILE`: what became of every image, for people (.html) or for programs (.json, .csv).
 
 A report is gathered while the run goes on, in unnamed files beside the place where it will be, so
-that memory does not grow with the number of pictures; it appears whole, once the run has ended.
+that memory does not grow with the number of images; it appears whole, once the run has ended.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Heading(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line knows of a run before it begins.
 
     Attributes:
-        source: Folder of the pictures.
+        source: Folder of the images.
         target: Folder of the results.
         preset: Its name.
         settings: Each setting as text, by dotted key.
@@ -55,7 +55,7 @@ class Heading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one picture; times in seconds, None where there is nothing to tell."""
+    """What became of one image; times in seconds, None where there is nothing to tell."""
 
     id: int
     src: str
@@ -87,7 +87,7 @@ class Story(msgspec.Struct, kw_only=True):
 
 
 class Previews(msgspec.Struct, frozen=True):
-    """Small JPEG files of a picture, before and after.
+    """Small JPEG files of an image, before and after.
 
     Attributes:
         whole: All of it, made smaller.
@@ -108,21 +108,21 @@ class Writer(Protocol):
 
     @abstractmethod
     def wants_previews(self, story: Story) -> bool:
-        """Tell whether the picture that was restored just now is to be shown; asked once each."""
+        """Tell whether the image that was restored just now is to be shown; asked once each."""
 
     @abstractmethod
     def add(self, row: Row, previews: Previews | None) -> None:
-        """Put a picture aside in the file that the writer was made with."""
+        """Put an image aside in the file that the writer was made with."""
 
     @abstractmethod
     def compose(self, story: Story, out: IO[bytes]) -> None:
-        """Write the report, once no more pictures come."""
+        """Write the report, once no more images come."""
 
 
 class Report:
     """An observer that writes down what it is told; told one event at a time."""
 
-    # Longest side of the pictures in a report, in pixels.
+    # Longest side of the images in a report, in pixels.
     SIDE: Final = 512
     # Warnings beyond these are in the log.
     WARNINGS: Final = 200
@@ -154,7 +154,7 @@ class Report:
                 self._writer.add(_row(event, start), self._previews.pop(event.id, None))
 
     def look(self, item: int, before: Floats, after: Floats) -> None:
-        """Keep previews of a restored picture if the report will show it.
+        """Keep previews of a restored image if the report will show it.
 
         Args:
             item: Its id.

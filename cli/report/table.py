@@ -1,4 +1,4 @@
-"""Reports for programs: one JSON object, or a table with a line for each picture."""
+"""Reports for programs: one JSON object, or a table with a line for each image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class JsonWriter:
         return False
 
     def add(self, row: Row, previews: Previews | None) -> None:
-        """Put a picture aside."""
+        """Put an image aside."""
         self._rows.write(b",\n" if self._count else b"\n")
         self._rows.write(msgspec.json.encode(row))
         self._count += 1
@@ -42,7 +42,7 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """A header, then one line for each picture, as RFC 4180 has it and spreadsheets read it."""
+    """A header, then one line for each image, as RFC 4180 has it and spreadsheets read it."""
 
     def __init__(self, rows: IO[bytes]) -> None:
         self._rows = rows
@@ -54,7 +54,7 @@ class CsvWriter:
         return False
 
     def add(self, row: Row, previews: Previews | None) -> None:
-        """Put a picture aside."""
+        """Put an image aside."""
         values = [getattr(row, name) for name in _COLUMNS]
         self._add(["" if value is None else str(value) for value in values])
 

@@ -1,4 +1,4 @@
-"""A clip among the items of a run: the same events, failures and manifest as for pictures."""
+"""A clip among the items of a run: the same events, failures and manifest as for images."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from varfix.engine.system.atomic import Publisher
 if TYPE_CHECKING:
     from varfix.engine.cluster.pool import Crew
 
-# Takes the id of a picture, its pixels and the restored ones: (H, W, 3) float32 in [0, 1].
+# Takes the id of an image, its pixels and the restored ones: (H, W, 3) float32 in [0, 1].
 Watcher = Callable[[int, Floats, Floats], None]
 
 
@@ -30,7 +30,7 @@ class Options:
         stop: once asked, nothing new is started; its code is how the run then ends.
         publisher: writes the results.
         crew: the workers of a cluster that make the results; None = this process does.
-        watch: shown each restored picture, before and after, on the caller's thread.
+        watch: shown each restored image, before and after, on the caller's thread.
     """
 
     command: str

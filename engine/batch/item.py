@@ -1,4 +1,4 @@
-"""One picture or clip of a plan: where it is, where its result goes, what is known of it."""
+"""One image or clip of a plan: where it is, where its result goes, what is known of it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from varfix.engine.formats import Header, format_of
 from varfix.engine.storage.store import Identity
 from varfix.engine.video.clip import NO_PIPE, WHOLE, Clip, Cut, Pipe, is_clip
 
-# Bytes per pixel while a picture is in flight: decoded file, float source, float result.
+# Bytes per pixel while an image is in flight: decoded file, float source, float result.
 _BYTES_PER_PIXEL: Final = 36
 _UNKNOWN_COST: Final = 1 << 20
-# Bytes of file per pixel of pictures that are stored densely, where a header would have to be asked
+# Bytes of file per pixel of images that are stored densely, where a header would have to be asked
 # for over a network.
 _DENSE: Final = {"jpeg": 0.2, "png": 0.7, "webp": 0.1, "avif": 0.08, "heif": 0.12, "jxl": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture to restore.
+    """One image to restore.
 
     Attributes:
         id: number in the run.
@@ -29,8 +29,8 @@ class Item:
         dst: name below the destination, or the path as the user gave it.
         source: file to read; in a store a path that leads nowhere, but ends as the name does.
         target: file to write; likewise.
-        header: size and format of a picture, None when they are not known.
-        clip: header of a clip, None for pictures and when it could not be read.
+        header: size and format of an image, None when they are not known.
+        clip: header of a clip, None for images and when it could not be read.
         cut: the part of a clip that is wanted.
         moving: it is a clip, whatever its name.
         pipe: its ends that are no files.
@@ -60,7 +60,7 @@ class Item:
 
     @property
     def is_clip(self) -> bool:
-        """Whether it is a clip and no picture."""
+        """Whether it is a clip and no image."""
         return self.moving or is_clip(self.source)
 
     @property
@@ -72,7 +72,7 @@ class Item:
 
     @property
     def frames(self) -> int | None:
-        """Frames of a clip, as far as its header tells; None for pictures."""
+        """Frames of a clip, as far as its header tells; None for images."""
         return None if self.clip is None else self.clip.frames_in(self.cut)
 
     @property
@@ -95,5 +95,5 @@ class Item:
 
 
 def memory_of(header: Header) -> int:
-    """Return the bytes that a picture takes while in flight."""
+    """Return the bytes that an image takes while in flight."""
     return header.width * header.height * _BYTES_PER_PIXEL

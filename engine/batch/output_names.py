@@ -1,4 +1,4 @@
-"""Names of results, decided for all pictures before any work, so that none replaces another."""
+"""Names of results, decided for all images before any work, so that none replaces another."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Decode, restore, encode: three stages that work on different pictures at the same time.
+"""Decode, restore, encode: three stages that work on different images at the same time.
 
 Decoding and encoding run on threads, restoring on the caller's thread. Memory is bounded by the
-bytes of the pictures in flight, whatever their number (engine/README.md, "Numbers"); and of
+bytes of the images in flight, whatever their number (engine/README.md, "Numbers"); and of
 small ones, thousands of which would fit, only some wait: a slow disk is not to fill the memory.
 """
 
@@ -43,7 +43,7 @@ class Stages(Generic[Item, Decoded, Restored]):
 
 
 class ByteBudget:
-    """Bytes that may be in flight. One item always fits, or a large picture would wait forever."""
+    """Bytes that may be in flight. One item always fits, or a large image would wait forever."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -1,4 +1,4 @@
-"""Decides, before any work, which pictures become which files (cli/README.md)."""
+"""Decides, before any work, which images become which files (cli/README.md)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class BatchRequest:
             its dot), `{preset}`, `{model}`.
         preset: for the template.
         overwrite: replace what exists.
-        sample: only so many pictures, evenly spaced.
+        sample: only so many images, evenly spaced.
     """
 
     filters: Filters = field(default_factory=Filters)
@@ -80,11 +80,11 @@ class Plan:
     Attributes:
         destination: folder of the results; None for a single file, and for a store.
         recipe: digest of model and settings.
-        items: pictures to restore.
-        skips: pictures that need nothing.
+        items: images to restore.
+        skips: images that need nothing.
         found: what the scan saw besides.
         manifest: memory of the destination; None for a single file.
-        source: where the pictures come from.
+        source: where the images come from.
         target: where the results go.
         refused: what cannot be restored from where it is, and why.
     """
@@ -100,7 +100,7 @@ class Plan:
     refused: list[tuple[Item, VarfixError]] = field(default_factory=list)
 
     def item(self, number: int, src: str, dst: str, overwrite: bool) -> Item:
-        """A picture of this plan, with what is known of it without opening it."""
+        """An image of this plan, with what is known of it without opening it."""
         source, target = _path(self.source, src), _path(self.target, dst)
         item = Item(number, src, dst, source, target, None, replaces=overwrite)
         return self.source.item(item, self.found)
@@ -147,8 +147,8 @@ def plan_batch(
     """Plan a folder, or what lies below an address.
 
     Raises:
-        NothingToDoError: No picture matches.
-        PlanError: In place without `overwrite`, or in a store; names that collide, pictures that
+        NothingToDoError: No image matches.
+        PlanError: In place without `overwrite`, or in a store; names that collide, images that
             the wanted format cannot hold.
         StoreError: A store does not answer or lets nobody in.
     """
@@ -184,18 +184,18 @@ def _check_place(source: Store, target: Store, request: BatchRequest) -> bool:
         )
     if not request.overwrite:
         raise PlanError(
-            f"{shown(target)} is also the source: the pictures would be replaced",
+            f"{shown(target)} is also the source: the images would be replaced",
             hint="name another folder, or add --overwrite",
         )
     return True
 
 
 def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -> Plan:
-    """Plan a single picture.
+    """Plan a single image.
 
     Raises:
         NothingToDoError: There is no such file.
-        PlanError: The source is a clip, or the target exists or cannot hold the picture.
+        PlanError: The source is a clip, or the target exists or cannot hold the image.
     """
     if not source.is_file():
         reason = "not an ordinary file" if source.exists() else "no such file"
@@ -226,7 +226,7 @@ def format_for(source: Path, target: Path, settings: Settings) -> str:
 
 
 def _set_results_aside(found: Found, manifest: Memory) -> None:
-    """Leave out what an earlier run made in place from other pictures."""
+    """Leave out what an earlier run made in place from other images."""
     results = {
         name
         for name in found.pictures
@@ -299,7 +299,7 @@ def _unmoved() -> DecodeUnsupportedError:
 
 
 def check_fetched(item: Item, fetched: Fetched, settings: Settings) -> None:
-    """Refuse a picture that its format cannot hold, where the plan has not seen its header.
+    """Refuse an image that its format cannot hold, where the plan has not seen its header.
 
     Raises:
         PlanError: As `plan_batch`.

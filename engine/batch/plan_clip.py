@@ -133,7 +133,7 @@ def _unheld(target: Path, lost: list[str]) -> PlanError:
     if len(copied) < len(lost):
         ways.append("add --codec av1" if kind == "webm" else "choose another --codec")
     if copied:
-        ways.append("add --set video.streams=none to leave out what is not pictures")
+        ways.append("add --set video.streams=none to leave out what is not images")
     return PlanError(f"{kind} cannot hold {', '.join(lost)}", hint=", or ".join(ways))
 
 

@@ -1,7 +1,7 @@
-"""Makes results: a picture or clip decoded, restored, encoded, published. The middle of every run.
+"""Makes results: an image or clip decoded, restored, encoded, published. The middle of every run.
 
 A maker knows its run only through a desk, so that it is the same object in this process and on
-another machine (engine/README.md). What befalls one picture is told and ends nothing else.
+another machine (engine/README.md). What befalls one image is told and ends nothing else.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from varfix.engine.video.frame_pipeline import Hooks
 
 _PROGRESS_EVERY: Final = 0.5
 _RETRYABLE: Final = (SourceReadError, HostMemoryError, OutputError, WorkerLostError)
-# Bytes: what is available is only an estimate, not worth refusing ordinary pictures for.
+# Bytes: what is available is only an estimate, not worth refusing ordinary images for.
 _ALWAYS_TRIED: Final = 1 << 30
 
 
@@ -78,7 +78,7 @@ class Terms:
     alone: bool = False
 
     def label(self, item: Item) -> str:
-        """A picture's name in messages: from here, as the user could type it."""
+        """An image's name in messages: from here, as the user could type it."""
         return spoken(item.src if self.alone else self.source.label(item.src))
 
 
@@ -100,7 +100,7 @@ class Desk(Protocol):
 
 @dataclass
 class Work:
-    """A picture on its way, and the seconds spent on it by stage."""
+    """An image on its way, and the seconds spent on it by stage."""
 
     picture: Picture
     stat: Identity
@@ -126,7 +126,7 @@ class Maker:
             restorer: the model.
             desk: of the run.
             publisher: writes the results.
-            watch: shown each restored picture, on the thread that restores.
+            watch: shown each restored image, on the thread that restores.
         """
         self._terms, self._settings = terms, terms.settings
         self._restorer, self._desk, self._publisher = restorer, desk, publisher
@@ -138,7 +138,7 @@ class Maker:
         Raises:
             OutputError: The disk is full or may not be written.
             DeviceError: The device failed for good.
-            ModelError: The model fits none of the pictures.
+            ModelError: The model fits none of the images.
         """
         stages = Stages(
             cost=lambda item: item.cost,
@@ -240,7 +240,7 @@ class Maker:
         )
 
     def _fail(self, item: Item, error: Exception) -> None:
-        """Tell of a picture's failure; raise what no other picture would survive."""
+        """Tell of an image's failure; raise what no other image would survive."""
         if isinstance(error, Interrupted):
             return  # a clip that was left because the run was asked to stop
         known = _as_varfix(error)
@@ -269,13 +269,13 @@ def jobs_of(settings: Settings) -> int:
 
 
 def queue_of(settings: Settings) -> int:
-    """Bytes of pictures in flight."""
+    """Bytes of images in flight."""
     queue = settings.io.queue_mb
     return automatic_queue() if queue is None else queue << 20
 
 
 def failure(label: str, item: Item, error: VarfixError) -> ItemFail:
-    """The event of a picture, called `label`, that is given up because of `error`."""
+    """The event of an image, called `label`, that is given up because of `error`."""
     return ItemFail(
         id=item.id,
         src=readable(item.src),
@@ -287,7 +287,7 @@ def failure(label: str, item: Item, error: VarfixError) -> ItemFail:
 
 
 def _check_memory(header: Header) -> None:
-    """Refuse a picture that does not fit: the system would end the whole run for it.
+    """Refuse an image that does not fit: the system would end the whole run for it.
 
     Raises:
         HostMemoryError: More is needed than there is.
@@ -296,12 +296,12 @@ def _check_memory(header: Header) -> None:
     if needed > max(there, _ALWAYS_TRIED):
         raise HostMemoryError(
             f"needs about {needed / 1e9:.1f} GB to restore whole; {there / 1e9:.1f} GB available",
-            hint="close other programs, or cut the picture into parts",
+            hint="close other programs, or cut the image into parts",
         )
 
 
 def _as_varfix(error: Exception) -> VarfixError:
-    """The error itself, or what it means for a picture."""
+    """The error itself, or what it means for an image."""
     if isinstance(error, VarfixError):
         return error
     if isinstance(error, MemoryError):

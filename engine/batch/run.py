@@ -1,7 +1,7 @@
 """Runs a plan: announces it, keeps count and manifest, and says how it ended.
 
-What happens is told to an observer. One picture's failure never ends the run; a full disk or a lost
-device does, with everything finished kept (cli/README.md). The pictures
+What happens is told to an observer. One image's failure never ends the run; a full disk or a lost
+device does, with everything finished kept (cli/README.md). The images
 themselves are made by `maker.Maker`.
 """
 

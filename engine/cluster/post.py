@@ -10,9 +10,9 @@ from typing import Final, Literal
 from varfix.engine.batch.plan import Item
 from varfix.engine.cluster.worker import Facts
 
-TRIES: Final = 3  # lives of workers that a picture may cost, and failures in a row of a post
+TRIES: Final = 3  # lives of workers that an image may cost, and failures in a row of a post
 _AHEAD: Final = 2.0  # seconds of work that a worker holds
-_FEWEST, _MOST = 3, 64  # pictures that it holds
+_FEWEST, _MOST = 3, 64  # images that it holds
 
 
 @dataclass
@@ -20,10 +20,10 @@ class Post:
     """A worker as the run knows it.
 
     Attributes:
-        failures: of the workers at this post, since the last picture was done.
+        failures: of the workers at this post, since the last image was done.
         facts: None until it has opened the model.
         held: what it is to make, by number.
-        pace: seconds for a picture, 0 until known.
+        pace: seconds for an image, 0 until known.
         heard: when it last had finished something.
     """
 
@@ -42,12 +42,12 @@ class Post:
 
     @property
     def room(self) -> int:
-        """How many more pictures it should hold."""
+        """How many more images it should hold."""
         wanted = math.ceil(_AHEAD / self.pace) if self.pace else _FEWEST
         return max(_FEWEST, min(wanted, _MOST)) - len(self.held)
 
     def finished(self, count: int) -> None:
-        """Take note of so many pictures that were finished since the last time."""
+        """Take note of so many images that were finished since the last time."""
         now = time.monotonic()
         pace = (now - self.heard) / count
         self.pace = (self.pace + pace) / 2 if self.pace else pace

@@ -29,7 +29,7 @@ _CPUS: Final = 4.0
 # Threads that read, and as many that write: those that write mostly wait for leave to publish.
 _JOBS: Final = 8
 _KNOCK: Final = 10.0  # seconds
-_LEAST_MB, _MOST_MB = 512, 4096  # of pictures in flight
+_LEAST_MB, _MOST_MB = 512, 4096  # of images in flight
 # What Ray's own messages are to say on the terminal of a run: nothing. Its log files have them.
 _QUIET: Final = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

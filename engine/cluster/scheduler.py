@@ -1,7 +1,7 @@
-"""The workers of a cluster and what they hold: pictures are given, heard of, and given again.
+"""The workers of a cluster and what they hold: images are given, heard of, and given again.
 
 Each worker holds as much as keeps it busy for two seconds and no more, so that nothing piles up
-anywhere and little is lost with it. What a lost worker held goes to the others; a picture that has
+anywhere and little is lost with it. What a lost worker held goes to the others; an image that has
 cost two workers is given to a third alone, and fails when that one is lost as well.
 
 Ray Data would be the ready-made scheduler. It gives results, not events: nothing is heard of an
@@ -195,7 +195,7 @@ class Roster:
         self._crew.dismiss(post)
         if self._stopping:
             return
-        rest = f"; {len(post.held)} pictures go to others" if post.held else ""
+        rest = f"; {len(post.held)} images go to others" if post.held else ""
         self._warn("worker_lost", f"worker {post.name} was lost ({reason}){rest}")
         for item in reversed(post.held.values()):
             self._again(item, reason)

@@ -2,7 +2,7 @@
 
 What it makes it publishes itself, but each result only when the run has entered it in the manifest
 and says so: the order that a kill leaves right (see `batch.Run.put`). A worker whose run is gone,
-or has given its pictures to another, publishes nothing more.
+or has given its images to another, publishes nothing more.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Ended:
-    """Nothing more comes; the error is the one that no other picture would survive either."""
+    """Nothing more comes; the error is the one that no other image would survive either."""
 
     error: VarfixError | None
 

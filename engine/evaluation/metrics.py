@@ -23,10 +23,10 @@ K1, K2 = 0.01, 0.03
 
 @dataclass(frozen=True)
 class Scores:
-    """How near a restored picture is to its target.
+    """How near a restored image is to its target.
 
     Attributes:
-        psnr: Over all channels, in dB; infinite for equal pictures.
+        psnr: Over all channels, in dB; infinite for equal images.
         ssim: Mean over channels, at most 1.
         psnr_y: Of luma, in dB.
         ssim_y: Of luma.
@@ -39,7 +39,7 @@ class Scores:
 
     @classmethod
     def mean(cls, scores: Sequence[Scores]) -> Scores:
-        """Average each score over at least one picture."""
+        """Average each score over at least one image."""
         columns = zip(*map(astuple, scores), strict=True)
         return cls(*(sum(column) / len(scores) for column in columns))
 
@@ -97,14 +97,14 @@ def luma(rgb: Image) -> Array:
 
 
 def score(restored: Image, target: Image) -> Scores:
-    """Compare two pictures.
+    """Compare two images.
 
     Args:
         restored: (H, W, 3) in [0, 1], at least 11 x 11.
         target: The same shape.
 
     Raises:
-        ValueError: The shapes differ, or the picture is too small for SSIM.
+        ValueError: The shapes differ, or the image is too small for SSIM.
     """
     restored_y, target_y = luma(restored), luma(target)
     return Scores(
@@ -117,7 +117,7 @@ def score(restored: Image, target: Image) -> Scores:
 
 def _same_shape(a: Image, b: Image) -> None:
     if a.shape != b.shape:
-        raise ValueError(f"pictures differ in size: {a.shape} and {b.shape}")
+        raise ValueError(f"images differ in size: {a.shape} and {b.shape}")
 
 
 def _ssim_plane(a: Image, b: Image, peak: float) -> float:

@@ -32,12 +32,12 @@ Degrade = Callable[[Integers, int], Integers]
 """Damages (H, W, 1 or 3) uint8, given the index of the file in its sorted folder."""
 
 Compare = Callable[[Floats, Floats], Scores]
-"""Scores a picture against its target, both (H, W, 3) in [0, 1]; ValueError if it cannot."""
+"""Scores an image against its target, both (H, W, 3) in [0, 1]; ValueError if it cannot."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture to measure and the picture it should be, under the name that reports use."""
+    """An image to measure and the image it should be, under the name that reports use."""
 
     name: str
     source: Path
@@ -46,7 +46,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture to restore and what it should become, (H, W, 1 or 3) uint8 each."""
+    """An image to restore and what it should become, (H, W, 1 or 3) uint8 each."""
 
     name: str
     source: Integers
@@ -55,7 +55,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The pairs of two folders, and how many targets no picture was found for."""
+    """The pairs of two folders, and how many targets no image was found for."""
 
     pairs: tuple[Pair, ...]
     unused: int = 0
@@ -63,7 +63,7 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores of one picture, or of several on average.
+    """Scores of one image, or of several on average.
 
     Attributes:
         name: The file's name.
@@ -87,10 +87,10 @@ class Measured:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Return the pictures under a folder, hidden ones left out, sorted by relative path as text.
+    """Return the images under a folder, hidden ones left out, sorted by relative path as text.
 
     Raises:
-        NothingToDoError: There is no folder, or no picture in it.
+        NothingToDoError: There is no folder, or no image in it.
     """
     found = [path for path in folder.rglob("*") if _is_picture(path, folder)]
     if not found:
@@ -100,14 +100,14 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def find_pairs(sources: Path, targets: Path) -> Pairing:
-    """Match every picture under `sources` with the one of the same name under `targets`.
+    """Match every image under `sources` with the one of the same name under `targets`.
 
     Names match with their folders; the extension counts only when more than one file fits. Two
     files are a pair whatever their names.
 
     Raises:
-        NothingToDoError: There are no pictures.
-        PlanError: A picture has no target, or more than one.
+        NothingToDoError: There are no images.
+        PlanError: An image has no target, or more than one.
     """
     if sources.is_file() and targets.is_file():
         return Pairing((Pair(sources.name, sources, targets),))
@@ -165,10 +165,10 @@ def score_restored(pairs: Iterable[Pair], restore: Restore, max_pixels: int) -> 
 def score_degraded(
     folder: Path, degrade: Degrade, restore: Restore, max_pixels: int
 ) -> Iterator[Measured]:
-    """Damage every picture under a folder, restore it, compare it with itself before and after.
+    """Damage every image under a folder, restore it, compare it with itself before and after.
 
     Raises:
-        NothingToDoError: There are no pictures.
+        NothingToDoError: There are no images.
         ItemError: As `score_files`.
     """
     return (measure(read(), restore) for read in degraded_samples(folder, degrade, max_pixels))
@@ -185,10 +185,10 @@ def paired_samples(pairs: Iterable[Pair], max_pixels: int) -> list[Callable[[], 
 
 
 def degraded_samples(folder: Path, degrade: Degrade, max_pixels: int) -> list[Callable[[], Sample]]:
-    """One function for each picture under a folder, which reads and damages it when it is called.
+    """One function for each image under a folder, which reads and damages it when it is called.
 
     Raises:
-        NothingToDoError: There are no pictures.
+        NothingToDoError: There are no images.
     """
 
     def read(index: int, path: Path) -> Sample:
@@ -199,7 +199,7 @@ def degraded_samples(folder: Path, degrade: Degrade, max_pixels: int) -> list[Ca
 
 
 def measure(sample: Sample, restore: Restore, compare: Compare = score) -> Measured:
-    """Restore one picture; compare it with its target before and after.
+    """Restore one image; compare it with its target before and after.
 
     Raises:
         ItemError: It cannot be compared or restored.
@@ -215,7 +215,7 @@ def measure(sample: Sample, restore: Restore, compare: Compare = score) -> Measu
 
 
 def mean(measured: Sequence[Measured]) -> Measured:
-    """Average each score over at least one picture."""
+    """Average each score over at least one image."""
     before = [one.before for one in measured if one.before is not None]
     restored = Scores.mean([one.restored for one in measured])
     return Measured("mean", restored, Scores.mean(before) if before else None)
@@ -259,14 +259,14 @@ def _read(path: Path, max_pixels: int) -> Picture:
 
 
 def _stored(picture: Picture) -> Integers:
-    """Return what an 8-bit file of the picture holds: (H, W, 1 or 3) uint8."""
+    """Return what an 8-bit file of the image holds: (H, W, 1 or 3) uint8."""
     return to_integers(picture.pixels, depth=8, gray=picture.info.mode == "gray")
 
 
 def _compare(name: str, restored: Integers, target: Integers, compare: Compare = score) -> Scores:
     if restored.shape[:2] != target.shape[:2]:
         sizes = " and ".join(f"{w} x {h}" for h, w in (restored.shape[:2], target.shape[:2]))
-        raise ItemError(f"{name}: the pictures differ in size, {sizes} pixels.")
+        raise ItemError(f"{name}: the images differ in size, {sizes} pixels.")
     try:
         return compare(to_floats(restored), to_floats(target))
     except ValueError as error:

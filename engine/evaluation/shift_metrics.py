@@ -1,7 +1,7 @@
-"""Scores of deblurred pictures, which may be right but a little off to one side.
+"""Scores of deblurred images, which may be right but a little off to one side.
 
 The protocol is that of the Levin et al. 2009 benchmark (its `comp_upto_shift`): the restored
-picture is moved by -5 to 5 pixels in steps of a quarter along both axes, bilinearly, borders of 15
+image is moved by -5 to 5 pixels in steps of a quarter along both axes, bilinearly, borders of 15
 pixels are left out, and the shift of the least squared error counts.
 """
 
@@ -30,29 +30,29 @@ BAND: Final = 64
 
 
 def score_up_to_shift(restored: Floats, target: Floats) -> Scores:
-    """Compare two pictures after the best shift.
+    """Compare two images after the best shift.
 
     Args:
         restored: (H, W, 3) in [0, 1], at least 41 x 41.
         target: The same shape.
 
     Raises:
-        ValueError: The shapes differ, or the pictures are too small.
+        ValueError: The shapes differ, or the images are too small.
     """
     if restored.shape != target.shape:
-        raise ValueError(f"pictures differ in size: {restored.shape} and {target.shape}")
+        raise ValueError(f"images differ in size: {restored.shape} and {target.shape}")
     if min(restored.shape[:2]) < 2 * BORDER + 11:
         raise ValueError(f"the search for a shift needs {2 * BORDER + 11} x {2 * BORDER + 11}")
     return score(shifted(restored, best_shift(restored, target)), inner(target))
 
 
 def inner(picture: Floats) -> Floats:
-    """The picture without its borders."""
+    """The image without its borders."""
     return picture[BORDER:-BORDER, BORDER:-BORDER]
 
 
 def shifted(picture: Floats, shift: Shift) -> Floats:
-    """The inner part of a picture (H, W, C) moved by (down, right) pixels, bilinearly."""
+    """The inner part of an image (H, W, C) moved by (down, right) pixels, bilinearly."""
     total = np.zeros(inner(picture).shape)
     for (y, x), weight in _corners(shift):
         total += weight * _moved(picture, y, x)
@@ -75,7 +75,7 @@ def best_shift(restored: Floats, target: Floats) -> Shift:
             weights = np.array([weight for _, weight in corners])
             error = weights @ products[np.ix_(places, places)] @ weights
             error -= 2.0 * (weights @ matches[places])
-            # Of equal errors the smallest shift counts: a flat picture has not moved.
+            # Of equal errors the smallest shift counts: a flat image has not moved.
             if (error, abs(down) + abs(right)) < (least - 1e-9, np.inf):
                 best, least = (float(down), float(right)), float(error)
     return best

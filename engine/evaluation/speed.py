@@ -1,6 +1,6 @@
 """How fast a model is here: bare, and from files to files.
 
-The pictures are made, not shipped: noise with the spectrum of photographs, so that decoders and
+The images are made, not shipped: noise with the spectrum of photographs, so that decoders and
 encoders have the work that photographs give them. What is restored matters to no network's speed.
 """
 
@@ -30,10 +30,10 @@ from varfix.engine.settings.types import OutputSettings, Settings
 Floats = npt.NDArray[np.float32]
 
 ASPECT: Final = 1.5
-"""Width over height of the pictures, as most cameras have it."""
+"""Width over height of the images, as most cameras have it."""
 
 WORTHWHILE: Final = 24.0
-"""Megapixels that a measurement restores, where that takes at most `MOST` pictures."""
+"""Megapixels that a measurement restores, where that takes at most `MOST` images."""
 
 MOST: Final = 40
 _SLOPE: Final = 1.1  # spectral amplitude falls with frequency, to this power, in photographs
@@ -45,10 +45,10 @@ class Speed:
     """What was measured at one size.
 
     Attributes:
-        width: of the pictures in pixels.
-        height: of the pictures in pixels.
+        width: of the images in pixels.
+        height: of the images in pixels.
         pictures: how many were restored from files to files.
-        bare: seconds per megapixel in the model alone, on the tiles of these pictures.
+        bare: seconds per megapixel in the model alone, on the tiles of these images.
         whole: seconds per megapixel from JPEG files to JPEG files, the model being loaded.
         busy: share of the time from files to files that each stage was at work.
         cpu: seconds of CPU per megapixel in the model alone, over all threads.
@@ -66,7 +66,7 @@ class Speed:
 
     @property
     def megapixels(self) -> float:
-        """Size of one picture."""
+        """Size of one image."""
         return self.width * self.height / 1e6
 
     @property
@@ -76,18 +76,18 @@ class Speed:
 
 
 def picture_of(megapixels: float, seed: int = 0) -> Floats:
-    """Make a picture (H, W, 3) in [0, 1], of a size that is a multiple of nothing in particular.
+    """Make an image (H, W, 3) in [0, 1], of a size that is a multiple of nothing in particular.
 
     Args:
         megapixels: about as many, at an aspect of 3:2.
-        seed: the same seed gives the same picture on every machine, but for rounding.
+        seed: the same seed gives the same image on every machine, but for rounding.
     """
     import cv2
 
     height = max(1, round((megapixels * 1e6 / ASPECT) ** 0.5))
     width = max(1, round(height * ASPECT))
     rng = np.random.Generator(np.random.PCG64(seed))
-    # Octaves of noise, each enlarged: a spectrum without a transform of the whole picture.
+    # Octaves of noise, each enlarged: a spectrum without a transform of the whole image.
     pixels = np.zeros((height, width, 3), np.float32)
     cells, strength = 2, 1.0
     while cells < min(height, width):
@@ -100,7 +100,7 @@ def picture_of(megapixels: float, seed: int = 0) -> Floats:
 
 
 def pictures_for(megapixels: float) -> int:
-    """How many pictures of a size make a worthwhile measurement."""
+    """How many images of a size make a worthwhile measurement."""
     return max(1, min(MOST, round(WORTHWHILE / megapixels)))
 
 
@@ -110,8 +110,8 @@ def measure(restorer: Restorer, settings: Settings, megapixels: float, folder: P
     Args:
         restorer: the model, ready to run.
         settings: as a run of `varfix dir` would have them.
-        megapixels: of each picture.
-        folder: an empty folder for the pictures and their results.
+        megapixels: of each image.
+        folder: an empty folder for the images and their results.
     """
     pixels = picture_of(megapixels)
     height, width = pixels.shape[:2]
@@ -183,7 +183,7 @@ class Recorder:
 def run_bare(
     restorer: Restorer, pixels: Floats, settings: Settings, times: int
 ) -> tuple[float, float]:
-    """Seconds, and CPU seconds, of one picture in the model alone, on the very tiles of a run."""
+    """Seconds, and CPU seconds, of one image in the model alone, on the very tiles of a run."""
     recorder = Recorder(restorer)
     restore_picture(recorder, pixels, settings)
     start, before = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""Synthetic damage with fixed seeds, for measuring: the same pictures on every machine.
+"""Synthetic damage with fixed seeds, for measuring: the same images on every machine.
 
 Plain numpy in double precision, apart from what training uses, so that a model is not examined with
 its own exercises. The random numbers come from PCG64, seeded with the protocol and the index of
@@ -49,7 +49,7 @@ def damage(samples: Integers, name: str, index: int) -> Integers:
 
 
 def rain(clean: Doubles, rng: np.random.Generator) -> Doubles:
-    """Two layers of streaks, 15 to 35 pixels long, that add grey light."""
+    """Two layers of streaks, 15 to 35 pixels long, that add gray light."""
     lean = rng.uniform(-0.4, 0.4)
     light = np.zeros(clean.shape[:2])
     for _ in range(2):
@@ -60,7 +60,7 @@ def rain(clean: Doubles, rng: np.random.Generator) -> Doubles:
 
 
 def haze(clean: Doubles, rng: np.random.Generator) -> Doubles:
-    """Scattering over ground that recedes to a horizon, with slow clouds; white or grey light."""
+    """Scattering over ground that recedes to a horizon, with slow clouds; white or gray light."""
     height, width = clean.shape[:2]
     ground = np.linspace(1.0, 0.1, height)[:, None] ** rng.uniform(0.7, 1.5)
     depth = 0.75 * ground + 0.5 * _clouds((height, width), rng)

@@ -1,7 +1,7 @@
 """Everything that a model is measured on, and the table that comes of it.
 
 A folder of test sets holds one folder for each: `input` and `target` of the same names where the
-damage is real, clean pictures where varfix damages them (`engine/evaluation/synthetic_damage.py`).
+damage is real, clean images where varfix damages them (`engine/evaluation/synthetic_damage.py`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Trial:
         title: what people read.
         folder: of the test set.
         task: what a user would ask for; empty where nothing is wrong.
-        degrade: how clean pictures are damaged, as `varfix eval --degrade` takes it; None where
+        degrade: how clean images are damaged, as `varfix eval --degrade` takes it; None where
             the folder holds pairs.
         compare: how a result is scored.
     """
@@ -69,12 +69,12 @@ TRIALS: tuple[Trial, ...] = (
     Trial("Levin, camera shake (best shift)", "shake_levin", "blur", compare=score_up_to_shift),
     Trial("Kodak24, camera shake", "kodak24", "blur", "blur"),
     Trial("Kodak24, snow", "kodak24", "snow", "snow"),
-    Trial("Kodak24, nothing (a clean picture)", "kodak24", "", "noise:0"),
+    Trial("Kodak24, nothing (a clean image)", "kodak24", "", "noise:0"),
 )
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A trial's averages over its pictures.
+    """A trial's averages over its images.
 
     Attributes:
         set: the trial's title.
@@ -82,10 +82,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         task: the preset of `preset`; empty where there is none.
         pictures: how many.
         megapixels: restored, in all.
-        input: scores of the damaged pictures; None where they are the targets.
+        input: scores of the damaged images; None where they are the targets.
         auto: restored without a hint.
         preset: restored under the task's own preset; None where there is none.
-        worst: the least change in PSNR of any picture under any preset.
+        worst: the least change in PSNR of any image under any preset.
         seconds: of wall-clock time for each restored megapixel.
         cpu_seconds: of all threads together.
     """
@@ -109,7 +109,7 @@ class Choice:
 
     Attributes:
         only: folders; none for all.
-        sample: pictures of each set, evenly spaced; None for all.
+        sample: images of each set, evenly spaced; None for all.
         titles: lines; none for all.
     """
 
@@ -124,7 +124,7 @@ def run_trials(folder: Path, restore: RestoreAs, choice: Choice, max_pixels: int
     Raises:
         ConfigError: A set was asked for that is no trial's.
         NothingToDoError: The folder holds none of them.
-        ItemError: A picture cannot be read, compared or restored.
+        ItemError: An image cannot be read, compared or restored.
     """
     known = {trial.folder for trial in TRIALS}
     for name in choice.only:
@@ -147,7 +147,7 @@ def run_trials(folder: Path, restore: RestoreAs, choice: Choice, max_pixels: int
 
 
 def _samples(trial: Trial, folder: Path, max_pixels: int) -> Sequence[Callable[[], Sample]]:
-    """One function for each picture, which reads and damages it."""
+    """One function for each image, which reads and damages it."""
     if trial.degrade is None:
         pairs = find_pairs(folder / "input", folder / "target").pairs
         return paired_samples(pairs, max_pixels)
@@ -215,7 +215,7 @@ class Clock:
         return run
 
 
-HEADINGS = ("set", "pictures", "input", "auto", "gain", "SSIM", "preset", "gain", "CPU-s / MP")
+HEADINGS = ("set", "images", "input", "auto", "gain", "SSIM", "preset", "gain", "CPU-s / MP")
 
 
 def heading() -> str:

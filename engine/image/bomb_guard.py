@@ -1,4 +1,4 @@
-"""Looks at a picture file before any library does, and stops what is made to exhaust it.
+"""Looks at an image file before any library does, and stops what is made to exhaust it.
 
 A few hundred bytes can ask a decoder for terabytes: directories whose entries all point to the same
 megabytes, text that inflates without end, a header of one size and data of another. What is found
@@ -38,7 +38,7 @@ _MOST_DIRECTORIES: Final = 1024
 
 
 def largest_file(header: Header) -> int:
-    """Return how many bytes a file of such a picture can sensibly have."""
+    """Return how many bytes a file of such an image can sensibly have."""
     return header.width * header.height * _BYTES_PER_PIXEL + MOST_METADATA
 
 
@@ -50,7 +50,7 @@ def check(kind: str, stream: IO[bytes]) -> None:
         stream: The whole file.
 
     Raises:
-        DecodeUnsupportedError: It holds far more text or profiles than any picture.
+        DecodeUnsupportedError: It holds far more text or profiles than any image.
         EOFError: A TIFF ends before its first directory.
         ValueError: A TIFF's directories are absurd.
     """

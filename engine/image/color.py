@@ -1,12 +1,12 @@
-"""Colours of files that are not sRGB: shown to the model as sRGB, changed as it changes them.
+"""Colors of files that are not sRGB: shown to the model as sRGB, changed as it changes them.
 
 The model knows sRGB only, a smaller space than many a photograph's. A result converted back would
-have lost every colour that sRGB lacks. So the file's own samples are kept, and only the *change*
+have lost every color that sRGB lacks. So the file's own samples are kept, and only the *change*
 goes back::
 
     stored' = stored + encoded(restored) - encoded(shown(stored))
 
-Colours inside sRGB become exactly what the model made of them; those outside, clipped in what the
+Colors inside sRGB become exactly what the model made of them; those outside, clipped in what the
 model sees, keep what was clipped. A model that changes nothing gives the file's own samples back,
 bit for bit at any depth. Inks are changed until they show what the model made of them, with as
 little change to the black as possible.
@@ -45,20 +45,20 @@ _SRGB_ENCODED: Final = icc.SRGB_CURVE.encoded(_STEPS**2)
 
 
 class Space(Protocol):
-    """A space of colours that files are stored in; works on any number of rows."""
+    """A space of colors that files are stored in; works on any number of rows."""
 
     def shown(self, stored: Floats) -> Floats:
-        """Turn stored colours (H, W, C) in [0, 1] into sRGB (H, W, 3) in [0, 1]."""
+        """Turn stored colors (H, W, C) in [0, 1] into sRGB (H, W, 3) in [0, 1]."""
         ...
 
     def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
-        """Return stored colours (H, W, C) changed as sRGB changed from `before` to `after`."""
+        """Return stored colors (H, W, C) changed as sRGB changed from `before` to `after`."""
         ...
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The samples that a picture's sRGB pixels were computed from.
+    """The samples that an image's sRGB pixels were computed from.
 
     Attributes:
         samples: (H, W, 1, 3 or 4) uint8 or uint16, upright, as stored; CMYK as amounts of ink.
@@ -82,7 +82,7 @@ class CurvedSpace:
             self._from_srgb = _between(icc.SRGB_MATRIX, profile.matrix)
 
     def shown(self, stored: Floats) -> Floats:
-        """Turn stored colours into sRGB; what sRGB lacks is clipped."""
+        """Turn stored colors into sRGB; what sRGB lacks is clipped."""
         light = _looked_up(stored, self._linear)
         light = light.repeat(3, axis=2) if self._to_srgb is None else light @ self._to_srgb
         return _looked_up(np.sqrt(np.clip(light, 0, 1)), [_SRGB_ENCODED])
@@ -112,7 +112,7 @@ def _looked_up(values: Floats, tables: list[Floats]) -> Floats:
 
 
 def _between(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Floats:
-    """Return the matrix, for rows of colours, from one RGB to another by way of XYZ."""
+    """Return the matrix, for rows of colors, from one RGB to another by way of XYZ."""
     return (np.linalg.inv(target) @ source).T.astype(np.float32)
 
 
@@ -138,7 +138,7 @@ class TabledSpace:
         self._lattice = table.reshape(_NODES**3, -1).astype(np.float32) / np.float32(255)
 
     def shown(self, stored: Floats) -> Floats:
-        """Turn stored colours into sRGB at 8 bits."""
+        """Turn stored colors into sRGB at 8 bits."""
         return _seen(self._to_srgb, self._mode, stored)
 
     def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
@@ -163,12 +163,12 @@ class TabledSpace:
 class ProfiledInks:
     """CMYK by a profile: changed as plain inks are, then corrected by what LittleCMS shows.
 
-    Going by the profile's own way back from colours to inks would replace the black that the
-    picture was separated with by the profile's.
+    Going by the profile's own way back from colors to inks would replace the black that the
+    image was separated with by the profile's.
     """
 
     def __init__(self, profile: bytes) -> None:
-        """Prepare the way from inks to colours.
+        """Prepare the way from inks to colors.
 
         Raises:
             ValueError: LittleCMS cannot use the profile for this.
@@ -236,20 +236,20 @@ class PlainInks:
         return (1 - stored[..., :3]) * (1 - stored[..., 3:])
 
     def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
-        """Change the colours' inks; the black only where it leaves too little light."""
+        """Change the colors' inks; the black only where it leaves too little light."""
         light = 1 - stored[..., 3:]
         # The brightest channel needs at least this much.
         lit = np.maximum(light, after.max(axis=2, keepdims=True))
         same = lit == light
         share = np.maximum(lit, np.float32(1e-6))
         change = np.where(same, stored[..., :3] - (after - before) / share, 1 - after / share)
-        # Pure black hides its colours' inks: they stay as they are.
+        # Pure black hides its colors' inks: they stay as they are.
         inks = np.where(lit == 0, stored[..., :3], change)
         return np.dstack([inks, np.where(same, stored[..., 3:], 1 - lit)])
 
 
 def space_of(mode: str, profile: bytes | None) -> tuple[Space | None, str | None]:
-    """Find out what a picture's colours mean.
+    """Find out what an image's colors mean.
 
     Args:
         mode: `rgb`, `gray` or `cmyk`.
@@ -262,14 +262,14 @@ def space_of(mode: str, profile: bytes | None) -> tuple[Space | None, str | None
     if profile is None:
         return plain, None
     try:
-        kind = icc.colours_of(profile)
+        kind = icc.colors_of(profile)
         if (mode, kind) == ("gray", "RGB"):
             return None, None  # a common slip; what is meant is the profile's gray
         if kind != _PROFILE_KINDS[mode]:
-            return plain, f"the colour profile is for {kind} pictures and was not used"
+            return plain, f"the color profile is for {kind} images and was not used"
         space = _profiled(mode, profile)
     except ValueError as error:
-        return plain, f"the colour profile cannot be used ({error}): colours are taken as they are"
+        return plain, f"the color profile cannot be used ({error}): colors are taken as they are"
     return (None if mode != "cmyk" and _is_srgb(space, mode) else space), None
 
 

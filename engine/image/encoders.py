@@ -65,7 +65,7 @@ def _save(image: Image.Image, fmt: str, params: dict[str, Any]) -> bytes:
 def _jpeg(raster: Raster) -> bytes:
     info = raster.info
     if len(info.icc or b"") > _JPEG_PROFILE:
-        raise ValueError("the colour profile is too large for JPEG")
+        raise ValueError("the color profile is too large for JPEG")
     params = {
         "quality": raster.options.jpeg_quality,
         "subsampling": 0,
@@ -84,7 +84,7 @@ def _webp(raster: Raster) -> bytes:
         "quality": raster.options.webp_quality,
         "lossless": info.lossless,
         "method": _WEBP_EFFORT,
-        "exact": True,  # colours under transparency stay as they are
+        "exact": True,  # colors under transparency stay as they are
         "icc_profile": info.icc,
         "exif": info.exif,
         "xmp": info.xmp,
@@ -173,8 +173,8 @@ def _png_by_opencv(raster: Raster) -> bytes:
 
     samples = raster.samples
     if raster.alpha is not None:
-        colours = samples.repeat(3, axis=2) if samples.shape[2] == 1 else samples[..., ::-1]
-        samples = np.dstack([colours, raster.alpha])
+        colors = samples.repeat(3, axis=2) if samples.shape[2] == 1 else samples[..., ::-1]
+        samples = np.dstack([colors, raster.alpha])
     elif samples.shape[2] == 3:
         samples = np.ascontiguousarray(samples[..., ::-1])
     params: list[int] = []

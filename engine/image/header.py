@@ -1,4 +1,4 @@
-"""Opening a picture file: what it is, and whether varfix restores its kind, before any decoding.
+"""Opening an image file: what it is, and whether varfix restores its kind, before any decoding.
 
 Also the place where the libraries' exceptions on bad data become varfix's own.
 """
@@ -103,7 +103,7 @@ _JPEG_HEAD: Final = 1 << 17
 
 NOT_A_RESULT: Final = "Not restored, so that a gray band is not mistaken for a result."
 
-# How to get single pictures out of a file of several, and what to do with what is not read.
+# How to get single images out of a file of several, and what to do with what is not read.
 _EXTRACTED: Final = {"frames": ", as ffmpeg -i FILE %04d.png does", "pages": ", as tiffsplit does"}
 _INSTEAD: Final = {
     "image/gif": "Save it as PNG; an animation as one for each frame (ffmpeg -i FILE %04d.png).",
@@ -166,7 +166,7 @@ def translated(size: int) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise HostMemoryError("the picture does not fit in memory") from error
+        raise HostMemoryError("the image does not fit in memory") from error
     except LIBRARY_ERRORS as error:
         raise _damaged(error, size) from error
 
@@ -259,7 +259,7 @@ def refuse(image: ImageFile.ImageFile, header: Header, max_pixels: int | None) -
         max_pixels: None = planning, which leaves the size to the decoder.
 
     Raises:
-        DecodeUnsupportedError: Too many pixels, odd depth or colours, or several pictures.
+        DecodeUnsupportedError: Too many pixels, odd depth or colors, or several images.
     """
     pixels = header.width * header.height
     if max_pixels is not None and pixels > max_pixels:
@@ -274,18 +274,18 @@ def refuse(image: ImageFile.ImageFile, header: Header, max_pixels: int | None) -
         )
     if image.mode not in MODES:
         raise DecodeUnsupportedError(
-            f"{image.mode} pictures cannot be restored yet", hint="Convert it to RGB first."
+            f"{image.mode} images cannot be restored yet", hint="Convert it to RGB first."
         )
     if image.mode == "CMYK" and _channels(image) > 4:
         raise DecodeUnsupportedError(
-            "CMYK with transparency or spot colours cannot be restored",
+            "CMYK with transparency or spot colors cannot be restored",
             hint="Flatten it, or convert it to RGB first.",
         )
     frames = _frames(image)
     if frames > 1:
         what = "pages" if header.format == "tiff" else "frames"
         raise DecodeUnsupportedError(
-            f"has {frames} {what}; only single pictures are restored",
+            f"has {frames} {what}; only single images are restored",
             hint=f"Extract the {what} first{_EXTRACTED[what]}.",
         )
 
@@ -297,7 +297,7 @@ def _channels(image: ImageFile.ImageFile) -> int:
 
 
 def _frames(image: ImageFile.ImageFile) -> int:
-    """Count the pictures in a file, smaller copies of the first one left out."""
+    """Count the images in a file, smaller copies of the first one left out."""
     count = int(getattr(image, "n_frames", 1))
     if count == 1 or not isinstance(image, TiffImagePlugin.TiffImageFile):
         return count

@@ -88,7 +88,7 @@ class JxlImageFile(ImageFile.ImageFile):
         self.tile = []
 
     def _describe(self, bits: _Bits) -> None:
-        """Read the header behind the size, as far as the colour space (ISO 18181-1, A.6)."""
+        """Read the header behind the size, as far as the color space (ISO 18181-1, A.6)."""
         if bits.take(1):
             if bits.take(3) >= 4:
                 self._size = self._size[::-1]
@@ -195,7 +195,7 @@ def _channel(bits: _Bits) -> int:
     if kind == _ALPHA:
         bits.take(1)
     elif kind > _BLACK:
-        raise _refused("has channels beyond colour and transparency")
+        raise _refused("has channels beyond color and transparency")
     return kind
 
 

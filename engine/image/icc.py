@@ -1,8 +1,8 @@
 """ICC profiles of displays and cameras, read as what they are: three curves and a matrix.
 
-Pillow runs LittleCMS at 8 bits only, too coarse for 16-bit pictures. Nearly every wide-gamut
+Pillow runs LittleCMS at 8 bits only, too coarse for 16-bit images. Nearly every wide-gamut
 photograph (Display P3, Adobe RGB, ProPhoto, Rec. 2020) carries a profile simple enough to be
-computed in floats; `engine.colour` hands the others to LittleCMS.
+computed in floats; `engine.color` hands the others to LittleCMS.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class Simple:
     matrix: npt.NDArray[np.float64] | None = None
 
 
-def colours_of(profile: bytes) -> str:
-    """Return the kind of colours that a profile is for: `RGB`, `GRAY`, `CMYK`, ….
+def colors_of(profile: bytes) -> str:
+    """Return the kind of colors that a profile is for: `RGB`, `GRAY`, `CMYK`, ….
 
     Raises:
         ValueError: It is no profile.
@@ -125,7 +125,7 @@ def simple(profile: bytes) -> Simple | None:
     Raises:
         ValueError: The profile is damaged.
     """
-    kind = colours_of(profile)
+    kind = colors_of(profile)
     try:
         tags = _tags(profile)
         # Where a profile has tables too, they are what its maker wants used.

@@ -1,4 +1,4 @@
-"""EXIF and XMP made true again after the picture was turned upright.
+"""EXIF and XMP made true again after the image was turned upright.
 
 The bytes are patched where they lie instead of being parsed and rebuilt: maker notes hold offsets
 into the block that any rebuilding would break.
@@ -37,12 +37,12 @@ class _Entry:
 
 
 def upright_exif(exif: bytes, width: int, height: int) -> bytes:
-    """Return EXIF that fits the upright picture: orientation 1, its size, no stale thumbnail.
+    """Return EXIF that fits the upright image: orientation 1, its size, no stale thumbnail.
 
     Args:
         exif: TIFF-structured block, with or without the `Exif` prefix.
-        width: Of the upright picture, in pixels.
-        height: Of the upright picture, in pixels.
+        width: Of the upright image, in pixels.
+        height: Of the upright image, in pixels.
 
     Returns:
         The block without prefix; everything else in it keeps its place.
@@ -116,7 +116,7 @@ def _patch_size(block: bytearray, order: str, entry: _Entry, size: tuple[int, in
 
 
 def _drop_thumbnail(block: bytearray, order: str, first: int) -> None:
-    """Unlink the second directory and erase the picture it points to."""
+    """Unlink the second directory and erase the image it points to."""
     count = struct.unpack_from(f"{order}H", block, first)[0]
     link = first + 2 + 12 * count
     if link + 4 > len(block):

@@ -1,4 +1,4 @@
-"""A decoded picture: what the model sees, and what must come back unchanged around it.
+"""A decoded image: what the model sees, and what must come back unchanged around it.
 
 The model sees float32 RGB. Integers become floats and back without loss for 8 and 16 bits, so that
 a model that does nothing returns the file's own pixels.
@@ -18,7 +18,7 @@ from varfix.engine.image.color import Origin
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[Any]
 
-# Rows converted at once, so that temporaries stay small beside the picture itself.
+# Rows converted at once, so that temporaries stay small beside the image itself.
 BAND = 256
 
 
@@ -30,13 +30,13 @@ class PictureInfo:
         format: A key of `formats.FORMATS`.
         mode: `gray` results are stored with one channel, `cmyk` with four inks.
         depth: 8 or 16 bits per channel.
-        icc: Colour profile, as in the file.
+        icc: Color profile, as in the file.
         exif: TIFF-structured EXIF without the `Exif` prefix; orientation 1, no thumbnail.
         xmp: XMP packet; orientation 1.
         iptc: IPTC record (IIM), as in the file.
         dpi: Horizontal and vertical resolution in pixels per inch.
         lossless: A WebP source was stored without loss.
-        chunks: PNG chunks (type, payload) on colour and text that survive from PNG to PNG.
+        chunks: PNG chunks (type, payload) on color and text that survive from PNG to PNG.
         warnings: What could not be kept or trusted, one sentence each.
     """
 
@@ -55,15 +55,15 @@ class PictureInfo:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture, upright.
+    """One image, upright.
 
     Attributes:
         pixels: (H, W, 3) float32 in [0, 1], sRGB.
         alpha: (H, W) uint8 or uint16 as in the file, or None.
         info: How it was stored.
-        hidden: (N, 1 or 3) integers: the source's own colours where alpha is 0, in row order.
-            The model sees neighbouring colours there; the file gets these back.
-        origin: Where the file's colours are not sRGB, its own samples.
+        hidden: (N, 1 or 3) integers: the source's own colors where alpha is 0, in row order.
+            The model sees neighboring colors there; the file gets these back.
+        origin: Where the file's colors are not sRGB, its own samples.
     """
 
     pixels: Floats
@@ -87,7 +87,7 @@ def is_opaque(alpha: Integers) -> bool:
 
 
 def replace_pixels(picture: Picture, pixels: Floats) -> Picture:
-    """Return the picture with other colours and everything else kept.
+    """Return the image with other colors and everything else kept.
 
     Args:
         picture: The source.
@@ -120,7 +120,7 @@ def to_floats(samples: Integers) -> Floats:
 
 
 def to_integers(pixels: Floats, *, depth: int, gray: bool) -> Integers:
-    """Turn model colours into samples of a file: round half to even, clip. Undoes `to_floats`.
+    """Turn model colors into samples of a file: round half to even, clip. Undoes `to_floats`.
 
     Args:
         pixels: (H, W, 3) float32, nominally in [0, 1].
@@ -148,7 +148,7 @@ def to_integers(pixels: Floats, *, depth: int, gray: bool) -> Integers:
 
 
 def fill_transparent(samples: Integers, alpha: Integers) -> Integers:
-    """Paint fully transparent pixels with the colours around them.
+    """Paint fully transparent pixels with the colors around them.
 
     Editors leave black or noise there; a model would drag it into the visible edge.
 
@@ -170,22 +170,22 @@ def fill_transparent(samples: Integers, alpha: Integers) -> Integers:
     return painted
 
 
-def _spread(colour: Floats, weight: Floats) -> Floats:
+def _spread(color: Floats, weight: Floats) -> Floats:
     """Fill holes (weight 0) from ever coarser averages: halve, fill the half, double back.
 
     Args:
-        colour: (H, W, C) weighted colours.
+        color: (H, W, C) weighted colors.
         weight: (H, W, 1) in [0, 1].
 
     Returns:
-        (H, W, C) colours without holes.
+        (H, W, C) colors without holes.
     """
     height, width = weight.shape[:2]
     holes = weight == 0
-    own: Floats = np.divide(colour, weight, out=np.zeros_like(colour), where=~holes)
+    own: Floats = np.divide(color, weight, out=np.zeros_like(color), where=~holes)
     if not holes.any() or height * width == 1:
         return own
-    coarse = _spread(_halve(colour), _halve(weight))
+    coarse = _spread(_halve(color), _halve(weight))
     rows, columns = np.nonzero(holes[..., 0])
     own[rows, columns] = coarse[rows // 2, columns // 2]
     return own

@@ -9,8 +9,8 @@ from typing import Final
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
-# How colours are meant; part of the picture's look.
-COLOUR: Final = frozenset({b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI"})
+# How colors are meant; part of the image's look.
+COLOR: Final = frozenset({b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI"})
 TEXT: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
 _XMP_KEY: Final = b"XML:com.adobe.xmp\x00"
@@ -34,16 +34,16 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def kept_chunks(data: bytes) -> tuple[Chunk, ...]:
-    """Return the chunks on colour and text that survive restoration unchanged."""
+    """Return the chunks on color and text that survive restoration unchanged."""
     return tuple(
         (kind, payload)
         for kind, payload in chunks(data)
-        if kind in COLOUR or (kind in TEXT and not payload.startswith((_XMP_KEY, _RAW_PROFILE)))
+        if kind in COLOR or (kind in TEXT and not payload.startswith((_XMP_KEY, _RAW_PROFILE)))
     )
 
 
 def icc_chunk(profile: bytes) -> Chunk:
-    """Pack a colour profile."""
+    """Pack a color profile."""
     return b"iCCP", b"icc\x00\x00" + zlib.compress(profile)
 
 

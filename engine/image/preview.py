@@ -1,4 +1,4 @@
-"""Small JPEG copies of pictures, for people to look at."""
+"""Small JPEG copies of images, for people to look at."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _STEP: Final = 8
 
 
 def preview(pixels: Floats, side: int) -> bytes:
-    """Shrink a picture until its longer side is at most `side`, and encode it.
+    """Shrink an image until its longer side is at most `side`, and encode it.
 
     Args:
         pixels: (H, W, 3) float32 in [0, 1], sRGB.
-        side: in pixels; a smaller picture keeps its size.
+        side: in pixels; a smaller image keeps its size.
 
     Returns:
         A JPEG file without metadata.
@@ -39,16 +39,16 @@ def preview(pixels: Floats, side: int) -> bytes:
 
 
 def detail(before: Floats, after: Floats, side: int) -> tuple[slice, slice] | None:
-    """Choose the part of a large picture that a restoration changed most.
+    """Choose the part of a large image that a restoration changed most.
 
     Args:
         before: (H, W, 3) float32 in [0, 1].
         after: the same, restored.
-        side: width of the part in pixels; its height is two thirds of it, less where the picture
+        side: width of the part in pixels; its height is two thirds of it, less where the image
             ends.
 
     Returns:
-        Rows and columns, or None where the picture is not larger than the part.
+        Rows and columns, or None where the image is not larger than the part.
     """
     import cv2
 

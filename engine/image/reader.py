@@ -1,4 +1,4 @@
-"""Reading pictures: bytes in, upright float pixels and everything worth keeping out.
+"""Reading images: bytes in, upright float pixels and everything worth keeping out.
 
 Pillow reads 8 bits and metadata, OpenCV 16-bit PNG, tifffile 16-bit TIFF. Whatever they raise
 becomes one of varfix's own decode errors, without the file's name: the caller knows it.
@@ -41,7 +41,7 @@ from varfix.engine.image.picture import (
     to_floats,
 )
 
-# Colour types without and with alpha.
+# Color types without and with alpha.
 _PNG_GRAY: Final = (0, 4)
 
 # From a stored array to the upright one, by orientation tag (EXIF 2.3, 4.6.4).
@@ -57,7 +57,7 @@ _UPRIGHT: Final[dict[int, Callable[[Integers], Integers]]] = {
 
 
 def read_picture(data: bytes, *, max_pixels: int) -> Picture:
-    """Decode a picture.
+    """Decode an image.
 
     Args:
         data: The whole file.
@@ -66,9 +66,9 @@ def read_picture(data: bytes, *, max_pixels: int) -> Picture:
     Raises:
         DecodeEmptyError: There are no bytes.
         DecodeUnknownError: Not one of the formats in `formats.FORMATS`.
-        DecodeUnsupportedError: Too large, animated, of odd colours, or deeper than 16 bits.
+        DecodeUnsupportedError: Too large, animated, of odd colors, or deeper than 16 bits.
         DecodeTruncatedError: The file ends early or is damaged.
-        HostMemoryError: The picture does not fit in memory.
+        HostMemoryError: The image does not fit in memory.
     """
     kind = identify(data)
     with translated(len(data)):
@@ -98,7 +98,7 @@ def _check_size(samples: Integers, header: Header) -> None:
 
 
 def has_transparency(data: bytes, *, max_pixels: int) -> bool:
-    """Decode a picture to see whether its alpha, if any, really hides something.
+    """Decode an image to see whether its alpha, if any, really hides something.
 
     Raises:
         DecodeError: As `read_picture`.
@@ -156,7 +156,7 @@ def _is_gray(image: ImageFile.ImageFile, header: Header, data: bytes) -> bool:
 
 
 def _is_lossless_webp(data: bytes) -> bool:
-    """Look for the lossless kind of picture among the file's chunks; profiles may come first."""
+    """Look for the lossless kind of image among the file's chunks; profiles may come first."""
     at = 12
     while at + 8 <= len(data):
         if data[at : at + 4] in (b"VP8L", b"VP8 "):
@@ -178,7 +178,7 @@ def _heif_losses(image: ImageFile.ImageFile) -> list[str]:
     if bits > 8:
         losses.append(f"a {bits}-bit HEIC is restored at 8 bits")
     if image.info.get("aux") or image.info.get("depth_images"):
-        losses.append("pictures beside the main one (depth, HDR gain) are not kept")
+        losses.append("images beside the main one (depth, HDR gain) are not kept")
     return losses
 
 

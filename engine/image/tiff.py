@@ -22,7 +22,7 @@ from varfix.engine.image.metadata import ORIENTATION, PREFIX
 
 Integers = npt.NDArray[Any]
 
-# What a first directory says of the picture and its making, not of how its samples are stored.
+# What a first directory says of the image and its making, not of how its samples are stored.
 _DESCRIPTIVE: Final = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
 _SUBDIRECTORIES: Final = (0x8769, 0x8825)  # EXIF, GPS
 _XMP: Final = 700
@@ -73,14 +73,14 @@ def read_deep(data: bytes) -> tuple[Integers, Integers | None]:
         extra = tuple(int(kind) for kind in page.extrasamples)
         _check_inflation(page, data)
         samples = _samples(page, data)
-    colours = samples.shape[2] - len(extra)
-    if (photometric, colours) not in _KINDS:
+    colors = samples.shape[2] - len(extra)
+    if (photometric, colors) not in _KINDS:
         raise DecodeUnsupportedError(
             "a TIFF with these channels cannot be restored", hint="Convert it to RGB first."
         )
     if photometric == _WHITE_IS_ZERO:
         samples[..., 0] = 65535 - samples[..., 0]
-    return _split_alpha(samples, colours, extra)
+    return _split_alpha(samples, colors, extra)
 
 
 def write(samples: Integers, alpha: Integers | None, tags: TiffTags) -> bytes:
@@ -161,15 +161,15 @@ def _samples_by_opencv(data: bytes, channels: int) -> Integers:
 
 
 def _split_alpha(
-    samples: Integers, colours: int, extra: tuple[int, ...]
+    samples: Integers, colors: int, extra: tuple[int, ...]
 ) -> tuple[Integers, Integers | None]:
     if not extra or extra[0] not in (_ASSOCIATED, _UNASSOCIATED):
-        return samples[..., :colours], None
-    alpha = samples[..., colours]
+        return samples[..., :colors], None
+    alpha = samples[..., colors]
     if extra[0] == _UNASSOCIATED:
-        return samples[..., :colours], alpha
+        return samples[..., :colors], alpha
     scale = 65535.0 / np.maximum(alpha, 1).astype(np.float64)
-    straight = np.rint(samples[..., :colours] * scale[..., np.newaxis])
+    straight = np.rint(samples[..., :colors] * scale[..., np.newaxis])
     return np.minimum(straight, 65535).astype(np.uint16), alpha
 
 

@@ -1,6 +1,6 @@
-"""Writing pictures: upright float pixels in, a whole file's bytes out.
+"""Writing images: upright float pixels in, a whole file's bytes out.
 
-Metadata that a format or library refuses costs a warning, never the picture.
+Metadata that a format or library refuses costs a warning, never the image.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ class Encoded:
 
 
 def write_picture(picture: Picture, fmt: str, options: OutputSettings) -> bytes:
-    """Encode a picture; as `encode_picture`, without its warnings."""
+    """Encode an image; as `encode_picture`, without its warnings."""
     return encode_picture(picture, fmt, options).data
 
 
 def encode_picture(picture: Picture, fmt: str, options: OutputSettings) -> Encoded:
-    """Encode a picture.
+    """Encode an image.
 
     Args:
         picture: What to store; its info says how it was stored before.
         fmt: A format, or `keep` for the source's own.
-        options: Qualities, metadata policy, colour under transparency.
+        options: Qualities, metadata policy, color under transparency.
 
     Raises:
-        EncodeError: The format cannot hold the picture, or the encoder failed.
+        EncodeError: The format cannot hold the image, or the encoder failed.
         NonFiniteError: A pixel is not a number.
     """
     form = FORMATS[output_format(picture.info.format, fmt)]
@@ -80,33 +80,33 @@ def encode_picture(picture: Picture, fmt: str, options: OutputSettings) -> Encod
         if kept.origin is None or not kept.info.icc:
             raise
         kept = _as_srgb(kept, kept.origin)
-        warnings.append("colours are converted to sRGB: their profile cannot be stored")
+        warnings.append("colors are converted to sRGB: their profile cannot be stored")
         data, failures = _encode(_raster(kept, depth, options), form, _attempts(kept))
     return Encoded(data, (*warnings, *failures))
 
 
 def _settled(picture: Picture, form: Format, options: OutputSettings) -> tuple[Picture, list[str]]:
-    """Leave only the metadata that policy and format allow, with colours that fit what is left."""
+    """Leave only the metadata that policy and format allow, with colors that fit what is left."""
     info, warnings = _kept(picture.info, form, options)
     kept = replace(picture, info=info)
     lost = _lost_meaning(picture, info, form)
     if picture.origin is None or not lost:
         return kept, warnings
-    warnings.append(f"colours are converted to sRGB: {lost}")
+    warnings.append(f"colors are converted to sRGB: {lost}")
     return _as_srgb(kept, picture.origin), warnings
 
 
 def _lost_meaning(picture: Picture, info: PictureInfo, form: Format) -> str:
-    """Say why the file's own colours cannot be stored; empty = they can."""
+    """Say why the file's own colors cannot be stored; empty = they can."""
     if picture.info.mode == "cmyk" and not form.cmyk:
         return f"{form.label} holds no CMYK"
     if info.icc == picture.info.icc:
         return ""
-    return "their profile is not kept" if form.icc else f"{form.label} holds no colour profile"
+    return "their profile is not kept" if form.icc else f"{form.label} holds no color profile"
 
 
 def _as_srgb(picture: Picture, origin: Origin) -> Picture:
-    """Return the picture with its pixels, which are sRGB, as the colours to store."""
+    """Return the image with its pixels, which are sRGB, as the colors to store."""
     mode = "gray" if picture.info.mode == "gray" else "rgb"
     info = replace(picture.info, mode=mode, icc=None)
     hidden = picture.hidden
@@ -137,7 +137,7 @@ def _at_depth(values: Integers, depth: int) -> Integers:
 
 
 def _flatten(raster: Raster, label: str) -> Raster:
-    """Put a colour under transparency; blended as encoded, as browsers and editors do."""
+    """Put a color under transparency; blended as encoded, as browsers and editors do."""
     assert raster.alpha is not None
     if is_opaque(raster.alpha):
         return replace(raster, alpha=None)
@@ -147,20 +147,20 @@ def _flatten(raster: Raster, label: str) -> Raster:
             hint="Use --format png, or --set output.flatten=white.",
         )
     top = np.iinfo(raster.samples.dtype).max
-    colour = np.array(_colour(raster.options.flatten), np.float32) * (top / 255)
-    # A coloured ground makes a gray picture coloured; a gray one does not.
-    ground = colour if raster.samples.shape[2] == 3 or len(set(colour)) > 1 else colour[:1]
+    color = np.array(_color(raster.options.flatten), np.float32) * (top / 255)
+    # A colored ground makes a gray image colored; a gray one does not.
+    ground = color if raster.samples.shape[2] == 3 or len(set(color)) > 1 else color[:1]
     cover: Floats = raster.alpha[..., np.newaxis].astype(np.float32) / np.float32(top)
     blend = raster.samples * cover + ground.astype(np.float32) * (1 - cover)
     return replace(raster, samples=np.rint(blend).astype(raster.samples.dtype), alpha=None)
 
 
-def _colour(name: str) -> tuple[int, int, int]:
+def _color(name: str) -> tuple[int, int, int]:
     try:
         return ImageColor.getrgb(name)[:3]
     except ValueError as error:
         raise EncodeError(
-            f'output.flatten: "{name}" is not a colour', hint="Use a name, or #rrggbb."
+            f'output.flatten: "{name}" is not a color', hint="Use a name, or #rrggbb."
         ) from error
 
 
@@ -171,16 +171,16 @@ def _kept(
     if options.metadata == "none":
         return PictureInfo(info.format, info.mode, info.depth, lossless=info.lossless), []
     if options.metadata == "safe":
-        colour = tuple(chunk for chunk in info.chunks if chunk[0] in png.COLOUR)
-        info = replace(info, exif=None, xmp=None, iptc=None, chunks=colour)
+        color = tuple(chunk for chunk in info.chunks if chunk[0] in png.COLOR)
+        info = replace(info, exif=None, xmp=None, iptc=None, chunks=color)
     warnings: list[str] = []
     if info.icc and not form.icc:
         # JPEG XL says itself that it is sRGB; what is not gets a warning of its own.
         if form.name != "jxl":
-            warnings.append(f"{form.label} holds no colour profile: it is not kept")
+            warnings.append(f"{form.label} holds no color profile: it is not kept")
         info = replace(info, icc=None)
     if info.icc and info.icc[16:20] == b"GRAY" and form.name in ("webp", "avif", "heif"):
-        warnings.append(f"the gray profile does not fit a colour {form.label}: it is not kept")
+        warnings.append(f"the gray profile does not fit a color {form.label}: it is not kept")
         info = replace(info, icc=None)
     if (info.exif or info.xmp) and not form.exif:
         warnings.append(f"{form.label} holds no EXIF or XMP: they are not kept")
@@ -210,7 +210,7 @@ def _encode(
 
 
 def _attempts(picture: Picture) -> Iterator[PictureInfo]:
-    """Yield all metadata, then the profile only, then none unless the colours depend on it."""
+    """Yield all metadata, then the profile only, then none unless the colors depend on it."""
     info = picture.info
     yield info
     bare = replace(info, exif=None, xmp=None, iptc=None, chunks=(), dpi=None)

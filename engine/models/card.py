@@ -32,21 +32,21 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         licence: SPDX expression of the weights.
         tile: Edge of the square tile the model is best at, in pixels; a multiple of `multiple`.
         multiple: Every tile edge must be divisible by it.
-        overlap: Pixels that neighbouring tiles share.
+        overlap: Pixels that neighboring tiles share.
         tiling: `internal` and `discouraged` models see more than a tile can show them.
-        guidance: Where the prior comes from: nowhere, the tile itself, or the whole picture.
+        guidance: Where the prior comes from: nowhere, the tile itself, or the whole image.
         thumbnail: Edge of the square thumbnail of the prior graph; 0 unless guidance is `image`.
         prior_channels: Channels of the prior maps; 0 unless guidance is `image`.
         prior_stride: One prior sample per so many tile pixels.
-        color: Colour space of the pixels.
+        color: Color space of the pixels.
         range: Range of the pixels.
         layout: Axes of the graph's image input.
         fp16: Whether half precision was validated against fp32.
         vram_mb: Device memory in MB by batch size, at `tile`.
         unrolled: Whether the graph repeats layers, all on the same weights: a runtime that lays
             out a copy of the weights for every repetition would need many times their memory.
-        squash: How the network's own programs shrink a picture to one tile, for `--whole`:
-            bilinear without averaging, or Lanczos of the picture in 8 bits.
+        squash: How the network's own programs shrink an image to one tile, for `--whole`:
+            bilinear without averaging, or Lanczos of the image in 8 bits.
         levels: Names of the places at which the prior enters, where the graph tells what happens
             there (`varfix image --explain`).
         agreement: How the half-precision graph's results compare with the single-precision one's.

@@ -1,4 +1,4 @@
-"""Pictures of a prior: where it enters, which of its scales, and what it says.
+"""Images of a prior: where it enters, which of its scales, and what it says.
 
 After the paper's figures 7 (regions) and 2 (scales replaced); the bars are the weights of eq. 3.
 """
@@ -15,30 +15,30 @@ from PIL import Image, ImageDraw, ImageFont
 
 Floats = npt.NDArray[np.float32]
 Step = tuple[str, Floats]
-"""A caption, and the picture (H, W, 3) in [0, 1] that belongs under it."""
+"""A caption, and the image (H, W, 3) in [0, 1] that belongs under it."""
 
 SIDES: Final = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 """Sides of the prior's token maps, coarse to fine: its scales."""
 
-_GAP: Final = 12  # pixels around each picture of a sheet
+_GAP: Final = 12  # pixels around each image of a sheet
 _LINE: Final = 26  # height of a caption
-_ACROSS: Final = 4  # pictures in a row
+_ACROSS: Final = 4  # images in a row
 _INK: Final = (32, 32, 32)
 _FAINT: Final = (208, 208, 208)
 _BAR: Final = (47, 110, 178)
-_OVERLAY: Final = 0.6  # how much of the heat, and how little of the picture, is seen
+_OVERLAY: Final = 0.6  # how much of the heat, and how little of the image, is seen
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a network says about a picture, and about its prior for it.
+    """What a network says about an image, and about its prior for it.
 
     Attributes:
         picture: (H, W, 3) in [0, 1], as the network saw it.
         levels: names of the places where the prior enters.
-        regions: for each of them (h, w) in [0, 1], the prior's share at every place of the picture.
+        regions: for each of them (h, w) in [0, 1], the prior's share at every place of the image.
         scales: (levels, K), the weight of each of the prior's scales; each row's sum is 1.
-        steps: the picture with more and more of what the prior says; of one size.
+        steps: the image with more and more of what the prior says; of one size.
         kinds: how likely each kind of damage is, in [0, 1]; empty where the network does not say.
     """
 
@@ -51,7 +51,7 @@ class Explanation:
 
 
 def sheets(explanation: Explanation) -> dict[str, Image.Image]:
-    """All pictures by file name."""
+    """All images by file name."""
     drawn = {
         "regions.png": region_sheet(explanation),
         "scales.png": scale_sheet(explanation),
@@ -66,7 +66,7 @@ def sheets(explanation: Explanation) -> dict[str, Image.Image]:
 
 
 def region_sheet(explanation: Explanation) -> Image.Image:
-    """The picture, then the prior's share at each level as heat over it (bright: much)."""
+    """The image, then the prior's share at each level as heat over it (bright: much)."""
     tiles = [_bytes(explanation.picture)]
     captions = ["as the network sees it"]
     for level, region in zip(explanation.levels, explanation.regions, strict=True):
@@ -82,27 +82,27 @@ def _shares(region: Floats) -> str:
 
 
 def heat(picture: Floats, region: Floats) -> npt.NDArray[np.uint8]:
-    """A share (h, w) in [0, 1] as heat over a grey picture (H, W, 3); the scale is 0 to 1."""
+    """A share (h, w) in [0, 1] as heat over a gray image (H, W, 3); the scale is 0 to 1."""
     import cv2
 
     height, width = picture.shape[:2]
     share = cv2.resize(region, (width, height), interpolation=cv2.INTER_LINEAR)
     heated = _bytes(np.asarray(share, np.float32))
-    coloured = cv2.applyColorMap(heated, cv2.COLORMAP_INFERNO)[..., ::-1]
-    grey = _bytes(np.repeat(picture.mean(2, keepdims=True), 3, 2))
-    blended = _OVERLAY * coloured.astype(np.float32) + (1.0 - _OVERLAY) * grey
+    colored = cv2.applyColorMap(heated, cv2.COLORMAP_INFERNO)[..., ::-1]
+    gray = _bytes(np.repeat(picture.mean(2, keepdims=True), 3, 2))
+    blended = _OVERLAY * colored.astype(np.float32) + (1.0 - _OVERLAY) * gray
     return blended.round().astype(np.uint8)
 
 
 def replacements(
     asked: Floats, increments: Floats, decode: Callable[[Floats], Floats]
 ) -> Iterator[Step]:
-    """The degraded picture's latent, drawn with more and more of its first scales replaced.
+    """The degraded image's latent, drawn with more and more of its first scales replaced.
 
     Args:
-        asked: (K, C, n, n), what each scale of the degraded picture adds to its latent.
-        increments: the same of the predicted clean picture.
-        decode: draws a latent (C, n, n) as a picture (S, S, 3) in [0, 1].
+        asked: (K, C, n, n), what each scale of the degraded image adds to its latent.
+        increments: the same of the predicted clean image.
+        decode: draws a latent (C, n, n) as an image (S, S, 3) in [0, 1].
     """
     yield "nothing replaced", decode(replaced(asked, increments, 0))
     for count in range(1, len(asked) + 1):
@@ -120,12 +120,12 @@ def replaced(asked: Floats, increments: Floats, count: int) -> Floats:
 def additions(
     maps: Floats, parts: Mapping[str, slice], restore: Callable[[Floats], Floats]
 ) -> Iterator[Step]:
-    """A picture restored with more and more of its prior, and how much each part changes it.
+    """An image restored with more and more of its prior, and how much each part changes it.
 
     Args:
         maps: (C, n, n) of the whole prior; where all of them are zero, it says nothing.
         parts: what is added one after another, by name.
-        restore: restores the picture with such maps.
+        restore: restores the image with such maps.
     """
     known = np.zeros_like(maps)
     before = restore(known)
@@ -195,7 +195,7 @@ def _bytes(values: Floats) -> npt.NDArray[np.uint8]:
 
 
 def _sheet(tiles: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str]) -> Image.Image:
-    """Pictures of one size in rows, each with a caption above it."""
+    """Images of one size in rows, each with a caption above it."""
     height, width = tiles[0].shape[:2]
     across = min(_ACROSS, len(tiles))
     down = -(-len(tiles) // across)

@@ -1,4 +1,4 @@
-"""What the whole picture tells each tile: its thumbnail, and the crop of the prior's maps.
+"""What the whole image tells each tile: its thumbnail, and the crop of the prior's maps.
 
 Source: engine/README.md, "Model contract" (guidance `image`).
 """
@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def thumbnail(pixels: Floats, size: int) -> Floats:
-    """Shrink a whole picture to a square, each pixel the mean of the area that it covers.
+    """Shrink a whole image to a square, each pixel the mean of the area that it covers.
 
     Args:
         pixels: (H, W, 3) float32 in [0, 1].
@@ -42,12 +42,12 @@ def crop_prior(
 ) -> Floats:
     """Sample the prior's maps on a tile.
 
-    Cell i of n covers the i-th n-th of the picture. The maps are sampled bilinearly at the centre
+    Cell i of n covers the i-th n-th of the image. The maps are sampled bilinearly at the center
     of each `stride` x `stride` block of the tile: what a block gets depends on where it lies in
-    the picture, and not on the tile.
+    the image, and not on the tile.
 
     Args:
-        maps: (C, n, n) over the whole picture.
+        maps: (C, n, n) over the whole image.
         picture: height and width in pixels.
         origin: first row and column of the tile.
         sides: height and width of the tile, multiples of `stride`.
@@ -66,8 +66,8 @@ def crop_prior(
 
 def sampler(start: int, count: int, stride: int, whole: int, cells: int) -> Floats:
     """Bilinear sampling along one axis as a (count, cells) matrix; clamped at the borders."""
-    centres = start + stride * (np.arange(count, dtype=np.float32) + 0.5)
-    position = np.clip(centres * (cells / whole) - 0.5, 0.0, cells - 1.0)
+    centers = start + stride * (np.arange(count, dtype=np.float32) + 0.5)
+    position = np.clip(centers * (cells / whole) - 0.5, 0.0, cells - 1.0)
     distance = np.abs(position[:, None] - np.arange(cells, dtype=np.float32))
     weights: Floats = np.maximum(1.0 - distance, 0.0).astype(np.float32)
     return weights

@@ -1,4 +1,4 @@
-"""One picture through a restorer: prior once, tiles in batches, joined, blended with the source."""
+"""One image through a restorer: prior once, tiles in batches, joined, blended with the source."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Progress = Callable[[int, int], None]
 
 
 def grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings) -> TileGrid:
-    """The tiles that a picture of that height and width will be cut into.
+    """The tiles that an image of that height and width will be cut into.
 
-    Those that are the least work for the restorer. They cover the picture and its mirrored
+    Those that are the least work for the restorer. They cover the image and its mirrored
     `margin`, from whose corner they are counted.
     """
     card, wanted = restorer.card, settings.tile.overlap
@@ -34,10 +34,10 @@ def grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings) -> T
 
 
 def margin(restorer: Restorer) -> int:
-    """Mirrored pixels around the picture that are restored and dropped.
+    """Mirrored pixels around the image that are restored and dropped.
 
     Between tiles the outermost pixels are dropped because a network sees too little around them; at
-    the picture's own edge they are no better (measured: noise 25 came back at 24 dB in the
+    the image's own edge they are no better (measured: noise 25 came back at 24 dB in the
     outermost row, at 34 dB inside). One sample of the prior on each side is enough, and keeps
     tiles aligned. Models without image guidance take tiles as they were trained: edge to edge.
     """
@@ -52,14 +52,14 @@ def restore_picture(
     maps: Floats | None = None,
     spend: bool = False,
 ) -> Floats:
-    """Restore a picture.
+    """Restore an image.
 
     Args:
         restorer: the model.
         pixels: (H, W, 3) float32 in [0, 1]; not changed unless `spend`.
         settings: strength, task and tiling.
         progress: told tiles done and tiles in all.
-        maps: the prior's maps (C, 16, 16) to go by; None = those of this picture.
+        maps: the prior's maps (C, 16, 16) to go by; None = those of this image.
         spend: nobody needs `pixels` any more: the result takes their place where it can, which
             saves as much memory as they take.
 
@@ -67,7 +67,7 @@ def restore_picture(
         (H, W, 3) float32 in [0, 1]; `pixels` itself at strength 0.
 
     Raises:
-        NonFiniteError: The model gives invalid values for this picture.
+        NonFiniteError: The model gives invalid values for this image.
         DeviceMemoryError: A single tile does not fit the device.
     """
     if settings.strength == 0.0:
@@ -143,7 +143,7 @@ def _pieces(
 
 
 def _located(error: NonFiniteError, done: int, grid: TileGrid) -> NonFiniteError:
-    """The error with the bad tile's row and column in the picture, where it names a tile."""
+    """The error with the bad tile's row and column in the image, where it names a tile."""
     if error.tile is None:
         return error
     row, column = divmod(done + error.tile, len(grid.columns.starts))

@@ -65,7 +65,7 @@ class Restorer(Protocol):
         ...
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """Look at a whole picture once.
+        """Look at a whole image once.
 
         Args:
             thumbnail: (S, S, 3) float32 in [0, 1], S from the card.

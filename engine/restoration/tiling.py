@@ -3,7 +3,7 @@
 Along each axis tiles start at even distances. Where two overlap, the outer half of the overlap is
 dropped on both sides, because a network's outermost pixels are the least trustworthy, and the inner
 half is cross-faded by a raised cosine. Cross-fading is `a + w (b - a)`, which is exact where both
-tiles agree: so an identity network returns the picture bit for bit.
+tiles agree: so an identity network returns the image bit for bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST = 2
 """Sides of rectangular tiles in those of square ones, at most."""
 
 LARGEST_SINGLE = 1.5
-"""Pixels of a picture's only tile in those of a square one, at most."""
+"""Pixels of an image's only tile in those of a square one, at most."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Axis:
     """Tiles along one axis.
 
     Attributes:
-        length: pixels of the picture.
+        length: pixels of the image.
         size: pixels of a tile.
         starts: first pixel of each tile, ascending from 0; the last tile may reach past the end.
     """
@@ -57,7 +57,7 @@ def plan_axis(length: int, size: int, overlap: int, align: int = 1) -> Axis:
     """Place the fewest tiles that overlap by at least `overlap`, evenly, on multiples of `align`.
 
     Even distances leave no sliver at the end; alignment makes networks with strides and windows see
-    the same pixels at the same places in neighbouring tiles.
+    the same pixels at the same places in neighboring tiles.
     """
     if length <= size:
         return Axis(length, size, (0,))
@@ -73,7 +73,7 @@ def fitted(axis: Axis, overlap: int, align: int, step: int) -> Axis:
 
     Args:
         axis: from `plan_axis`.
-        overlap: least number of pixels that neighbours share; a third of a tile at most.
+        overlap: least number of pixels that neighbors share; a third of a tile at most.
         align: tiles start at multiples of this.
         step: sides of tiles are multiples of this, except for the side that the axis has.
     """
@@ -88,7 +88,7 @@ def fitted(axis: Axis, overlap: int, align: int, step: int) -> Axis:
 
 @dataclass(frozen=True)
 class TileGrid:
-    """Tiles of a picture, row by row."""
+    """Tiles of an image, row by row."""
 
     rows: Axis
     columns: Axis
@@ -119,13 +119,13 @@ class TileGrid:
 
 
 def plan_tiles(height: int, width: int, size: int, overlap: int, align: int = 1) -> TileGrid:
-    """Cover a picture with square tiles.
+    """Cover an image with square tiles.
 
     Args:
         height: pixels, at least 1.
         width: pixels, at least 1.
         size: side of a tile in pixels.
-        overlap: least number of pixels that neighbours share, below `size`.
+        overlap: least number of pixels that neighbors share, below `size`.
         align: tiles start at multiples of this.
     """
     return TileGrid(plan_axis(height, size, overlap, align), plan_axis(width, size, overlap, align))
@@ -134,16 +134,16 @@ def plan_tiles(height: int, width: int, size: int, overlap: int, align: int = 1)
 def plan_rectangles(
     height: int, width: int, size: int, overlap: int, align: int, step: int
 ) -> TileGrid:
-    """Cover a picture with the tiles that leave least to compute, square or not.
+    """Cover an image with the tiles that leave least to compute, square or not.
 
-    Tiles have the pixels of a square one at most, which is what memory they take. A picture that
+    Tiles have the pixels of a square one at most, which is what memory they take. An image that
     is not much larger than that is one tile: every seam costs its overlap.
 
     Args:
         height: pixels, at least 1.
         width: pixels, at least 1.
         size: side of a square tile in pixels.
-        overlap: least number of pixels that neighbours share; a third of `size` at most.
+        overlap: least number of pixels that neighbors share; a third of `size` at most.
         align: tiles start at multiples of this.
         step: sides of tiles are multiples of this.
     """
@@ -188,7 +188,7 @@ class Mosaic:
     """
 
     def __init__(self, grid: TileGrid, lay: Lay | None = None) -> None:
-        """Begin a picture.
+        """Begin an image.
 
         Args:
             grid: where tiles lie.

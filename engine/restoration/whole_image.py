@@ -1,7 +1,7 @@
-"""The picture as a whole, for models that only see squares of one size (guidance `tile`).
+"""The image as a whole, for models that only see squares of one size (guidance `tile`).
 
-Such a model restores each tile for itself, and neighbours may disagree on tone: a large picture
-shows patches. So the picture is also restored once, shrunk to the model's own size, and whatever
+Such a model restores each tile for itself, and neighbors may disagree on tone: a large image
+shows patches. So the image is also restored once, shrunk to the model's own size, and whatever
 is coarser than a tile is taken from there; tiles keep everything else (engine/README.md).
 """
 
@@ -31,7 +31,7 @@ def small(restorer: Restorer, pixels: Floats) -> Floats:
 
 
 def squashed(restorer: Restorer, pixels: Floats) -> Floats:
-    """Restore a picture as the released programs do: squashed to one tile, and stretched back.
+    """Restore an image as the released programs do: squashed to one tile, and stretched back.
 
     Args:
         restorer: the model.
@@ -62,7 +62,7 @@ def _bilinear(pixels: Floats, side: int) -> Floats:
 
 
 def _lanczos(pixels: Floats, side: int) -> Floats:
-    """Shrink (H, W, 3) in [0, 1] to (side, side, 3) as Pillow shrinks 8-bit pictures."""
+    """Shrink (H, W, 3) in [0, 1] to (side, side, 3) as Pillow shrinks 8-bit images."""
     from PIL import Image
 
     eight_bits = Image.fromarray((pixels * 255.0).round().clip(0.0, 255.0).astype(np.uint8))
@@ -71,11 +71,11 @@ def _lanczos(pixels: Floats, side: int) -> Floats:
 
 
 def toned(picture: Floats, whole: Floats) -> Floats:
-    """Give a picture the tone of a small restored one; overwrites `picture`.
+    """Give an image the tone of a small restored one; overwrites `picture`.
 
     Args:
         picture: (H, W, 3) float32 in [0, 1], joined from tiles of side T, H or W above T.
-        whole: (T, T, 3), the same picture restored at once.
+        whole: (T, T, 3), the same image restored at once.
 
     Returns:
         `picture`: unchanged where both agree.
@@ -85,7 +85,7 @@ def toned(picture: Floats, whole: Floats) -> Floats:
     height, width = picture.shape[:2]
     side = len(whole)
     missing = whole - thumbnail(picture, side)
-    # A tile covers side / height of the picture, and so of the thumbnail; at most all of it.
+    # A tile covers side / height of the image, and so of the thumbnail; at most all of it.
     sigmas = [side * min(1.0, side / length) / COARSE for length in (height, width)]
     tone = cv2.GaussianBlur(
         missing, (0, 0), sigmaX=sigmas[1], sigmaY=sigmas[0], borderType=cv2.BORDER_REFLECT

@@ -60,16 +60,16 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class TileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a picture is cut for the network; None leaves the choice to the model card.
+    """How an image is cut for the network; None leaves the choice to the model card.
 
     Attributes:
         size: Side of a tile in pixels.
-        overlap: Pixels shared by neighbouring tiles.
+        overlap: Pixels shared by neighboring tiles.
         batch: Tiles per run; None = as many as memory allows.
         window: Shape of the blending weights.
         tone: For models that see tiles only: whether tone coarser than a tile comes from the
-            picture as a whole, restored once at the tile's size, or from each tile.
-        whole: For the same models: no tiles; the picture is squashed to one and stretched back.
+            image as a whole, restored once at the tile's size, or from each tile.
+        whole: For the same models: no tiles; the image is squashed to one and stretched back.
     """
 
     size: Positive | None = None
@@ -87,8 +87,8 @@ class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         format: `keep` = the source's own format.
         jxl_quality: 100 is without loss.
         png_level: `small` takes about four times as long as `fast` and saves a tenth or more.
-        metadata: `keep` all, `safe` = only what changes how the picture looks (ICC, resolution).
-        flatten: Colour (name or #rrggbb) under transparency when the format cannot hold it.
+        metadata: `keep` all, `safe` = only what changes how the image looks (ICC, resolution).
+        flatten: Color (name or #rrggbb) under transparency when the format cannot hold it.
     """
 
     format: Literal["keep", "png", "jpg", "webp", "tiff", "avif", "bmp", "heic", "jxl"] = "keep"
@@ -106,7 +106,7 @@ class IoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Reading and writing.
 
     Attributes:
-        queue_mb: MiB of pictures in flight; None = a quarter of the memory that is available,
+        queue_mb: MiB of images in flight; None = a quarter of the memory that is available,
             between 512 and 4096.
         jobs: Threads that read, and as many that write; None = by CPU count.
     """
@@ -128,7 +128,7 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             kill, and so often a key frame is set.
         streams: `copy` sound, subtitles, chapters and the like, or `none` of them.
         window: Frames on either side that a frame is steadied with; 0 restores each by itself.
-        keys: The whole picture is looked at anew every so many frames.
+        keys: The whole image is looked at anew every so many frames.
         lock: Average slow changes of tone away after restoration, too.
         interlaced: `refuse`, or `ignore` for clips that are only marked so.
         damaged: `fail`, or `conceal` to take what the decoder makes of damaged data.
@@ -169,7 +169,7 @@ class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that decides how a picture is restored and stored.
+    """Everything that decides how an image is restored and stored.
 
     Attributes:
         strength: 0 returns the source, 1 the model's result, between them a blend.

@@ -96,7 +96,7 @@ def _names(error: BaseException) -> set[str]:
 
 
 def _fatal(error: Exception, place: str) -> StoreError | None:
-    """The error that ends a run, whichever picture it befell; None when it is only of this one."""
+    """The error that ends a run, whichever image it befell; None when it is only of this one."""
     code, names = code_of(error), _names(error)
     if code in _EXPIRED or "expired" in str(error).lower():
         return StoreAccessError(

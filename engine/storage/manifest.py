@@ -1,6 +1,6 @@
 """What is done, remembered beside the results: `DST/.varfix/run.jsonl` (cli/README.md).
 
-One line per finished picture, appended and flushed; a line torn by a kill is ignored. The command
+One line per finished image, appended and flushed; a line torn by a kill is ignored. The command
 that is repeated reads it and knows which outputs are its own, from which source and which recipe.
 Where the results are in an object store, which knows no appending, see `store_memory`.
 """
@@ -35,7 +35,7 @@ State = Literal["missing", "done", "stale", "foreign"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One finished picture.
+    """One finished image.
 
     Attributes:
         dst: name below DST.
@@ -163,7 +163,7 @@ class Manifest:
             # Made smaller by another program, or cut short?
             return "foreign" if _is_whole(path) else "missing"
         if isinstance(source, os.stat_result) and os.path.samestat(facts, source):
-            # In place the source is gone: either this is our result, or somebody's new picture.
+            # In place the source is gone: either this is our result, or somebody's new image.
             same = entry.recipe == recipe
             return ("done" if same else "stale") if self.is_result(dst) else "foreign"
         return "done" if entry.is_of(source, recipe) else "stale"
@@ -181,7 +181,7 @@ class Manifest:
         return None if entry is None else entry.src
 
     def append(self, entry: Entry) -> None:
-        """Remember a finished picture.
+        """Remember a finished image.
 
         Raises:
             OutputError: The manifest cannot be written.
@@ -205,7 +205,7 @@ class Manifest:
 
 
 def entry_of(names: tuple[str, str], stat: Identity, recipe: str, data: bytes) -> Entry:
-    """What the manifest is told of a picture's result, but for the seconds it took.
+    """What the manifest is told of an image's result, but for the seconds it took.
 
     Args:
         names: of the result and of the source.
@@ -256,7 +256,7 @@ def clip_recipe_of(recipe: str, settings: Settings, cut: Cut) -> str:
     """Digest of everything that decides a restored clip.
 
     Args:
-        recipe: from `recipe_of`, as for pictures.
+        recipe: from `recipe_of`, as for images.
         settings: resolved settings.
         cut: the part of the clip.
     """

@@ -112,8 +112,8 @@ class FsspecStore:
         header = probe(data)
         if len(data) > largest_file(header):
             raise DecodeUnsupportedError(
-                f"a file of {len(data) / 1e6:.0f} MB is too large for its picture",
-                hint="Save the picture again, without what is attached to it.",
+                f"a file of {len(data) / 1e6:.0f} MB is too large for its image",
+                hint="Save the image again, without what is attached to it.",
             )
         admit(header)
         return Fetched(stamp, header, data)

@@ -1,4 +1,4 @@
-"""Finds the pictures below a folder (cli/README.md)."""
+"""Finds the images below a folder (cli/README.md)."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Found:
     """What a scan found.
 
     Attributes:
-        pictures: names of pictures and clips below the source, with `/`, in natural order.
-        ignored: files that are no pictures, or were filtered out.
+        pictures: names of images and clips below the source, with `/`, in natural order.
+        ignored: files that are no images, or were filtered out.
         denied: folders that may not be read.
-        stamps: identities of pictures, where finding them has told these.
+        stamps: identities of images, where finding them has told these.
     """
 
     pictures: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
 
 
 def sift(names: Iterable[str], filters: Filters, found: Found) -> None:
-    """Put names into `found`: the pictures in their order, and what is left out."""
+    """Put names into `found`: the images in their order, and what is left out."""
     include, exclude = _matcher(filters.include), _matcher(filters.exclude)
     for name in names:
         wanted = not filters.include or include.match_file(name)

@@ -1,4 +1,4 @@
-"""Where pictures come from and where results go: a folder on a disk, or an address.
+"""Where images come from and where results go: a folder on a disk, or an address.
 
 The port `Store` has two adapters: `store_local` for folders, `store_fsspec` for object stores and
 whatever else fsspec opens. Nothing of fsspec is imported before an address is opened.
@@ -61,7 +61,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A picture's file, read.
+    """An image's file, read.
 
     Attributes:
         stat: its identity as of the reading.
@@ -92,7 +92,7 @@ class Store(Protocol):
         ...
 
     def find(self, filters: Filters, files: tuple[str, ...] | None, target: Store) -> Found:
-        """Find the pictures.
+        """Find the images.
 
         Args:
             filters: which files count.
@@ -117,15 +117,15 @@ class Store(Protocol):
         ...
 
     def fetch(self, item: Item, admit: Callable[[Header], None]) -> Fetched:
-        """Read a picture's file whole, from any thread.
+        """Read an image's file whole, from any thread.
 
         Args:
-            item: the picture.
-            admit: told the header; raises to refuse the picture.
+            item: the image.
+            admit: told the header; raises to refuse the image.
 
         Raises:
             SourceReadError: It is gone, may not be read, or changed meanwhile.
-            DecodeError: It is no picture, or far larger than its picture.
+            DecodeError: It is no image, or far larger than its image.
             StoreError: The store does not answer or lets nobody in.
         """
         ...
@@ -150,7 +150,7 @@ class Store(Protocol):
         """Put a result in its place, complete or not at all, from any thread.
 
         Args:
-            item: the picture.
+            item: the image.
             data: the result's file.
             publisher: knows the unfinished files of this process, where there are such.
 

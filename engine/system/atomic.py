@@ -25,7 +25,7 @@ _PART: Final = re.compile(r"\.varfix-(\d+)\.part$")
 _LONGEST_NAME: Final = 255
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-# The name is the trouble, not the place: other pictures can still be written.
+# The name is the trouble, not the place: other images can still be written.
 _UNNAMEABLE: Final = frozenset(
     {
         errno.ENAMETOOLONG,

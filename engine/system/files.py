@@ -39,7 +39,7 @@ def read_source(path: Path, most: int | None = None) -> tuple[os.stat_result, by
 
     Raises:
         SourceReadError: It is gone, may not be read, or changed meanwhile.
-        DecodeUnsupportedError: It is far larger than its picture.
+        DecodeUnsupportedError: It is far larger than its image.
     """
     with open_source(path) as file:
         stat = os.fstat(file.fileno())
@@ -73,6 +73,6 @@ def open_source(path: Path) -> Iterator[BinaryIO]:
 
 def _oversized(size: int) -> DecodeUnsupportedError:
     return DecodeUnsupportedError(
-        f"a file of {size / 1e6:.0f} MB is too large for its picture",
-        hint="Save the picture again, without what is attached to it.",
+        f"a file of {size / 1e6:.0f} MB is too large for its image",
+        hint="Save the image again, without what is attached to it.",
     )

@@ -28,7 +28,7 @@ def available() -> int:
 
 
 def automatic_queue() -> int:
-    """Return the bytes of pictures in flight when nobody said: a quarter of what is available.
+    """Return the bytes of images in flight when nobody said: a quarter of what is available.
 
     At least one photograph must fit; more than a few do not make a run faster.
     """

@@ -50,7 +50,7 @@ class Even(nn.Module):
 
 
 class Indifferent(nn.Module):
-    """Equal weights for everything, whatever the picture."""
+    """Equal weights for everything, whatever the image."""
 
     def __init__(self, maps: int) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class StepByStep(nn.Module):
 
 
 def in_ten_steps(network: VarformerS) -> None:
-    """The ten-step loop instead of one pass that is forced on the degraded picture's scales."""
+    """The ten-step loop instead of one pass that is forced on the degraded image's scales."""
     network.prior.transformer = StepByStep(network.prior)  # type: ignore[assignment]
 
 
@@ -187,7 +187,7 @@ VARIATIONS: tuple[Variation, ...] = (
     Variation("without AFT", without_attention),
     Variation("without the skip mix", without_mixing),
     Variation("ten steps instead of one", in_ten_steps),
-    Variation("prior of each tile instead of the picture", build=Nearsighted),
+    Variation("prior of each tile instead of the image", build=Nearsighted),
 )
 
 
@@ -225,7 +225,7 @@ def run_ablations(
 
 
 def restore_with(restorer: Restorer) -> RestoreAs:
-    """Restoration of whole pictures under a given task."""
+    """Restoration of whole images under a given task."""
 
     def restore(pixels: Floats, task: str) -> Floats:
         settings = Settings()

@@ -86,7 +86,7 @@ class Objective(nn.Module):
 
 
 class Trainer:
-    """A run: model, averaged weights, optimiser, and where they stand."""
+    """A run: model, averaged weights, optimizer, and where they stand."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class Trainer:
         self._finish(stage)
 
     def _optimizer(self, stage: Stage, settings: StageRecipe) -> torch.optim.Adam:
-        """The optimiser as it was left, over what the stage trains; all else is frozen."""
+        """The optimizer as it was left, over what the stage trains; all else is frozen."""
         self.model.requires_grad_(False)
         trained = stage.parameters(self.model)
         for parameter in trained:
@@ -205,7 +205,7 @@ class Trainer:
         self.machine.backward(torch.stack(list(losses.values())).sum())
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         norm = float(nn.utils.clip_grad_norm_(trained, self.recipe.clip))
-        # Networks without normalisation can run away from one bad batch; such a step is left out.
+        # Networks without normalization can run away from one bad batch; such a step is left out.
         if norm < self.recipe.skip:
             optimizer.step()
             self.left_out = 0
@@ -217,7 +217,7 @@ class Trainer:
         """Follow the weights with the averaged ones, or give up weights that ran away.
 
         A network that ran away gives large gradients for every batch, so that all steps are left
-        out for ever. The averaged weights are from before it did; a fresh optimiser warms up.
+        out for ever. The averaged weights are from before it did; a fresh optimizer warms up.
         """
         if self.left_out >= self.recipe.recover:
             _copy(stage.parameters(self.averaged), stage.parameters(self.model))
@@ -279,7 +279,7 @@ def _copy(source: list[nn.Parameter], target: list[nn.Parameter]) -> None:
 
 
 def _follow(source: list[nn.Parameter], target: list[nn.Parameter], share: float) -> None:
-    """Move parameters towards others by a share of the way."""
+    """Move parameters toward others by a share of the way."""
     with torch.no_grad():
         for new, old in zip(source, target, strict=True):
             old.lerp_(new, share)

@@ -14,7 +14,7 @@ class Job:
     Attributes:
         out: folder of the run: `state.pt`, `metrics.jsonl`, `samples/`, `weights.safetensors`.
         photos: folders of clean photographs.
-        pairs: folder of damaged pictures and folder of their targets, if there are any.
+        pairs: folder of damaged images and folder of their targets, if there are any.
         config: recipe YAML; None for the recipe of the model that ships.
         overrides: `KEY=VALUE` changes to the recipe.
         initial: weights to begin with, `.safetensors`, `.onnx`, or public checkpoints; None for

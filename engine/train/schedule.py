@@ -12,8 +12,8 @@ from varfix.engine.train.recipes.recipe import StageRecipe
 def learning_rate(stage: StageRecipe, step: int, taken: int) -> float:
     """A cosine from `rate` to `last_rate`, behind a linear warm-up.
 
-    The warm-up counts the steps that the optimiser has taken, not those of the stage: a finished
-    stage that goes on for longer begins with an empty optimiser, whose first steps are far too
+    The warm-up counts the steps that the optimizer has taken, not those of the stage: a finished
+    stage that goes on for longer begins with an empty optimizer, whose first steps are far too
     large at the full rate (measured: 30 of them destroyed a trained restorer).
     """
     share = max(0, step - stage.warmup) / max(1, stage.steps - stage.warmup)
@@ -24,5 +24,5 @@ def learning_rate(stage: StageRecipe, step: int, taken: int) -> float:
 
 
 def steps_taken(optimizer: torch.optim.Optimizer) -> int:
-    """How many steps stand behind the optimiser's moments."""
+    """How many steps stand behind the optimizer's moments."""
     return max((int(state["step"]) for state in optimizer.state.values()), default=0)

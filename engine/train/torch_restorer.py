@@ -1,4 +1,4 @@
-"""A network as it is in PyTorch behind the port that pictures are restored through."""
+"""A network as it is in PyTorch behind the port that images are restored through."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TorchRestorer:
         return DeviceUsed("auto", str(self.device), "PyTorch", "fp32")
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """Maps (C, 16, 16) of a picture, given as (256, 256, 3) in [0, 1]."""
+        """Maps (C, 16, 16) of an image, given as (256, 256, 3) in [0, 1]."""
         told = torch.tensor([TASKS.index(task)], device=self.device)
         with torch.no_grad():
             maps = self.network.prior(self._planes(thumbnail[None]), told).maps

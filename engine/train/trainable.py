@@ -4,7 +4,7 @@ The loop (`varfix.engine.train.loop`) knows no network. To train another one,
 
 1. write its stages, objects with the four members of `Stage`, in a module of their own
    (`stages/varformer_s.py` holds those of VarFormer-S). They may use its `Batch`, the batch
-   of whole pictures and patches; a program with batches of its own gives `Program.batches`;
+   of whole images and patches; a program with batches of its own gives `Program.batches`;
 2. write its recipe, a YAML file in `recipes/` whose `model:` is the program's name and which
    has one section for each stage, named as the stage is (`varformer-s.yaml` is an example);
 3. add a function that returns its `Program` to `PROGRAMS`. It imports the network when it is
@@ -56,7 +56,7 @@ class Stage(Protocol):
         ...
 
     def losses(self, model: Any, batch: Any) -> dict[str, Tensor]:
-        """Scalar losses by name; their sum is minimised. Runs under bf16 autocast."""
+        """Scalar losses by name; their sum is minimized. Runs under bf16 autocast."""
         ...
 
     def start(self, model: Any, batches: Any) -> None:
@@ -79,7 +79,7 @@ class Program:
     Attributes:
         build: makes the network with fresh weights.
         stages: in the order in which they run.
-        restore: (model, pictures (B, 3, 256, 256) in [0, 1], tasks (B,)) -> restored pictures, for
+        restore: (model, images (B, 3, 256, 256) in [0, 1], tasks (B,)) -> restored images, for
             the sample sheets.
         batches: makes the batches of a stage.
         from_export: stages that lack nothing when the weights come from an exported model, which

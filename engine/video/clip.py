@@ -48,14 +48,14 @@ class Layout:
     """How the samples of a frame are stored: planes of Y, Cb and Cr.
 
     Attributes:
-        width: of the picture, in pixels.
-        height: of the picture, in pixels.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
         depth: bits of a sample, 8 to 16; above 8 stored in uint16.
-        across: pixels that share a colour sample horizontally, 1 or 2.
+        across: pixels that share a color sample horizontally, 1 or 2.
         down: the same vertically.
-        gray: there is no colour, only Y.
+        gray: there is no color, only Y.
         full: samples span all codes; else black is at 16 and white at 235 of 256.
-        centred: colour samples lie between the pixels they belong to, not on the left one.
+        centered: color samples lie between the pixels they belong to, not on the left one.
     """
 
     width: int
@@ -65,7 +65,7 @@ class Layout:
     down: int = 2
     gray: bool = False
     full: bool = False
-    centred: bool = False
+    centered: bool = False
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -112,7 +112,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What the file says of its colours, in the numbers of ISO/IEC 23091-2; 2 says nothing."""
+    """What the file says of its colors, in the numbers of ISO/IEC 23091-2; 2 says nothing."""
 
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
@@ -138,7 +138,7 @@ class Clip:
         seconds: how long it is, None when unknown.
         aspect: width of a pixel by its height; None when not said.
         turned: the nine numbers of a display matrix, None for upright frames.
-        tags: of the colours.
+        tags: of the colors.
     """
 
     layout: Layout

@@ -5,7 +5,7 @@ both directions. Not the restored RGB is stored but the *change*::
 
     stored' = stored + shrunk(matrix(restored - shown(stored)))
 
-So what the model leaves alone comes back code for code, at any depth and any sampling of colour;
+So what the model leaves alone comes back code for code, at any depth and any sampling of color;
 samples below black or above white, which RGB in [0, 1] cannot hold, survive as well.
 """
 
@@ -57,7 +57,7 @@ class Palette:
         step = 1 << (layout.depth - 8)
         most = (1 << layout.depth) - 1
         self._most = most
-        # Codes of black and of no colour, and codes between 0 and 1.
+        # Codes of black and of no color, and codes between 0 and 1.
         self._black = 0 if layout.full else 16 * step
         self._neutral = 128 * step
         self._y_codes = np.float32(most if layout.full else 219 * step)
@@ -74,8 +74,8 @@ class Palette:
         y = (planes[0].astype(np.float32) - self._black) / self._y_codes
         if self._layout.gray:
             return np.clip(np.repeat(y[..., np.newaxis], 3, axis=2), 0, 1)
-        colours = [self._stretched(plane) for plane in planes[1:]]
-        rgb = cv2.transform(cv2.merge([y, *colours]), self._to_rgb)
+        colors = [self._stretched(plane) for plane in planes[1:]]
+        rgb = cv2.transform(cv2.merge([y, *colors]), self._to_rgb)
         return np.clip(rgb, 0, 1, out=rgb).astype(np.float32, copy=False)
 
     def moved(self, planes: tuple[Samples, ...], restored: Floats) -> tuple[Samples, ...]:
@@ -112,22 +112,22 @@ class Palette:
         return codes
 
     def _stretched(self, plane: Samples) -> Floats:
-        """Colour differences (h, w) of the stored codes at every pixel, (H, W)."""
+        """Color differences (h, w) of the stored codes at every pixel, (H, W)."""
         layout = self._layout
         values = (plane.astype(np.float32) - self._neutral) / self._c_codes
         if layout.down == 2:
-            values = _doubled(values.T, layout.height, centred=True).T
+            values = _doubled(values.T, layout.height, centered=True).T
         if layout.across == 2:
-            values = _doubled(values, layout.width, centred=layout.centred)
+            values = _doubled(values, layout.width, centered=layout.centered)
         return values
 
     def _shrunk(self, values: Floats) -> Floats:
-        """Means of (H, W) around the place of every stored colour sample, (h, w)."""
+        """Means of (H, W) around the place of every stored color sample, (h, w)."""
         layout = self._layout
         if layout.across == 2:
-            values = _halved(values, centred=layout.centred)
+            values = _halved(values, centered=layout.centered)
         if layout.down == 2:
-            values = _halved(values.T, centred=True).T
+            values = _halved(values.T, centered=True).T
         return values
 
 
@@ -139,12 +139,12 @@ def _to_ycc(red: float, blue: float) -> npt.NDArray[np.float64]:
     return np.stack([luma, cb, cr])
 
 
-def _doubled(values: Floats, width: int, *, centred: bool) -> Floats:
+def _doubled(values: Floats, width: int, *, centered: bool) -> Floats:
     """Columns (H, w) interpolated at `width` places, two for each."""
     before = np.concatenate([values[:, :1], values[:, :-1]], axis=1)
     after = np.concatenate([values[:, 1:], values[:, -1:]], axis=1)
     out = np.empty((values.shape[0], 2 * values.shape[1]), np.float32)
-    if centred:
+    if centered:
         out[:, 0::2] = 0.75 * values + 0.25 * before
         out[:, 1::2] = 0.75 * values + 0.25 * after
     else:
@@ -153,12 +153,12 @@ def _doubled(values: Floats, width: int, *, centred: bool) -> Floats:
     return out[:, :width]
 
 
-def _halved(values: Floats, *, centred: bool) -> Floats:
+def _halved(values: Floats, *, centered: bool) -> Floats:
     """Means of columns (H, W) at half as many places."""
     if values.shape[1] % 2:
         values = np.concatenate([values, values[:, -1:]], axis=1)
     even, odd = values[:, 0::2], values[:, 1::2]
-    if centred:
+    if centered:
         return np.asarray(0.5 * (even + odd), np.float32)
     before = np.concatenate([even[:, :1], odd[:, :-1]], axis=1)
     return np.asarray(0.25 * before + 0.5 * even + 0.25 * odd, np.float32)

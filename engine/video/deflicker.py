@@ -4,7 +4,7 @@ Frames restored one by one come back with different tone even where the clip sta
 remedies, both within a scene:
 
 * A frame goes by the priors of the key frames around it. How much each counts, and where in the
-  picture, depends on how much the frame looks like it: where the source's own tone changes, a
+  image, depends on how much the frame looks like it: where the source's own tone changes, a
   plain average over time lags behind, and flickers more than none.
 * The lock averages low frequencies after restoration (`varfix.engine.video.low_frequency`).
 
@@ -106,12 +106,12 @@ def steady_frames(
 
 @dataclass(frozen=True)
 class _Seen:
-    """A frame that was read: what its neighbours need of it, and its pixels until restored.
+    """A frame that was read: what its neighbors need of it, and its pixels until restored.
 
     Attributes:
         index: its number in the clip.
         small: (SIDE, SIDE, 3).
-        thumbnail: what the prior looks at; None for models without guidance by the picture.
+        thumbnail: what the prior looks at; None for models without guidance by the image.
         pixels: None where they are not needed, or no more.
         scene: equal for frames of one scene.
     """

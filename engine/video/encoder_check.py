@@ -20,7 +20,7 @@ from varfix.engine.video.writer import PieceWriter, encoding_for
 
 _SIDE: Final = 256  # pixels: encoders in hardware take no very small frames
 _FRAMES: Final = 6
-_NEAR: Final = 4.0  # code values, on average: what loss may do to a plain picture
+_NEAR: Final = 4.0  # code values, on average: what loss may do to a plain image
 
 
 class EncoderFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ def _fault(codec: str) -> str:
 
 
 def _frame(layout: Layout, number: int) -> tuple[Samples, ...]:
-    """Planes of a slope that moves, in one colour."""
+    """Planes of a slope that moves, in one color."""
     slope = np.linspace(40, 200, layout.width).astype(np.uint8)
     height, width = layout.shapes[1]
     luma = np.tile(np.roll(slope, number), (layout.height, 1))

@@ -24,7 +24,7 @@ NOISES: Final = 2.0
 """Cells agree when their means differ by about so many standard deviations of noise."""
 
 STEP: Final = 0.5 / 255.0
-"""They also agree when no 8-bit picture would tell them apart."""
+"""They also agree when no 8-bit image would tell them apart."""
 
 _FAR: Final = 50.0  # exponents end here, so that some weight always remains
 
@@ -105,7 +105,7 @@ def add(pixels: Floats, change: Floats) -> None:
 
 
 def likeness(one: Floats, other: Floats, tolerance: Floats | float) -> Floats:
-    """Return how much the places of two small pictures look alike.
+    """Return how much the places of two small images look alike.
 
     Args:
         one: (h, w, 3).

@@ -300,7 +300,7 @@ def pts_of(packet: Packet[Any]) -> int:
 
 
 def _decoded(packet: Packet[Any], nowhere: int, last: dict[int, int]) -> int:
-    """When a packet is to be decoded, in ticks; `nowhere` for cover pictures, which have no time.
+    """When a packet is to be decoded, in ticks; `nowhere` for cover images, which have no time.
 
     Args:
         packet: of the source.

@@ -124,7 +124,7 @@ def main_stream(container: InputContainer) -> VideoStream:
                 raise DecodeUnsupportedError("its video codec is not known here")
             return stream
     raise DecodeUnsupportedError(
-        "has no video stream", hint="varfix restores pictures, and copies sound"
+        "has no video stream", hint="varfix restores images, and copies sound"
     )
 
 
@@ -183,7 +183,7 @@ def _clip(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> 
 def layout_of(frame: VideoFrame) -> Layout:
     """Return the planar layout that holds all of a frame's samples.
 
-    RGB becomes Y'CbCr without sampling of colour, and what samples it by four becomes by two.
+    RGB becomes Y'CbCr without sampling of color, and what samples it by four becomes by two.
     """
     form = frame.format
     depth = max(component.bits for component in form.components)
@@ -202,7 +202,7 @@ def layout_of(frame: VideoFrame) -> Layout:
         down=down,
         gray=len(form.components) == 1 and not form.has_palette,
         full=(int(frame.color_range) == FULL or jpeg) and not _is_rgb(frame),
-        centred=jpeg,
+        centered=jpeg,
     )
 
 
@@ -292,7 +292,7 @@ def _unopened(path: Path) -> DecodeUnknownError | DecodeTruncatedError:
         )
     return DecodeUnknownError(
         "not a clip that varfix can read",
-        hint="clips are mp4, mov, mkv, webm and avi; for a picture use 'varfix image'",
+        hint="clips are mp4, mov, mkv, webm and avi; for an image use 'varfix image'",
     )
 
 

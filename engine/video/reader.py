@@ -167,6 +167,6 @@ def tick_at(clip: Clip, seconds: Fraction) -> int:
 def _damaged(number: int) -> DecodeError:
     return DecodeTruncatedError(
         f"its data is damaged at frame {number}. Nothing was put together, so that a broken"
-        " picture is not mistaken for a result.",
+        " image is not mistaken for a result.",
         hint="Add `--set video.damaged=conceal` to take what the decoder makes of it.",
     )

@@ -1,4 +1,4 @@
-"""Where a clip changes scene, seen in small pictures of its frames.
+"""Where a clip changes scene, seen in small images of its frames.
 
 A cut is where every frame just before differs from every frame just after, far more than frames on
 either side differ among themselves. So neither a pan nor a fade is one (all steps are alike), nor
@@ -16,7 +16,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 SIDE = 16
-"""Side of the small pictures that are compared: coarse, so that noise and detail do not count."""
+"""Side of the small images that are compared: coarse, so that noise and detail do not count."""
 
 REACH = 3
 """Frames looked at on either side; a flash of fewer frames is no scene of its own."""
@@ -32,7 +32,7 @@ def is_cut(before: Sequence[Floats], after: Sequence[Floats]) -> bool:
     """Tell whether a new scene begins between two runs of frames.
 
     Args:
-        before: up to `REACH` small pictures (S, S, 3) in [0, 1], in order; fewer at a clip's ends.
+        before: up to `REACH` small images (S, S, 3) in [0, 1], in order; fewer at a clip's ends.
         after: those that follow them.
 
     Returns:
@@ -45,7 +45,7 @@ def is_cut(before: Sequence[Floats], after: Sequence[Floats]) -> bool:
 
 
 def difference(one: Floats, other: Floats) -> float:
-    """Return the mean absolute difference of two small pictures."""
+    """Return the mean absolute difference of two small images."""
     return float(np.mean(np.abs(one - other)))
 
 

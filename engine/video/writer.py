@@ -26,7 +26,7 @@ from varfix.engine.video.probe import located, opened
 if TYPE_CHECKING:
     from av import VideoCodecContext, VideoFrame
 
-# Encoders that take odd sizes together with sampled colour.
+# Encoders that take odd sizes together with sampled color.
 _ODD: Final = frozenset({"ffv1", "libvpx-vp9", "libaom-av1"})
 _DEPTHS: Final = {8: (8, 10, 12, 16), 10: (10, 12, 16, 8), 12: (12, 16, 10, 8), 16: (16, 12, 10, 8)}
 _SAMPLINGS: Final = {

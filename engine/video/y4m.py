@@ -1,6 +1,6 @@
 """YUV4MPEG2, the stream that video programs pass through pipes: a header line, then bare frames.
 
-It tells size, rate, pixel aspect, sampling of colour and range, but no matrix: that is assumed by
+It tells size, rate, pixel aspect, sampling of color and range, but no matrix: that is assumed by
 the size, as players do. Frames are evenly spaced; sound does not go through it.
 """
 
@@ -118,7 +118,7 @@ def header(clip: Clip, layout: Layout) -> bytes:
     if layout.gray and layout.depth > 8:
         deep = str(layout.depth)
     elif sampling == "420" and not deep:
-        deep = "jpeg" if layout.centred else "mpeg2"
+        deep = "jpeg" if layout.centered else "mpeg2"
     words = [
         MAGIC.decode(),
         f"W{layout.width}",
@@ -175,7 +175,7 @@ def _layout(kind: str, width: int, height: int, full: bool) -> Layout:
         down,
         gray=sampling == "mono",
         full=full,
-        centred=rest in ("jpeg", "") and sampling == "420",
+        centered=rest in ("jpeg", "") and sampling == "420",
     )
 
 

@@ -1,7 +1,7 @@
 """The same graph in half precision, where half precision is enough.
 
 Convolutions and matrix products with a weight get it in half precision and compute so; everything
-between them (normalisation, softmax, residuals, the attention's own products) stays as it was, and
+between them (normalization, softmax, residuals, the attention's own products) stays as it was, and
 so does whatever the caller names, such as the layers whose output decides between tokens.
 """
 

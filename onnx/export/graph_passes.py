@@ -1,4 +1,4 @@
-"""Group normalisation that sums as exactly as PyTorch does.
+"""Group normalization that sums as exactly as PyTorch does.
 
 ONNX Runtime's `InstanceNormalization` adds up a whole group in one go: over 300,000 values its
 results are off by 1.6e-5 where PyTorch's are by 1e-6 (measured against double precision), and
@@ -22,7 +22,7 @@ LARGE: Final = 4096
 
 
 def sum_exactly(graph: ir.Graph) -> int:
-    """Write the normalisation of large groups out, in place; returns how many there were."""
+    """Write the normalization of large groups out, in place; returns how many there were."""
     count = 0
     for node in list(graph):
         if node.op_type == "InstanceNormalization" and _values(node) % PARTS == 0:
@@ -34,7 +34,7 @@ def sum_exactly(graph: ir.Graph) -> int:
 
 
 def _values(node: ir.Node) -> int:
-    """How many values are normalised together; 1 where that is not known."""
+    """How many values are normalized together; 1 where that is not known."""
     given, scale = node.inputs[:2]
     assert given is not None and scale is not None
     source = given if given.shape is not None else _reshaped(given)
@@ -57,11 +57,11 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     work = _Written(graph, node, str(result.name))
     epsilon = node.attributes["epsilon"].as_float()
     parts = work("Reshape", given, work.constant("parts", np.array([0, 0, PARTS, -1], np.int64)))
-    centred = work("Sub", parts, work.mean(parts))
-    variance = work.mean(work("Mul", centred, centred))
+    centered = work("Sub", parts, work.mean(parts))
+    variance = work.mean(work("Mul", centered, centered))
     least = work.constant("epsilon", np.array([epsilon], np.float32))
     spread = work("Sqrt", work("Add", variance, least))
-    normal = work("Div", centred, spread)
+    normal = work("Div", centered, spread)
     sides = work.constant("sides", np.array([1, -1, 1], np.int64))
     whole = work("Reshape", normal, work.constant("whole", np.array([0, 0, -1], np.int64)))
     scaled = work("Mul", whole, work("Reshape", scale, sides))

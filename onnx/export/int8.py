@@ -1,7 +1,7 @@
 """The restore graph of VarFormer-S in 8-bit integers, for CPUs: twice as fast where it counts.
 
 The residual blocks, nine tenths of the work, multiply integers; what flows between them, the
-prior's part and the finest blocks of the decoder, which draw the picture, stay as they are. Ranges
+prior's part and the finest blocks of the decoder, which draw the image, stay as they are. Ranges
 of the values come from photographs that varfix damages itself, as training does. Weights get seven
 of their eight bits: two products of a full byte overflow the 16 bits in which x86 processors
 without VNNI add them up. Needs the extra `train`.
@@ -34,7 +34,7 @@ from varfix.onnx.inference.open_model import open_restorer
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 BLOCKS: Final = re.compile(r"network\.(encoder\.\d|decoder\.[12]|middle)\.\d\.conv[12]\.weight")
-"""Weights that become integers. With those of `decoder.0` clean pictures lose 0.1 dB (measured)."""
+"""Weights that become integers. With those of `decoder.0` clean images lose 0.1 dB (measured)."""
 
 PICTURES: Final = 78
 SIDE: Final = 256
@@ -61,7 +61,7 @@ def export_int8(model: Path, photos: Path) -> float:
 
     Args:
         model: an exported VarFormer-S.
-        photos: a folder of photographs to learn ranges from; no pictures to be tested on.
+        photos: a folder of photographs to learn ranges from; no images to be tested on.
 
     Returns:
         The root mean square difference from the model on damaged photographs, in [0, 1].
@@ -72,7 +72,7 @@ def export_int8(model: Path, photos: Path) -> float:
     """
     samples = list(_samples(model, _photographs(photos)))
     graph = onnx.load(model)
-    quantise(graph, measured_ranges(graph, samples))
+    quantize(graph, measured_ranges(graph, samples))
     target, card = int8_path(model), read_card(model)
     graph.metadata_props.add(key=MADE_FROM, value=card.sha256)
     onnx.save(graph, target)
@@ -180,7 +180,7 @@ def _blocks(graph: onnx.GraphProto) -> list[_Block]:
     return [_Block(conv, behind.get(conv.output[0])) for conv in convs]
 
 
-def quantise(model: onnx.ModelProto, ranges: Ranges) -> None:
+def quantize(model: onnx.ModelProto, ranges: Ranges) -> None:
     """Make the blocks' convolutions work in integers, in place.
 
     Values are rounded where they enter a convolution and where they leave one, in the form (QDQ)

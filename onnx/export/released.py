@@ -53,7 +53,7 @@ class Released:
         results: the names of those that the file returns, `restored` first.
         reference: the network itself.
         single: matches in names of weights that stay in single precision in the half file.
-        decoder: maps a latent of the shape `latent` to `restored`, for pictures of the prior.
+        decoder: maps a latent of the shape `latent` to `restored`, for images of the prior.
         latent: shape of what the decoder takes.
     """
 
@@ -147,9 +147,9 @@ def _describe(path: Path, card: ModelCard) -> ModelCard:
 
 
 def natural(side: int, seed: int = 0) -> Tensor:
-    """A picture (1, 3, side, side) in [0, 1] whose detail fades with fineness, as in photographs.
+    """An image (1, 3, side, side) in [0, 1] whose detail fades with fineness, as in photographs.
 
-    Networks that know natural pictures do not know what to make of noise.
+    Networks that know natural images do not know what to make of noise.
     """
     rng = torch.Generator().manual_seed(seed)
     rows, columns = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
@@ -172,7 +172,7 @@ def _check(released: Released, example: Tensor, seen: Seen, name: str) -> None:
     """Refuse a file that is not the network.
 
     The network is given the file's tokens, or one doubtful token early on would change all later
-    ones, and the picture with them.
+    ones, and the image with them.
     """
     restored, tokens = released.reference(example, torch.from_numpy(seen.tokens))
     parity = compare(seen.restored, restored.numpy())

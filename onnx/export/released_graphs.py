@@ -1,7 +1,7 @@
 """Gives released networks the inputs and outputs of the model contract (engine/README.md).
 
 The networks know nothing of this. What the contract adds: pixels in [0, 1], and named results that
-tell how the picture came about. What never changes is computed once, here.
+tell how the image came about. What never changes is computed once, here.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class VarformerGraph(nn.Module):
         """Restore a tile (1, 3, 256, 256) in [0, 1].
 
         Returns:
-            `restored` (1, 3, 256, 256) in [0, 1]; `tokens` (1, 680) of the predicted clean picture;
+            `restored` (1, 3, 256, 256) in [0, 1]; `tokens` (1, 680) of the predicted clean image;
             `asked` and `increments` (1, 10, 32, 16, 16), what each scale adds to the latent of the
-            degraded and of the predicted picture; `scales` (1, levels, 10) and `regions`
+            degraded and of the predicted image; `scales` (1, levels, 10) and `regions`
             (1, levels, 128, 128), the prior's weights by level, in the order of `levels`; and every
             intermediate result that the network tells of, by its name.
         """
@@ -105,13 +105,13 @@ class VarformerGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """Latent to picture: what a prior looks like (`varfix image --explain`)."""
+    """Latent to image: what a prior looks like (`varfix image --explain`)."""
 
     def __init__(self, network: Varformer) -> None:
         super().__init__()
         self.vqvae = network.vqvae
 
     def forward(self, tile: Tensor) -> dict[str, Tensor]:
-        """Map a latent (1, 32, 16, 16) to a picture (1, 3, 256, 256) in [0, 1]."""
+        """Map a latent (1, 32, 16, 16) to an image (1, 3, 256, 256) in [0, 1]."""
         drawn = self.vqvae.decode(tile)
         return {RESTORED: ((drawn + 1.0) / 2.0).clamp(0.0, 1.0)}

@@ -1,6 +1,6 @@
 """RestoreVAR with the inputs and outputs of the model contract; see `released_graph`.
 
-One graph holds all: encoder, keys of the degraded picture, the ten scales, refiner and decoder.
+One graph holds all: encoder, keys of the degraded image, the ten scales, refiner and decoder.
 These parts share no weights, so that cutting it up would only add files; what passes between them
 are named values inside, by which each part is checked.
 """
@@ -28,7 +28,7 @@ class RestoreVarGraph(nn.Module):
         """Restore a tile (1, 3, 512, 512) in [0, 1].
 
         Returns:
-            `restored` (1, 3, 512, 512) in [0, 1]; `tokens` (1, 2240) of the clean picture; and
+            `restored` (1, 3, 512, 512) in [0, 1]; `tokens` (1, 2240) of the clean image; and
             every intermediate result that the network tells of, by its name.
         """
         stages: dict[str, Tensor] = {}

@@ -1,6 +1,6 @@
 """A network with unrolled loops as an ONNX graph: traced once, tidied, weights told apart by name.
 
-The exporter's own optimiser takes minutes for thousands of nodes, and folds what the runtime folds
+The exporter's own optimizer takes minutes for thousands of nodes, and folds what the runtime folds
 when it starts anyway; here only what makes a difference is done. The ten scales of a next-scale
 transformer use the same weights, so each weight must stay one tensor in the file.
 """

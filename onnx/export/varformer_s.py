@@ -1,7 +1,7 @@
 """PyTorch network to ONNX files with a model card, checked against the network afterwards.
 
 VarFormer-S becomes two graphs: `NAME.onnx` restores tiles, `NAME.prior.onnx` looks at the whole
-picture once. The tile's height and width stay symbolic and are pinned when a session opens, so that
+image once. The tile's height and width stay symbolic and are pinned when a session opens, so that
 one file serves every tile size while the runtime still plans for fixed shapes.
 """
 
@@ -46,7 +46,7 @@ def varformer_s_card(name: str, training: str) -> ModelCard:
         thumbnail=256,
         prior_channels=MAP_CHANNELS,
         prior_stride=STRIDE,
-        about="VarFormer-S: next-scale prior for the picture, convolutional restorer for tiles",
+        about="VarFormer-S: next-scale prior for the image, convolutional restorer for tiles",
         training=training,
     )
 

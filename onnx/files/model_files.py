@@ -26,7 +26,7 @@ class ModelFiles:
     Attributes:
         name: Registry name, or the file's stem.
         restore: The restore graph.
-        prior: Where the prior graph lies; only models guided by the whole picture have it.
+        prior: Where the prior graph lies; only models guided by the whole image have it.
         half: Where the restore graph in half precision lies, if there is one.
         decoder: Where the graph that draws latents lies, if there is one.
     """

@@ -60,7 +60,7 @@ class Opening:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def prior(self) -> Session | None:
-        """Start the prior graph, always in fp32: it runs once per picture and decides its tone."""
+        """Start the prior graph, always in fp32: it runs once per image and decides its tone."""
         if self.card.guidance != "image":
             return None
         path = self.files.prior

@@ -1,7 +1,7 @@
 """A CUDA session whose kernels are recorded once for each shape and then replayed (CUDA graphs).
 
 What is replayed reads and writes the addresses that it read and wrote before. So every shape has
-buffers of its own on the GPU, bound once; pictures are copied into them and results out of them.
+buffers of its own on the GPU, bound once; images are copied into them and results out of them.
 Asked for by `VARFIX_CUDA_GRAPHS=1` only: nobody has measured yet what it gains on which GPU.
 """
 
@@ -18,7 +18,7 @@ VARIABLE: Final = "VARFIX_CUDA_GRAPHS"
 """Environment variable that asks for recording."""
 
 MOST: Final = 4
-"""Shapes that are recorded: full batches, and the rest of a picture or two. Each takes memory."""
+"""Shapes that are recorded: full batches, and the rest of an image or two. Each takes memory."""
 
 _NUMBER: Final = "gpu_graph_id"  # ONNX Runtime's; -1 records nothing
 _UNRECORDED: Final = -1

@@ -45,7 +45,7 @@ class Decisions:
     """Names of values inside a guided model's graph.
 
     Attributes:
-        regions: for each level, (1, 2, h, w): the shares of the picture and of the prior.
+        regions: for each level, (1, 2, h, w): the shares of the image and of the prior.
         scales: for each level, (1, 10, h, w): the weights of the scales.
     """
 
@@ -56,14 +56,14 @@ class Decisions:
 def explain(
     model: str, restorer: OnnxRestorer, pixels: Floats, folder: Path, task: str = "auto"
 ) -> list[Path]:
-    """Draw what a model says about a picture.
+    """Draw what a model says about an image.
 
     Args:
         model: registry name or path, as `restorer` was opened.
         restorer: the model, which passed `check_explains`.
         pixels: (H, W, 3) float32 in [0, 1].
-        folder: where the pictures go; made if it is not there.
-        task: what guided models are told about the picture.
+        folder: where the images go; made if it is not there.
+        task: what guided models are told about the image.
 
     Returns:
         The files written.
@@ -85,7 +85,7 @@ def explain(
 def explanation_of(
     restorer: OnnxRestorer, found: ModelFiles, pixels: Floats, task: str
 ) -> Explanation:
-    """What a model says about a picture; arguments as of `explain`, and the model's files."""
+    """What a model says about an image; arguments as of `explain`, and the model's files."""
     if restorer.card.guidance == "tile":
         return _of_tile(restorer, found, pixels)
     return _guided(restorer, found, pixels, task)
@@ -110,7 +110,7 @@ def check_explains(model: str, restorer: OnnxRestorer) -> None:
 
 
 def _of_tile(restorer: OnnxRestorer, found: ModelFiles, pixels: Floats) -> Explanation:
-    """What a model with the prior inside says about a picture, which it sees at its own size."""
+    """What a model with the prior inside says about an image, which it sees at its own size."""
     seen = thumbnail(pixels, restorer.tile)
     check_companion(restorer.card, found.decoder, found.restore)
     decoder = start(found.decoder, SessionPlan(CPU))
@@ -130,7 +130,7 @@ def _of_tile(restorer: OnnxRestorer, found: ModelFiles, pixels: Floats) -> Expla
 
 
 def _guided(restorer: OnnxRestorer, found: ModelFiles, pixels: Floats, task: str) -> Explanation:
-    """What a model guided by the whole picture says about it, shrunk to about one tile."""
+    """What a model guided by the whole image says about it, shrunk to about one tile."""
     card = restorer.card
     decisions = find_decisions(found)
     maps = restorer.prior(thumbnail(pixels, card.thumbnail), task)
@@ -154,7 +154,7 @@ def _guided(restorer: OnnxRestorer, found: ModelFiles, pixels: Floats, task: str
 
 @dataclass(frozen=True)
 class _View:
-    """A picture (H, W, 3) in [0, 1], and a guided model's graph that takes all of it as a tile."""
+    """An image (H, W, 3) in [0, 1], and a guided model's graph that takes all of it as a tile."""
 
     session: Session
     picture: Floats
@@ -168,7 +168,7 @@ class _View:
         return self.session.run(names, {TILE: tile, PRIOR: prior})
 
     def restored(self, maps: Floats) -> Floats:
-        """The picture restored with such maps, (H, W, 3)."""
+        """The image restored with such maps, (H, W, 3)."""
         (restored,) = self.values([RESTORED], maps)
         return np.asarray(restored[0].transpose(1, 2, 0))
 
@@ -190,9 +190,9 @@ def find_decisions(found: ModelFiles) -> Decisions | None:
 
 
 def fitted(pixels: Floats, longest: int, multiple: int) -> Floats:
-    """Shrink a picture (H, W, 3) so that its sides are multiples and none is above `longest`.
+    """Shrink an image (H, W, 3) so that its sides are multiples and none is above `longest`.
 
-    The aspect ratio changes by as much as that needs; small pictures grow to the next multiples.
+    The aspect ratio changes by as much as that needs; small images grow to the next multiples.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""Optimised graphs kept for next time: half of what loading a model takes is done only once.
+"""Optimized graphs kept for next time: half of what loading a model takes is done only once.
 
 ONNX Runtime folds constants, fuses nodes and lays weights out for this very processor whenever a
 session starts. What comes of it is kept in the user's cache folder, under a name made of everything
@@ -41,12 +41,12 @@ class Source:
 
     Attributes:
         graph: The file to read.
-        optimised: It needs no more work.
+        optimized: It needs no more work.
         keep: Where to write the graph that comes of the work, if anywhere.
     """
 
     graph: Path
-    optimised: bool = False
+    optimized: bool = False
     keep: Path | None = None
 
 
@@ -57,7 +57,7 @@ def begin_warm(
 
     Args:
         model: The graph file.
-        facts: Gives all that an optimised graph depends on, besides the processor.
+        facts: Gives all that an optimized graph depends on, besides the processor.
         begin: Starts a session; raises whatever it likes.
 
     Raises:
@@ -68,7 +68,7 @@ def begin_warm(
     kept = graphs_folder() / f"{_key([*facts(), *_processor()])}{_SUFFIX}"
     if kept.is_file():
         with contextlib.suppress(Exception):  # damaged: it is made again below
-            begun = begin(Source(kept, optimised=True))
+            begun = begin(Source(kept, optimized=True))
             _mark_used(kept)
             return begun
     return _begin_keeping(model, kept, begin)

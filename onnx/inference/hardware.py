@@ -1,7 +1,7 @@
 """What the machine says about its NVIDIA GPUs, whether or not ONNX Runtime can use them.
 
 Asked of the driver's own `nvidia-smi`, which is there exactly when the driver is: no library to
-install, and nothing to initialise in this process.
+install, and nothing to initialize in this process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Values inside a graph: found by the weights that they are computed with, and made results.
 
 The files of VarFormer-S name their weights, from which training can begin, and return nothing but
-the picture. What explains it is computed all the same. A reader of protobuf joins a message that
+the image. What explains it is computed all the same. A reader of protobuf joins a message that
 is there in two pieces: a second piece of the graph, with more results in it, goes behind the file's
 own bytes, and neither the file nor the install grows for it.
 """

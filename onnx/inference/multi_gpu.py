@@ -13,9 +13,9 @@ from varfix.onnx.inference.restorer import OnnxRestorer
 
 
 class SpreadRestorer(OnnxRestorer):
-    """Several restorers of one model as one; what is done once per picture, the first one does.
+    """Several restorers of one model as one; what is done once per image, the first one does.
 
-    Every picture of more tiles than one GPU takes at once keeps all of them busy, and results come
+    Every image of more tiles than one GPU takes at once keeps all of them busy, and results come
     in the order in which one GPU would give them.
     """
 

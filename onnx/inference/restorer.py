@@ -30,7 +30,7 @@ class Graphs:
         restore: The restore graph in fp32, or in 8-bit integers.
         signature: By which names the restore graph is run.
         half: The restore graph in half precision, when that is to be used.
-        prior: The prior graph, for models guided by the whole picture.
+        prior: The prior graph, for models guided by the whole image.
         precision: Of `restore`.
     """
 
@@ -118,14 +118,14 @@ class OnnxRestorer:
         return self._retries
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """Return the prior maps of one picture.
+        """Return the prior maps of one image.
 
         Args:
             thumbnail: (S, S, 3) float32 in [0, 1], S the card's `thumbnail`.
             task: A member of `TASKS`.
 
         Returns:
-            (C, h, w) float32, or None unless the model is guided by the whole picture.
+            (C, h, w) float32, or None unless the model is guided by the whole image.
 
         Raises:
             NonFiniteError: The maps hold NaN or infinity.
@@ -142,7 +142,7 @@ class OnnxRestorer:
         except MemoryError as error:
             raise memory_error(self._card, self._placement.device, self.tile) from error
         if bad_tiles(maps).size:
-            raise NonFiniteError("the model produced invalid values for the picture as a whole.")
+            raise NonFiniteError("the model produced invalid values for the image as a whole.")
         return np.asarray(maps[0])
 
     def restore(self, tiles: Floats, prior: Floats | None) -> Floats:

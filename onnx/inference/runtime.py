@@ -91,7 +91,7 @@ def load_runtime() -> Any:
         raise DeviceUnavailableError(
             f"ONNX Runtime does not load: {error}.", hint="Reinstall varfix."
         ) from error
-    # Its complaints about providers that varfix reports itself, in colour, on stderr.
+    # Its complaints about providers that varfix reports itself, in color, on stderr.
     onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime
 
@@ -140,7 +140,7 @@ def _started(model: Path | bytes, plan: SessionPlan) -> Session:
 
 
 def _begun(runtime: Any, model: Path | bytes, plan: SessionPlan) -> Session:
-    """Start a session as ONNX Runtime does, from an optimised graph where one is kept."""
+    """Start a session as ONNX Runtime does, from an optimized graph where one is kept."""
 
     def begin(source: Source | bytes) -> Session:
         graph = source if isinstance(source, bytes) else str(source.graph)
@@ -167,7 +167,7 @@ def _begun(runtime: Any, model: Path | bytes, plan: SessionPlan) -> Session:
 
 
 def _facts(runtime: Any, model: Path, plan: SessionPlan) -> list[str]:
-    """Everything that an optimised graph depends on, besides the processor."""
+    """Everything that an optimized graph depends on, besides the processor."""
     sizes = [f"{name}={size}" for name, size in sorted(plan.dims.items())]
     return [runtime.__version__, runtime.get_build_info(), graph_digest(model), *sizes]
 
@@ -194,7 +194,7 @@ def _options(runtime: Any, plan: SessionPlan, unrolled: bool, source: Source | b
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if unrolled:  # every repetition would lay out its own copy of the same weights
         options.add_session_config_entry("session.disable_prepacking", "1")
-    kept = isinstance(source, Source) and source.optimised
+    kept = isinstance(source, Source) and source.optimized
     if isinstance(source, Source) and source.keep is not None:
         options.optimized_model_filepath = str(source.keep)
     if kept or not plan.optimize:

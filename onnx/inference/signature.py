@@ -47,7 +47,7 @@ def read_signature(session: Session, path: Path, guidance: str) -> Signature:
 
     Raises:
         ModelContractError: It does not take one float32 image [N,3,H,W] (and a prior, if guided by
-            the picture), or does not give one back.
+            the image), or does not give one back.
     """
     inputs, outputs = list(session.get_inputs()), list(session.get_outputs())
     images = [node for node in inputs if node.name != PRIOR] if guidance == "image" else inputs
@@ -88,7 +88,7 @@ def check_prior(session: Session, path: Path, card: ModelCard) -> None:
 
 
 def foreign_card(session: Session, path: Path) -> ModelCard:
-    """Make a card for a graph from elsewhere: one picture in, one of the same size out.
+    """Make a card for a graph from elsewhere: one image in, one of the same size out.
 
     Raises:
         ModelContractError: It is not such a graph.
@@ -140,14 +140,14 @@ def check_overlap(overlap: int | None, size: int) -> None:
 
 
 def check_whole(whole: bool, card: ModelCard) -> None:
-    """Refuse to squash pictures for a model that has better ways to see them whole.
+    """Refuse to squash images for a model that has better ways to see them whole.
 
     Raises:
         ConfigError: It has.
     """
     if whole and card.guidance != "tile":
         raise ConfigError(
-            f"tile.whole: {card.name} takes pictures of any size.",
+            f"tile.whole: {card.name} takes images of any size.",
             hint="--whole is for models of one size, such as varformer-d16.",
         )
 
@@ -157,7 +157,7 @@ def check_tile(session: Session, signature: Signature, card: ModelCard, size: in
 
     Raises:
         ConfigError: The graph has another fixed size.
-        ModelContractError: It returns pictures of another size than it takes.
+        ModelContractError: It returns images of another size than it takes.
     """
     (image,) = (node for node in session.get_inputs() if node.name == signature.tile)
     (output,) = (node for node in session.get_outputs() if node.name == signature.output)
@@ -173,7 +173,7 @@ def check_tile(session: Session, signature: Signature, card: ModelCard, size: in
 
 
 def resized(card: ModelCard, size: int, given: int) -> ModelContractError:
-    """Return the error for a network that changes the size of pictures."""
+    """Return the error for a network that changes the size of images."""
     return ModelContractError(
         f"{card.name}: returns {given} px for a tile of {size} px; varfix restores at the size of "
         "the source."

@@ -67,7 +67,7 @@ class Disk:
 
 @pytest.mark.parametrize("cased", [True, False])
 @pytest.mark.parametrize("composed", [True, False])
-def test_every_kind_of_file_system_is_recognised(tmp_path, monkeypatch, cased, composed):
+def test_every_kind_of_file_system_is_recognized(tmp_path, monkeypatch, cased, composed):
     Disk(monkeypatch, cased=cased, composed=composed)
     spelling = spelling_in(tmp_path)
     assert (spelling("A.jpg") == spelling("a.JPG")) == cased

@@ -1,4 +1,4 @@
-"""What costs one picture, what ends a run, and what is kept."""
+"""What costs one image, what ends a run, and what is kept."""
 
 import errno
 import itertools

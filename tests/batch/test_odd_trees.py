@@ -140,7 +140,7 @@ def test_a_listed_picture_that_is_gone_costs_itself_alone(tree):
 
 @dataclass
 class Meddler(IdentityRestorer):
-    """Does something to the folder as soon as the first picture is being restored."""
+    """Does something to the folder as soon as the first image is being restored."""
 
     deed: object = None
 

@@ -234,7 +234,7 @@ def test_a_stop_before_the_start_starts_nothing():
 
 
 def test_the_next_is_read_and_the_last_written_while_one_is_restored():
-    """Each stage waits for its neighbour's: only stages that overlap ever get past this."""
+    """Each stage waits for its neighbor's: only stages that overlap ever get past this."""
     reading, restoring = threading.Event(), threading.Event()
 
     def decode(item):

@@ -1,4 +1,4 @@
-"""Before any work it is known which picture becomes which file, and what stays."""
+"""Before any work it is known which image becomes which file, and what stays."""
 
 import os
 

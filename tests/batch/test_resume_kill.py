@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def draw(folder, count, size=(12, 16)):
-    """Fill a folder with pictures of random pixels in several formats and subfolders."""
+    """Fill a folder with images of random pixels in several formats and subfolders."""
     rng = np.random.default_rng(7)
     for number in range(count):
         path = folder / str(number % 7) / f"{number}.{EXTENSIONS[number % len(EXTENSIONS)]}"
@@ -86,7 +86,7 @@ def entered(out):
 
 
 def started(source, out, model, count):
-    """A run that has finished so many pictures more than before, and the seconds that it took."""
+    """A run that has finished so many images more than before, and the seconds that it took."""
     had, begin = entered(out), time.monotonic()
     process = subprocess.Popen(command(source, out, model))
     while entered(out) < had + count and process.poll() is None:
@@ -104,7 +104,7 @@ def test_killed_at_twenty_moments_the_outputs_are_those_of_an_unbroken_run(sourc
     out = tmp_path / "out"
     rng = random.Random(20)
     for number in range(KILLS):
-        # Mostly while pictures are written, now and then while the plan is made.
+        # Mostly while images are written, now and then while the plan is made.
         early = rng.random() < 0.2
         more = 0 if early else rng.randint(1, COUNT * 3 // (2 * KILLS))
         process, _ = started(source, out, model, more)
@@ -148,7 +148,7 @@ def test_a_disk_that_fills_and_is_freed_loses_nothing(source, model, tmp_path):
 
 
 def watched(process, out):
-    """Resident MiB while a run goes on, by pictures finished."""
+    """Resident MiB while a run goes on, by images finished."""
     seen, family = [], psutil.Process(process.pid)
     manifest = out / ".varfix" / "run.jsonl"
     while process.poll() is None:
@@ -173,7 +173,7 @@ def test_memory_is_flat_over_a_long_run(model, tmp_path):
     assert early and last
     first, final = np.median(early), np.median(last)
     sys.stderr.write(json.dumps({"rss_mib_15": round(first, 1), "rss_mib_100": round(final, 1)}))
-    # One picture kept by mistake every hundred would be seen; allocators' noise is not.
+    # One image kept by mistake every hundred would be seen; allocators' noise is not.
     assert final - first < 16
 
 

@@ -1,4 +1,4 @@
-"""A run restores what it can, each picture under its name and by itself."""
+"""A run restores what it can, each image under its name and by itself."""
 
 import io
 

@@ -5,8 +5,8 @@
 The driver is the real one: `batch.Run`, crew, handover, manifest and event log. Of the workers only
 the calls are real: each sleeps where another restores, tells what another tells, and waits for
 leave to publish; fifty share a process, or the machine would measure itself. JSON lines go to
-stdout: the pictures a second that so many workers could make, and those that were made; the
-driver's milliseconds of CPU for a picture, its share of one core, and its events a second.
+stdout: the images a second that so many workers could make, and those that were made; the
+driver's milliseconds of CPU for an image, its share of one core, and its events a second.
 """
 
 from __future__ import annotations

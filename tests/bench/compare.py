@@ -3,7 +3,7 @@
     python tests/bench/compare.py --megapixels 1 --pictures 4 --rounds 3
 
 `bare` runs the model's graphs alone on the very tiles; `eager` is the released script's way of
-working (PyTorch, one picture after the other, nothing overlaps) with VarFormer-S of fresh weights;
+working (PyTorch, one image after the other, nothing overlaps) with VarFormer-S of fresh weights;
 `opencv` and `nlmeans` are filters that people use instead. Every round runs all of them; printed
 are medians of the rounds, and of the ratios within a round. Needs the extra `dev`.
 """
@@ -33,7 +33,7 @@ MULTIPLE = 64
 
 
 def read(path: Path) -> np.ndarray:
-    """A picture as 8-bit BGR."""
+    """An image as 8-bit BGR."""
     picture = cv2.imread(str(path))
     assert picture is not None, path
     return picture
@@ -51,7 +51,7 @@ def one_by_one(
 
 
 def eager_network() -> Callable[[np.ndarray], np.ndarray]:
-    """VarFormer-S in PyTorch on whole pictures."""
+    """VarFormer-S in PyTorch on whole images."""
     import torch
 
     from varfix.engine.networks.varformer_s.model import build_varformer_s

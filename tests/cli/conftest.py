@@ -47,7 +47,7 @@ def identity(shelf):
 
 @pytest.fixture
 def picture():
-    """Write a small picture of random pixels and return its path."""
+    """Write a small image of random pixels and return its path."""
 
     def write(path, seed=0, size=(24, 16)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,5 +60,5 @@ def picture():
 
 @pytest.fixture
 def pixels():
-    """Return the samples of a picture file."""
+    """Return the samples of an image file."""
     return lambda path: np.asarray(Image.open(path))

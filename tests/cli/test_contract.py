@@ -36,7 +36,7 @@ def run(varfix, identity, tmp_path):
 
 @pytest.fixture
 def good(tmp_path, picture):
-    """Three good pictures."""
+    """Three good images."""
     return [picture(tmp_path / "in" / f"{number}.png", number) for number in range(3)]
 
 

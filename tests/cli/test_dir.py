@@ -8,16 +8,16 @@ import sys
 import numpy as np
 import pytest
 
-# Pictures of a run that is to be interrupted: enough to be still at it.
+# Images of a run that is to be interrupted: enough to be still at it.
 MANY = 120
 
 
 @pytest.fixture
 def tree(tmp_path, picture):
-    """A folder with pictures, a broken one, and files that are none."""
+    """A folder with images, a broken one, and files that are none."""
     for number, name in enumerate(("a.png", "sub/b.png", "sub/deep/c.bmp")):
         picture(tmp_path / "in" / name, number)
-    (tmp_path / "in" / "notes.txt").write_text("not a picture")
+    (tmp_path / "in" / "notes.txt").write_text("not an image")
     (tmp_path / "in" / ".hidden.png").write_text("not even looked at")
     return tmp_path / "in", tmp_path / "out"
 
@@ -310,7 +310,7 @@ def test_a_status_line_can_be_asked_for(process, slow):
     running.send_signal(signal.SIGUSR1)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
-    assert f" of {MANY} pictures".encode() in err
+    assert f" of {MANY} images".encode() in err
 
 
 def test_a_reader_of_the_events_who_goes_away_ends_the_run_with_141(process, slow, tmp_path):

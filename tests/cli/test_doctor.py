@@ -64,7 +64,7 @@ def test_every_encoder_of_clips_stores_a_clip_that_is_read_back(varfix, facts):
     assert result.exit_code == 0
 
 
-@pytest.mark.parametrize("harm", ["frames are lost", "colours change", "it fails"])
+@pytest.mark.parametrize("harm", ["frames are lost", "colors change", "it fails"])
 def test_an_encoder_that_does_not_do_its_work_is_exit_5(varfix, facts, monkeypatch, harm):
     facts()
     real, calls = PieceWriter.add, []
@@ -73,9 +73,9 @@ def test_an_encoder_that_does_not_do_its_work_is_exit_5(varfix, facts, monkeypat
         calls.append(planes)
         if harm == "it fails":
             raise EncodeError("libx264 failed")
-        if harm == "colours change":
+        if harm == "colors change":
             planes = (planes[0], planes[2], planes[1])
-        if harm == "colours change" or len(calls) != 3:
+        if harm == "colors change" or len(calls) != 3:
             real(self, planes)
 
     monkeypatch.setattr(PieceWriter, "add", add)

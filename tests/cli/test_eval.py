@@ -68,7 +68,7 @@ def test_pairs_are_restored_first(varfix, folders, identity):
 
 def test_targets_without_a_picture_are_mentioned(varfix, folders, picture):
     picture(folders[1] / "c.png")
-    assert "1 of the targets have no picture" in varfix("eval", *folders).stderr
+    assert "1 of the targets have no image" in varfix("eval", *folders).stderr
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_all_prints_the_table_as_markdown_or_as_json(varfix, folders, identity):
     result = varfix(*arguments)
     assert result.exit_code == 0, result.stderr
     table = result.stdout.splitlines()
-    assert table[0].startswith("| set | pictures | input | auto |")
+    assert table[0].startswith("| set | images | input | auto |")
     assert [line.count("|") for line in table] == [10] * len(table)
     found = rows(varfix(*arguments, "--json", "--sample", "1", "--only", "kodak24"))
     assert [row["set"] for row in found] == [line.split("|")[1].strip() for line in table[2:]]

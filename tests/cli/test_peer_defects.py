@@ -39,7 +39,7 @@ def inverting(shelf):
 
 @pytest.fixture
 def photo(tmp_path):
-    """A picture of many tiles, each of which can be told from all others."""
+    """An image of many tiles, each of which can be told from all others."""
     pixels = np.random.default_rng(4).integers(0, 256, (200, 330, 3), np.uint8)
     (tmp_path / "in").mkdir()
     Image.fromarray(pixels).save(tmp_path / "in" / "a.png")
@@ -148,7 +148,7 @@ def test_a_picture_that_cannot_be_read_is_no_success(varfix, tmp_path, identity,
 
 
 def test_a_frame_that_cannot_be_restored_is_not_left_out(varfix, tmp_path, shelf):
-    """Real-ESRGAN drops the frame, goes on, and leaves with 0: sound and pictures part."""
+    """Real-ESRGAN drops the frame, goes on, and leaves with 0: sound and images part."""
     model = shelf.restore(
         # 1 / (1 - the brightest sample): only for a white frame is that no number.
         nodes=[

@@ -98,8 +98,8 @@ def test_the_current_picture_is_the_one_that_moved_last():
 
 def test_the_status_line_has_speed_and_time_left():
     tally = told(plan(4, 20_000), begin(1), done(1), begin(2))
-    assert tally.status(seconds=1.0) == "1 of 4 pictures, 0.01 MP/s, 3.0 s left, 2.png"
-    assert told(plan(4, 20_000)).status(0.0) == "0 of 4 pictures"
+    assert tally.status(seconds=1.0) == "1 of 4 images, 0.01 MP/s, 3.0 s left, 2.png"
+    assert told(plan(4, 20_000)).status(0.0) == "0 of 4 images"
 
 
 def test_the_summary_says_how_many_why_and_how_fast():
@@ -178,10 +178,10 @@ def test_the_live_lines_show_bar_picture_and_device(terminal):
     screen = io.StringIO()
     Console(file=screen, width=100).print(live)
     bar, picture, device = screen.getvalue().splitlines()
-    assert bar.startswith("1/4 pictures")
+    assert bar.startswith("1/4 images")
     assert " 38%" in bar
     assert picture.strip() == "2.png  100x50  50%"
-    # Means of a picture: shares of the time would pass 100 % where stages have several threads.
+    # Means of an image: shares of the time would pass 100 % where stages have several threads.
     assert device.rstrip() == "cuda:0 (CUDA, fp16) · decode 0.10 s · infer 0.30 s · encode 0.10 s"
 
 
@@ -225,7 +225,7 @@ def test_a_terminal_gets_moving_lines_and_keeps_messages(process, tmp_path, pict
     text = seen.decode()
     assert text.startswith("Loading ")
     assert "\x1b[" in text
-    assert "pictures" in text
+    assert "images" in text
     assert "broken.png: empty file (0 bytes)" in text
     assert "1 restored, 1 failed" in text
     assert running.stdout.read() == b""

@@ -1,4 +1,4 @@
-"""`--report` tells what became of every picture, to people and to programs."""
+"""`--report` tells what became of every image, to people and to programs."""
 
 import base64
 import csv
@@ -48,7 +48,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 @pytest.fixture
 def restore(varfix, shelf, tmp_path, picture):
-    """Run `varfix dir` over two good pictures and a broken one, with a model that inverts."""
+    """Run `varfix dir` over two good images and a broken one, with a model that inverts."""
     picture(tmp_path / "in" / "a.png", size=(640, 480))
     picture(tmp_path / "in" / "sub" / "b & <c>.png", 1)
     (tmp_path / "in" / "broken.png").touch()
@@ -58,7 +58,7 @@ def restore(varfix, shelf, tmp_path, picture):
 
 
 def tell(report, count, fail=()):
-    """Tell a report of so many pictures."""
+    """Tell a report of so many images."""
     report(PlanDone(items=count, skip_done=0, skip_stale=0, skip_foreign=0, pixels=count))
     pixels = np.zeros((8, 8, 3), np.float32)
     for number in range(count):
@@ -193,7 +193,7 @@ def test_a_large_run_shows_evenly_spaced_pictures_and_says_so(tmp_path, monkeypa
     text = told(tmp_path / "r.html", count=95)
     names = [re.search(r'class="name">(\d+)\.png', card)[1] for card in cards(text)]
     assert [int(name) for name in names] == list(range(0, 95, 10))
-    assert "10 of 95 restored pictures, evenly spaced" in text
+    assert "10 of 95 restored images, evenly spaced" in text
     assert "the first 30 of 95; --report FILE.csv" in text
     assert text.count('class="stack"') == 30
 
@@ -202,7 +202,7 @@ def test_the_bytes_of_previews_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(report_html, "BYTES", 12_000)
     text = told(tmp_path / "r.html", count=50)
     assert 1 < len(cards(text)) < 50
-    assert f"{len(cards(text))} of 50 restored pictures" in text
+    assert f"{len(cards(text))} of 50 restored images" in text
 
 
 @pytest.mark.parametrize("suffix", ["html", "json", "csv"])

@@ -126,7 +126,7 @@ def test_a_lost_workers_place_is_taken_by_a_new_one(works):
 
 @dataclass
 class Poisoned(Inverter):
-    """Costs its worker its life at pictures whose first value is 0."""
+    """Costs its worker its life at images whose first value is 0."""
 
     works: object = None
 

@@ -50,7 +50,7 @@ def test_single_precision_is_widened_before_it_is_squared():
 
 
 @pytest.mark.parametrize(
-    "colour, y",
+    "color, y",
     [
         ((0, 0, 0), 16),
         ((1, 1, 1), 235),
@@ -59,8 +59,8 @@ def test_single_precision_is_widened_before_it_is_squared():
         ((0, 0, 1), 40.966),
     ],
 )
-def test_luma_is_matlabs(colour, y):
-    plane = luma(np.full((2, 2, 3), colour, np.float64))
+def test_luma_is_matlabs(color, y):
+    plane = luma(np.full((2, 2, 3), color, np.float64))
     assert plane == pytest.approx(np.full((2, 2), y / 255), abs=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""A deblurred picture is compared where it fits best."""
+"""A deblurred image is compared where it fits best."""
 
 import numpy as np
 import pytest

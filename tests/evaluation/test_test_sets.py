@@ -17,7 +17,7 @@ LIMIT = 10**6
 
 
 def smooth(size=(64, 80), seed=0):
-    """A picture with tones and edges: (H, W, 3) uint8."""
+    """An image with tones and edges: (H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(20, 230, (6, 8, 3), np.uint8))
     picture = np.array(small.resize(size[::-1], Image.Resampling.BICUBIC))
@@ -27,7 +27,7 @@ def smooth(size=(64, 80), seed=0):
 
 @pytest.fixture
 def val(tmp_path):
-    """A folder of test sets: two clean pictures, and a set of two rainy pairs."""
+    """A folder of test sets: two clean images, and a set of two rainy pairs."""
     for number in range(2):
         clean = smooth(seed=number)
         rainy = np.clip(clean + 30.0, 0, 255).astype(np.uint8)
@@ -83,11 +83,11 @@ def test_the_worst_change_of_any_picture_under_any_preset_is_told(val):
 
 
 def test_clean_pictures_have_no_input_score_and_perfect_ones_are_infinite(val):
-    row = rows(val)["Kodak24, nothing (a clean picture)"]
+    row = rows(val)["Kodak24, nothing (a clean image)"]
     assert row.input is None
     assert row.worst is None
     assert row.auto.psnr == math.inf
-    assert line(row).startswith("| Kodak24, nothing (a clean picture) | 2 | ∞ | ∞ |  | 1.0000 |  |")
+    assert line(row).startswith("| Kodak24, nothing (a clean image) | 2 | ∞ | ∞ |  | 1.0000 |  |")
 
 
 def test_the_table_is_markdown_with_as_many_cells_in_every_line(val):
@@ -120,7 +120,7 @@ def test_unknown_sets_and_folders_without_any_are_refused(val, tmp_path):
 
 def test_pairs_of_different_sizes_are_an_error_with_the_name(val):
     Image.fromarray(smooth((30, 30))).save(val / "rain100h/target/0.png")
-    with pytest.raises(ItemError, match=r"0\.png: the pictures differ in size"):
+    with pytest.raises(ItemError, match=r"0\.png: the images differ in size"):
         rows(val)
 
 
@@ -149,7 +149,7 @@ def test_damage_is_the_same_on_every_machine(name, digest):
 
 
 def ramp():
-    """A picture that no library had a hand in: (60, 72, 3) uint8."""
+    """An image that no library had a hand in: (60, 72, 3) uint8."""
     y, x, c = np.mgrid[0:60, 0:72, 0:3]
     return ((y * 3 + x * 2 + c * 40 + (y // 20) * (x // 24) * 17) % 251).astype(np.uint8)
 

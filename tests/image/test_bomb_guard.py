@@ -90,7 +90,7 @@ HOSTILE = {
 
 
 def ring_of_directories(count):
-    """A TIFF of `count` linked directories, each the picture again."""
+    """A TIFF of `count` linked directories, each the image again."""
     size = 2 + 12 * len(GRAY_PIXEL) + 4
     block = b"".join(struct.pack("<HHII", *entry) for entry in GRAY_PIXEL)
     links = (8 + size * (number + 1) for number in range(count))
@@ -129,7 +129,7 @@ from varfix.engine.image.bomb_guard import largest_file
 from varfix.engine.image.header import probe
 from varfix.engine.image.reader import read_picture
 from varfix.engine.system.files import read_source
-# What an ordinary picture needs is loaded before the measuring starts.
+# What an ordinary image needs is loaded before the measuring starts.
 import cv2, tifffile
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 data = Path(sys.argv[1]).read_bytes()
@@ -214,7 +214,7 @@ def test_a_file_far_larger_than_its_picture_is_not_read(tmp_path):
     path.write_bytes(png())
     with path.open("ab") as file:
         file.truncate(1 << 40)
-    with pytest.raises(DecodeUnsupportedError, match="too large for its picture"):
+    with pytest.raises(DecodeUnsupportedError, match="too large for its image"):
         read_source(path, largest_file(probe(path)))
 
 

@@ -100,7 +100,7 @@ UNIT = st.floats(0, 1, width=32)
     npst.arrays(np.float32, (2, 3, 4), elements=UNIT),
     npst.arrays(np.float32, (2, 3, 3), elements=UNIT),
 )
-def test_plain_inks_show_exactly_the_wanted_colour(inks, wanted):
+def test_plain_inks_show_exactly_the_wanted_color(inks, wanted):
     space = PlainInks()
     seen = space.shown(inks)
     moved = space.moved(inks, seen, wanted)

@@ -1,4 +1,4 @@
-"""Files whose colours are not sRGB: what the model sees, and what comes back."""
+"""Files whose colors are not sRGB: what the model sees, and what comes back."""
 
 import io
 
@@ -46,7 +46,7 @@ from varfix.engine.settings.types import OutputSettings
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("name", WIDE)
-def test_every_colour_of_a_wide_space_comes_back_exactly(name, channels, dtype):
+def test_every_color_of_a_wide_space_comes_back_exactly(name, channels, dtype):
     array = noise(channels, dtype)
     if channels == 4:
         array[:9, :, 3] = 0
@@ -66,7 +66,7 @@ def test_every_value_of_16_bits_comes_back_exactly(name):
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "WEBP"])
-def test_wide_colours_survive_in_8_bit_formats(fmt):
+def test_wide_colors_survive_in_8_bit_formats(fmt):
     params = {"lossless": True, "exact": True} if fmt == "WEBP" else {}
     data = saved(Image.fromarray(noise(4)), fmt, icc_profile=P3, **params)
     result = opened(untouched(data).data)
@@ -81,19 +81,17 @@ def test_the_model_sees_what_littlecms_makes_of_it(name):
 
 
 @pytest.mark.parametrize("name", WIDE)
-@pytest.mark.parametrize("colour", [(0.2, 0.5, 0.7), (0.9, 0.8, 0.1), (0.05, 0.05, 0.05)])
-def test_what_the_model_paints_is_what_the_file_shows(name, colour):
-    # From a colour inside sRGB; one outside keeps what sRGB could not show.
+@pytest.mark.parametrize("color", [(0.2, 0.5, 0.7), (0.9, 0.8, 0.1), (0.05, 0.05, 0.05)])
+def test_what_the_model_paints_is_what_the_file_shows(name, color):
+    # From a color inside sRGB; one outside keeps what sRGB could not show.
     result = opened(
-        painted(
-            saved(Image.fromarray(flat((128, 128, 128))), "PNG", icc_profile=WIDE[name]), colour
-        )
+        painted(saved(Image.fromarray(flat((128, 128, 128))), "PNG", icc_profile=WIDE[name]), color)
     )
     seen = lcms(np.asarray(result), result.info["icc_profile"])
-    assert np.abs(seen - np.array(colour) * 255).max() <= 2.5
+    assert np.abs(seen - np.array(color) * 255).max() <= 2.5
 
 
-def test_a_colour_outside_srgb_stays_there_when_the_model_changes_it():
+def test_a_color_outside_srgb_stays_there_when_the_model_changes_it():
     red = flat((250, 0, 0), np.uint16) * 257
     picture = read(tiff(red, P3))
     assert picture.pixels[0, 0].tolist() == [pytest.approx(1, abs=0.01), 0, 0]
@@ -107,10 +105,10 @@ def test_a_colour_outside_srgb_stays_there_when_the_model_changes_it():
 def test_a_file_without_room_for_the_profile_gets_srgb():
     encoded = untouched(tiff(noise(), P3), "bmp")
     assert np.abs(np.asarray(opened(encoded.data)).astype(int) - lcms(noise(), P3)).max() <= 2
-    assert "BMP holds no colour profile" in encoded.warnings[-1]
+    assert "BMP holds no color profile" in encoded.warnings[-1]
 
 
-def test_without_metadata_wide_colours_become_srgb_under_transparency_too():
+def test_without_metadata_wide_colors_become_srgb_under_transparency_too():
     array = noise(4)
     array[..., 3] = 0
     data = saved(Image.fromarray(array), "PNG", icc_profile=P3)
@@ -183,8 +181,8 @@ def test_a_change_through_tables_is_smooth_at_16_bits():
         (P3[:300], "cannot be used"),
         (matrix_profile(P3_PRIMARIES, gamma(0)), "cannot be used"),
         (matrix_profile(P3_PRIMARIES[:1] * 3, gamma(2.2)), "cannot be used"),
-        (CMYK, "for CMYK pictures"),
-        (GRAYS["linear"], "for GRAY pictures"),
+        (CMYK, "for CMYK images"),
+        (GRAYS["linear"], "for GRAY images"),
     ],
 )  # fmt: skip
 def test_srgb_and_useless_profiles_are_passed_through(icc, word):

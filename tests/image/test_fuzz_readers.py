@@ -1,4 +1,4 @@
-"""Whatever is done to a file's bytes, reading it ends soon in a picture or in one of our errors.
+"""Whatever is done to a file's bytes, reading it ends soon in an image or in one of our errors.
 
 `VARFIX_FUZZ=20000 pytest tests/image/test_fuzz_readers.py` looks for longer.
 """
@@ -45,7 +45,7 @@ def originals():
     clear.putalpha(Image.fromarray(rng.integers(0, 256, (9, 14), np.uint8)))
     deep = rng.integers(0, 65536, (9, 14, 3), np.uint16)
     exif = Image.Exif()
-    exif[0x0112], exif[0x010E], exif[0x9003] = 6, "a picture", "2026:01:01 00:00:00"
+    exif[0x0112], exif[0x010E], exif[0x9003] = 6, "an image", "2026:01:01 00:00:00"
     exif.get_ifd(0x8825)[1] = "N"
     text = PngImagePlugin.PngInfo()
     text.add_text("Title", "words")

@@ -44,7 +44,7 @@ def test_8_bit_pixels_come_back_exactly(fmt, mode, channels):
 
 @pytest.mark.parametrize("fmt", ["PNG", "TIFF"])
 @pytest.mark.parametrize("mode, channels", [("RGBA", 4), ("LA", 2)])
-def test_transparency_and_the_colours_under_it_come_back_exactly(fmt, mode, channels):
+def test_transparency_and_the_colors_under_it_come_back_exactly(fmt, mode, channels):
     array = noise(channels)
     array[:6, :, -1] = 0
     array[6:9, :, -1] = 255
@@ -61,7 +61,7 @@ def test_a_bilevel_picture_becomes_gray():
     assert np.array_equal(result, np.where(array, 255, 0))
 
 
-def test_a_palette_becomes_its_colours():
+def test_a_palette_becomes_its_colors():
     source = Image.fromarray(noise()).quantize(16)
     result = opened(round_trip(saved(source, "PNG")))
     assert result.mode == "RGB"
@@ -76,21 +76,21 @@ def test_a_palette_with_transparency_becomes_rgba(transparency):
     assert np.array_equal(np.asarray(result), np.asarray(opened(data).convert("RGBA")))
 
 
-@pytest.mark.parametrize("mode, colour", [("RGB", (1, 2, 3)), ("L", 7)])
-def test_a_transparent_colour_becomes_alpha(mode, colour):
+@pytest.mark.parametrize("mode, color", [("RGB", (1, 2, 3)), ("L", 7)])
+def test_a_transparent_color_becomes_alpha(mode, color):
     source = Image.fromarray(noise(3 if mode == "RGB" else 1))
-    source.putpixel((4, 5), colour)
-    picture = read(saved(source, "PNG", transparency=colour))
+    source.putpixel((4, 5), color)
+    picture = read(saved(source, "PNG", transparency=color))
     expected = np.full((HEIGHT, WIDTH), 255)
-    expected[np.all(np.atleast_3d(np.asarray(source)) == colour, axis=2)] = 0
+    expected[np.all(np.atleast_3d(np.asarray(source)) == color, axis=2)] = 0
     assert expected[5, 4] == 0
     assert np.array_equal(picture.alpha, expected)
 
 
-@pytest.mark.parametrize("colour_type, channels", [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_16_bit_png_comes_back_exactly(colour_type, channels):
+@pytest.mark.parametrize("color_type, channels", [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bit_png_comes_back_exactly(color_type, channels):
     array = noise(channels, np.uint16)
-    picture = read(raw_png(array, colour_type))
+    picture = read(raw_png(array, color_type))
     assert (picture.info.depth, picture.info.mode) == (16, "gray" if channels < 3 else "rgb")
     result = decoded_png(write_picture(picture, "keep", KEEP))
     assert result.dtype == np.uint16
@@ -98,11 +98,11 @@ def test_16_bit_png_comes_back_exactly(colour_type, channels):
     assert np.array_equal(result, array[..., [0, 0, 0, 1]] if channels == 2 else array)
 
 
-@pytest.mark.parametrize("colour_type, channels", [(0, 1), (2, 3)])
-def test_a_transparent_colour_at_16_bits_becomes_alpha(colour_type, channels):
+@pytest.mark.parametrize("color_type, channels", [(0, 1), (2, 3)])
+def test_a_transparent_color_at_16_bits_becomes_alpha(color_type, channels):
     array = noise(channels, np.uint16)
     key = np.atleast_1d(array[2, 3])
-    picture = read(raw_png(array, colour_type, png_chunk(b"tRNS", key.astype(">u2").tobytes())))
+    picture = read(raw_png(array, color_type, png_chunk(b"tRNS", key.astype(">u2").tobytes())))
     assert picture.alpha.dtype == np.uint16
     assert picture.alpha[2, 3] == 0
     assert np.count_nonzero(picture.alpha == 65535) == HEIGHT * WIDTH - 1
@@ -189,7 +189,7 @@ def test_lossy_formats_keep_alpha(fmt):
     assert np.abs(result[..., 3].astype(int) - array[..., 3]).mean() < 2
 
 
-def test_jpeg_keeps_full_colour_resolution_and_quality_decides_the_size():
+def test_jpeg_keeps_full_color_resolution_and_quality_decides_the_size():
     picture = read(saved(Image.fromarray(noise()), "PNG"))
     good = write_picture(picture, "jpg", OutputSettings(jpeg_quality=95))
     poor = write_picture(picture, "jpg", OutputSettings(jpeg_quality=20))
@@ -223,8 +223,8 @@ def test_every_value_survives_as_float(dtype):
     assert pixels.min() == 0.0
     assert pixels.max() == 1.0
     assert np.array_equal(to_integers(pixels, depth=depth, gray=True)[..., 0], values)
-    colours = to_integers(pixels, depth=depth, gray=False)
-    assert np.array_equal(colours, values[..., None].repeat(3, axis=2))
+    colors = to_integers(pixels, depth=depth, gray=False)
+    assert np.array_equal(colors, values[..., None].repeat(3, axis=2))
 
 
 @given(

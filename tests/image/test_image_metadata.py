@@ -1,4 +1,4 @@
-"""What a file says of itself survives restoration, made true for the upright picture."""
+"""What a file says of itself survives restoration, made true for the upright image."""
 
 import io
 import struct
@@ -295,7 +295,7 @@ def test_whatever_a_library_says_of_metadata_no_picture_is_lost(error, monkeypat
 
 def test_a_profile_that_bmp_cannot_hold_is_a_warning():
     data = saved(Image.fromarray(smooth()), "PNG", icc_profile=SRGB)
-    assert "colour profile" in encode_picture(read(data), "bmp", KEEP).warnings[0]
+    assert "color profile" in encode_picture(read(data), "bmp", KEEP).warnings[0]
 
 
 def test_depth_that_jpeg_cannot_hold_is_a_warning():

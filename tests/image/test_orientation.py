@@ -1,4 +1,4 @@
-"""Pictures come upright, and say so."""
+"""Images come upright, and say so."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Previews are small, true in shape and colour, and never larger than the picture."""
+"""Previews are small, true in shape and color, and never larger than the image."""
 
 import io
 
@@ -32,7 +32,7 @@ def test_the_longer_side_is_bounded_and_the_shape_kept(size, expected):
     assert shown(np.full((height, width, 3), 0.5)).size == expected
 
 
-def test_colours_stay_and_channels_are_in_order():
+def test_colors_stay_and_channels_are_in_order():
     pixels = np.full((90, 120, 3), (1.0, 0.5, 0.0))
     assert np.abs(np.asarray(shown(pixels)).astype(int) - (255, 128, 0)).max() <= 3
 

@@ -81,9 +81,9 @@ def file_of(array, fmt, mode):
     if mode == "cmyk":
         return jpeg_of(array)
     alpha = array[..., -1] if "alpha" in mode else None
-    colours = array if alpha is None else array[..., :-1]
-    hidden = None if alpha is None else colours[alpha == 0]
-    picture = Picture(to_floats(colours), alpha, info, hidden)
+    colors = array if alpha is None else array[..., :-1]
+    hidden = None if alpha is None else colors[alpha == 0]
+    picture = Picture(to_floats(colors), alpha, info, hidden)
     return encode_picture(picture, fmt, KEEP).data
 
 
@@ -120,7 +120,7 @@ def untouched(data, fmt="keep"):
 
 
 def stored(picture):
-    """Return the samples that a picture's file holds, colours under transparency included."""
+    """Return the samples that an image's file holds, colors under transparency included."""
     if picture.origin is not None:
         samples = picture.origin.samples
     else:
@@ -166,11 +166,11 @@ def test_without_loss_everything_comes_back(fmt, depth, mode):
 
 
 @pytest.mark.parametrize("fmt", ["png", "tiff"])
-def test_deep_gray_with_alpha_comes_back_as_colour(fmt):
+def test_deep_gray_with_alpha_comes_back_as_color(fmt):
     array = noise("gray+alpha", 16)
-    alpha, colours = array[..., 1], array[..., :1]
+    alpha, colors = array[..., 1], array[..., :1]
     info = PictureInfo("png", "gray", 16)
-    picture = Picture(to_floats(colours), alpha, info, colours[alpha == 0])
+    picture = Picture(to_floats(colors), alpha, info, colors[alpha == 0])
     after = read(encode_picture(picture, fmt, KEEP).data)
     assert np.array_equal(stored(after), array[..., [0, 0, 0, 1]])
 

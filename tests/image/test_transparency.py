@@ -21,14 +21,14 @@ def cutout():
     return array
 
 
-def test_the_model_sees_neighbouring_colours_under_transparency():
+def test_the_model_sees_neighboring_colors_under_transparency():
     picture = read(saved(Image.fromarray(cutout()), "PNG"))
     seen = to_integers(picture.pixels, depth=8, gray=False)
     assert np.array_equal(seen, np.broadcast_to((200, 100, 50), seen.shape))
     assert np.array_equal(picture.alpha, cutout()[..., 3])
 
 
-def test_restored_colours_stay_out_of_transparent_pixels():
+def test_restored_colors_stay_out_of_transparent_pixels():
     picture = read(saved(Image.fromarray(cutout()), "PNG"))
     changed = replace_pixels(picture, np.zeros_like(picture.pixels) + np.float32(0.2))
     result = np.asarray(opened(write_picture(changed, "png", KEEP)))
@@ -49,18 +49,18 @@ def test_filling_touches_only_transparent_pixels(alpha):
         assert filled.min() >= samples[visible].min() or visible.all()
 
 
-def test_transparency_is_refused_by_jpeg_unless_a_colour_goes_under_it():
+def test_transparency_is_refused_by_jpeg_unless_a_color_goes_under_it():
     picture = read(saved(Image.fromarray(cutout()), "PNG"))
     with pytest.raises(EncodeError, match="transparency"):
         write_picture(picture, "jpg", KEEP)
     result = opened(write_picture(picture, "bmp", OutputSettings(flatten="white")))
     assert result.getpixel((WIDTH - 1, 0)) == (255, 255, 255)
     assert result.getpixel((0, 0)) == (200, 100, 50)
-    with pytest.raises(EncodeError, match="not a colour"):
+    with pytest.raises(EncodeError, match="not a color"):
         write_picture(picture, "bmp", OutputSettings(flatten="whitish"))
 
 
-def test_half_transparency_is_blended_with_the_colour():
+def test_half_transparency_is_blended_with_the_color():
     array = np.full((4, 4, 2), (100, 51), np.uint8)
     picture = read(saved(Image.fromarray(array), "PNG"))
     gray = opened(write_picture(picture, "bmp", OutputSettings(flatten="white")))

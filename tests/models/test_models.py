@@ -56,7 +56,7 @@ def test_any_card_survives_the_trip_through_metadata(card):
 
 
 def test_other_programs_keys_and_later_facts_are_ignored():
-    metadata = {**to_metadata(CARD), "author": "someone", "varfix.colour_depth": "10"}
+    metadata = {**to_metadata(CARD), "author": "someone", "varfix.color_depth": "10"}
     assert from_metadata(metadata) == CARD
 
 

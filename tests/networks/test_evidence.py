@@ -1,4 +1,4 @@
-"""What the prior can tell of a picture as a whole."""
+"""What the prior can tell of an image as a whole."""
 
 import pytest
 import torch
@@ -15,12 +15,12 @@ from varfix.engine.train.stages.varformer_s import evidence_loss, present_kinds
 RIGHT, BELOW, FALLING, RISING, TINT, ACROSS, DOWN = range(13, 20)
 
 
-def test_a_flat_picture_is_its_colour_and_nothing_else():
-    colour = torch.tensor([0.2, 0.5, 0.8])
-    found = cell_statistics(colour.reshape(1, 3, 1, 1).expand(1, 3, 256, 256))
+def test_a_flat_picture_is_its_color_and_nothing_else():
+    color = torch.tensor([0.2, 0.5, 0.8])
+    found = cell_statistics(color.reshape(1, 3, 1, 1).expand(1, 3, 256, 256))
     assert found.shape == (1, STATISTICS, 16, 16)
     for part in (found[0, :3], found[0, 3:6], found[0, 6:9]):
-        torch.testing.assert_close(part, colour.reshape(3, 1, 1).expand(3, 16, 16))
+        torch.testing.assert_close(part, color.reshape(3, 1, 1).expand(3, 16, 16))
     assert found[0, 9:12].max() < 0.002
     torch.testing.assert_close(found[0, 12], torch.full((16, 16), 0.2))
     assert found[0, 13:20].abs().max() < 1e-5
@@ -45,12 +45,12 @@ def test_streaks_differ_across_and_not_along(shift, least, greatest):
     assert found[greatest] > 1.0
 
 
-def test_coloured_noise_shows_in_colour_and_grey_noise_does_not():
+def test_colored_noise_shows_in_color_and_gray_noise_does_not():
     rng = torch.Generator().manual_seed(0)
-    grey = 0.5 + 0.1 * torch.randn(1, 1, 256, 256, generator=rng).expand(1, 3, 256, 256)
-    colour = 0.5 + 0.1 * torch.randn(1, 3, 256, 256, generator=rng)
-    assert cell_statistics(grey)[0, TINT].max() < 1e-5
-    assert cell_statistics(colour)[0, TINT].mean() > 1.0
+    gray = 0.5 + 0.1 * torch.randn(1, 1, 256, 256, generator=rng).expand(1, 3, 256, 256)
+    color = 0.5 + 0.1 * torch.randn(1, 3, 256, 256, generator=rng)
+    assert cell_statistics(gray)[0, TINT].max() < 1e-5
+    assert cell_statistics(color)[0, TINT].mean() > 1.0
 
 
 def test_the_evidence_does_not_depend_on_the_other_pictures_of_a_batch():

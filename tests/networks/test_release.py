@@ -140,7 +140,7 @@ def test_the_number_of_cross_attention_blocks_comes_from_the_file(state):
     assert len(load_varformer({**state, **second}).var.cross) == 2
 
 
-def test_stable_diffusion_is_recognised():
+def test_stable_diffusion_is_recognized():
     theirs = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}
     refused({"state_dict": theirs}, "not a VarFormer checkpoint", "Stable Diffusion")
     refused({"params": {}}, "not a VarFormer checkpoint")

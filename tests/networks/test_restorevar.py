@@ -186,7 +186,7 @@ def test_coarse_maps_are_stretched_over_the_finest_grid():
 def test_the_mean_of_the_degraded_latent_enters_the_first_token():
     torch.manual_seed(0)
     writer = Writer(WRITER)
-    writer.initialise()
+    writer.initialize()
     latent = torch.randn(1, 8, 4, 4)
     closed = writer.brief(latent).start
     with torch.no_grad():

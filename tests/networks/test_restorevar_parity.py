@@ -2,7 +2,7 @@
 
 The golden arrays were made by the released classes with synthetic weights, whose attention is so
 sharp that rounding grows from scale to scale. So each run is made twice: from the stored latent of
-the degraded picture, where a tenth of the tolerance must do, and from the picture. With `-s`
+the degraded image, where a tenth of the tolerance must do, and from the image. With `-s`
 pytest tells the worst difference of every stage.
 """
 

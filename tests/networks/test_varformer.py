@@ -64,9 +64,9 @@ def test_a_forward_leaves_nothing_behind(network, pictures):
 
 
 def test_building_changes_no_default_of_the_process():
-    initialisers = [cls.reset_parameters for cls in (torch.nn.Linear, torch.nn.Conv2d)]
+    initializers = [cls.reset_parameters for cls in (torch.nn.Linear, torch.nn.Conv2d)]
     Varformer(TINY)
-    assert initialisers == [cls.reset_parameters for cls in (torch.nn.Linear, torch.nn.Conv2d)]
+    assert initializers == [cls.reset_parameters for cls in (torch.nn.Linear, torch.nn.Conv2d)]
     assert torch.get_default_dtype() == torch.float32
     assert torch.get_default_device().type == "cpu"
 
@@ -127,7 +127,7 @@ def test_the_released_order_lists_by_head_then_half_then_position():
     rows, heads, length = 4, 16, 3
     attended = torch.arange(rows * heads * length * 2).reshape(rows, heads, length, 2)
     ours = reordered(attended)
-    for first in range(0, rows, 2):  # a picture is two rows
+    for first in range(0, rows, 2):  # an image is two rows
         order = itertools.product(range(heads), range(2), range(length))
         listed = [attended[first + half, head, place] for head, half, place in order]
         for row, place in itertools.product(range(2), range(length)):

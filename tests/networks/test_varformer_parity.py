@@ -72,6 +72,6 @@ def test_free_running_it_predicts_the_same_tokens_and_picture(network, golden):
     for mine, golden_tokens, margin, allowed in zip(ours, theirs, margins, MARGINS, strict=True):
         assert inexcusable(mine, golden_tokens, margin, allowed) == 0
         if not np.array_equal(mine, golden_tokens):
-            return  # an excusable difference: what follows from it is another picture
+            return  # an excusable difference: what follows from it is another image
     restored = network.draw(picture, guidance)
     assert np.abs(restored.numpy() - golden["out"]).max() < tolerance("out")

@@ -64,7 +64,7 @@ def test_a_picture_is_described_by_680_tokens():
     assert found.increments.shape == (2, 10, 32, 16, 16)
 
 
-def test_the_increments_of_the_tokens_are_the_quantised_latent():
+def test_the_increments_of_the_tokens_are_the_quantized_latent():
     quantizer = Quantizer(codes=32, channels=8)
     found = quantizer(torch.randn(1, 8, 16, 16))
     rows = found.tokens.split([p * p for p in SCALES], 1)

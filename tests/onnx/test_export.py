@@ -96,7 +96,7 @@ class InTorch(IdentityRestorer):
 def test_a_session_of_any_tile_size_restores_a_picture_as_the_network_does(
     network, exported, tile, side
 ):
-    """Sizes are pinned when the session opens; a picture and its margins are one tile, or many."""
+    """Sizes are pinned when the session opens; an image and its margins are one tile, or many."""
     export.round_to_half(network)
     picture = np.random.default_rng(0).random((side, side, 3), dtype=np.float32)
     restorer = open_restorer(str(exported), settings(f"tile.size={tile}"))
@@ -115,12 +115,12 @@ def settings(*assignments):
 def test_the_runtime_folds_the_half_precision_constants(exported, tmp_path):
     """Stored in half, computed in single precision: the running graph holds no half any more."""
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
     onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
     import onnx
 
-    weights = onnx.load(tmp_path / "optimised.onnx").graph.initializer
+    weights = onnx.load(tmp_path / "optimized.onnx").graph.initializer
     assert len(weights) > 50
     assert not [w.name for w in weights if w.data_type == onnx.TensorProto.FLOAT16]
 

@@ -1,4 +1,4 @@
-"""Memory that runs out and values that are no numbers cost time, never a wrong picture."""
+"""Memory that runs out and values that are no numbers cost time, never a wrong image."""
 
 import numpy as np
 import pytest

@@ -22,7 +22,7 @@ def test_a_model_of_tokens_is_refused_by_what_it_takes(shelf):
 @pytest.mark.parametrize(
     ("shape", "element"),
     [
-        (("N", "H", "W", 3), 1),  # channels last would be read as columns of colour
+        (("N", "H", "W", 3), 1),  # channels last would be read as columns of color
         (("N", 1, "H", "W"), 1),
         (("N", 3, "H", "W"), 10),  # float16
         (("N", 3, "H", "W"), 2),  # uint8

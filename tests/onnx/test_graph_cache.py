@@ -1,4 +1,4 @@
-"""Optimised graphs are kept for next time, change no result, and are never needed."""
+"""Optimized graphs are kept for next time, change no result, and are never needed."""
 
 import os
 import stat
@@ -39,7 +39,7 @@ def test_the_second_start_reads_what_the_first_has_kept_and_computes_the_same(
 ):
     first, second = results(model), results(model)
     np.testing.assert_array_equal(first, second)
-    assert [source.optimised for source in sources] == [False, True]
+    assert [source.optimized for source in sources] == [False, True]
     assert sources[1].graph.parent == folder
     assert model != sources[1].graph
 
@@ -54,13 +54,13 @@ def test_another_graph_size_or_runtime_has_a_kept_graph_of_its_own(model, shelf,
     results(model, height=16, width=16)
     results(shelf.restore("other.onnx"))
     assert len(list(folder.iterdir())) == 3
-    assert not any(source.optimised for source in sources)
+    assert not any(source.optimized for source in sources)
 
 
 def test_the_same_graph_under_another_name_is_the_same(model, sources):
     results(model)
     results(model.rename(model.with_name("renamed.onnx")))
-    assert sources[-1].optimised
+    assert sources[-1].optimized
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a graph", b"\x08\x07"])
@@ -70,14 +70,14 @@ def test_a_damaged_one_is_made_again(model, folder, sources, damage):
     kept.write_bytes(damage)
     np.testing.assert_array_equal(results(model), expected)
     results(model)
-    assert sources[-1].optimised
+    assert sources[-1].optimized
 
 
 def test_where_the_folder_cannot_be_made_sessions_start_as_ever(model, folder, sources):
     folder.parent.write_text("a file in its place")
     expected = results(model)
     np.testing.assert_array_equal(results(model), expected)
-    assert not any(source.optimised or source.keep for source in sources)
+    assert not any(source.optimized or source.keep for source in sources)
 
 
 @pytest.mark.skipif(

@@ -38,7 +38,7 @@ def read_card_of_model():
 @pytest.fixture(scope="module")
 def graph(model, sample):
     graph = onnx.load(model)
-    int8.quantise(graph, int8.measured_ranges(graph, [sample]))
+    int8.quantize(graph, int8.measured_ranges(graph, [sample]))
     return graph
 
 
@@ -57,12 +57,12 @@ def test_the_runtime_fuses_every_block_into_integer_kernels(graph, tmp_path):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
     onnxruntime.InferenceSession(
         graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
     blocks = [
         node for node in graph.graph.node if node.op_type == "Conv" and ".wide" in node.input[1]
     ]

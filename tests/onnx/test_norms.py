@@ -1,4 +1,4 @@
-"""Group normalisation is summed as exactly as in PyTorch."""
+"""Group normalization is summed as exactly as in PyTorch."""
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from varfix.onnx.export.trace import traced
 
 
 class Normal(nn.Module):
-    """A normalisation alone, as a graph to be traced."""
+    """A normalization alone, as a graph to be traced."""
 
     def __init__(self, groups, channels):
         super().__init__()
@@ -36,7 +36,7 @@ def worst(network, tile, path):
     return np.abs(run(path, tile) - exact).max()
 
 
-def test_a_large_group_is_normalised_as_exactly_as_in_pytorch(tmp_path):
+def test_a_large_group_is_normalized_as_exactly_as_in_pytorch(tmp_path):
     torch.manual_seed(0)
     tile = 2.0 * torch.randn(1, 8, 256, 256) + 0.5
     assert worst(Normal(2, 8), tile, tmp_path / "n.onnx") < 5e-6  # 3e-5 with one sum

@@ -37,7 +37,7 @@ COMPARED = {"out", "quant_fhat"}
 """What the file returns as `restored`, and scale by scale as `asked`."""
 
 DOUBTFUL = 1e-3
-"""A token of the degraded picture less certain than this may come out differently."""
+"""A token of the degraded image less certain than this may come out differently."""
 
 TWICE = {"adapter/blk3", "adapter_out", "maindec/L0/upsample", "maindec/L0/blocks_out"}
 """Stages that are one result under two names, of which a file keeps one."""
@@ -85,14 +85,14 @@ def test_free_running_the_file_predicts_the_same_tokens_and_picture(golden, path
     ours = np.concatenate(read_tokens, axis=1)
     assert inexcusable(ours, golden["quant_tokens"], golden["quant_margin"], DOUBTFUL) == 0
     if not np.array_equal(ours, golden["quant_tokens"]):
-        return  # an excusable difference: what follows from it is another picture
+        return  # an excusable difference: what follows from it is another image
     parts = (
         np.split(x, CUTS, axis=1) for x in (tokens, golden["pred_tokens"], golden["pred_margin"])
     )
     for ours, theirs, margin, allowed in zip(*parts, MARGINS, strict=True):
         assert inexcusable(ours, theirs, margin, allowed) == 0
         if not np.array_equal(ours, theirs):
-            return  # an excusable difference: what follows from it is another picture
+            return  # an excusable difference: what follows from it is another image
     assert np.abs(restored - golden["out"]).max() < tolerance("out")
 
 

@@ -71,7 +71,7 @@ def run(golden, graph, *, forced, from_latent):
 
 
 def pixels(golden):
-    """The case's picture as the file takes it."""
+    """The case's image as the file takes it."""
     return golden["input_u8"].astype(np.float32).transpose(2, 0, 1)[None] / 255.0
 
 

@@ -1,4 +1,4 @@
-"""The model that ships, on real pictures: what a user's first run depends on."""
+"""The model that ships, on real images: what a user's first run depends on."""
 
 from pathlib import Path
 

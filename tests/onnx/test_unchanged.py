@@ -40,7 +40,7 @@ def restorer():
 
 @pytest.fixture(scope="module")
 def plain(restorer, picture):
-    """The picture restored tile by tile."""
+    """The image restored tile by tile."""
     assert restorer.batch == 1
     restored = restore_picture(restorer, picture, ON_CPU)
     assert np.abs(restored - picture).mean() > 0.01  # there is something to compute
@@ -61,12 +61,12 @@ def feeds():
 
 
 @pytest.mark.parametrize("graph", ["restore", "prior"])
-def test_a_graph_optimised_earlier(graph, feeds, sources):
+def test_a_graph_optimized_earlier(graph, feeds, sources):
     path, (output, inputs) = getattr(find_model("varformer-s"), graph), feeds[graph]
     start(path, SessionPlan(CPU))
     kept = start(path, SessionPlan(CPU))
     fresh = start(path.read_bytes(), SessionPlan(CPU))
-    assert sources[-2].optimised
+    assert sources[-2].optimized
     assert sources[-1] == path.read_bytes()
     np.testing.assert_array_equal(kept.run([output], inputs), fresh.run([output], inputs))
 

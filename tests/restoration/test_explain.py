@@ -38,7 +38,7 @@ def explanation():
 
 @pytest.fixture
 def latents():
-    """What each scale adds: of the degraded picture, and of the predicted one."""
+    """What each scale adds: of the degraded image, and of the predicted one."""
     rng = np.random.default_rng(1)
     return rng.random((2, SCALES, 3, 2, 2)).astype(np.float32)
 

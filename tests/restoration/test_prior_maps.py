@@ -1,4 +1,4 @@
-"""What tiles learn from the whole picture depends on the place in the picture alone."""
+"""What tiles learn from the whole image depends on the place in the image alone."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""A picture goes through a restorer whole, however it is cut."""
+"""An image goes through a restorer whole, however it is cut."""
 
 import tracemalloc
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from varfix.engine.settings.types import ModelSettings, Settings, TileSettings
 
 @dataclass
 class Recorder(IdentityRestorer):
-    """Inverts colours, and writes down how it was called."""
+    """Inverts colors, and writes down how it was called."""
 
     calls: list[int] = field(default_factory=list)
     shrinks: bool = False
@@ -233,9 +233,9 @@ def test_models_without_guidance_get_no_prior():
 def test_invalid_values_end_the_picture():
     class Broken(IdentityRestorer):
         def restore(self, tiles, prior):
-            raise NonFiniteError("the model produced invalid values in the picture.")
+            raise NonFiniteError("the model produced invalid values in the image.")
 
-    with pytest.raises(NonFiniteError, match="in the picture"):
+    with pytest.raises(NonFiniteError, match="in the image"):
         restore_picture(Broken(), picture(), Settings())
 
 

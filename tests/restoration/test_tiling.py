@@ -1,4 +1,4 @@
-"""Tiles cover a picture, overlap as asked, and join without a trace."""
+"""Tiles cover an image, overlap as asked, and join without a trace."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_tiles_cover_every_pixel_and_hardly_more(planned):
 
 
 @given(axes())
-def test_neighbours_overlap_at_least_as_asked(planned):
+def test_neighbors_overlap_at_least_as_asked(planned):
     axis, overlap, _ = planned
     steps = np.diff(axis.starts)
     assert (steps > 0).all()

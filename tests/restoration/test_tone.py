@@ -1,4 +1,4 @@
-"""The shipped model does not invent faults of tone: good light, night, and very large pictures."""
+"""The shipped model does not invent faults of tone: good light, night, and very large images."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ BLOCK = 500
 
 @pytest.fixture(scope="module")
 def restore():
-    """Restores pictures with the shipped model on the CPU, as `--set` says."""
+    """Restores images with the shipped model on the CPU, as `--set` says."""
 
     def run(pixels, *assignments):
         settings = resolve([set_layer(["device=cpu", *assignments])]).settings
@@ -126,13 +126,13 @@ def test_night_is_not_turned_into_day(restore, task):
 
 
 def test_a_large_sky_keeps_one_tone(restore):
-    """Means of tiles at 24 megapixels against one tile that sees the picture at half its size."""
+    """Means of tiles at 24 megapixels against one tile that sees the image at half its size."""
     large, half = evening_sky((4000, 6000)), evening_sky((2000, 3000))
     whole = restore(half, "tile.size=3072")
     tiles = restore(large)
     difference = block_means(tiles, BLOCK) - block_means(whole, BLOCK // 2)
     assert np.abs(difference).max() < 3 / 255
-    # No step between neighbours that the picture itself does not have.
+    # No step between neighbors that the image itself does not have.
     change = block_means(tiles - large, BLOCK)
     for axis in (0, 1):
         assert np.abs(np.diff(change, axis=axis)).max() < 8 / 255

@@ -1,4 +1,4 @@
-"""Models that see squares of one size only leave one tone over the picture."""
+"""Models that see squares of one size only leave one tone over the image."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class Square(IdentityRestorer):
         return tiles
 
 
-class Equaliser(Square):
+class Equalizer(Square):
     """Brings the mean of whatever it sees to one half, as networks bring haze to contrast."""
 
     def painted(self, tiles):
@@ -72,22 +72,22 @@ def coarse(picture):
 def test_tones_that_differ_from_tile_to_tile_are_brought_to_the_whole_pictures():
     pixels = ramp()
     wanted = coarse(pixels - pixels.mean() + 0.5)
-    patched = np.abs(coarse(restore_picture(Equaliser(), pixels, BY_TILE)) - wanted)
-    even = np.abs(coarse(restore_picture(Equaliser(), pixels, GLOBAL)) - wanted)
+    patched = np.abs(coarse(restore_picture(Equalizer(), pixels, BY_TILE)) - wanted)
+    even = np.abs(coarse(restore_picture(Equalizer(), pixels, GLOBAL)) - wanted)
     assert patched.mean() > 0.08  # every tile has the same mean: the ramp is gone
     assert even.mean() < 0.1 * patched.mean()
 
 
 def test_detail_comes_from_the_tiles():
     pixels = ramp()
-    restored = restore_picture(Equaliser(), pixels, GLOBAL)
+    restored = restore_picture(Equalizer(), pixels, GLOBAL)
     texture = [np.diff(picture[:, :, 0], axis=0)[8:-8, 8:-8] for picture in (pixels, restored)]
     assert np.abs(texture[0] - texture[1]).max() < 0.01
 
 
 def test_results_stay_in_range():
     bright = np.clip(ramp() * 2.0, 0.0, 1.0)
-    restored = restore_picture(Equaliser(), bright, GLOBAL)
+    restored = restore_picture(Equalizer(), bright, GLOBAL)
     assert 0.0 <= restored.min() <= restored.max() <= 1.0
 
 
@@ -117,8 +117,8 @@ def test_whole_squashes_the_picture_as_the_released_programs_do():
 def test_whole_blends_with_the_source():
     pixels = noise(64, 64)
     half = Settings(tile=TileSettings(whole=True), strength=0.5)
-    restored = restore_picture(Equaliser(), pixels, half)
-    full = restore_picture(Equaliser(), pixels, WHOLE)
+    restored = restore_picture(Equalizer(), pixels, half)
+    full = restore_picture(Equalizer(), pixels, WHOLE)
     assert np.allclose(restored, (pixels + full) / 2, atol=1e-6)
 
 

@@ -122,7 +122,7 @@ def test_a_truncated_result_is_missing(out, source, left):
 
 
 def test_a_result_that_another_program_made_smaller_is_foreign(out, source):
-    """Somebody optimised it: to redo it would replace their work."""
+    """Somebody optimized it: to redo it would replace their work."""
     finish(out, source, png(2, side=40))
     (out / "a.png").write_bytes(png(2, side=8))
     assert state(out, source) == "foreign"

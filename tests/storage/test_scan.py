@@ -1,4 +1,4 @@
-"""A scan finds pictures, all of them, in an order that people expect, and nothing else."""
+"""A scan finds images, all of them, in an order that people expect, and nothing else."""
 
 import inspect
 import os
@@ -62,7 +62,7 @@ def test_a_destination_inside_the_source_is_left_out(tree):
     assert found(source, source / "out").pictures == ["a.jpg", "x/out/d.jpg"]
 
 
-def test_a_destination_is_recognised_by_another_way_to_it(tree, tmp_path):
+def test_a_destination_is_recognized_by_another_way_to_it(tree, tmp_path):
     source = tree("a.jpg", "out/a.jpg")
     (tmp_path / "link").symlink_to(source / "out")
     assert found(source, tmp_path / "link").pictures == ["a.jpg"]

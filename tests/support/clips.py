@@ -13,8 +13,8 @@ def scene(number, size=(64, 48), depth=8):
     """RGB of a frame: bars that stand, and a square that moves."""
     width, height = size
     rgb = np.zeros((height, width, 3), np.float64)
-    for place, colour in enumerate([(1, 1, 1), (1, 1, 0), (0, 1, 1), (1, 0, 0), (0, 0, 1)]):
-        rgb[:, width * place // 5 :] = np.array(colour) * 0.75
+    for place, color in enumerate([(1, 1, 1), (1, 1, 0), (0, 1, 1), (1, 0, 0), (0, 0, 1)]):
+        rgb[:, width * place // 5 :] = np.array(color) * 0.75
     at = number * 3 % max(1, width - 8)
     rgb[4:12, at : at + 8] = 0.3
     return np.round(rgb * ((1 << depth) - 1)).astype(np.uint8 if depth == 8 else np.uint16)
@@ -40,7 +40,7 @@ class Film:
     rotation: int = 0
     options: dict = field(default_factory=lambda: {"crf": "10", "preset": "ultrafast"})
     audio: tuple[str, ...] = ()
-    seconds: float = 0.0  # of sound; 0 = as long as the pictures
+    seconds: float = 0.0  # of sound; 0 = as long as the images
     subtitles: str = ""
     metadata: dict = field(default_factory=dict)
     chapters: bool = False

@@ -154,8 +154,8 @@ def noise(channels=3, dtype=np.uint8, seed=0):
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
 
 
-def flat(colour, dtype=np.uint8):
-    return np.broadcast_to(np.array(colour, dtype), (8, 8, len(colour))).copy()
+def flat(color, dtype=np.uint8):
+    return np.broadcast_to(np.array(color, dtype), (8, 8, len(color))).copy()
 
 
 def tiff(array, icc=None):
@@ -186,16 +186,16 @@ def read(data):
 
 
 def untouched(data, fmt="keep", options=KEEP):
-    """Send a picture through everything but a model."""
+    """Send an image through everything but a model."""
     picture = read(data)
     pixels = restore_picture(IdentityRestorer(), picture.pixels, Settings())
     return encode_picture(replace_pixels(picture, pixels), fmt, options)
 
 
-def painted(data, colour):
-    """Let a model paint everything in one sRGB colour."""
+def painted(data, color):
+    """Let a model paint everything in one sRGB color."""
     picture = read(data)
-    pixels = np.broadcast_to(np.float32(colour), picture.pixels.shape)
+    pixels = np.broadcast_to(np.float32(color), picture.pixels.shape)
     return encode_picture(replace_pixels(picture, pixels), "keep", KEEP).data
 
 

@@ -116,7 +116,7 @@ class Works(Setup):
 
 
 def held_at_once(hall):
-    """The most pictures that a worker ever held, by what was sent to it and what it finished."""
+    """The most images that a worker ever held, by what was sent to it and what it finished."""
     return max(len(items) for _, method, *facts in hall.sent if method == "give" for items in facts)
 
 

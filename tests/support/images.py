@@ -1,4 +1,4 @@
-"""Small pictures as files, and back."""
+"""Small images as files, and back."""
 
 import io
 import struct
@@ -55,11 +55,11 @@ def png_chunk(kind, payload):
     return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", check)
 
 
-def raw_png(array, colour_type, *chunks, depth=16):
+def raw_png(array, color_type, *chunks, depth=16):
     """Write a PNG by hand: no library writes gray with alpha, or tRNS, at 16 bits."""
     height, width = array.shape[:2]
     rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in array)
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     parts = [png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", zlib.compress(rows))]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + png_chunk(b"IEND", b"")
 

@@ -40,7 +40,7 @@ def from_transformer(part):
 
 @torch.no_grad()
 def check_each_alone(network, pictures):
-    """A picture of a batch gives exactly what it gives alone, and no other picture."""
+    """An image of a batch gives exactly what it gives alone, and no other image."""
     both = network(pictures)
     assert both.shape == pictures.shape
     assert 0.0 <= both.min() <= both.max() <= 1.0
@@ -57,7 +57,7 @@ def probed(path, names, scales=(), given=None, read=()):
         scales: sides of the token maps; each scale then builds on tokens that are fed as
             `tokens_K`, not on its own. Empty: on its own.
         given: shapes of named values that are then fed as `given_NAME`, not computed.
-        read: sides of the token maps of the degraded picture, then fed as `read_K`.
+        read: sides of the token maps of the degraded image, then fed as `read_K`.
     """
     model = onnx.load(path, load_external_data=False)
     feed_tokens(model.graph, "ArgMax", "tokens", scales)
@@ -79,7 +79,7 @@ def feed_tokens(graph, operator, name, scales):
 
 
 def choices(graph, operator):
-    """Names of an operator's results: `ArgMax` is a writer's choice, `ArgMin` a quantiser's."""
+    """Names of an operator's results: `ArgMax` is a writer's choice, `ArgMin` a quantizer's."""
     return [node.output[0] for node in graph.node if node.op_type == operator]
 
 

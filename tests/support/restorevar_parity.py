@@ -63,7 +63,7 @@ def released_network(golden):
 
 
 def picture(golden, name="input_u8"):
-    """A stored picture as the network takes it, (1, 3, side, side) in [-1, 1]."""
+    """A stored image as the network takes it, (1, 3, side, side) in [-1, 1]."""
     unit = torch.from_numpy(golden[name].astype(np.float32) / 255.0).permute(2, 0, 1)
     return (unit + unit - 1.0)[None]
 
@@ -94,13 +94,13 @@ def block_names(golden):
 
 
 def stage_names(golden):
-    """What a run must tell, besides its picture, to be compared stage by stage."""
+    """What a run must tell, besides its image, to be compared stage by stage."""
     found = ["logits", "states", "increments", "quantized", "refined", *BRANCHES]
     return found + [name for block in block_names(golden) for name in block]
 
 
 def fields_of(golden, seen):
-    """The kit's fields of what a run came by: arrays by name, of one picture, without its axis."""
+    """The kit's fields of what a run came by: arrays by name, of one image, without its axis."""
     chosen, states = golden["sel_tokens"].astype(np.int64), seen["states"]
     blocks = [np.concatenate([seen[n] for n in names])[chosen] for names in block_names(golden)]
     few = [0, 3, 6, len(chosen) // 2, len(chosen) - 2]

@@ -18,7 +18,7 @@ ORIENTATION, ARTIST = 0x0112, 0x013B
 
 @dataclass
 class Inverter(IdentityRestorer):
-    """Inverts colours: unlike the identity's, its work shows."""
+    """Inverts colors: unlike the identity's, its work shows."""
 
     def restore(self, tiles, prior):
         return 1.0 - tiles

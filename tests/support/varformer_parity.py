@@ -233,5 +233,5 @@ def golden_case(number):
 
 
 def forced_feeds(tile, tokens):
-    """What a forced graph is fed: a picture (1, 3, T, T) and the tokens (1, 680) of all scales."""
+    """What a forced graph is fed: an image (1, 3, T, T) and the tokens (1, 680) of all scales."""
     return {"tile": tile} | token_feeds(tokens, SCALES)

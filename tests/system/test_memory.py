@@ -1,4 +1,4 @@
-"""Pictures in flight take a share of the memory that is really there."""
+"""Images in flight take a share of the memory that is really there."""
 
 from types import SimpleNamespace
 

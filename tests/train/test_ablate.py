@@ -43,7 +43,7 @@ def restored(restorer, pixels):
 
 
 def as_one_tile(restorer, square):
-    """A picture of the thumbnail's size is its own thumbnail, and its own only tile."""
+    """An image of the thumbnail's size is its own thumbnail, and its own only tile."""
     return restorer.restore(square[None], restorer.prior(square, "auto")[None])[0]
 
 

@@ -31,7 +31,7 @@ def batches(folder):
 
 @pytest.fixture
 def pair_folders(tmp_path):
-    """Two pairs whose damaged picture is its target, darker by 40."""
+    """Two pairs whose damaged image is its target, darker by 40."""
     for number in range(2):
         noise = np.random.default_rng(number).integers(50, 250, (260, 300, 3), np.uint8)
         for name, picture in (("input", noise - 40), ("target", noise)):
@@ -67,9 +67,9 @@ def test_a_feed_that_is_left_early_ends_its_thread(batches):
 def test_an_error_while_making_a_batch_is_raised_where_it_is_wanted():
     class Broken:
         def __getitem__(self, step):
-            raise ValueError("no such picture")
+            raise ValueError("no such image")
 
-    with pytest.raises(ValueError, match="no such picture"):
+    with pytest.raises(ValueError, match="no such image"):
         next(from_thread(Broken(), [0]))
 
 

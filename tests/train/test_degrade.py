@@ -1,4 +1,4 @@
-"""What the training degradations do to a picture, held against what they claim."""
+"""What the training degradations do to an image, held against what they claim."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def rng():
 
 @pytest.fixture(scope="module")
 def clean():
-    """Smooth coloured pictures with edges: (4, 3, 96, 96)."""
+    """Smooth colored images with edges: (4, 3, 96, 96)."""
     rng = torch.Generator().manual_seed(0)
     seeds = torch.rand(4, 3, 6, 6, generator=rng)
     smooth = torch.nn.functional.interpolate(seeds, size=(96, 96), mode="bilinear")
@@ -46,8 +46,8 @@ def test_the_same_seed_gives_the_same_batch(clean):
 
 
 def test_gaussian_noise_has_mean_zero_and_the_claimed_range_of_strength(rng):
-    grey = torch.full((64, 3, 32, 32), 0.5)
-    sigma = (noise.gaussian_noise(grey, rng) - grey).std((1, 2, 3)) * 255.0
+    gray = torch.full((64, 3, 32, 32), 0.5)
+    sigma = (noise.gaussian_noise(gray, rng) - gray).std((1, 2, 3)) * 255.0
     assert sigma.min() > 0.5
     assert sigma.max() < 58.0
     assert sigma.max() - sigma.min() > 30.0

@@ -23,8 +23,8 @@ from varfix.engine.train.request import Job
 
 
 def test_a_sheet_shows_its_cells_in_their_places(tmp_path):
-    colours = [torch.full((3, 20, 30), value) for value in (0.0, 0.5, 1.0)]
-    rows = [[Cell("a", colours[0]), Cell("b", colours[2])], [Cell("c", colours[1])]]
+    colors = [torch.full((3, 20, 30), value) for value in (0.0, 0.5, 1.0)]
+    rows = [[Cell("a", colors[0]), Cell("b", colors[2])], [Cell("c", colors[1])]]
     save_sheet(rows, tmp_path / "new" / "sheet.png")
     pixels = np.asarray(Image.open(tmp_path / "new" / "sheet.png"))
     assert pixels.shape == (6 + 2 * (16 + 20 + 6), 6 + 2 * (30 + 6), 3)

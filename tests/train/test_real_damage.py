@@ -1,7 +1,7 @@
 """Synthetic damage looks like real damage: its statistics lie among those of real pairs.
 
 The bounds were measured on pairs that nobody trains on (the tenth and the ninetieth percentile over
-the pictures of each set): Rain100H, Rain1400, SOTS indoor, SICE, CC15. What is measured is written
+the images of each set): Rain100H, Rain1400, SOTS indoor, SICE, CC15. What is measured is written
 out here, so that the figures can be had again.
 """
 
@@ -73,7 +73,7 @@ def test_rain_of_the_dense_kind_covers_more_than_half_of_a_picture(clean, rng, m
     assert 0.38 < covered.median() < 0.88  # Rain100H: 0.54 to 0.88
 
 
-def test_rain_never_darkens_and_has_no_colour(clean, rng, monkeypatch):
+def test_rain_never_darkens_and_has_no_color(clean, rng, monkeypatch):
     monkeypatch.setattr(weather, "SHOWERS", weather.SHOWERS[:1])
     added = weather.rain(clean.mean(1, keepdim=True).expand_as(clean), rng) - clean.mean(
         1, keepdim=True
@@ -101,7 +101,7 @@ def test_haze_is_as_thick_as_in_real_rooms_and_its_light_as_white(clean, rng):
     spread = transmission.quantile(0.95, 1) - transmission.quantile(0.05, 1)
     assert 0.2 < spread.median() < 0.45  # SOTS indoor: 0.33
     airlight = (black.mean(1).flatten(1) / (1.0 - transmission)).median(1).values
-    assert airlight.median() > 0.87  # SOTS indoor: 1.00 in every picture
+    assert airlight.median() > 0.87  # SOTS indoor: 1.00 in every image
     assert airlight.min() > 0.55
 
 
@@ -125,12 +125,12 @@ def test_depth_lies_in_its_range_and_differs_between_pictures(clean, rng):
 
 
 def test_dark_pictures_are_as_dark_as_those_of_sice_and_steeper(rng):
-    # Any clean picture with all tones will do: columns from black to white.
+    # Any clean image with all tones will do: columns from black to white.
     ramp = torch.linspace(0.02, 0.95, 192).expand(48, 3, 96, 192)
     dark = light.low_light(ramp, rng).clamp(0.0, 1.0)
     linear, bright = dark**2.2, ramp**2.2
     ratio = linear.mean((1, 2, 3)) / bright.mean((1, 2, 3))
-    assert 0.10 < ratio.median() < 0.28  # SICE: quarter to three quarters of the pictures
+    assert 0.10 < ratio.median() < 0.28  # SICE: quarter to three quarters of the images
     assert ratio.quantile(0.1) < 0.07
     assert ratio.quantile(0.9) > 0.25
     slope = (linear.mean((1, 2))[:, 150] / linear.mean((1, 2))[:, 40]).log() / (
@@ -144,7 +144,7 @@ def test_lights_can_stay_white_in_a_dark_picture(rng):
     lamp = torch.full((64, 3, 64, 64), 0.3)
     lamp[:, :, 20:30, 20:30] = 1.0
     brightest = light.low_light(lamp, rng).clamp(0.0, 1.0).amax((1, 2, 3))
-    assert 0.1 < (brightest > 0.95).float().mean() < 0.8  # SICE: more than half of the pictures
+    assert 0.1 < (brightest > 0.95).float().mean() < 0.8  # SICE: more than half of the images
 
 
 def test_camera_noise_is_as_strong_and_as_soft_as_that_of_cameras(clean, rng):
@@ -153,9 +153,9 @@ def test_camera_noise_is_as_strong_and_as_soft_as_that_of_cameras(clean, rng):
     assert 3.0 < deviation.median() < 8.0  # CC15: 3.5 to 7.9
     assert deviation.min() < 3.5
     assert deviation.max() > 7.9
-    grey = grain.mean(1)
-    near = (grey[:, :, 1:] * grey[:, :, :-1]).mean((1, 2)) / grey.square().mean((1, 2))
+    gray = grain.mean(1)
+    near = (gray[:, :, 1:] * gray[:, :, :-1]).mean((1, 2)) / gray.square().mean((1, 2))
     assert near.min() < 0.3
     assert near.max() > 0.6  # CC15: 0.48 to 0.67
-    colours = torch.stack([torch.corrcoef(one.flatten(1))[0, 1] for one in grain])
-    assert 0.2 < colours.median() < 0.7
+    colors = torch.stack([torch.corrcoef(one.flatten(1))[0, 1] for one in grain])
+    assert 0.2 < colors.median() < 0.7

@@ -25,7 +25,7 @@ from varfix.engine.train.stages.restorevar import (
     STAGES,
     Studio,
     forced_logits,
-    learnt_tokens,
+    learned_tokens,
     restore_resized,
     signed,
 )
@@ -51,7 +51,7 @@ TINY = RestoreVarConfig(
 )
 STEPS = {"vqvae": 600, "writer": 400, "refiner": 150, "decoder": 300}
 FEW = dict.fromkeys(STEPS, 2)
-COMMON = "pictures: 8, sides: [18], patches: 1, patch: 16, warmup: 5"
+COMMON = "images: 8, sides: [18], patches: 1, patch: 16, warmup: 5"
 RATES = {"vqvae": 2e-3, "writer": 3e-3, "refiner": 2e-3, "decoder": 1e-3}
 PALETTE = torch.tensor(
     [[0.7, 0.2, 0.2], [0.2, 0.6, 0.3], [0.2, 0.3, 0.7], [0.7, 0.6, 0.2], [0.2, 0.2, 0.2], [0.8] * 3]
@@ -59,7 +59,7 @@ PALETTE = torch.tensor(
 
 
 class Posters:
-    """Pictures that little networks can learn: two colours of six, side by side or stacked."""
+    """Images that little networks can learn: two colors of six, side by side or stacked."""
 
     def batch(self, count, side, rng):
         pairs = torch.randint(0, len(PALETTE), (count, 2), generator=rng)
@@ -96,19 +96,19 @@ def learn(out, wanted):
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory):
-    return learn(tmp_path_factory.mktemp("learnt"), STEPS)
+def learned(tmp_path_factory):
+    return learn(tmp_path_factory.mktemp("learned"), STEPS)
 
 
 class Judged:
-    """How good a network is at the moment, on pictures that it was not trained on."""
+    """How good a network is at the moment, on images that it was not trained on."""
 
     @torch.no_grad()
     def __init__(self, trainer, source):
         model = trainer.averaged.eval()
         stage = msgspec.structs.replace(trainer.recipe.stages["writer"], pictures=64)
         batch = Batches(source, stage, 77, torch.device("cpu"))[0]
-        clean, latent = learnt_tokens(model, batch)
+        clean, latent = learned_tokens(model, batch)
         likely = forced_logits(model, clean, latent).argmax(-1)
         self.accuracy = float((likely == clean.tokens).float().mean())
         continuous = model.vqvae.encode(signed(batch.targets))
@@ -142,24 +142,24 @@ def test_each_stage_changes_its_own_part_only(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_writer_learns_the_clean_pictures_tokens(learnt):
-    before, after = learnt["vqvae"], learnt["writer"]
+def test_the_writer_learns_the_clean_pictures_tokens(learned):
+    before, after = learned["vqvae"], learned["writer"]
     assert after.accuracy > before.accuracy + 0.25
-    assert after.accuracy > learnt["nothing"].accuracy + 0.25
+    assert after.accuracy > learned["nothing"].accuracy + 0.25
 
 
 @pytest.mark.slow
-def test_the_refiner_brings_the_latent_nearer_to_the_continuous_one(learnt):
-    before, after = learnt["writer"], learnt["refiner"]
+def test_the_refiner_brings_the_latent_nearer_to_the_continuous_one(learned):
+    before, after = learned["writer"], learned["refiner"]
     assert after.latent_error < 0.5 * before.latent_error
     assert after.restoring > before.restoring + 2.0
 
 
 @pytest.mark.slow
-def test_the_decoder_learns_to_draw_continuous_latents(learnt):
-    before, after = learnt["refiner"], learnt["decoder"]
+def test_the_decoder_learns_to_draw_continuous_latents(learned):
+    before, after = learned["refiner"], learned["decoder"]
     assert after.drawing > before.drawing + 0.2
-    assert after.restoring > learnt["nothing"].restoring + 2.0
+    assert after.restoring > learned["nothing"].restoring + 2.0
 
 
 def test_every_section_of_the_shipped_recipe_is_a_stage_of_the_network():

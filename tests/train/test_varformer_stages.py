@@ -34,7 +34,7 @@ NARROW = VarformerConfig(
 )
 """Depth 2, 32 x 32 pixels."""
 
-COMMON = "pictures: 4, sides: [36], patches: 1, patch: 32, warmup: 3"
+COMMON = "images: 4, sides: [36], patches: 1, patch: 32, warmup: 3"
 RATES = {"adapter": 1e-2, "restoration": 4e-3}
 
 
@@ -126,7 +126,7 @@ def test_every_parameter_of_a_stage_is_reached(run, stage):
     assert all(torch.isfinite(p.grad).all() for p in stage.parameters(model))
 
 
-def test_the_matching_loss_reaches_the_adapter_through_the_quantiser(run):
+def test_the_matching_loss_reaches_the_adapter_through_the_quantizer(run):
     model = narrow()
     AdapterStage().start(model, None)
     batch = Batches(run.source, recipe().stages["adapter"], 5, torch.device("cpu"))[0]

@@ -104,7 +104,7 @@ def contents(path, index):
 
 
 def facts(path):
-    """What the header says of the pictures."""
+    """What the header says of the images."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frame = next(container.decode(stream))

@@ -1,4 +1,4 @@
-"""Shown colours are those of the standards, and what is left alone stays as it is stored."""
+"""Shown colors are those of the standards, and what is left alone stays as it is stored."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ BARS = {
     (1, False): [(51, 109, 212), (133, 63, 52), (28, 212, 120)],
     (6, False): [(65, 100, 212), (112, 72, 58), (35, 212, 114)],
 }
-COLOURS = [(0.75, 0, 0), (0, 0.75, 0), (0, 0, 0.75)]
+COLORS = [(0.75, 0, 0), (0, 0.75, 0), (0, 0, 0.75)]
 
 
 def flat(codes, layout):
@@ -29,10 +29,10 @@ def flat(codes, layout):
 def test_bars_are_the_standards(kind, bars, depth):
     matrix, full = kind
     layout = Layout(8, 6, depth=depth, full=full)
-    for codes, colour in zip(bars, COLOURS, strict=True):
+    for codes, color in zip(bars, COLORS, strict=True):
         planes = flat([code << (depth - 8) for code in codes], layout)
         shown = Palette(layout, matrix).shown(planes)
-        np.testing.assert_allclose(shown.reshape(-1, 3), [colour] * 48, atol=0.006)
+        np.testing.assert_allclose(shown.reshape(-1, 3), [color] * 48, atol=0.006)
 
 
 def test_an_unnamed_matrix_is_guessed_by_the_lines():
@@ -56,10 +56,10 @@ def test_an_unnamed_matrix_is_guessed_by_the_lines():
 def test_what_is_left_alone_stays_code_for_code(
     width, height, depth, sampling, flags, matrix, seed
 ):
-    gray, full, centred = flags
-    layout = Layout(width, height, depth, *sampling, gray, full, centred)
+    gray, full, centered = flags
+    layout = Layout(width, height, depth, *sampling, gray, full, centered)
     rng = np.random.default_rng(seed)
-    # All codes, also those that no colour has.
+    # All codes, also those that no color has.
     planes = tuple(rng.integers(0, 1 << depth, one).astype(layout.dtype) for one in layout.shapes)
     palette = Palette(layout, matrix)
     shown = palette.shown(planes)

@@ -141,7 +141,7 @@ def test_nothing_crosses_a_cut(keys):
     assert same(run(Pumping(), one + other, steady), apart)
 
 
-def test_frames_come_as_soon_as_their_neighbours_are_known():
+def test_frames_come_as_soon_as_their_neighbors_are_known():
     taken = []
 
     def frames():

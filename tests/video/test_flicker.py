@@ -19,7 +19,7 @@ PRIOR_ONLY = SteadySettings(lock=False)
 
 @dataclass
 class Levelling(IdentityRestorer):
-    """Brings every picture's mean to a middle grey, as a prior that sees the whole of it can."""
+    """Brings every image's mean to a middle gray, as a prior that sees the whole of it can."""
 
     card: ModelCard = GUIDED
 

@@ -1,4 +1,4 @@
-"""Every frame comes back: its samples, its time, its shape, its colours."""
+"""Every frame comes back: its samples, its time, its shape, its colors."""
 
 import time
 from fractions import Fraction
@@ -149,7 +149,7 @@ def test_a_container_that_would_lose_the_pixel_aspect_is_not_taken(film, restore
 
 @pytest.mark.parametrize("tags", [(1, 1, 1, 1), (6, 6, 6, 1), (5, 1, 5, 2), (9, 1, 9, 1)])
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
-def test_colour_tags_stay(film, restore, tmp_path, tags, codec):
+def test_color_tags_stay(film, restore, tmp_path, tags, codec):
     source = film("bars.mkv", tags=tags, count=2)
     made = restore(source, tmp_path / "out.mkv", codec=codec)
     assert facts(made.path)["tags"] == facts(source)["tags"] == tags
@@ -157,7 +157,7 @@ def test_colour_tags_stay(film, restore, tmp_path, tags, codec):
 
 @pytest.mark.parametrize("tags", [(1, 1, 1, 1), (6, 6, 6, 1), (5, 1, 5, 2), (2, 2, 2, 0)])
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
-def test_colour_bars_come_back_code_for_code(film, restore, tags, pix_fmt):
+def test_color_bars_come_back_code_for_code(film, restore, tags, pix_fmt):
     source = film("bars.mkv", codec="ffv1", options={}, tags=tags, pix_fmt=pix_fmt, count=2)
     assert pictures(restore(source).path) == pictures(source)
 
@@ -215,7 +215,7 @@ def test_frames_are_told_at_most_twice_a_second_with_speed_and_time_left(film, r
         assert one.eta == pytest.approx((40 - one.done) / one.fps, abs=0.2)
 
 
-def test_what_the_model_changes_is_changed_in_the_clips_own_colours(film, restore, tmp_path):
+def test_what_the_model_changes_is_changed_in_the_clips_own_colors(film, restore, tmp_path):
     class Darker(IdentityRestorer):
         def restore(self, tiles, prior):
             return tiles * np.float32(0.5)

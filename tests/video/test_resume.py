@@ -37,7 +37,7 @@ class Counting(IdentityRestorer):
 
 
 class Toning(Counting):
-    """Changes a frame's tone by what the frame shows, so that neighbours are steadied together."""
+    """Changes a frame's tone by what the frame shows, so that neighbors are steadied together."""
 
     def restore(self, tiles, prior):
         tone = 0.8 + 0.15 * np.sin(900 * tiles.mean(axis=(1, 2, 3), keepdims=True))

@@ -8,7 +8,7 @@ from varfix.engine.video.scene_cuts import REACH, SIDE, is_cut
 
 
 def scene(seed, light=1.0):
-    """A smooth picture, unlike that of any other seed."""
+    """A smooth image, unlike that of any other seed."""
     coarse = np.random.default_rng(seed).random((4, 6, 3), np.float32)
     return light * np.clip(cv2.resize(coarse, (96, 64), interpolation=cv2.INTER_CUBIC), 0, 1)
 

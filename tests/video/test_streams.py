@@ -1,4 +1,4 @@
-"""Everything beside the pictures is copied untouched, or is said to be lost."""
+"""Everything beside the images is copied untouched, or is said to be lost."""
 
 import os
 from fractions import Fraction

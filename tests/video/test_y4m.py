@@ -18,7 +18,7 @@ from varfix.engine.video.y4m import Y4mReader, Y4mWriter
 
 LAYOUTS = [
     Layout(17, 9, 8, 2, 2),
-    Layout(17, 9, 8, 2, 2, centred=True),
+    Layout(17, 9, 8, 2, 2, centered=True),
     Layout(16, 8, 8, 2, 1, full=True),
     Layout(15, 7, 8, 1, 1),
     Layout(16, 8, 10, 2, 2),

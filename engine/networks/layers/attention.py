@@ -21,7 +21,7 @@ SHARPEST = math.log(100.0)
 
 @dataclass(frozen=True)
 class Memory:
-    """Normalised keys and values (N, heads, M, width / heads) of what can be looked at."""
+    """Normalized keys and values (N, heads, M, width / heads) of what can be looked at."""
 
     keys: Tensor
     values: Tensor
@@ -128,7 +128,7 @@ def many_headed(
 
 
 def plain_norm(width: int) -> nn.LayerNorm:
-    """Layer normalisation without a learned part, with VAR's epsilon."""
+    """Layer normalization without a learned part, with VAR's epsilon."""
     return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
 
 

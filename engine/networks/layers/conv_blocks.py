@@ -14,7 +14,7 @@ from torch.nn import functional
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    """Affine group normalisation with the VQ-VAE's epsilon."""
+    """Affine group normalization with the VQ-VAE's epsilon."""
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
@@ -73,7 +73,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles a map: nearest neighbour, then a 3x3 convolution."""
+    """Doubles a map: nearest neighbor, then a 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def area_matrix(source: int, target: int) -> Tensor:
 
 
 def bicubic_matrix(source: int, target: int) -> Tensor:
-    """Bicubic enlargement along one axis (a = -0.75, half-pixel centres) as (target, source)."""
+    """Bicubic enlargement along one axis (a = -0.75, half-pixel centers) as (target, source)."""
     columns = torch.eye(source, device="cpu").reshape(1, source, source, 1)
     resized = functional.interpolate(columns, size=(target, 1), mode="bicubic")
     return resized[0, :, :, 0].T.contiguous()

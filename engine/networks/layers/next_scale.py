@@ -16,7 +16,7 @@ from varfix.engine.networks.layers.quantizer import Quantizer, split_scales
 
 @dataclass(frozen=True)
 class Predicted:
-    """The clean picture as the transformer sees it.
+    """The clean image as the transformer sees it.
 
     Attributes:
         tokens: (B, L) int64.
@@ -60,14 +60,14 @@ def generate(
 
 
 def each_alone(restore: Callable[[Tensor], Tensor], pictures: Tensor, side: int) -> Tensor:
-    """Restore pictures (B, 3, side, side) one by one.
+    """Restore images (B, 3, side, side) one by one.
 
     Rounding depends on the batch, and where two tokens are almost equally likely, a different
-    rounding is a different picture.
+    rounding is a different image.
 
     Raises:
-        ValueError: If the pictures have another size.
+        ValueError: If the images have another size.
     """
     if pictures.shape[1:] != (3, side, side):
-        raise ValueError(f"pictures must be 3 x {side} x {side}, not {tuple(pictures.shape[1:])}")
+        raise ValueError(f"images must be 3 x {side} x {side}, not {tuple(pictures.shape[1:])}")
     return torch.cat([restore(one) for one in pictures.split(1)])

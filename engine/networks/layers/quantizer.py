@@ -1,4 +1,4 @@
-"""Multi-scale residual vector quantisation (VAR; engine/networks/README.md).
+"""Multi-scale residual vector quantization (VAR; engine/networks/README.md).
 
 A latent map is described by token maps of growing size. Each scale encodes what the smaller
 ones left over: pool the rest, look up the nearest code, enlarge, smooth, subtract.
@@ -44,7 +44,7 @@ class Phi(nn.Conv2d):
 
 @dataclass(frozen=True)
 class Quantized:
-    """What quantisation found.
+    """What quantization found.
 
     Attributes:
         tokens: (B, L) int64, all scales in order, each row-major; 680 of `SCALES`.
@@ -59,7 +59,7 @@ class Quantized:
 
     @property
     def latent(self) -> Tensor:
-        """The quantised latent (B, C, side, side): the sum of all increments."""
+        """The quantized latent (B, C, side, side): the sum of all increments."""
         return self.increments.sum(1)
 
     def detach(self) -> Quantized:
@@ -82,7 +82,7 @@ class Quantizer(nn.Module):
             self.register_buffer(f"enlarge_{p}", bicubic_matrix(p, side), persistent=False)
 
     def forward(self, latent: Tensor) -> Quantized:
-        """Quantise a latent (B, C, side, side)."""
+        """Quantize a latent (B, C, side, side)."""
         rest, tokens, increments, residuals = latent, [], [], []
         for scale in range(len(self.scales)):
             vectors = flatten(self.pool(rest, scale))
@@ -159,12 +159,12 @@ def next_scale_mask(scales: tuple[int, ...] = SCALES) -> Tensor:
 
 
 def straight_through(latent: Tensor, quantized: Tensor) -> Tensor:
-    """The quantised latent, with the continuous one's gradient: quantising itself has none."""
+    """The quantized latent, with the continuous one's gradient: quantizing itself has none."""
     return latent + (quantized - latent).detach()
 
 
 def commitment(latent: Tensor, quantized: Quantized) -> Tensor:
-    """Mean squared distance of latent and quantised latent, per scale prefix (VAR's VQ loss).
+    """Mean squared distance of latent and quantized latent, per scale prefix (VAR's VQ loss).
 
     Every prefix of the pyramid should already be the best approximation of the latent. With
     `quantized.detach()` it is the latent that is pulled, otherwise (with a detached latent) the

@@ -1,7 +1,7 @@
 """Rotary position embedding of the token maps, in real numbers (engine/networks/README.md).
 
 Coarse maps are stretched to the finest one's grid, so that a token's angle tells where in the
-picture it lies, whatever its scale.
+image it lies, whatever its scale.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Turns:
     sines: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """Turn each pair of neighbouring channels of (N, heads, L, d) by its token's angle."""
+        """Turn each pair of neighboring channels of (N, heads, L, d) by its token's angle."""
         first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
         turned = (
             first * self.cosines - second * self.sines,

@@ -10,7 +10,7 @@ from varfix.engine.networks.varformer_s.fusion import from_windows, to_windows
 WINDOW = 4
 SHIFT = 2
 BARRED = -100.0
-"""Added to the logits of two positions that only the roll has made neighbours."""
+"""Added to the logits of two positions that only the roll has made neighbors."""
 
 
 def relative_index() -> Tensor:

@@ -32,7 +32,7 @@ class VqvaeConfig:
         blocks: residual blocks per encoder level; decoder levels have one more.
         latent: channels of the latent.
         codes: entries of the codebook.
-        groups: groups of the group normalisations.
+        groups: groups of the group normalizations.
         patch: pixels folded into channels before the first level (1: none).
         scales: sides of the token maps; the last one is the latent's.
     """
@@ -52,7 +52,7 @@ class VqvaeConfig:
         return tuple(self.channels * m for m in self.multipliers)
 
     def side(self, level: int = 0) -> int:
-        """Side of a level's maps: from that of the picture, folded by `patch`, to the latent's."""
+        """Side of a level's maps: from that of the image, folded by `patch`, to the latent's."""
         return self.scales[-1] << (len(self.multipliers) - 1 - level)
 
 
@@ -89,7 +89,7 @@ class DecoderLevel(Level):
 
 
 class Encoder(nn.Module):
-    """Picture to features: levels fine to coarse, then the bottleneck."""
+    """Image to features: levels fine to coarse, then the bottleneck."""
 
     def __init__(self, config: VqvaeConfig) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Encoder(nn.Module):
         return seen
 
     def features(self, picture: Tensor) -> Tensor:
-        """Bottleneck features (B, widths[-1], 16, 16) of a picture (B, 3, H, W) in [-1, 1]."""
+        """Bottleneck features (B, widths[-1], 16, 16) of an image (B, 3, H, W) in [-1, 1]."""
         x = self.conv_in(functional.pixel_unshuffle(picture, self.patch))
         for level in self.down:
             x = level(x)
@@ -128,12 +128,12 @@ class Encoder(nn.Module):
         return self.conv_out(functional.silu(self.norm_out(features)))
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Latent (B, latent, 16, 16) of a picture (B, 3, H, W) in [-1, 1]."""
+        """Latent (B, latent, 16, 16) of an image (B, 3, H, W) in [-1, 1]."""
         return self.project(self.features(picture))
 
 
 class Decoder(nn.Module):
-    """Latent to picture: the bottleneck, then levels coarse to fine."""
+    """Latent to image: the bottleneck, then levels coarse to fine."""
 
     def __init__(self, config: VqvaeConfig) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class Decoder(nn.Module):
 
         Args:
             features: (B, widths[-1], 16, 16), from `bottleneck`.
-            finest: the finest level to compute; 0 has the picture's resolution.
+            finest: the finest level to compute; 0 has the image's resolution.
         """
         x, seen = features, {}
         for i, level in reversed(list(enumerate(cast("list[DecoderLevel]", list(self.up))))):
@@ -172,7 +172,7 @@ class Decoder(nn.Module):
         return seen
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Picture (B, 3, H, W), about [-1, 1] but not clamped, of (B, latent, 16, 16)."""
+        """Image (B, 3, H, W), about [-1, 1] but not clamped, of (B, latent, 16, 16)."""
         x = self.bottleneck(latent)
         for level in reversed(self.up):
             x = level(x)
@@ -181,7 +181,7 @@ class Decoder(nn.Module):
 
 
 class Vqvae(nn.Module):
-    """Encoder, multi-scale quantiser and decoder."""
+    """Encoder, multi-scale quantizer and decoder."""
 
     def __init__(self, config: VqvaeConfig) -> None:
         super().__init__()
@@ -193,18 +193,18 @@ class Vqvae(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
 
     def encode(self, picture: Tensor) -> Tensor:
-        """Continuous latent (B, latent, 16, 16) of a picture (B, 3, 256, 256) in [-1, 1]."""
+        """Continuous latent (B, latent, 16, 16) of an image (B, 3, 256, 256) in [-1, 1]."""
         return self.quant_conv(self.encoder(picture))
 
     def quantized(self, picture: Tensor) -> Quantized:
-        """Tokens and increments of a picture (B, 3, 256, 256) in [-1, 1]."""
+        """Tokens and increments of an image (B, 3, 256, 256) in [-1, 1]."""
         found: Quantized = self.quantize(self.encode(picture))
         return found
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Picture (B, 3, 256, 256) of a latent (B, latent, 16, 16); not clamped."""
+        """Image (B, 3, 256, 256) of a latent (B, latent, 16, 16); not clamped."""
         return self.decoder(self.post_quant_conv(latent))
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Reconstruction (B, 3, 256, 256) in [-1, 1] of a picture in [-1, 1]."""
+        """Reconstruction (B, 3, 256, 256) in [-1, 1] of an image in [-1, 1]."""
         return self.decode(self.quantized(picture).latent).clamp(-1.0, 1.0)

@@ -1,6 +1,6 @@
-"""RestoreVAR as released: VAR itself writes the restored picture's tokens, at 512 x 512.
+"""RestoreVAR as released: VAR itself writes the restored image's tokens, at 512 x 512.
 
-The VQ-VAE encodes the degraded picture, the writer predicts the clean one's tokens, the refiner
+The VQ-VAE encodes the degraded image, the writer predicts the clean one's tokens, the refiner
 makes their latent continuous, the fine-tuned decoder draws it. Source:
 engine/networks/README.md.
 """
@@ -45,7 +45,7 @@ class RestoreVar(nn.Module):
         Args:
             picture: (B, 3, 512, 512) in [-1, 1].
             tap: receives intermediate results.
-            tokens: (B, 2240) int64, the clean picture's where they are known; see `generate`.
+            tokens: (B, 2240) int64, the clean image's where they are known; see `generate`.
 
         Returns:
             (B, 3, 512, 512) in [0, 1].
@@ -68,13 +68,13 @@ class RestoreVar(nn.Module):
         return refined
 
     def draw(self, latent: Tensor) -> Tensor:
-        """The picture (B, 3, 512, 512) in [0, 1] of a refined latent (B, latent, 32, 32)."""
+        """The image (B, 3, 512, 512) in [0, 1] of a refined latent (B, latent, 32, 32)."""
         return (self.vqvae.decode(latent).clamp(-1.0, 1.0) + 1.0) / 2.0
 
 
 def build_restorevar(config: RestoreVarConfig) -> RestoreVar:
     """Build an untrained network."""
     network = RestoreVar(Vqvae(config.vqvae), Writer(config.writer), Refiner(config.refiner))
-    network.writer.initialise()
-    network.refiner.initialise()
+    network.writer.initialize()
+    network.refiner.initialize()
     return network

@@ -106,14 +106,14 @@ class Refiner(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, config.latent, bias=False)
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Draw the released training's first weights."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 draw_weights(module)
 
     def forward(self, latent: Tensor, states: Tensor, tap: Tap = ignore) -> Tensor:
-        """The continuous latent of a quantised one.
+        """The continuous latent of a quantized one.
 
         Args:
             latent: (B, latent, side, side), the sum of the written increments.

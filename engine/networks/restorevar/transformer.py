@@ -1,4 +1,4 @@
-"""RestoreVAR's transformer: VAR writes the clean picture's tokens with the degraded one in view.
+"""RestoreVAR's transformer: VAR writes the clean image's tokens with the degraded one in view.
 
 Unlike VarFormer's, it has no AdaLN and no guidance; every block ends with a gated cross-attention
 to the degraded latent, whose keys and values are the same for all scales and computed once.
@@ -67,7 +67,7 @@ class WriterConfig:
 
 @dataclass(frozen=True)
 class Brief:
-    """What the degraded picture says to the transformer, once and for all scales.
+    """What the degraded image says to the transformer, once and for all scales.
 
     Attributes:
         start: (B, 1, width), the first scale's only input.
@@ -83,7 +83,7 @@ class Sight:
     """What the tokens of one call may look at, and where they are.
 
     Attributes:
-        degraded: the degraded picture.
+        degraded: the degraded image.
         coarser: the scales before; None for the first and for all scales at once.
         turns: the tokens' positions.
         mask: (L, L) bool where all scales are there at once: True where a query may look.
@@ -97,14 +97,14 @@ class Sight:
 
 @dataclass(frozen=True)
 class Written:
-    """The clean picture's tokens, and the last block's state of all of them, (B, L, width)."""
+    """The clean image's tokens, and the last block's state of all of them, (B, L, width)."""
 
     predicted: Predicted
     states: Tensor
 
 
 class Reading(nn.Module):
-    """Gated cosine attention to the degraded picture."""
+    """Gated cosine attention to the degraded image."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Reading(nn.Module):
         self.gain = nn.Parameter(torch.zeros(()))
 
     def remember(self, degraded: Tensor, turns: Turns) -> Memory:
-        """Keys and values of the degraded picture's tokens (B, M, width)."""
+        """Keys and values of the degraded image's tokens (B, M, width)."""
         k, v = self.key_value(self.norm_key_value(degraded)).chunk(2, -1)
         return Memory(turns.apply(directions(k, self.heads)), split_heads(v, self.heads))
 
@@ -134,7 +134,7 @@ class Reading(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, feed-forward, and a look at the degraded picture."""
+    """Self-attention, feed-forward, and a look at the degraded image."""
 
     def __init__(self, config: WriterConfig, drop: float) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Block(nn.Module):
         return x + self.sometimes(read), known
 
     def sometimes(self, branch: Tensor) -> Tensor:
-        """In training, leave a branch (B, L, width) out for some pictures (stochastic depth)."""
+        """In training, leave a branch (B, L, width) out for some images (stochastic depth)."""
         if not self.training or self.keep == 1.0:
             return branch
         kept = torch.rand(len(branch), 1, 1, device=branch.device) < self.keep
@@ -190,7 +190,7 @@ class Writer(nn.Module):
         self.register_buffer("mask", next_scale_mask(config.scales), persistent=False)
         self.register_buffer("scale_of_token", scale_of_token(config.scales), persistent=False)
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Draw the released training's first weights."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -211,7 +211,7 @@ class Writer(nn.Module):
         """Predict the tokens of all scales.
 
         Args:
-            latent: (B, latent, side, side) of the degraded picture, before `quant_conv`.
+            latent: (B, latent, side, side) of the degraded image, before `quant_conv`.
             quantizer: turns tokens into increments of the latent.
             tap: receives every block's branches and state.
             tokens: (B, L) int64 to build on; see `generate`.
@@ -256,10 +256,10 @@ class Writer(nn.Module):
         return Written(generate(logits_of, quantizer, tokens), torch.cat(states, 1))
 
     def score(self, brief: Brief, pyramid: Tensor) -> Tensor:
-        """Logits (B, L, codes) of all scales at once, given the clean picture (teacher forcing).
+        """Logits (B, L, codes) of all scales at once, given the clean image (teacher forcing).
 
         Args:
-            brief: of the degraded picture.
+            brief: of the degraded image.
             pyramid: (B, L - 1, latent), the clean latent's prefixes (`Quantizer.pyramid`).
         """
         finer = self.word(pyramid) + self.scale(self.get_buffer("scale_of_token")[1:])

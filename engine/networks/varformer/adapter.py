@@ -1,4 +1,4 @@
-"""The released adapter: moves a degraded latent towards clean ones (section 3.2 of the paper).
+"""The released adapter: moves a degraded latent toward clean ones (section 3.2 of the paper).
 
 The paper says self-attention; the released network is convolutional: gating, large depthwise
 kernels and brightness curves (engine/networks/README.md).
@@ -19,7 +19,7 @@ CURVES = 3
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each pixel."""
+    """Layer normalization over the channels of each pixel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6)

@@ -1,6 +1,6 @@
 """How the prior enters the released network: DAE, AFT and the scale weights (eqs. 3 to 5).
 
-Unlike VarFormer-S's fusion, these look at a whole picture of 256 x 256 at once. What differs
+Unlike VarFormer-S's fusion, these look at a whole image of 256 x 256 at once. What differs
 from the paper is listed in engine/networks/README.md, "VarFormer".
 """
 
@@ -32,7 +32,7 @@ class FusionSizes:
         heads: of the window attention.
         side: of the maps, a multiple of 16.
         latent: channels of each increment of S.
-        groups: of the group normalisations.
+        groups: of the group normalizations.
     """
 
     channels: int
@@ -57,9 +57,9 @@ def run_pair(blocks: nn.ModuleList, x: Tensor, tap: Tap) -> Tensor:
 
 
 class ScaleWeightedPrior(nn.Module):
-    """Weighs the ten scales of S for this picture and brings them to the level (eq. 3).
+    """Weighs the ten scales of S for this image and brings them to the level (eq. 3).
 
-    The weighted increments are concatenated, not summed, and normalised afterwards.
+    The weighted increments are concatenated, not summed, and normalized afterwards.
     """
 
     def __init__(self, sizes: FusionSizes) -> None:

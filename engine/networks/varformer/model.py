@@ -1,4 +1,4 @@
-"""VarFormer as released: the paper's network at depth 16, for pictures of 256 x 256.
+"""VarFormer as released: the paper's network at depth 16, for images of 256 x 256.
 
 A frozen VQ-VAE and VAR supply the prior (section 3.2 of the paper); the main encoder and decoder
 use it level by level (section 3.3). Source: engine/networks/README.md.
@@ -103,7 +103,7 @@ class MainEncoder(Encoder):
 
 
 class MainDecoder(nn.Module):
-    """Latent to picture: mix-up with the main encoder, then the prior, at every level."""
+    """Latent to image: mix-up with the main encoder, then the prior, at every level."""
 
     def __init__(self, config: VqvaeConfig, heads: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class MainDecoder(nn.Module):
         increments: Tensor,
         tap: Tap = ignore,
     ) -> Tensor:
-        """What the network draws, (B, 3, 256, 256), before the picture itself is mixed in.
+        """What the network draws, (B, 3, 256, 256), before the image itself is mixed in.
 
         Args:
             latent: (B, latent, 16, 16), of the main encoder, after `quant_conv`.
@@ -162,21 +162,21 @@ class MainDecoder(nn.Module):
         return share * decoded + (1.0 - share) * encoded
 
     def with_picture(self, drawn: Tensor, picture: Tensor) -> Tensor:
-        """A learned blend of what was drawn with the picture itself, clamped to [-1, 1]."""
+        """A learned blend of what was drawn with the image itself, clamped to [-1, 1]."""
         share = self.picture_share
         return ((1.0 - share) * drawn + share * picture).clamp(-1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What the frozen part says about a picture.
+    """What the frozen part says about an image.
 
     Attributes:
-        guides: the VQ-VAE encoder's levels of the degraded picture, fine to coarse.
-        tokens: (B, 680) int64 of the degraded picture, after the adapter.
-        adapted: (B, latent, 16, 16), the adapter's output quantised, for the matching loss; its
-            gradient goes to the adapter as if nothing had been quantised.
-        predicted: the clean picture's tokens and increments.
+        guides: the VQ-VAE encoder's levels of the degraded image, fine to coarse.
+        tokens: (B, 680) int64 of the degraded image, after the adapter.
+        adapted: (B, latent, 16, 16), the adapter's output quantized, for the matching loss; its
+            gradient goes to the adapter as if nothing had been quantized.
+        predicted: the clean image's tokens and increments.
     """
 
     guides: list[Tensor]
@@ -206,7 +206,7 @@ class Varformer(nn.Module):
         Args:
             picture: (B, 3, 256, 256) in [-1, 1].
             tap: receives intermediate results.
-            tokens: (B, 680) int64, the clean picture's where they are known; see `Var.forward`.
+            tokens: (B, 680) int64, the clean image's where they are known; see `Var.forward`.
 
         Returns:
             (B, 3, 256, 256) in [0, 1].
@@ -238,7 +238,7 @@ class Varformer(nn.Module):
         return Guidance(guides, found.tokens, through, predicted)
 
     def draw(self, picture: Tensor, guidance: Guidance, tap: Tap = ignore) -> Tensor:
-        """Restore with a given prior (section 3.3); picture and result as in `restore`."""
+        """Restore with a given prior (section 3.3); image and result as in `restore`."""
         increments = guidance.predicted.increments
         encoded, levels = self.encoder.guided(
             picture, guidance.guides, increments, under(tap, "mainenc/")
@@ -251,7 +251,7 @@ class Varformer(nn.Module):
         return (self.decoder.with_picture(drawn, picture) + 1.0) / 2.0
 
     def clean_levels(self, guidance: Guidance, tap: Tap = ignore) -> dict[int, Tensor]:
-        """The VQ-VAE decoder's levels of the predicted clean picture, all but the finest."""
+        """The VQ-VAE decoder's levels of the predicted clean image, all but the finest."""
         decoder = self.vqvae.decoder
         features = decoder.bottleneck(self.vqvae.post_quant_conv(guidance.predicted.latent))
         tap("vqdec/z_quant", features)

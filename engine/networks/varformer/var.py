@@ -1,7 +1,7 @@
-"""VAR, the next-scale transformer, with the released cross-attention to the degraded picture.
+"""VAR, the next-scale transformer, with the released cross-attention to the degraded image.
 
-Scale by scale, coarse to fine, the tokens of the clean picture are predicted from those already
-predicted; the degraded picture's own pyramid asks the questions. Keys and values of earlier
+Scale by scale, coarse to fine, the tokens of the clean image are predicted from those already
+predicted; the degraded image's own pyramid asks the questions. Keys and values of earlier
 scales are handed from call to call as values. Source: engine/networks/README.md.
 """
 
@@ -26,7 +26,7 @@ from varfix.engine.networks.layers.probes import Tap, after, ignore
 from varfix.engine.networks.layers.quantizer import SCALES, Quantizer, flatten, split_scales
 
 HALVES = 2
-"""Rows per picture: the two of classifier-free guidance, here of the same class."""
+"""Rows per image: the two of classifier-free guidance, here of the same class."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """The degraded picture's tokens ask, the transformer's state of the same scale answers.
+    """The degraded image's tokens ask, the transformer's state of the same scale answers.
 
     The answer replaces the state.
     """
@@ -94,7 +94,7 @@ class CrossAttention(nn.Module):
         self.project = nn.Linear(width, width)
 
     def forward(self, question: Tensor, state: Tensor) -> Tensor:
-        """Map a question and a state, both (2 B, L, width) with pictures slowest, to the next."""
+        """Map a question and a state, both (2 B, L, width) with images slowest, to the next."""
         q = split_heads(self.query(question) + self.query_bias, self.heads)
         k, v = self.key_value(state).chunk(2, -1)
         k, v = split_heads(k, self.heads), split_heads(v + self.value_bias, self.heads)
@@ -105,7 +105,7 @@ class CrossAttention(nn.Module):
 def reordered(attended: Tensor) -> Tensor:
     """(2 B, heads, L, d) to (2 B, L, heads * d) in the released network's order.
 
-    The released code transposes the wrong axes: per picture, all vectors are listed by head, then
+    The released code transposes the wrong axes: per image, all vectors are listed by head, then
     guidance half, then position, and that list is cut into rows. Heads and positions mix, and the
     halves, equal until then, become different. The weights were trained so.
     """
@@ -164,7 +164,7 @@ class Var(nn.Module):
         return generate(logits_of, quantizer, tokens)
 
     def questions(self, pyramid: Tensor) -> list[Tensor]:
-        """What the degraded picture asks at each scale: ten times (2 B, p * p, width)."""
+        """What the degraded image asks at each scale: ten times (2 B, p * p, width)."""
         begin = self.condition.weight[-1] + self.start + self.place(0)
         finer = pyramid.split([p * p for p in SCALES[1:]], dim=1)
         asked = [self.word(rows) + self.place(k) for k, rows in enumerate(finer, start=1)]

@@ -1,8 +1,8 @@
-"""What is wrong with a picture, judged once from the whole of it.
+"""What is wrong with an image, judged once from the whole of it.
 
 A window frame and a streak of rain look the same from near. The restorer, which sees a tile, is
-told which degradations the picture as a whole shows, so that it leaves the windows of a dry day
-alone (measured: without it, clean pictures of houses came back at 28 dB and worse).
+told which degradations the image as a whole shows, so that it leaves the windows of a dry day
+alone (measured: without it, clean images of houses came back at 28 dB and worse).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KINDS = ("noise", "rain", "haze", "lowlight", "blur", "snow")
 
 LUMA = (0.299, 0.587, 0.114)
 STATISTICS = 33
-"""Of a cell: extremes, mean and deviation of the colours (13), differences of pixels (7), and the
+"""Of a cell: extremes, mean and deviation of the colors (13), differences of pixels (7), and the
 first 13 again as logarithms: in the dark a small difference of light is a great one."""
 
 FAINT = 0.02
@@ -26,7 +26,7 @@ FAINT = 0.02
 
 
 def cell_statistics(thumbnail: Tensor, cells: int = 16) -> Tensor:
-    """What haze, darkness, streaks and noise are known by, for each cell of a picture.
+    """What haze, darkness, streaks and noise are known by, for each cell of an image.
 
     Networks find such extremes and averages late, and they cost nothing here.
 
@@ -37,14 +37,14 @@ def cell_statistics(thumbnail: Tensor, cells: int = 16) -> Tensor:
     Returns:
         (B, 33, cells, cells), about in [0, 1].
     """
-    colours = _colours(thumbnail, cells)
-    return torch.cat([colours, _differences(thumbnail, cells), _logarithms(colours)], 1)
+    colors = _colors(thumbnail, cells)
+    return torch.cat([colors, _differences(thumbnail, cells), _logarithms(colors)], 1)
 
 
-def _colours(thumbnail: Tensor, cells: int) -> Tensor:
-    """Least, mean, greatest value and deviation of each colour, and the least of all (13).
+def _colors(thumbnail: Tensor, cells: int) -> Tensor:
+    """Least, mean, greatest value and deviation of each color, and the least of all (13).
 
-    Of means over 4x4 pixels, so that noise matters little. The least value of all colours is the
+    Of means over 4x4 pixels, so that noise matters little. The least value of all colors is the
     dark channel of He et al. 2009.
     """
     calm = functional.avg_pool2d(thumbnail, 4)
@@ -63,19 +63,19 @@ def _logarithms(values: Tensor) -> Tensor:
 
 
 def _differences(thumbnail: Tensor, cells: int) -> Tensor:
-    """Mean size of neighbours' differences: luma in four directions, colour, curvature twice (7).
+    """Mean size of neighbors' differences: luma in four directions, color, curvature twice (7).
 
-    Streaks differ across, not along; noise differs everywhere, and in colour too.
+    Streaks differ across, not along; noise differs everywhere, and in color too.
     """
     luma = (thumbnail * thumbnail.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
     tint = thumbnail[:, :1] - thumbnail[:, 2:]
-    centre = luma[:, :, 1:-1, 1:-1]
+    center = luma[:, :, 1:-1, 1:-1]
     right, below = luma[:, :, 1:-1, 2:], luma[:, :, 2:, 1:-1]
     corners = luma[:, :, 2:, 2:], luma[:, :, 2:, :-2]
-    steps = [other - centre for other in (right, below, *corners)]
+    steps = [other - center for other in (right, below, *corners)]
     steps.append(tint[:, :, 1:-1, 2:] - tint[:, :, 1:-1, 1:-1])
-    steps.append(right + luma[:, :, 1:-1, :-2] - 2.0 * centre)
-    steps.append(below + luma[:, :, :-2, 1:-1] - 2.0 * centre)
+    steps.append(right + luma[:, :, 1:-1, :-2] - 2.0 * center)
+    steps.append(below + luma[:, :, :-2, 1:-1] - 2.0 * center)
     sizes = functional.pad(torch.cat(steps, 1).abs(), (1, 1, 1, 1), mode="replicate")
     return 10.0 * functional.avg_pool2d(sizes, thumbnail.shape[-1] // cells)
 
@@ -85,7 +85,7 @@ PACE = 6.0
 
 
 class EvidenceHead(nn.Module):
-    """Tells which degradations a picture shows.
+    """Tells which degradations an image shows.
 
     Every layer's input is enlarged, and its weights begin as much smaller: for Adam, whose steps
     have the size of the rate whatever the gradient, this is a higher learning rate.
@@ -120,7 +120,7 @@ class EvidenceHead(nn.Module):
 
 
 class Informed(nn.Module):
-    """Scales and shifts features by what is wrong with a picture; the identity at first."""
+    """Scales and shifts features by what is wrong with an image; the identity at first."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

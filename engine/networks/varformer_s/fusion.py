@@ -1,10 +1,10 @@
 """How the prior enters the restorer: DAE, AFT and mix-up skips (VarFormer, eqs. 3 to 6).
 
 Nothing here looks at a whole tile at once. Scale weights are per position, attention stays in
-windows and normalisation is over channels only, so that a pixel's result does not depend on where
+windows and normalization is over channels only, so that a pixel's result does not depend on where
 the tiles happen to be cut.
 
-Every decision (weights, queries, the mediator) is made from normalised features. Without that
+Every decision (weights, queries, the mediator) is made from normalized features. Without that
 the features of the deep levels grew, unseen, until a softmax over regions shut them off: half of
 the network was dead, and one day its thousands came through (measured).
 """
@@ -41,7 +41,7 @@ class DegradationAwareEnhancement(nn.Module):
         self.project = nn.Conv2d(latent, channels, 3, padding=1)
         self.region_weights = self._head(2 * channels, hidden, 2)
         with torch.no_grad():
-            # Begin by trusting the picture: the softmax of (2, -2) gives the prior 2 %.
+            # Begin by trusting the image: the softmax of (2, -2) gives the prior 2 %.
             self.region_weights.get_parameter("2.bias").copy_(torch.tensor([2.0, -2.0]))
 
     @staticmethod
@@ -55,7 +55,7 @@ class DegradationAwareEnhancement(nn.Module):
 
         Args:
             features: F, (B, C, H, W).
-            calm: F, normalised.
+            calm: F, normalized.
             increments: S at the same place, (B, 10 * latent, H, W), scale-major.
 
         Returns:
@@ -87,7 +87,7 @@ class AdaptiveFeatureTransformation(nn.Module):
         nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
 
     def forward(self, calm: Tensor, enhanced: Tensor) -> Tensor:
-        """Map normalised F and F_g, both (B, C, H, W), to (B, C, H, W).
+        """Map normalized F and F_g, both (B, C, H, W), to (B, C, H, W).
 
         H and W are multiples of the window.
         """

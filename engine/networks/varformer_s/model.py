@@ -27,9 +27,9 @@ class VarformerS(nn.Module):
         self.restorer = restorer
 
     def forward(self, picture: Tensor, task: Tensor) -> Tensor:
-        """Restore pictures that are their own thumbnails: (B, 3, 256, 256) in [0, 1] to the same.
+        """Restore images that are their own thumbnails: (B, 3, 256, 256) in [0, 1] to the same.
 
-        Larger pictures are cut into tiles by `varfix.engine.restoration.restore_image`.
+        Larger images are cut into tiles by `varfix.engine.restoration.restore_image`.
         """
         restored, _ = self.restorer(picture, self.prior(picture, task).maps)
         return restored.clamp(0.0, 1.0)

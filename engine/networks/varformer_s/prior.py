@@ -1,6 +1,6 @@
 """The image-level prior of VarFormer-S: a thumbnail in, the paper's S and a tone grid out.
 
-The degraded thumbnail is encoded, its latent moved towards clean ones by the adapter, the
+The degraded thumbnail is encoded, its latent moved toward clean ones by the adapter, the
 next-scale transformer predicts the clean tokens, and the softmax expectation over the codebook
 (instead of the most likely code) makes S continuous. Sources: VarFormer, section 3.2 and
 figure 4; engine/networks/README.md for what differs.
@@ -42,7 +42,7 @@ class PriorConfig:
 
 @dataclass(frozen=True)
 class Prior:
-    """What the prior says about a picture.
+    """What the prior says about an image.
 
     Attributes:
         increments: S, (B, 10, 32, 16, 16): the predicted increment of every scale (eq. 2).
@@ -102,7 +102,7 @@ def join_maps(increments: Tensor, grid: Tensor, evidence: Tensor) -> Tensor:
 
 
 class Adapter(nn.Module):
-    """Self-attention blocks that move a degraded latent towards the clean ones (section 3.2)."""
+    """Self-attention blocks that move a degraded latent toward the clean ones (section 3.2)."""
 
     def __init__(self, latent: int, width: int, groups: int = 16) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class PriorNetwork(nn.Module):
         self.evidence = EvidenceHead(known)
 
     def adopt_vqvae(self) -> None:
-        """Start the trainable encoder of degraded pictures from the clean VQ-VAE's."""
+        """Start the trainable encoder of degraded images from the clean VQ-VAE's."""
         self.encoder.load_state_dict(self.vqvae.encoder.state_dict())
         self.quant_conv.load_state_dict(self.vqvae.quant_conv.state_dict())
 
@@ -144,7 +144,7 @@ class PriorNetwork(nn.Module):
         """Compute the prior.
 
         Args:
-            thumbnail: (B, 3, 256, 256) in [0, 1], the whole degraded picture.
+            thumbnail: (B, 3, 256, 256) in [0, 1], the whole degraded image.
             task: (B,) int64, 0 for unknown.
         """
         seen = self.look(thumbnail, task)

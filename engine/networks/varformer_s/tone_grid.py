@@ -1,6 +1,6 @@
-"""Tone as a bilateral grid of affine colour transforms, decided once for the whole picture.
+"""Tone as a bilateral grid of affine color transforms, decided once for the whole image.
 
-Haze, exposure and colour cast are smooth in space and brightness; a coarse grid over both
+Haze, exposure and color cast are smooth in space and brightness; a coarse grid over both
 describes their removal, starting at the identity. Source: engine/networks/README.md,
 "Tone and detail"; the grid itself is Chen et al. 2007 and HDRNet (Gharbi et al. 2017).
 """
@@ -30,11 +30,11 @@ LIKELY: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 """Below the first probability a degradation is taken for absent, from the second on for there.
 For haze and darkness: the lowest at which no other kind of training photograph loses by it (least
-mean error would be 0.7 to 0.8 for both, but blurred and noisy pictures lost 0.6 to 0.9 dB then). A
-night scene must not be turned into day. Good pictures of lines and bars pass for a little rain."""
+mean error would be 0.7 to 0.8 for both, but blurred and noisy images lost 0.6 to 0.9 dB then). A
+night scene must not be turned into day. Good images of lines and bars pass for a little rain."""
 
 ASKED = (0.7, 0.8)
-"""The same for what the user asks for: what errs least on training photographs. A good picture
+"""The same for what the user asks for: what errs least on training photographs. A good image
 among dark ones, all restored with `lowlight`, must not be brightened."""
 
 SHIFTING = ("rain", "haze", "lowlight", "snow")
@@ -57,9 +57,9 @@ LEAST_CHANGE = 0.02
 class ToneHead(nn.Module):
     """Decodes prior features to the grid; zero at first, which is the identity.
 
-    It is told what is wrong with the picture. If it had to guess, it would do half of what haze
-    needs to every picture that might be hazy: what a loss on tones pays best for (measured: dark
-    pictures stayed dark).
+    It is told what is wrong with the image. If it had to guess, it would do half of what haze
+    needs to every image that might be hazy: what a loss on tones pays best for (measured: dark
+    images stayed dark).
     """
 
     def __init__(self, channels: int, hidden: int = 128) -> None:
@@ -86,7 +86,7 @@ class ToneHead(nn.Module):
         Args:
             features: (B, channels, 16, 16) of the prior.
             statistics: (B, 33, 16, 16) of the thumbnail's cells.
-            belief: (B, 6) in [0, 1], what is wrong with the picture.
+            belief: (B, 6) in [0, 1], what is wrong with the image.
 
         Returns:
             Grid (B, 96, 16, 16).
@@ -119,17 +119,17 @@ def believe_asked(evidence: Tensor, task: Tensor) -> Tensor:
     return asked * ((evidence - low) / (high - low)).clamp(0.0, 1.0)
 
 
-def guide(colours: Tensor) -> Tensor:
+def guide(colors: Tensor) -> Tensor:
     """Position along the grid's brightness axis, in [0, BINS - 1].
 
     Args:
-        colours: (B, 3, H, W) in [0, 1].
+        colors: (B, 3, H, W) in [0, 1].
 
     Returns:
         (B, 1, H, W). The square root gives dark tones, which need the largest gains, more cells.
     """
-    weights = colours.new_tensor(LUMA).reshape(1, 3, 1, 1)
-    luma = (colours * weights).sum(1, keepdim=True).clamp(1e-4, 1.0)
+    weights = colors.new_tensor(LUMA).reshape(1, 3, 1, 1)
+    luma = (colors * weights).sum(1, keepdim=True).clamp(1e-4, 1.0)
     return luma.sqrt() * (BINS - 1)
 
 
@@ -147,13 +147,13 @@ def slice_grid(grid: Tensor, position: Tensor) -> Tensor:
 
 
 def apply_tone(folded: Tensor, grid: Tensor) -> Tensor:
-    """Apply a grid to a picture folded by `pixel_unshuffle(picture, 2)`.
+    """Apply a grid to an image folded by `pixel_unshuffle(picture, 2)`.
 
     The transform is decided per 2x2 block: that is a quarter of the work, and the restorer that
     follows sees single pixels.
 
     Args:
-        folded: (B, 12, H, W), the picture in [0, 1].
+        folded: (B, 12, H, W), the image in [0, 1].
         grid: (B, 96, h, w) with (H, W) a multiple of it.
 
     Returns:
@@ -171,11 +171,11 @@ def apply_tone(folded: Tensor, grid: Tensor) -> Tensor:
 
 
 def without_doubts(grid: Tensor, thumbnail: Tensor, belief: Tensor) -> Tensor:
-    """Fade out grids that would hardly change the picture, or that nothing speaks for.
+    """Fade out grids that would hardly change the image, or that nothing speaks for.
 
     A head that has learned what haze and darkness are still sees a little of them in every good
-    picture. The grid counts in full from twice `LEAST_CHANGE` on, and not at all below it; likewise
-    by how likely the picture shows any of what shifts tones.
+    image. The grid counts in full from twice `LEAST_CHANGE` on, and not at all below it; likewise
+    by how likely the image shows any of what shifts tones.
 
     Args:
         grid: (B, 96, 16, 16) from the head.

@@ -1,7 +1,7 @@
-"""Next-scale transformer with cross-attention to the degraded picture (VarFormer, section 3).
+"""Next-scale transformer with cross-attention to the degraded image (VarFormer, section 3).
 
 VAR predicts the tokens of a scale from all coarser ones. VarFormer-S runs all scales in one
-pass, teacher-forced on the degraded picture's own pyramid, under a mask that lets a token see
+pass, teacher-forced on the degraded image's own pyramid, under a mask that lets a token see
 its own scale and the coarser ones.
 """
 
@@ -50,7 +50,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention over scales, cross-attention to the picture, feed-forward; pre-norm."""
+    """Self-attention over scales, cross-attention to the image, feed-forward; pre-norm."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Block(nn.Module):
 
 
 class NextScaleTransformer(nn.Module):
-    """Predicts the clean picture's tokens of all scales from the degraded picture's pyramid."""
+    """Predicts the clean image's tokens of all scales from the degraded image's pyramid."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class NextScaleTransformer(nn.Module):
 
         Args:
             pyramid: (B, 679, latent), the degraded latent pooled to scales 1..9.
-            memory: (B, 256, memory), features of the degraded picture.
+            memory: (B, 256, memory), features of the degraded image.
             task: (B,) int64; 0 means unknown. It takes the place of VAR's class (the SOS slot).
 
         Returns:

@@ -2,7 +2,7 @@
 
 A U-Net of dense 3x3 convolutions behind a 2x pixel-unshuffle: what a CPU runs fastest per
 quality (engine/networks/README.md, "Size and cost"). Tone comes first, from the prior's grid; the
-U-Net sees the picture before and after and corrects what remains.
+U-Net sees the image before and after and corrects what remains.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MULTIPLE = 64
 class PlainBlock(nn.Module):
     """Two 3x3 convolutions and a residual.
 
-    Normalisation by a tile's own statistics would make neighbouring tiles disagree; over channels
+    Normalization by a tile's own statistics would make neighboring tiles disagree; over channels
     it does not. At the fine levels it would cost more than it gives.
     """
 
@@ -119,7 +119,7 @@ class RestorerNetwork(nn.Module):
         increments, grid, evidence = prior.split(self.parts, 1)
         toned = apply_tone(folded, grid)
         # What enters the U-Net is bounded and sends no gradient back to tone: a gain that shoots
-        # over would otherwise run away with the whole network, which has no normalisation.
+        # over would otherwise run away with the whole network, which has no normalization.
         seen = torch.cat([folded, toned.detach().clamp(-0.5, 1.5)], 1)
         correction = self.correction(seen, increments, evidence)
         return (

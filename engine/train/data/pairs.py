@@ -1,4 +1,4 @@
-"""People's own pairs of a damaged and a good picture, decoded once and cut at random."""
+"""People's own pairs of a damaged and a good image, decoded once and cut at random."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Pairs:
     """An in-memory set of pairs (damaged, good), each of one size."""
 
     def __init__(self, pairs: list[tuple[Picture, Picture]], task: str) -> None:
-        """Keep decoded pairs of RGB pictures (H, W, 3) that are examples of `task`."""
+        """Keep decoded pairs of RGB images (H, W, 3) that are examples of `task`."""
         self.pairs, self.task = pairs, TASKS.index(task)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def draw(self, count: int, side: int, rng: torch.Generator) -> Degraded:
-        """Cut random squares, the same of both pictures of a pair.
+        """Cut random squares, the same of both images of a pair.
 
         The task is told to the model in half of the cases.
         """
@@ -58,7 +58,7 @@ def load_pairs(inputs: Path, targets: Path, task: str) -> Pairs:
 
     Raises:
         NothingToDoError: There are none of a useful size.
-        PlanError: A picture has no target, or one of another size.
+        PlanError: An image has no target, or one of another size.
     """
     pairs: list[tuple[Picture, Picture]] = []
     for pair in find_pairs(inputs, targets).pairs:
@@ -66,7 +66,7 @@ def load_pairs(inputs: Path, targets: Path, task: str) -> Pairs:
         if damaged is None or good is None:
             continue
         if damaged.shape != good.shape:
-            raise PlanError(f"{pair.name}: the pictures of the pair differ in size")
+            raise PlanError(f"{pair.name}: the images of the pair differ in size")
         pairs.append((damaged, good))
     if not pairs:
         raise NothingToDoError(f"no pairs to train on under {inputs} and {targets}")

@@ -1,4 +1,4 @@
-"""Photographs decoded once and kept in memory, and random pictures cut from them."""
+"""Photographs decoded once and kept in memory, and random images cut from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from varfix.engine.train.degradations.random_draws import chance, integer, unifo
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 SMALLEST = 256
-"""Photographs with a shorter side than this teach nothing about whole pictures."""
+"""Photographs with a shorter side than this teach nothing about whole images."""
 
 GPU_SHARE = 0.4
 """Share of a GPU's free memory that photographs may take."""
@@ -29,7 +29,7 @@ Picture = NDArray[np.uint8] | Tensor
 
 @dataclass(frozen=True)
 class Cut:
-    """A rectangle of a picture, mirrored or not."""
+    """A rectangle of an image, mirrored or not."""
 
     top: int
     left: int
@@ -42,14 +42,14 @@ class Photos:
     """An in-memory set of photographs."""
 
     def __init__(self, pictures: list[Picture]) -> None:
-        """Keep decoded RGB pictures (H, W, 3)."""
+        """Keep decoded RGB images (H, W, 3)."""
         self.pictures = pictures
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def batch(self, count: int, side: int, rng: torch.Generator) -> Tensor:
-        """Cut `count` random square pictures (count, 3, side, side) in [0, 1].
+        """Cut `count` random square images (count, 3, side, side) in [0, 1].
 
         A cut is a random rectangle of a random photograph, squashed to the square as thumbnails
         are, at least as large as the square where the photograph allows it, mirrored at random.
@@ -71,7 +71,7 @@ class Photos:
 
 
 def random_cut(size: tuple[int, ...], side: int, rng: torch.Generator) -> Cut:
-    """A random rectangle of a picture of (height, width), not smaller than `side` if it can be."""
+    """A random rectangle of an image of (height, width), not smaller than `side` if it can be."""
     height, width = (_cut_side(length, side, rng) for length in size)
     top = integer(0, size[0] - height + 1, rng)
     left = integer(0, size[1] - width + 1, rng)
@@ -121,13 +121,13 @@ def load_photos(folders: Iterable[Path]) -> Photos:
     if not pictures:
         raise NothingToDoError(
             "no photographs to train on",
-            hint=f"--photos wants a folder of pictures of at least {SMALLEST} pixels a side",
+            hint=f"--photos wants a folder of images of at least {SMALLEST} pixels a side",
         )
     return Photos(list(pictures))
 
 
 def decode(path: Path) -> NDArray[np.uint8] | None:
-    """The picture at a path, or None if it cannot be read or is too small."""
+    """The image at a path, or None if it cannot be read or is too small."""
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if picture is None or min(picture.shape[:2]) < SMALLEST:
         return None

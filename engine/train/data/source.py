@@ -1,4 +1,4 @@
-"""Where pictures and their targets come from: damaged photographs, and people's own pairs."""
+"""Where images and their targets come from: damaged photographs, and people's own pairs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Pictures(Protocol):
 
 
 class Source(Protocol):
-    """Gives whole square pictures, degraded and clean."""
+    """Gives whole square images, degraded and clean."""
 
     def draw(self, count: int, side: int, rng: torch.Generator) -> Degraded:
-        """`count` pictures (count, 3, side, side); equal generators give equal pictures."""
+        """`count` images (count, 3, side, side); equal generators give equal images."""
         ...
 
     def mixed(self, weights: Mapping[str, float]) -> Source:
@@ -51,7 +51,7 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class Blended:
-    """Two sources; each picture comes from the second one with probability `share`."""
+    """Two sources; each image comes from the second one with probability `share`."""
 
     first: Source
     second: Source

@@ -18,9 +18,9 @@ STEPS = 96
 
 
 def motion_blur(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Blur each picture of (B, 3, H, W) by its own path, straight or shaken, of 3 to 31 pixels.
+    """Blur each image of (B, 3, H, W) by its own path, straight or shaken, of 3 to 31 pixels.
 
-    Two pictures in five were taken by a camera that also rolled: their blur changes from one side
+    Two images in five were taken by a camera that also rolled: their blur changes from one side
     to the other, from one path to the same one turned and shortened.
     """
     B, _, H, W = clean.shape
@@ -32,7 +32,7 @@ def motion_blur(clean: Tensor, rng: torch.Generator) -> Tensor:
     rows = torch.linspace(-1.0, 1.0, H, device=clean.device).reshape(1, 1, H, 1)
     columns = torch.linspace(-1.0, 1.0, W, device=clean.device).reshape(1, 1, 1, W)
     side = (0.5 + 0.5 * (rows * angle.sin() + columns * angle.cos())).clamp(0.0, 1.0)
-    first, second = (convolve(clean, _rasterise(end)) for end in (path, other))
+    first, second = (convolve(clean, _rasterize(end)) for end in (path, other))
     return torch.lerp(first, second, side)
 
 
@@ -51,7 +51,7 @@ def random_paths(batch: int, rng: torch.Generator) -> Tensor:
 
 def path_kernels(batch: int, rng: torch.Generator) -> Tensor:
     """Kernels (batch, KERNEL, KERNEL) that sum to one: how long the light stayed at each place."""
-    return _rasterise(random_paths(batch, rng))
+    return _rasterize(random_paths(batch, rng))
 
 
 def _turned(path: Tensor, angle: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ def _turned(path: Tensor, angle: Tensor) -> Tensor:
     return torch.stack([y * angle.cos() - x * angle.sin(), y * angle.sin() + x * angle.cos()], -1)
 
 
-def _rasterise(path: Tensor) -> Tensor:
-    """Spread points (B, STEPS, 2) in pixels from the centre over their four neighbours."""
+def _rasterize(path: Tensor) -> Tensor:
+    """Spread points (B, STEPS, 2) in pixels from the center over their four neighbors."""
     places = torch.arange(KERNEL, device=path.device) - KERNEL // 2
     weights = (1.0 - (path[..., None] - places).abs()).clamp_min(0.0)  # (B, STEPS, 2, KERNEL)
     kernels = torch.einsum("bsi,bsj->bij", weights[:, :, 0], weights[:, :, 1])

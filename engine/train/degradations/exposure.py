@@ -24,7 +24,7 @@ def to_encoded(linear: Tensor) -> Tensor:
 def low_light(clean: Tensor, rng: torch.Generator) -> Tensor:
     """Under-expose in linear light, uneven, with cast, shot and read noise.
 
-    Against a well exposed picture of the same place, those of SICE follow `gain * light ** slope`:
+    Against a well exposed image of the same place, those of SICE follow `gain * light ** slope`:
     slope 1.1 to 1.8, gain 0.04 to 0.46, their shadows darker by more than their lights, which may
     still be white. A slope of one is a short exposure and nothing else. Their noise is small.
     """
@@ -44,10 +44,10 @@ def low_light(clean: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def beyond_white(light: Tensor, rng: torch.Generator) -> Tensor:
-    """Undo the clipping of half of the pictures (B, 3, H, W): lamps, windows and skies shine on.
+    """Undo the clipping of half of the images (B, 3, H, W): lamps, windows and skies shine on.
 
     What a good exposure shows as white is often many times brighter, and still white in a dark one.
-    Only white counts, so that colours keep their hue.
+    Only white counts, so that colors keep their hue.
     """
     shape = (len(light), 1, 1, 1)
     boost = uniform(shape, 0.0, 1.0, rng).round() * uniform(shape, 0.0, 12.0, rng)
@@ -57,8 +57,8 @@ def beyond_white(light: Tensor, rng: torch.Generator) -> Tensor:
 def mood(clean: Tensor, rng: torch.Generator) -> Tensor:
     """Change a photograph as another photographer might have: it is still a good photograph.
 
-    Used on targets, so that the model learns which pictures need nothing: dusk, high key, low
-    contrast, muted or warm colours.
+    Used on targets, so that the model learns which images need nothing: dusk, high key, low
+    contrast, muted or warm colors.
     """
     B = len(clean)
     gamma = log_uniform((B, 1, 1, 1), 0.75, 1.5, rng)
@@ -69,6 +69,6 @@ def mood(clean: Tensor, rng: torch.Generator) -> Tensor:
     picture = clean.clamp(0.0, 1.0) ** gamma
     middle = picture.mean((1, 2, 3), keepdim=True)
     picture = middle + contrast * (picture - middle)
-    grey = (picture * picture.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
-    picture = grey + saturation * (picture - grey)
+    gray = (picture * picture.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
+    picture = gray + saturation * (picture - gray)
     return (picture * brightness * warmth).clamp(0.0, 1.0)

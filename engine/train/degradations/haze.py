@@ -11,7 +11,7 @@ from torch.nn import functional
 from varfix.engine.train.degradations.random_draws import log_uniform, normal, smooth_field, uniform
 
 REDUCED = 4
-"""Depth is made at a quarter of the side and follows the picture's edges when enlarged."""
+"""Depth is made at a quarter of the side and follows the image's edges when enlarged."""
 
 REACH = 4
 """Radius of the guided filter at that size."""
@@ -23,7 +23,7 @@ SHARPNESS = 2e-3
 def haze(clean: Tensor, rng: torch.Generator) -> Tensor:
     """Scattering model `J t + A (1 - t)`, `t = exp(-beta depth)`; the light A is mostly white.
 
-    In SOTS indoor A is 1.00 and t 0.64 in the median, 0.42 to 0.80 within a picture.
+    In SOTS indoor A is 1.00 and t 0.64 in the median, 0.42 to 0.80 within an image.
     """
     B = len(clean)
     beta = log_uniform((B, 1, 1, 1), 0.4, 2.0, rng)
@@ -37,9 +37,9 @@ def haze(clean: Tensor, rng: torch.Generator) -> Tensor:
 def random_depth(clean: Tensor, rng: torch.Generator) -> Tensor:
     """Plausible depth (B, 1, H, W) in [0.05, 1.4]: a room or a receding ground, objects in it.
 
-    Objects are had from the picture itself: a random wave over its smoothed colours is constant
+    Objects are had from the image itself: a random wave over its smoothed colors is constant
     on a surface and jumps where surfaces meet, as depth does. A guided filter lets all of it follow
-    the picture's edges.
+    the image's edges.
     """
     B = len(clean)
     small = functional.avg_pool2d(clean, REDUCED, ceil_mode=True)
@@ -63,7 +63,7 @@ def random_depth(clean: Tensor, rng: torch.Generator) -> Tensor:
 def _stretched(depth: Tensor, rng: torch.Generator) -> Tensor:
     """Bring depth (B, 1, h, w) nearer to the whole of [0, 1].
 
-    A mean of several has little contrast: t then spanned 0.16 within a picture, and 0.33 in rooms.
+    A mean of several has little contrast: t then spanned 0.16 within an image, and 0.33 in rooms.
     """
     least, greatest = depth.amin((2, 3), keepdim=True), depth.amax((2, 3), keepdim=True)
     whole = (depth - least) / (greatest - least).clamp_min(0.1)
@@ -86,7 +86,7 @@ def _ground(batch: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
 
 
 def _room(batch: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Walls, floor and ceiling that recede towards a random point."""
+    """Walls, floor and ceiling that recede toward a random point."""
     rows = torch.linspace(0.0, 1.0, size[0], device=rng.device).reshape(1, 1, -1, 1)
     columns = torch.linspace(0.0, 1.0, size[1], device=rng.device).reshape(1, 1, 1, -1)
     y, x = uniform((2, batch, 1, 1, 1), 0.1, 0.9, rng)
@@ -96,12 +96,12 @@ def _room(batch: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
 
 
 def follow_edges(depth: Tensor, small: Tensor, guide: Tensor) -> Tensor:
-    """Enlarge maps along the edges of a picture: the fast guided filter (He and Sun 2015).
+    """Enlarge maps along the edges of an image: the fast guided filter (He and Sun 2015).
 
     Args:
         depth: (B, 1, h, w).
         small: (B, 1, h, w), the guide reduced to the maps' size.
-        guide: (B, 1, H, W), the brightness of the picture.
+        guide: (B, 1, H, W), the brightness of the image.
     """
     mean, mean_depth = _box(small), _box(depth)
     slope = (_box(small * depth) - mean * mean_depth) / (

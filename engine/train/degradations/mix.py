@@ -21,7 +21,7 @@ Degradation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def identity(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Leave the pictures alone."""
+    """Leave the images alone."""
     del rng
     return clean
 
@@ -53,9 +53,9 @@ class Mix:
 
     Attributes:
         weights: name in `DEGRADATIONS` -> relative share.
-        mood: share of pictures whose target is re-toned first.
-        compressed: share of degraded pictures that are JPEG-compressed at last.
-        hinted: share of pictures whose task is told to the model.
+        mood: share of images whose target is re-toned first.
+        compressed: share of degraded images that are JPEG-compressed at last.
+        hinted: share of images whose task is told to the model.
     """
 
     weights: Mapping[str, float]
@@ -66,7 +66,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Degraded:
-    """A batch: clean targets and degraded pictures (B, 3, H, W) in [0, 1], tasks (B,) int64."""
+    """A batch: clean targets and degraded images (B, 3, H, W) in [0, 1], tasks (B,) int64."""
 
     target: Tensor
     picture: Tensor
@@ -75,7 +75,7 @@ class Degraded:
 
 
 def degrade(clean: Tensor, mix: Mix, rng: torch.Generator) -> Degraded:
-    """Degrade a batch of clean pictures (B, 3, H, W) in [0, 1], each in its own way.
+    """Degrade a batch of clean images (B, 3, H, W) in [0, 1], each in its own way.
 
     Results are rounded to 8 bits, as files are.
     """
@@ -110,7 +110,7 @@ def _apply(target: Tensor, name: str, mix: Mix, rng: torch.Generator) -> Tensor:
 
 
 def _tasks(names: tuple[str, ...], mix: Mix, rng: torch.Generator) -> Tensor:
-    """Task indices: the true one for a share of the pictures, any at all for clean ones."""
+    """Task indices: the true one for a share of the images, any at all for clean ones."""
     count = len(names)
     told = uniform((count,), 0.0, 1.0, rng) < mix.hinted
     anything = torch.randint(0, len(TASKS), (count,), generator=rng, device=rng.device)

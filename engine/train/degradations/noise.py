@@ -20,7 +20,7 @@ LUMINANCE_TABLE = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-"""Quantisation of luminance, JPEG standard (ITU-T T.81), annex K.1."""
+"""Quantization of luminance, JPEG standard (ITU-T T.81), annex K.1."""
 
 CHROMINANCE_TABLE = (
     (17, 18, 24, 47, 99, 99, 99, 99),
@@ -32,13 +32,13 @@ CHROMINANCE_TABLE = (
     (99, 99, 99, 99, 99, 99, 99, 99),
     (99, 99, 99, 99, 99, 99, 99, 99),
 )
-"""Quantisation of chrominance, annex K.2."""
+"""Quantization of chrominance, annex K.2."""
 
 TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 def gaussian_noise(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """White noise of standard deviation 1 to 55 (of 255), one for each picture of (B, 3, H, W)."""
+    """White noise of standard deviation 1 to 55 (of 255), one for each image of (B, 3, H, W)."""
     sigma = uniform((len(clean), 1, 1, 1), 1.0, 55.0, rng) / 255.0
     return clean + sigma * normal(tuple(clean.shape), rng)
 
@@ -47,16 +47,16 @@ def camera_noise(clean: Tensor, rng: torch.Generator) -> Tensor:
     """Signal-dependent noise, spatially correlated as demosaicing and in-camera filters leave it.
 
     Variance is `read^2 + shot * linear intensity`; the noise is blurred by a random amount, and
-    colour noise is stronger than luminance noise, as in out-of-camera files. In CC15 the deviation
-    is 3.5 to 8 of 255, neighbours correlate by 0.48 to 0.67, colours by 0.3 to 0.7.
+    color noise is stronger than luminance noise, as in out-of-camera files. In CC15 the deviation
+    is 3.5 to 8 of 255, neighbors correlate by 0.48 to 0.67, colors by 0.3 to 0.7.
     """
     B = len(clean)
     shot = log_uniform((B, 1, 1, 1), 1e-4, 1e-2, rng)
     read = log_uniform((B, 1, 1, 1), 2e-3, 3e-2, rng)
     spread = uniform((B, 1, 1, 1), 0.0, 0.65, rng)
     grain = correlate(normal(tuple(clean.shape), rng), spread)
-    grey = uniform((B, 1, 1, 1), 0.0, 0.7, rng)
-    grain = grey * grain.mean(1, keepdim=True) * math.sqrt(3.0) + (1.0 - grey) * grain
+    gray = uniform((B, 1, 1, 1), 0.0, 0.7, rng)
+    grain = gray * grain.mean(1, keepdim=True) * math.sqrt(3.0) + (1.0 - gray) * grain
     return clean + (read.square() + shot * clean).sqrt() * grain
 
 
@@ -79,14 +79,14 @@ def jpeg(picture: Tensor, rng: torch.Generator) -> Tensor:
     matrix = picture.new_tensor(TO_YCC)
     padded = functional.pad(picture, (0, -W % 16, 0, -H % 16), mode="replicate") * 255.0
     ycc = torch.einsum("ij,bjhw->bihw", matrix, padded)
-    luma = _quantise(ycc[:, :1] - 128.0, LUMINANCE_TABLE, quality) + 128.0
-    chroma = _quantise(functional.avg_pool2d(ycc[:, 1:], 2), CHROMINANCE_TABLE, quality)
+    luma = _quantize(ycc[:, :1] - 128.0, LUMINANCE_TABLE, quality) + 128.0
+    chroma = _quantize(functional.avg_pool2d(ycc[:, 1:], 2), CHROMINANCE_TABLE, quality)
     chroma = functional.interpolate(chroma, scale_factor=2.0, mode="bilinear")
     back = torch.einsum("ij,bjhw->bihw", matrix.inverse(), torch.cat([luma, chroma], 1))
     return back[:, :, :H, :W] / 255.0
 
 
-def _quantise(plane: Tensor, table: tuple[tuple[int, ...], ...], quality: Tensor) -> Tensor:
+def _quantize(plane: Tensor, table: tuple[tuple[int, ...], ...], quality: Tensor) -> Tensor:
     """Round the 8x8 block spectrum of (B, C, H, W) to steps scaled as libjpeg scales quality."""
     scale = torch.where(quality < 50.0, 5000.0 / quality, 200.0 - 2.0 * quality) / 100.0
     steps = (plane.new_tensor(table) * scale[..., None, None]).round().clamp_min(1.0)

@@ -23,7 +23,7 @@ STREAK = 81
 
 @dataclass(frozen=True)
 class Shower:
-    """A kind of rain: least and greatest values that are drawn from for each picture.
+    """A kind of rain: least and greatest values that are drawn from for each image.
 
     Attributes:
         cover: how many streaks of a layer lie over a pixel on average.
@@ -32,7 +32,7 @@ class Shower:
         length: of a streak, in pixels.
         lean: largest angle from the vertical, in radians.
         patchy: how much of the rain comes in patches, 0 to 1.
-        veil: share of grey light that far drops put over the picture.
+        veil: share of gray light that far drops put over the image.
         share: how often this kind is drawn.
     """
 
@@ -47,19 +47,19 @@ class Shower:
 
 
 SHOWERS = (
-    # Dense, long, thin, near the vertical, as in Rain100H: two thirds of the picture under streaks.
+    # Dense, long, thin, near the vertical, as in Rain100H: two thirds of the image under streaks.
     Shower((0.7, 2.4), (0.15, 0.45), (0.4, 0.8), (24, 80), (0, 0.4), (0, 0.3), (0, 1e-3), (0.4,)),
     # Soft and faint, in patches, as in Rain1400: an added brightness of 0.05 on average.
     Shower((0.2, 1.6), (0.06, 0.22), (0.6, 1.4), (14, 70), (0, 0.7), (0.2, 1), (0, 0.12), (0.35,)),
     # Single bright streaks, as a flash or a lamp shows them.
     Shower((0.03, 0.15), (0.2, 0.7), (0.4, 1.1), (6, 60), (0, 0.8), (0, 1), (0, 0.1), (0.15,)),
-    # A downpour: short fine streaks, the far ones a grey veil (the HeavyRain pictures).
+    # A downpour: short fine streaks, the far ones a gray veil (the HeavyRain images).
     Shower((0.4, 1.5), (0.1, 0.3), (0.6, 1.1), (5, 16), (0, 0.6), (0, 0.3), (0.2, 0.7), (0.1,)),
 )
 
 
 def rain(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """One to three layers of streaks of one of `SHOWERS`; they add grey light, as files show."""
+    """One to three layers of streaks of one of `SHOWERS`; they add gray light, as files show."""
     B, _, H, W = clean.shape
     shower = _showers(B, rng)
     light = clean.new_zeros(B, 1, H, W)
@@ -81,7 +81,7 @@ def rain(clean: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _showers(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
-    """A value (batch,) of every attribute of `Shower`, each picture's from one kind."""
+    """A value (batch,) of every attribute of `Shower`, each image's from one kind."""
     shares = torch.tensor([kind.share[0] for kind in SHOWERS], device=rng.device)
     kinds = torch.multinomial(shares, batch, replacement=True, generator=rng)
     drawn = {}

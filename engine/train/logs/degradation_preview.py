@@ -1,6 +1,6 @@
 """What the degradations look like: a contact sheet for each, to be judged by eye.
 
-The strengths on a sheet are those that training meets: many versions of a picture are drawn, sorted
+The strengths on a sheet are those that training meets: many versions of an image are drawn, sorted
 by how far they are from it, and shown at even steps, from the mildest tenth to the worst one.
 """
 
@@ -18,7 +18,7 @@ from varfix.engine.train.degradations.random_draws import integer
 from varfix.engine.train.logs.sheet import Cell, save_sheet
 
 DRAWN = 24
-"""Versions of each picture, of which `SHOWN` are on the sheet."""
+"""Versions of each image, of which `SHOWN` are on the sheet."""
 
 SHOWN, ROWS, SIDE = 5, 4, 320
 
@@ -45,7 +45,7 @@ def _wide_cut(photos: Photos, rng: torch.Generator) -> Tensor:
 
 
 def _row(clean: Tensor, name: str, rng: torch.Generator) -> list[Cell]:
-    """The picture (3, H, W), then `SHOWN` damaged ones, from mild to bad."""
+    """The image (3, H, W), then `SHOWN` damaged ones, from mild to bad."""
     mix = Mix({name: 1.0}, mood=0.0, compressed=0.0)
     damaged = degrade(clean.expand(DRAWN, -1, -1, -1), mix, rng).picture
     error = (damaged - clean).square().mean((1, 2, 3)).clamp_min(1e-6)

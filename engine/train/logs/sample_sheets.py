@@ -18,7 +18,7 @@ SIDE = 256
 
 
 class Samples:
-    """Writes `samples/NAME.png`, always of the same damaged pictures, and `curves.png`."""
+    """Writes `samples/NAME.png`, always of the same damaged images, and `curves.png`."""
 
     def __init__(self, out: Path, source: Source, seed: int) -> None:
         """Nothing is drawn before the first sheet."""
@@ -27,7 +27,7 @@ class Samples:
     def write(
         self, restore: Callable[[Any, Tensor, Tensor], Tensor], model: torch.nn.Module, name: str
     ) -> None:
-        """Restore the pictures with `model` and write the sheet and the curves so far."""
+        """Restore the images with `model` and write the sheet and the curves so far."""
         device = next(model.parameters()).device
         shown = self.source.draw(ROWS, SIDE, torch.Generator(device).manual_seed(self.seed))
         with torch.no_grad():

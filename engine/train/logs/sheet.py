@@ -1,4 +1,4 @@
-"""Contact sheets: rows of small pictures, each with a label above it."""
+"""Contact sheets: rows of small images, each with a label above it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAPER, INK = (24, 24, 24), (235, 235, 235)
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture (3, H, W) in [0, 1] and what to write above it."""
+    """An image (3, H, W) in [0, 1] and what to write above it."""
 
     label: str
     picture: Tensor
@@ -29,7 +29,7 @@ def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
     """Write a sheet as a PNG; its folder is made.
 
     Args:
-        rows: cells, all pictures of one size.
+        rows: cells, all images of one size.
         path: of the file; it appears when it is whole.
     """
     height, width = rows[0][0].picture.shape[1:]

@@ -19,10 +19,10 @@ class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """One stage of training.
 
     Attributes:
-        steps: optimiser steps; a stage of 0 steps is left out.
-        pictures: whole pictures per step.
-        sides: sides of the pictures, one of them chosen for each step.
-        patches: patches cut from each picture (restorer only).
+        steps: optimizer steps; a stage of 0 steps is left out.
+        pictures: whole images per step.
+        sides: sides of the images, one of them chosen for each step.
+        patches: patches cut from each image (restorer only).
         patch: side of a patch in pixels.
         rate: peak learning rate, after `warmup` steps; falls to `last_rate` by cosine.
         mix: shares of the degradations in this stage; None for the recipe's.
@@ -49,10 +49,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         stages: recipe of every stage by name.
         mix: relative share of each degradation.
         seed: of weights, cuts and degradations.
-        mood: share of pictures whose target is re-toned.
-        compressed: share of degraded pictures that are JPEG-compressed at last.
-        hinted: share of pictures whose task is told to the model.
-        own: share of pictures that come from the user's own pairs, where there are any.
+        mood: share of images whose target is re-toned.
+        compressed: share of degraded images that are JPEG-compressed at last.
+        hinted: share of images whose task is told to the model.
+        own: share of images that come from the user's own pairs, where there are any.
         own_task: what those pairs are an example of: a member of `varfix.engine.models.card.TASKS`.
         ema: decay of the averaged weights that are exported.
         clip: largest gradient norm.
@@ -111,7 +111,7 @@ def _sorted(data: dict[str, Any], name: str) -> dict[str, Any]:
     for key, value in stages.items():
         if not isinstance(value, dict):
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f'Did you mean "{near[0]}"?' if near else "A stage has steps, pictures, ..."
+            hint = f'Did you mean "{near[0]}"?' if near else "A stage has steps, images, ..."
             raise ConfigError(f'{name}: unknown key "{key}"', hint=hint)
     return {key: value for key, value in data.items() if key in known} | {"stages": stages}
 

@@ -35,7 +35,7 @@ class PatchCritic(nn.Module):
         self.judge = nn.Conv2d(widths[-1], 1, 4, padding=1)
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Judgements (B, 1, h, w) of pictures (B, 3, H, W) in [-1, 1]."""
+        """Judgments (B, 1, h, w) of images (B, 3, H, W) in [-1, 1]."""
         x = functional.leaky_relu(self.enter(picture), SLOPE)
         return self.judge(self.halve(x))
 

@@ -25,7 +25,7 @@ def reconstruction(restored: Tensor, target: Tensor) -> Tensor:
         restored: (B, 3, H, W), target in [0, 1], H and W multiples of 16.
         target: the same shape.
 
-    The logarithm of -PSNR weighs a picture by the inverse of its error. Among pictures that are to
+    The logarithm of -PSNR weighs an image by the inverse of its error. Among images that are to
     come back untouched it silences all the others (measured: noise 25 gained 0.2 dB in 350 steps).
     What is left of haze and darkness, in turn, drowns noise: so low frequencies count little here.
     """
@@ -46,6 +46,6 @@ def tone_loss(toned: Tensor, target: Tensor) -> Tensor:
 
 
 def feature_matching(seen: Seen, clean: Quantized) -> Tensor:
-    """Eq. 7: cross-entropy of the predicted tokens, and F_a against the clean quantised latent."""
+    """Eq. 7: cross-entropy of the predicted tokens, and F_a against the clean quantized latent."""
     predicted = functional.cross_entropy(seen.logits.flatten(0, 1), clean.tokens.flatten())
     return predicted + functional.mse_loss(seen.adapted, clean.latent)

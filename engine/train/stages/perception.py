@@ -13,7 +13,7 @@ C1, C2 = 0.01**2, 0.03**2
 
 
 def structure(first: Tensor, second: Tensor) -> Tensor:
-    """Mean SSIM of pictures (B, C, H, W) in [0, 1], as in `engine/evaluation/metrics.py`."""
+    """Mean SSIM of images (B, C, H, W) in [0, 1], as in `engine/evaluation/metrics.py`."""
     with torch.autocast(first.device.type, enabled=False):
         a, b = first.float(), second.float()
         mean_a, mean_b = blurred(a), blurred(b)
@@ -35,10 +35,10 @@ def blurred(x: Tensor) -> Tensor:
 
 
 def seen_difference(encoder: Encoder, drawn: Tensor, real: Tensor) -> Tensor:
-    """How differently a frozen encoder sees two pictures (B, 3, H, W) in [-1, 1].
+    """How differently a frozen encoder sees two images (B, 3, H, W) in [-1, 1].
 
     The papers compare VGG features. Nothing has to be downloaded for this: the VQ-VAE's encoder
-    has learnt what matters for drawing a picture. Its levels are compared as LPIPS compares VGG's,
+    has learned what matters for drawing an image. Its levels are compared as LPIPS compares VGG's,
     by the distance of channel vectors of unit length.
     """
     with torch.no_grad():

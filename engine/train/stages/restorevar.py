@@ -30,12 +30,12 @@ class Studio(RestoreVar):
         """Build untrained parts; `critic` is the critic's width."""
         super().__init__(Vqvae(config.vqvae), Writer(config.writer), Refiner(config.refiner))
         self.critic = PatchCritic(critic)
-        self.writer.initialise()
-        self.refiner.initialise()
+        self.writer.initialize()
+        self.refiner.initialize()
 
 
 class WholeVqvaeStage(VqvaeStage):
-    """The VQ-VAE on clean pictures of the network's own size."""
+    """The VQ-VAE on clean images of the network's own size."""
 
     def vqvae(self, model: Studio) -> Vqvae:
         """What this stage trains."""
@@ -47,7 +47,7 @@ class WholeVqvaeStage(VqvaeStage):
 
 
 class WriterStage:
-    """Cross-entropy of all tokens under teacher forcing; the condition is the damaged picture."""
+    """Cross-entropy of all tokens under teacher forcing; the condition is the damaged image."""
 
     name = "writer"
 
@@ -58,7 +58,7 @@ class WriterStage:
     def losses(self, model: Studio, batch: Batch) -> Losses:
         """Every token counts the same, whatever its scale."""
         model.writer.train()
-        clean, latent = learnt_tokens(model, batch)
+        clean, latent = learned_tokens(model, batch)
         logits = forced_logits(model, clean, latent)
         return {"tokens": functional.cross_entropy(logits.flatten(0, 1), clean.tokens.flatten())}
 
@@ -67,7 +67,7 @@ class WriterStage:
 
 
 class RefinerStage:
-    """The continuous latent of the clean picture, from what the writer writes by itself."""
+    """The continuous latent of the clean image, from what the writer writes by itself."""
 
     name = "refiner"
 
@@ -90,7 +90,7 @@ class RefinerStage:
 
 
 class DecoderStage:
-    """Clean pictures from their continuous latents; encoder and codebook stay as they are."""
+    """Clean images from their continuous latents; encoder and codebook stay as they are."""
 
     name = "decoder"
 
@@ -123,8 +123,8 @@ def signed(pictures: Tensor) -> Tensor:
     return 2.0 * pictures - 1.0
 
 
-def learnt_tokens(model: Studio, batch: Batch) -> tuple[Quantized, Tensor]:
-    """The clean pictures' tokens, and the damaged ones' latents; in single precision."""
+def learned_tokens(model: Studio, batch: Batch) -> tuple[Quantized, Tensor]:
+    """The clean images' tokens, and the damaged ones' latents; in single precision."""
     with torch.no_grad(), torch.autocast(batch.patches.device.type, enabled=False):
         clean = model.vqvae.quantized(signed(batch.targets))
         return clean, model.vqvae.encoder(signed(batch.patches))
@@ -137,7 +137,7 @@ def forced_logits(model: Studio, clean: Quantized, latent: Tensor) -> Tensor:
 
 
 def restore_resized(model: Studio, pictures: Tensor, tasks: Tensor) -> Tensor:
-    """Restore square pictures of any size in [0, 1], as the official script does.
+    """Restore square images of any size in [0, 1], as the official script does.
 
     The network restores at its own size, and it is told no task.
     """

@@ -21,7 +21,7 @@ SEEN_WEIGHT = 0.05
 
 
 class AdapterStage:
-    """Stage 1: the degraded picture's latent towards the clean one's, and its tokens likewise.
+    """Stage 1: the degraded image's latent toward the clean one's, and its tokens likewise.
 
     VAR is frozen; the adapter and the cross-attention through which it is asked learn.
     """
@@ -93,7 +93,7 @@ def adopt_vqvae(model: Varformer) -> None:
 
 
 def restore(model: Varformer, pictures: Tensor, tasks: Tensor) -> Tensor:
-    """Restore pictures of any size in [0, 1] at the network's own, for the sample sheets."""
+    """Restore images of any size in [0, 1] at the network's own, for the sample sheets."""
     return restore_resized(model, pictures, tasks)  # type: ignore[arg-type]
 
 

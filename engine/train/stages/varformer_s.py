@@ -34,12 +34,12 @@ class Batch:
     """What a step sees.
 
     Attributes:
-        thumbnail: (P, 3, 256, 256), whole degraded pictures.
-        clean: (P, 3, 256, 256), the same pictures clean.
+        thumbnail: (P, 3, 256, 256), whole degraded images.
+        clean: (P, 3, 256, 256), the same images clean.
         task: (P,) int64.
-        present: (P, 6) float32, 1 where a kind of `evidence.KINDS` is in the picture, 0 where it is
+        present: (P, 6) float32, 1 where a kind of `evidence.KINDS` is in the image, 0 where it is
             not, -1 where nobody knows.
-        patches: (P * n, 3, p, p) cut from the degraded pictures, picture-major.
+        patches: (P * n, 3, p, p) cut from the degraded images, picture-major.
         targets: the same patches, clean.
         samplers: (2, P * n, p / 16, 16), rows and columns that sample the prior on each patch.
     """
@@ -84,7 +84,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
 
 
 def present_kinds(names: Sequence[str]) -> Tensor:
-    """Which of `evidence.KINDS` each degradation brings, (P, 6); -1 for pictures of a user's own.
+    """Which of `evidence.KINDS` each degradation brings, (P, 6); -1 for images of a user's own.
 
     Args:
         names: keys of `DEGRADATIONS`, or `OWN`.
@@ -118,7 +118,7 @@ def shrink(pictures: Tensor) -> Tensor:
 def cut_patches(
     degraded: Degraded, stage: StageRecipe, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Random patches of each picture, their targets, and the samplers of their prior."""
+    """Random patches of each image, their targets, and the samplers of their prior."""
     side, p = degraded.picture.shape[-1], stage.patch
     count = (stage.pictures * stage.patches, 2)
     corners = torch.randint(0, side - p + 1, count, generator=rng, device=rng.device).tolist()
@@ -135,18 +135,18 @@ def cut_patches(
 
 
 def sampler(start: int, length: int, whole: int, cells: int = 16) -> Tensor:
-    """Bilinear sampling of 16 prior cells at the centres of a tile's 16-pixel strips.
+    """Bilinear sampling of 16 prior cells at the centers of a tile's 16-pixel strips.
 
     The same rule as `engine/restoration/prior_maps.py`, as a (length / 16, 16) matrix; a test
     compares them.
     """
-    centres = start + STRIDE * (torch.arange(length // STRIDE) + 0.5)
-    position = (centres * (cells / whole) - 0.5).clamp(0.0, cells - 1.0)
+    centers = start + STRIDE * (torch.arange(length // STRIDE) + 0.5)
+    position = (centers * (cells / whole) - 0.5).clamp(0.0, cells - 1.0)
     return (1.0 - (position[:, None] - torch.arange(cells)).abs()).clamp_min(0.0)
 
 
 class VqvaeStage:
-    """Stage 1a: clean pictures through the VQ-VAE."""
+    """Stage 1a: clean images through the VQ-VAE."""
 
     name = "vqvae"
 
@@ -155,7 +155,7 @@ class VqvaeStage:
         return model.prior.vqvae
 
     def pictures(self, batch: Batch) -> Tensor:
-        """The clean pictures (B, 3, side, side) that it learns to draw."""
+        """The clean images (B, 3, side, side) that it learns to draw."""
         return batch.clean
 
     def parameters(self, model: nn.Module) -> list[nn.Parameter]:
@@ -163,7 +163,7 @@ class VqvaeStage:
         return list(self.vqvae(model).parameters())
 
     def losses(self, model: nn.Module, batch: Batch) -> Losses:
-        """L1 reconstruction and the two halves of the vector-quantisation loss."""
+        """L1 reconstruction and the two halves of the vector-quantization loss."""
         vqvae = self.vqvae(model)
         picture = 2.0 * self.pictures(batch) - 1.0
         latent = vqvae.encode(picture).float()
@@ -209,13 +209,13 @@ class PriorStage:
         }
 
     def start(self, model: VarformerS, batches: Batches) -> None:
-        """Start the encoder of degraded pictures from the clean one."""
+        """Start the encoder of degraded images from the clean one."""
         del batches
         model.prior.adopt_vqvae()
 
 
 class HeadsStage:
-    """Stage 1c: whole pictures to what is wrong with them, and to their tone.
+    """Stage 1c: whole images to what is wrong with them, and to their tone.
 
     Both are judged from thumbnails alone, which come several times faster than patches do.
     """

@@ -11,12 +11,12 @@ from varfix.onnx.inference.open_model import open_restorer
 SETTINGS = Settings(device="cpu", tile=TileSettings(batch=2))
 
 
-@pytest.fixture(params=["identity double", "identity graph", "pair guided by the picture"])
+@pytest.fixture(params=["identity double", "identity graph", "pair guided by the image"])
 def restorer(request, shelf):
     makers = {
         "identity double": lambda: IdentityRestorer(),
         "identity graph": lambda: open_restorer(str(shelf.restore()), SETTINGS),
-        "pair guided by the picture": lambda: open_restorer(str(shelf.pair()), SETTINGS),
+        "pair guided by the image": lambda: open_restorer(str(shelf.pair()), SETTINGS),
     }
     return makers[request.param]()
 
@@ -27,7 +27,7 @@ def tiles_for(restorer, count):
 
 
 def prior_for(restorer, count):
-    """The prior of a grey picture, its upper left corner for every tile."""
+    """The prior of a gray image, its upper left corner for every tile."""
     card = restorer.card
     maps = restorer.prior(np.full((256, 256, 3), 0.5, np.float32), "auto")
     if maps is None:
@@ -102,7 +102,7 @@ def test_tiles_that_may_not_be_written_or_are_views_are_welcome(restorer):
     assert np.array_equal(restorer.restore(tiles, prior_for(restorer, 2)), tiles)
 
 
-def test_a_tile_does_not_depend_on_its_neighbours_in_the_batch(restorer):
+def test_a_tile_does_not_depend_on_its_neighbors_in_the_batch(restorer):
     tiles, prior = tiles_for(restorer, 3), prior_for(restorer, 3)
     together = restorer.restore(tiles, prior)
     for index in range(3):
