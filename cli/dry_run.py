@@ -122,17 +122,17 @@ def _seconds(plan: Plan, opened: Opened[Restorer], settings: Settings) -> float:
     """Estimate the time of all tiles from that of one, by area, measured here and now."""
     import numpy as np
 
-    from varfix.engine.restoration.restore_image import grid_for, restore_picture
+    from varfix.engine.restoration.restore_image import restore_image, tile_grid_for
 
     side = opened.restorer.tile
     sample = np.full((side, side, 3), 0.5, np.float32)
-    restore_picture(opened.restorer, sample, settings)  # the first run is slower than all others
+    restore_image(opened.restorer, sample, settings)  # the first run is slower than all others
     start = time.monotonic()
-    restore_picture(opened.restorer, sample, settings)
+    restore_image(opened.restorer, sample, settings)
     each = time.monotonic() - start
     area = 0
     for item in plan.items:
         if item.size is not None:
-            grid = grid_for(opened.restorer, (item.size[1], item.size[0]), settings)
+            grid = tile_grid_for(opened.restorer, (item.size[1], item.size[0]), settings)
             area += len(grid) * math.prod(grid.sides) * (item.frames or 1)
     return each / side**2 * area

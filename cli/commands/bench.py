@@ -145,12 +145,12 @@ def start_seconds(settings: Settings) -> float:
     Raises:
         VarfixError: The image could not be restored.
     """
-    from varfix.engine.evaluation.speed import picture_of
+    from varfix.engine.evaluation.speed import synthetic_image
     from varfix.engine.image.picture import Picture, PictureInfo
     from varfix.engine.image.writer import write_picture
     from varfix.engine.settings.types import OutputSettings
 
-    picture = Picture(picture_of(_START_SIZE), None, PictureInfo(format="jpeg", depth=8))
+    picture = Picture(synthetic_image(_START_SIZE), None, PictureInfo(format="jpeg", depth=8))
     with tempfile.TemporaryDirectory(prefix="varfix-bench-") as name:
         folder = Path(name)
         (folder / "in.jpg").write_bytes(write_picture(picture, "jpeg", OutputSettings()))

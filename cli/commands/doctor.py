@@ -15,7 +15,7 @@ from varfix.cli.terminal import Terminal, worded
 from varfix.engine.errors import ExitCode, VarfixError
 
 if TYPE_CHECKING:
-    from varfix.engine.video.encoder_check import EncoderFact
+    from varfix.engine.video.encoder_check import EncoderStatus
     from varfix.onnx.inference.devices import DeviceFacts
 
 # Distributions whose versions matter in a bug report; the last two only exist with an extra.
@@ -48,7 +48,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     devices: DeviceFacts | None
     codecs: tuple[CodecFact, ...]
-    encoders: tuple[EncoderFact, ...]
+    encoders: tuple[EncoderStatus, ...]
     config: str
     problems: tuple[str, ...]
 
@@ -76,10 +76,10 @@ def command(as_json: bool, terminal: Terminal) -> int:
 def _examine() -> Report:
     import platformdirs
 
-    from varfix.engine.video.encoder_check import encoder_facts
+    from varfix.engine.video.encoder_check import check_encoders
 
     devices, problems = _devices()
-    codecs, encoders = tuple(_codecs()), tuple(encoder_facts())
+    codecs, encoders = tuple(_codecs()), tuple(check_encoders())
     broken = [f"{one.format} ({one.depth} bit): {one.detail}" for one in codecs if not one.works]
     broken += [f"{one.codec}: {one.detail}" for one in encoders if one.needed and not one.works]
     return Report(
@@ -173,7 +173,7 @@ def _device_lines(facts: DeviceFacts) -> Iterator[str]:
     yield f"  --device auto takes {facts.auto}"
 
 
-def _encoder_lines(facts: tuple[EncoderFact, ...]) -> Iterator[str]:
+def _encoder_lines(facts: tuple[EncoderStatus, ...]) -> Iterator[str]:
     for fact in facts:
         if fact.needed or fact.works:
             yield f"  {fact.codec:11} {fact.encoder:12} {_verdict(fact.works, fact.detail)}"

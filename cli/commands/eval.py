@@ -134,7 +134,7 @@ def _measure(
     limit = settings.limits.max_pixels
     if task.degrade is not None:
         degrade, folder = evaluate.parse_degradation(task.degrade), task.paths[0]
-        names = [p.relative_to(folder).as_posix() for p in evaluate.find_pictures(folder)]
+        names = [p.relative_to(folder).as_posix() for p in evaluate.find_images(folder)]
         restore = _restore(settings, terminal)
         return evaluate.score_degraded(folder, degrade, restore, limit), names
     pairing = evaluate.find_pairs(*task.paths)
@@ -152,11 +152,11 @@ def _note_unused(pairing: Pairing, terminal: Terminal) -> None:
 
 def _measure_all(task: Task, settings: Settings, as_json: bool, terminal: Terminal) -> None:
     """Print the table, each line when its set is done."""
-    from varfix.engine.evaluation.test_sets import Choice, heading, line, run_trials
+    from varfix.engine.evaluation.test_sets import BenchmarkFilter, heading, line, run_benchmarks
 
     assert task.everything is not None
-    restore, choice = _restore_as(settings, terminal), Choice(task.only, task.sample)
-    rows = run_trials(task.everything, restore, choice, settings.limits.max_pixels)
+    restore, choice = _restore_as(settings, terminal), BenchmarkFilter(task.only, task.sample)
+    rows = run_benchmarks(task.everything, restore, choice, settings.limits.max_pixels)
     for number, row in enumerate(rows):
         if as_json:
             click.echo(msgspec.json.encode(row))
@@ -173,7 +173,7 @@ def _restore(settings: Settings, terminal: Terminal) -> Restore:
 def _restore_as(settings: Settings, terminal: Terminal) -> RestoreAs:
     """Open the model and return the function that restores one image under a given task."""
     with terminal.busy(f"Loading {settings.model.name}"):
-        from varfix.engine.restoration.restore_image import restore_picture
+        from varfix.engine.restoration.restore_image import restore_image
         from varfix.onnx.inference.open_model import open_restorer
 
         restorer = open_restorer(
@@ -184,7 +184,7 @@ def _restore_as(settings: Settings, terminal: Terminal) -> RestoreAs:
 
     def restore(pixels: Floats, task: str) -> Floats:
         model = msgspec.structs.replace(settings.model, task=task)
-        return restore_picture(restorer, pixels, msgspec.structs.replace(settings, model=model))
+        return restore_image(restorer, pixels, msgspec.structs.replace(settings, model=model))
 
     return restore
 

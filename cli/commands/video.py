@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from varfix.engine.batch.stop import StopRequest
     from varfix.engine.restoration.restorer import Restorer
     from varfix.engine.settings.types import Resolved, Settings
-    from varfix.engine.video.clip import Clip, Cut
+    from varfix.engine.video.clip import Clip, TimeRange
 
     _MomentType = click.ParamType[Fraction]
 else:
@@ -109,22 +109,22 @@ class ClipOptions:
     overwrite: bool
     dry_run: bool
 
-    def cut(self, seconds: Fraction | None) -> Cut:
+    def cut(self, seconds: Fraction | None) -> TimeRange:
         """Return the part that is wanted of a clip of that length.
 
         Raises:
             click.UsageError: A sample and a part are asked for at once.
         """
-        from varfix.engine.video.clip import Cut
+        from varfix.engine.video.clip import TimeRange
 
         if self.sample is None:
-            return Cut(self.begin, self.end)
+            return TimeRange(self.begin, self.end)
         if self.begin is not None or self.end is not None:
             raise click.UsageError("--sample chooses the part itself; leave --from and --to out")
         if seconds is None or seconds <= self.sample:
-            return Cut()
+            return TimeRange()
         begin = (seconds - self.sample) / 2
-        return Cut(begin, begin + self.sample)
+        return TimeRange(begin, begin + self.sample)
 
 
 _clip_options = packed(
@@ -241,7 +241,7 @@ def _restore_piped(src: str, dst: str | None, job: Job) -> int:
         with _named("stdin"):
             source = Y4mReader(sys.stdin.buffer, interlaced=settings.video.interlaced)
     clip = source.clip if source else probe_named(Path(src), settings)
-    out = Outlet(sys.stdout.buffer, session.stop) if dst == "-" else None
+    out = StdoutSink(sys.stdout.buffer, session.stop) if dst == "-" else None
     pipe, cut = Pipe(source, out), job.options.cut(clip.seconds)
     plan = plan_pipe((src, dst), clip, cut, pipe, settings, overwrite=job.options.overwrite)
     return _run(plan, session, job)
@@ -257,7 +257,7 @@ def _check_streams(src: str, dst: str, events: EventOptions) -> None:
         raise click.UsageError("refusing to write a clip to a terminal; use | ... or > FILE")
 
 
-class Outlet:
+class StdoutSink:
     """Stdout as a place for frames; when its reader has gone, the run is asked to stop."""
 
     def __init__(self, stream: BinaryIO, stop: StopRequest) -> None:

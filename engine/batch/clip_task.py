@@ -16,7 +16,7 @@ from varfix.engine.settings.types import Settings
 from varfix.engine.storage.manifest import Entry, clip_recipe_of, digest_of_file
 from varfix.engine.system.files import open_source
 from varfix.engine.video.clip import Clip
-from varfix.engine.video.frame_pipeline import Hooks
+from varfix.engine.video.frame_pipeline import ClipCallbacks
 from varfix.engine.video.probe import probe_for
 from varfix.engine.video.restore_clip import ClipJob, restore_clip
 
@@ -62,7 +62,7 @@ def open_clip(item: Item, settings: Settings, recipe: str) -> ClipWork:
 
 
 def run_clip(
-    item: Item, work: ClipWork, restorer: Restorer, settings: Settings, hooks: Hooks
+    item: Item, work: ClipWork, restorer: Restorer, settings: Settings, hooks: ClipCallbacks
 ) -> ClipWork:
     """Restore and publish a clip; see `restore_clip` for what it raises."""
     before, began = restorer.retries, time.monotonic()

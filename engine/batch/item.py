@@ -9,7 +9,7 @@ from typing import Final
 
 from varfix.engine.formats import Header, format_of
 from varfix.engine.storage.store import Identity
-from varfix.engine.video.clip import NO_PIPE, WHOLE, Clip, Cut, Pipe, is_clip
+from varfix.engine.video.clip import NO_PIPE, WHOLE, Clip, Pipe, TimeRange, is_clip
 
 # Bytes per pixel while an image is in flight: decoded file, float source, float result.
 _BYTES_PER_PIXEL: Final = 36
@@ -45,7 +45,7 @@ class Item:
     target: Path
     header: Header | None
     clip: Clip | None = None
-    cut: Cut = WHOLE
+    cut: TimeRange = WHOLE
     moving: bool = False
     pipe: Pipe = NO_PIPE
     stamp: Identity | None = None

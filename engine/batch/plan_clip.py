@@ -10,8 +10,8 @@ from typing import Final
 from varfix.engine.batch.plan import Item, Plan
 from varfix.engine.errors import NothingToDoError, PlanError
 from varfix.engine.settings.types import Settings
-from varfix.engine.video.clip import Clip, Cut, Pipe
-from varfix.engine.video.streams import MUXERS, lost_in, traits_of
+from varfix.engine.video.clip import Clip, Pipe, TimeRange
+from varfix.engine.video.streams import MUXERS, container_traits, list_unsupported
 
 # Part of the name of a result that lies beside its source.
 _MARK: Final = ".varfix"
@@ -66,7 +66,9 @@ def choose_target(
     raise _unheld(target, lost)
 
 
-def plan_clip(source: Path, target: Path, clip: Clip | None, cut: Cut, overwrite: bool) -> Plan:
+def plan_clip(
+    source: Path, target: Path, clip: Clip | None, cut: TimeRange, overwrite: bool
+) -> Plan:
     """Plan a single clip; the plan has no recipe yet.
 
     Args:
@@ -89,7 +91,7 @@ def plan_clip(source: Path, target: Path, clip: Clip | None, cut: Cut, overwrite
 def plan_pipe(
     ends: tuple[str, str],
     clip: Clip,
-    cut: Cut,
+    cut: TimeRange,
     pipe: Pipe,
     settings: Settings,
     *,
@@ -141,13 +143,13 @@ def _not_held(
     source: Path | None, target: Path, clip: Clip | None, settings: Settings
 ) -> list[str]:
     """What of the result a container cannot hold: the frames, or streams that are copied."""
-    traits = traits_of(target, "" if clip is None else clip.container)
+    traits = container_traits(target, "" if clip is None else clip.container)
     if clip is None:
         return []
-    return lost_in(traits, clip, source, settings.video)
+    return list_unsupported(traits, clip, source, settings.video)
 
 
-def _check_cut(clip: Clip, cut: Cut) -> None:
+def _check_cut(clip: Clip, cut: TimeRange) -> None:
     begin, end = cut.begin or 0, cut.end
     if end is not None and end <= begin:
         raise PlanError(f"--to {float(end):g} is not after --from {float(begin):g}")

@@ -42,7 +42,7 @@ from varfix.engine.formats import Header
 from varfix.engine.image.picture import Picture, replace_pixels
 from varfix.engine.image.reader import read_picture
 from varfix.engine.image.writer import encode_picture
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.manifest import Entry
@@ -51,7 +51,7 @@ from varfix.engine.storage.store import Identity, Store
 from varfix.engine.system.atomic import Publisher
 from varfix.engine.system.files import readable, spoken
 from varfix.engine.system.memory import automatic_queue, available
-from varfix.engine.video.frame_pipeline import Hooks
+from varfix.engine.video.frame_pipeline import ClipCallbacks
 
 _PROGRESS_EVERY: Final = 0.5
 _RETRYABLE: Final = (SourceReadError, HostMemoryError, OutputError, WorkerLostError)
@@ -177,12 +177,12 @@ class Maker:
             return run_clip(item, work, self._restorer, self._settings, self._hooks(item, work))
         before = self._restorer.retries
         with _timed() as spent:
-            pixels = restore_picture(
+            pixels = restore_image(
                 self._restorer,
                 work.picture.pixels,
                 self._settings,
                 self._progress(item),
-                spend=self._watch is None,
+                overwrite_input=self._watch is None,
             )
         after = self._restorer.retries
         seconds = work.seconds | {"infer": spent()}
@@ -191,7 +191,7 @@ class Maker:
         retries = RetryCounts(fp32=after.fp32 - before.fp32, oom=after.oom - before.oom)
         return Work(replace_pixels(work.picture, pixels), work.stat, seconds, retries)
 
-    def _hooks(self, item: Item, work: ClipWork) -> Hooks:
+    def _hooks(self, item: Item, work: ClipWork) -> ClipCallbacks:
         """How a clip that is being restored meets this run."""
 
         def publish(part: Path) -> None:
@@ -200,7 +200,7 @@ class Maker:
 
             self._desk.put(item, lambda: entry_of(item, work, part), move)
 
-        return Hooks(
+        return ClipCallbacks(
             stopped=self._desk.stopped,
             progress=frame_progress(item.id, self._desk.tell),
             warn=lambda code, text: self._warn(item, code, text),

@@ -86,7 +86,7 @@ class Measured:
         return self.restored.psnr - self.before.psnr
 
 
-def find_pictures(folder: Path) -> list[Path]:
+def find_images(folder: Path) -> list[Path]:
     """Return the images under a folder, hidden ones left out, sorted by relative path as text.
 
     Raises:
@@ -111,9 +111,9 @@ def find_pairs(sources: Path, targets: Path) -> Pairing:
     """
     if sources.is_file() and targets.is_file():
         return Pairing((Pair(sources.name, sources, targets),))
-    found = find_pictures(targets)
+    found = find_images(targets)
     by_name = _by_name(found, targets)
-    pairs = tuple(_pair(path, sources, targets, by_name) for path in find_pictures(sources))
+    pairs = tuple(_pair(path, sources, targets, by_name) for path in find_images(sources))
     return Pairing(pairs, len(found) - len({pair.target for pair in pairs}))
 
 
@@ -195,7 +195,7 @@ def degraded_samples(folder: Path, degrade: Degrade, max_pixels: int) -> list[Ca
         target = _stored(_read(path, max_pixels))
         return Sample(path.relative_to(folder).as_posix(), degrade(target, index), target)
 
-    return [partial(read, index, path) for index, path in enumerate(find_pictures(folder))]
+    return [partial(read, index, path) for index, path in enumerate(find_images(folder))]
 
 
 def measure(sample: Sample, restore: Restore, compare: Compare = score) -> Measured:

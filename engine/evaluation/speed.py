@@ -23,7 +23,7 @@ from varfix.engine.events import Event, RunEnd
 from varfix.engine.image.picture import Picture, PictureInfo
 from varfix.engine.image.writer import write_picture
 from varfix.engine.models.card import ModelCard
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import DeviceUsed, Restorer, Retries
 from varfix.engine.settings.types import OutputSettings, Settings
 
@@ -75,7 +75,7 @@ class Speed:
         return self.whole / self.bare
 
 
-def picture_of(megapixels: float, seed: int = 0) -> Floats:
+def synthetic_image(megapixels: float, seed: int = 0) -> Floats:
     """Make an image (H, W, 3) in [0, 1], of a size that is a multiple of nothing in particular.
 
     Args:
@@ -99,7 +99,7 @@ def picture_of(megapixels: float, seed: int = 0) -> Floats:
     return np.clip(pixels, 0.0, 1.0)
 
 
-def pictures_for(megapixels: float) -> int:
+def image_count(megapixels: float) -> int:
     """How many images of a size make a worthwhile measurement."""
     return max(1, min(MOST, round(WORTHWHILE / megapixels)))
 
@@ -113,13 +113,13 @@ def measure(restorer: Restorer, settings: Settings, megapixels: float, folder: P
         megapixels: of each image.
         folder: an empty folder for the images and their results.
     """
-    pixels = picture_of(megapixels)
+    pixels = synthetic_image(megapixels)
     height, width = pixels.shape[:2]
     size = height * width / 1e6
-    count = pictures_for(megapixels)
-    end, seconds = run_files(restorer, pixels, settings, count, folder)
+    count = image_count(megapixels)
+    end, seconds = time_files(restorer, pixels, settings, count, folder)
     memory = peak_memory()  # before the tiles are held for the bare run
-    bare, cpu = run_bare(restorer, pixels, settings, max(1, count // 4))
+    bare, cpu = time_model(restorer, pixels, settings, max(1, count // 4))
     return Speed(
         width=width,
         height=height,
@@ -132,7 +132,7 @@ def measure(restorer: Restorer, settings: Settings, megapixels: float, folder: P
     )
 
 
-class Recorder:
+class CallRecorder:
     """A restorer that remembers what it was asked, so that the model alone can be asked again."""
 
     def __init__(self, restorer: Restorer) -> None:
@@ -180,12 +180,12 @@ class Recorder:
         return self._restorer.restore(tiles, prior)
 
 
-def run_bare(
+def time_model(
     restorer: Restorer, pixels: Floats, settings: Settings, times: int
 ) -> tuple[float, float]:
     """Seconds, and CPU seconds, of one image in the model alone, on the very tiles of a run."""
-    recorder = Recorder(restorer)
-    restore_picture(recorder, pixels, settings)
+    recorder = CallRecorder(restorer)
+    restore_image(recorder, pixels, settings)
     start, before = time.perf_counter(), time.process_time()
     for _ in range(times):
         for ask in recorder.asked:
@@ -193,7 +193,7 @@ def run_bare(
     return (time.perf_counter() - start) / times, (time.process_time() - before) / times
 
 
-def run_files(
+def time_files(
     restorer: Restorer, pixels: Floats, settings: Settings, count: int, folder: Path
 ) -> tuple[RunEnd, float]:
     """Restore `count` JPEG files into another folder, as `varfix dir` does; the end and seconds."""

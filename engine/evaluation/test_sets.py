@@ -34,7 +34,7 @@ RestoreAs = Callable[[Floats, str], Floats]
 
 
 @dataclass(frozen=True)
-class Trial:
+class Benchmark:
     """One line of the table.
 
     Attributes:
@@ -53,27 +53,27 @@ class Trial:
     compare: Compare = score
 
 
-TRIALS: tuple[Trial, ...] = (
-    Trial("Kodak24, noise 15", "kodak24", "noise", "noise:15"),
-    Trial("Kodak24, noise 25", "kodak24", "noise", "noise:25"),
-    Trial("Kodak24, noise 50", "kodak24", "noise", "noise:50"),
-    Trial("CC15, real camera noise", "noise_cc15", "noise"),
-    Trial("Rain100H, heavy rain", "rain100h", "rain"),
-    Trial("Rain1400, soft rain", "rain1400", "rain"),
-    Trial("rain with veil", "heavyrain", "rain"),
-    Trial("Kodak24, rain", "kodak24", "rain", "rain"),
-    Trial("SOTS indoor, haze", "haze_sots_indoor", "haze"),
-    Trial("Kodak24, haze", "kodak24", "haze", "haze"),
-    Trial("SICE, dark", "dark_sice", "lowlight"),
-    Trial("Kodak24, dark", "kodak24", "lowlight", "lowlight"),
-    Trial("Levin, camera shake (best shift)", "shake_levin", "blur", compare=score_up_to_shift),
-    Trial("Kodak24, camera shake", "kodak24", "blur", "blur"),
-    Trial("Kodak24, snow", "kodak24", "snow", "snow"),
-    Trial("Kodak24, nothing (a clean image)", "kodak24", "", "noise:0"),
+BENCHMARKS: tuple[Benchmark, ...] = (
+    Benchmark("Kodak24, noise 15", "kodak24", "noise", "noise:15"),
+    Benchmark("Kodak24, noise 25", "kodak24", "noise", "noise:25"),
+    Benchmark("Kodak24, noise 50", "kodak24", "noise", "noise:50"),
+    Benchmark("CC15, real camera noise", "noise_cc15", "noise"),
+    Benchmark("Rain100H, heavy rain", "rain100h", "rain"),
+    Benchmark("Rain1400, soft rain", "rain1400", "rain"),
+    Benchmark("rain with veil", "heavyrain", "rain"),
+    Benchmark("Kodak24, rain", "kodak24", "rain", "rain"),
+    Benchmark("SOTS indoor, haze", "haze_sots_indoor", "haze"),
+    Benchmark("Kodak24, haze", "kodak24", "haze", "haze"),
+    Benchmark("SICE, dark", "dark_sice", "lowlight"),
+    Benchmark("Kodak24, dark", "kodak24", "lowlight", "lowlight"),
+    Benchmark("Levin, camera shake (best shift)", "shake_levin", "blur", compare=score_up_to_shift),
+    Benchmark("Kodak24, camera shake", "kodak24", "blur", "blur"),
+    Benchmark("Kodak24, snow", "kodak24", "snow", "snow"),
+    Benchmark("Kodak24, nothing (a clean image)", "kodak24", "", "noise:0"),
 )
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
     """A trial's averages over its images.
 
     Attributes:
@@ -104,7 +104,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Choice:
+class BenchmarkFilter:
     """Which part of the table is wanted.
 
     Attributes:
@@ -118,21 +118,23 @@ class Choice:
     titles: Sequence[str] = ()
 
 
-def run_trials(folder: Path, restore: RestoreAs, choice: Choice, max_pixels: int) -> Iterator[Row]:
-    """Measure a model on every test set that the folder holds, in the order of `TRIALS`.
+def run_benchmarks(
+    folder: Path, restore: RestoreAs, choice: BenchmarkFilter, max_pixels: int
+) -> Iterator[BenchmarkResult]:
+    """Measure a model on every test set that the folder holds, in the order of `BENCHMARKS`.
 
     Raises:
         ConfigError: A set was asked for that is no trial's.
         NothingToDoError: The folder holds none of them.
         ItemError: An image cannot be read, compared or restored.
     """
-    known = {trial.folder for trial in TRIALS}
+    known = {trial.folder for trial in BENCHMARKS}
     for name in choice.only:
         if name not in known:
             raise ConfigError(f'no test set "{name}"', hint=f"known: {', '.join(sorted(known))}")
     wanted = [
         trial
-        for trial in TRIALS
+        for trial in BENCHMARKS
         if (not choice.only or trial.folder in choice.only)
         and (not choice.titles or trial.title in choice.titles)
         and (folder / trial.folder).is_dir()
@@ -146,7 +148,7 @@ def run_trials(folder: Path, restore: RestoreAs, choice: Choice, max_pixels: int
         yield _row(trial, _spread(samples, choice.sample), restore)
 
 
-def _samples(trial: Trial, folder: Path, max_pixels: int) -> Sequence[Callable[[], Sample]]:
+def _samples(trial: Benchmark, folder: Path, max_pixels: int) -> Sequence[Callable[[], Sample]]:
     """One function for each image, which reads and damages it."""
     if trial.degrade is None:
         pairs = find_pairs(folder / "input", folder / "target").pairs
@@ -164,8 +166,10 @@ def _spread(
     return [samples[(2 * i + 1) * len(samples) // (2 * count)] for i in range(count)]
 
 
-def _row(trial: Trial, samples: Sequence[Callable[[], Sample]], restore: RestoreAs) -> Row:
-    clock = Clock()
+def _row(
+    trial: Benchmark, samples: Sequence[Callable[[], Sample]], restore: RestoreAs
+) -> BenchmarkResult:
+    clock = RestoreTimer()
     before: list[Scores] = []
     auto: list[Scores] = []
     preset: list[Scores] = []
@@ -180,7 +184,7 @@ def _row(trial: Trial, samples: Sequence[Callable[[], Sample]], restore: Restore
         assert one.before is not None
         before.append(one.before)
     perfect = all(math.isinf(scores.psnr) for scores in before)
-    return Row(
+    return BenchmarkResult(
         set=trial.title,
         folder=trial.folder,
         task=trial.task,
@@ -195,7 +199,7 @@ def _row(trial: Trial, samples: Sequence[Callable[[], Sample]], restore: Restore
     )
 
 
-class Clock:
+class RestoreTimer:
     """Adds up what restorations cost."""
 
     def __init__(self) -> None:
@@ -223,7 +227,7 @@ def heading() -> str:
     return f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}"
 
 
-def line(row: Row) -> str:
+def line(row: BenchmarkResult) -> str:
     """A row in Markdown; PSNR in dB."""
     known = None if row.input is None else row.input.psnr
     cells = [row.set, str(row.pictures), "∞" if known is None else f"{known:.2f}"]

@@ -4,7 +4,7 @@ The model knows sRGB only, a smaller space than many a photograph's. A result co
 have lost every color that sRGB lacks. So the file's own samples are kept, and only the *change*
 goes back::
 
-    stored' = stored + encoded(restored) - encoded(shown(stored))
+    stored' = stored + encoded(restored) - encoded(to_rgb(stored))
 
 Colors inside sRGB become exactly what the model made of them; those outside, clipped in what the
 model sees, keep what was clipped. A model that changes nothing gives the file's own samples back,
@@ -40,24 +40,24 @@ _CORRECTIONS: Final = 4
 _UNSEEN: Final = 1.01 / 255
 
 _STEPS: Final[Floats] = np.linspace(0, 1, 65536, dtype=np.float32)
-_SRGB_LINEAR: Final = icc.SRGB_CURVE.linear(_STEPS)
-_SRGB_ENCODED: Final = icc.SRGB_CURVE.encoded(_STEPS**2)
+_SRGB_LINEAR: Final = icc.SRGB_CURVE.to_linear(_STEPS)
+_SRGB_ENCODED: Final = icc.SRGB_CURVE.to_encoded(_STEPS**2)
 
 
-class Space(Protocol):
+class ColorSpace(Protocol):
     """A space of colors that files are stored in; works on any number of rows."""
 
-    def shown(self, stored: Floats) -> Floats:
+    def to_rgb(self, stored: Floats) -> Floats:
         """Turn stored colors (H, W, C) in [0, 1] into sRGB (H, W, 3) in [0, 1]."""
         ...
 
-    def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
+    def apply_change(self, stored: Floats, before: Floats, after: Floats) -> Floats:
         """Return stored colors (H, W, C) changed as sRGB changed from `before` to `after`."""
         ...
 
 
 @dataclass(frozen=True)
-class Origin:
+class SourceSamples:
     """The samples that an image's sRGB pixels were computed from.
 
     Attributes:
@@ -66,28 +66,28 @@ class Origin:
     """
 
     samples: Integers
-    space: Space
+    space: ColorSpace
 
 
-class CurvedSpace:
+class MatrixSpace:
     """Gray or RGB by curves and a matrix, in floats; curves are looked up at 16 bits."""
 
-    def __init__(self, profile: icc.Simple) -> None:
-        self._linear = [curve.linear(_STEPS) for curve in profile.curves]
+    def __init__(self, profile: icc.MatrixProfile) -> None:
+        self._linear = [curve.to_linear(_STEPS) for curve in profile.curves]
         # By the square root of light, which spends the steps where eyes and files do.
-        self._encoded = [curve.encoded(_STEPS**2) for curve in profile.curves]
+        self._encoded = [curve.to_encoded(_STEPS**2) for curve in profile.curves]
         self._to_srgb = self._from_srgb = None
         if profile.matrix is not None:
             self._to_srgb = _between(profile.matrix, icc.SRGB_MATRIX)
             self._from_srgb = _between(icc.SRGB_MATRIX, profile.matrix)
 
-    def shown(self, stored: Floats) -> Floats:
+    def to_rgb(self, stored: Floats) -> Floats:
         """Turn stored colors into sRGB; what sRGB lacks is clipped."""
         light = _looked_up(stored, self._linear)
         light = light.repeat(3, axis=2) if self._to_srgb is None else light @ self._to_srgb
         return _looked_up(np.sqrt(np.clip(light, 0, 1)), [_SRGB_ENCODED])
 
-    def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
+    def apply_change(self, stored: Floats, before: Floats, after: Floats) -> Floats:
         """Add the change as this space encodes it."""
         return stored + (self._coded(after) - self._coded(before))
 
@@ -116,7 +116,7 @@ def _between(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -
     return (np.linalg.inv(target) @ source).T.astype(np.float32)
 
 
-class TabledSpace:
+class LutSpace:
     """RGB or gray by any other profile, by LittleCMS; the model sees 8-bit precision.
 
     The change is interpolated between nodes, so that it is smooth at any depth although LittleCMS
@@ -137,11 +137,11 @@ class TabledSpace:
         table = _applied(back, "RGB", nodes.reshape(_NODES, -1, 3))
         self._lattice = table.reshape(_NODES**3, -1).astype(np.float32) / np.float32(255)
 
-    def shown(self, stored: Floats) -> Floats:
+    def to_rgb(self, stored: Floats) -> Floats:
         """Turn stored colors into sRGB at 8 bits."""
         return _seen(self._to_srgb, self._mode, stored)
 
-    def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
+    def apply_change(self, stored: Floats, before: Floats, after: Floats) -> Floats:
         """Add the change as this space encodes it."""
         return stored + (self._coded(after) - self._coded(before))
 
@@ -160,7 +160,7 @@ class TabledSpace:
         return total
 
 
-class ProfiledInks:
+class ProfiledCmyk:
     """CMYK by a profile: changed as plain inks are, then corrected by what LittleCMS shows.
 
     Going by the profile's own way back from colors to inks would replace the black that the
@@ -174,19 +174,19 @@ class ProfiledInks:
             ValueError: LittleCMS cannot use the profile for this.
         """
         self._to_srgb = _transform(profile, "CMYK", to_srgb=True)
-        self._plain = PlainInks()
+        self._plain = NaiveCmyk()
 
-    def shown(self, stored: Floats) -> Floats:
+    def to_rgb(self, stored: Floats) -> Floats:
         """Turn inks (H, W, 4) into sRGB at 8 bits."""
         return _seen(self._to_srgb, "CMYK", stored)
 
-    def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
+    def apply_change(self, stored: Floats, before: Floats, after: Floats) -> Floats:
         """Change the inks until they show the change, as far as they can."""
         inks, change = stored, after - before
         for _ in range(_CORRECTIONS):
-            plain = self._plain.shown(inks)
-            inks = self._plain.moved(inks, plain, np.clip(plain + change, 0, 1)).clip(0, 1)
-            change = after - self.shown(inks)
+            plain = self._plain.to_rgb(inks)
+            inks = self._plain.apply_change(inks, plain, np.clip(plain + change, 0, 1)).clip(0, 1)
+            change = after - self.to_rgb(inks)
             change[np.abs(change) <= _UNSEEN] = 0
             if not change.any():
                 break
@@ -228,14 +228,14 @@ def _applied(transform: Any, mode: str, samples: Integers) -> Integers:
     return result[..., np.newaxis] if result.ndim == 2 else result
 
 
-class PlainInks:
+class NaiveCmyk:
     """CMYK without a usable profile: each ink takes its share of the light, black of all."""
 
-    def shown(self, stored: Floats) -> Floats:
+    def to_rgb(self, stored: Floats) -> Floats:
         """Turn inks (H, W, 4) into sRGB."""
         return (1 - stored[..., :3]) * (1 - stored[..., 3:])
 
-    def moved(self, stored: Floats, before: Floats, after: Floats) -> Floats:
+    def apply_change(self, stored: Floats, before: Floats, after: Floats) -> Floats:
         """Change the colors' inks; the black only where it leaves too little light."""
         light = 1 - stored[..., 3:]
         # The brightest channel needs at least this much.
@@ -248,7 +248,7 @@ class PlainInks:
         return np.dstack([inks, np.where(same, stored[..., 3:], 1 - lit)])
 
 
-def space_of(mode: str, profile: bytes | None) -> tuple[Space | None, str | None]:
+def space_of(mode: str, profile: bytes | None) -> tuple[ColorSpace | None, str | None]:
     """Find out what an image's colors mean.
 
     Args:
@@ -258,11 +258,11 @@ def space_of(mode: str, profile: bytes | None) -> tuple[Space | None, str | None
     Returns:
         The space, None for sRGB and what is close enough to it; and a warning, if there is one.
     """
-    plain = PlainInks() if mode == "cmyk" else None
+    plain = NaiveCmyk() if mode == "cmyk" else None
     if profile is None:
         return plain, None
     try:
-        kind = icc.colors_of(profile)
+        kind = icc.color_model_of(profile)
         if (mode, kind) == ("gray", "RGB"):
             return None, None  # a common slip; what is meant is the profile's gray
         if kind != _PROFILE_KINDS[mode]:
@@ -273,23 +273,23 @@ def space_of(mode: str, profile: bytes | None) -> tuple[Space | None, str | None
     return (None if mode != "cmyk" and _is_srgb(space, mode) else space), None
 
 
-def _profiled(mode: str, profile: bytes) -> Space:
+def _profiled(mode: str, profile: bytes) -> ColorSpace:
     if mode == "cmyk":
-        return ProfiledInks(profile)
-    curves = icc.simple(profile)
-    return CurvedSpace(curves) if curves else TabledSpace(profile, mode)
+        return ProfiledCmyk(profile)
+    curves = icc.read_matrix_profile(profile)
+    return MatrixSpace(curves) if curves else LutSpace(profile, mode)
 
 
-def _is_srgb(space: Space, mode: str) -> bool:
+def _is_srgb(space: ColorSpace, mode: str) -> bool:
     axis = np.linspace(0, 1, 18 if mode == "rgb" else 256, dtype=np.float32)
     if mode == "gray":
         grid = axis.reshape(1, -1, 1)
     else:
         grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(len(axis), -1, 3)
-    return bool(np.abs(space.shown(grid) - grid).max() <= _SAME)
+    return bool(np.abs(space.to_rgb(grid) - grid).max() <= _SAME)
 
 
-def shown(samples: Integers, space: Space) -> Floats:
+def samples_to_rgb(samples: Integers, space: ColorSpace) -> Floats:
     """Turn samples of a file into what the model sees.
 
     Args:
@@ -302,11 +302,11 @@ def shown(samples: Integers, space: Space) -> Floats:
     height, width = samples.shape[:2]
     pixels = np.empty((height, width, 3), np.float32)
     for row in range(0, height, _BAND):
-        pixels[row : row + _BAND] = space.shown(_floats(samples[row : row + _BAND]))
+        pixels[row : row + _BAND] = space.to_rgb(_floats(samples[row : row + _BAND]))
     return pixels
 
 
-def changed(origin: Origin, pixels: Floats) -> Integers:
+def apply_restored(origin: SourceSamples, pixels: Floats) -> Integers:
     """Give a file's samples the change that the model made.
 
     Args:
@@ -326,7 +326,7 @@ def changed(origin: Origin, pixels: Floats) -> Integers:
         if not np.isfinite(after).all():
             raise NonFiniteError("the model produced invalid values")
         stored = _floats(origin.samples[row : row + _BAND])
-        moved = origin.space.moved(stored, origin.space.shown(stored), np.clip(after, 0, 1))
+        moved = origin.space.apply_change(stored, origin.space.to_rgb(stored), np.clip(after, 0, 1))
         samples[row : row + _BAND] = np.clip(np.rint(moved * top), 0, top)
     return samples
 

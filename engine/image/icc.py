@@ -2,7 +2,7 @@
 
 Pillow runs LittleCMS at 8 bits only, too coarse for 16-bit images. Nearly every wide-gamut
 photograph (Display P3, Adobe RGB, ProPhoto, Rec. 2020) carries a profile simple enough to be
-computed in floats; `engine.color` hands the others to LittleCMS.
+computed in floats; `varfix.engine.image.color` hands the others to LittleCMS.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _MAX_TAGS: Final = 200
 _PARAMETERS: Final = (1, 3, 4, 5, 7)
 
 
-class Curve(Protocol):
+class ToneCurve(Protocol):
     """How one channel of a file relates to light; both ways on floats in [0, 1]."""
 
-    def linear(self, values: Floats) -> Floats:
+    def to_linear(self, values: Floats) -> Floats:
         """Turn stored values into light."""
         ...
 
-    def encoded(self, light: Floats) -> Floats:
-        """Turn light into stored values; undoes `linear`."""
+    def to_encoded(self, light: Floats) -> Floats:
+        """Turn light into stored values; undoes `to_linear`."""
         ...
 
 
 @dataclass(frozen=True)
-class Power:
+class ParametricCurve:
     """`(a x + b)^g + e` from d on, `c x + f` below: every formula of the standard."""
 
     g: float
@@ -46,7 +46,7 @@ class Power:
     e: float = 0.0
     f: float = 0.0
 
-    def linear(self, values: Floats) -> Floats:
+    def to_linear(self, values: Floats) -> Floats:
         """Turn stored values into light."""
         steep = np.maximum(values * np.float32(self.a) + np.float32(self.b), 0)
         steep **= np.float32(self.g)
@@ -54,7 +54,7 @@ class Power:
         low = values < np.float32(self.d)
         return np.where(low, straight, steep + np.float32(self.e)).astype(np.float32)
 
-    def encoded(self, light: Floats) -> Floats:
+    def to_encoded(self, light: Floats) -> Floats:
         """Turn light into stored values."""
         steep = np.maximum(light - np.float32(self.e), 0) ** np.float32(1 / self.g)
         steep = (steep - np.float32(self.b)) / np.float32(self.a)
@@ -67,16 +67,16 @@ class Power:
 
 
 @dataclass(frozen=True)
-class Table:
+class SampledCurve:
     """Samples at equal steps, straight lines between them; never falling."""
 
     samples: Floats
 
-    def linear(self, values: Floats) -> Floats:
+    def to_linear(self, values: Floats) -> Floats:
         """Turn stored values into light."""
         return np.interp(values, self._steps(), self.samples).astype(np.float32)
 
-    def encoded(self, light: Floats) -> Floats:
+    def to_encoded(self, light: Floats) -> Floats:
         """Turn light into stored values."""
         return np.interp(light, self.samples, self._steps()).astype(np.float32)
 
@@ -84,7 +84,7 @@ class Table:
         return np.linspace(0, 1, len(self.samples), dtype=np.float32)
 
 
-SRGB_CURVE: Final = Power(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+SRGB_CURVE: Final = ParametricCurve(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 # From linear sRGB to the D50 white of profiles, as LittleCMS computes it.
 SRGB_MATRIX: Final = np.array(
     [
@@ -96,7 +96,7 @@ SRGB_MATRIX: Final = np.array(
 
 
 @dataclass(frozen=True)
-class Simple:
+class MatrixProfile:
     """A profile of curves alone: gray with one, or RGB with three and a matrix to D50 XYZ.
 
     Attributes:
@@ -104,11 +104,11 @@ class Simple:
         matrix: (3, 3) float64, columns for red, green, blue; None for gray.
     """
 
-    curves: tuple[Curve, ...]
+    curves: tuple[ToneCurve, ...]
     matrix: npt.NDArray[np.float64] | None = None
 
 
-def colors_of(profile: bytes) -> str:
+def color_model_of(profile: bytes) -> str:
     """Return the kind of colors that a profile is for: `RGB`, `GRAY`, `CMYK`, ….
 
     Raises:
@@ -119,20 +119,20 @@ def colors_of(profile: bytes) -> str:
     return profile[16:20].decode("latin-1").strip()
 
 
-def simple(profile: bytes) -> Simple | None:
+def read_matrix_profile(profile: bytes) -> MatrixProfile | None:
     """Read a profile that is curves, with a matrix or for gray; None for any other.
 
     Raises:
         ValueError: The profile is damaged.
     """
-    kind = colors_of(profile)
+    kind = color_model_of(profile)
     try:
         tags = _tags(profile)
         # Where a profile has tables too, they are what its maker wants used.
         if profile[20:24] != b"XYZ " or tags.keys() & {b"A2B0", b"A2B1", b"D2B0", b"D2B1"}:
             return None
         if kind == "GRAY":
-            return Simple((_curve(tags[b"kTRC"]),))
+            return MatrixProfile((_curve(tags[b"kTRC"]),))
         if kind != "RGB":
             return None
         matrix = np.column_stack([_xyz(tags[tag]) for tag in (b"rXYZ", b"gXYZ", b"bXYZ")])
@@ -141,7 +141,7 @@ def simple(profile: bytes) -> Simple | None:
         raise ValueError("the profile is damaged") from error
     if abs(np.linalg.det(matrix)) < 1e-4:
         raise ValueError("the profile's primaries lie on a line")
-    return Simple(curves, matrix)
+    return MatrixProfile(curves, matrix)
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:
@@ -161,7 +161,7 @@ def _xyz(tag: bytes) -> list[float]:
     return [value / 65536 for value in struct.unpack_from(">3i", tag, 8)]
 
 
-def _curve(tag: bytes) -> Curve:
+def _curve(tag: bytes) -> ToneCurve:
     if tag[:4] == b"curv":
         return _table(tag)
     if tag[:4] != b"para":
@@ -171,36 +171,36 @@ def _curve(tag: bytes) -> Curve:
     return _sound(_power(kind, values))
 
 
-def _power(kind: int, values: list[float]) -> Power:
+def _power(kind: int, values: list[float]) -> ParametricCurve:
     """Bring the five kinds of the standard (ICC.1:2022, 10.18) to the last one's form."""
     if kind == 0:
-        return Power(values[0])
+        return ParametricCurve(values[0])
     g, a, b = values[:3]
     if a <= 0:
         raise ValueError("a curve that does not rise")
     if kind in (1, 2):
         offset = values[3] if kind == 2 else 0.0
-        return Power(g, a, b, 0.0, -b / a, offset, offset)
+        return ParametricCurve(g, a, b, 0.0, -b / a, offset, offset)
     c, d = values[3:5]
     e, f = values[5:7] if kind == 4 else (0.0, 0.0)
-    return Power(g, a, b, c, d, e, f)
+    return ParametricCurve(g, a, b, c, d, e, f)
 
 
-def _sound(curve: Power) -> Power:
+def _sound(curve: ParametricCurve) -> ParametricCurve:
     if not 0.05 < curve.g < 20 or curve.c < 0:
         raise ValueError("a curve that does not rise")
     return curve
 
 
-def _table(tag: bytes) -> Curve:
+def _table(tag: bytes) -> ToneCurve:
     count = struct.unpack_from(">I", tag, 8)[0]
     if count == 0:
-        return Power(1.0)
+        return ParametricCurve(1.0)
     if count == 1:
-        return _sound(Power(struct.unpack_from(">H", tag, 12)[0] / 256))
+        return _sound(ParametricCurve(struct.unpack_from(">H", tag, 12)[0] / 256))
     if 12 + 2 * count > len(tag):
         raise ValueError("a curve is cut short")
     samples = np.frombuffer(tag, ">u2", count, 12).astype(np.float32) / np.float32(65535)
     if (np.diff(samples) < 0).any() or samples[0] == samples[-1]:
         raise ValueError("a curve that does not rise")
-    return Table(samples)
+    return SampledCurve(samples)

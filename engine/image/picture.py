@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.image.color import Origin
+from varfix.engine.image.color import SourceSamples
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[Any]
@@ -70,7 +70,7 @@ class Picture:
     alpha: Integers | None
     info: PictureInfo
     hidden: Integers | None = None
-    origin: Origin | None = None
+    origin: SourceSamples | None = None
 
     @property
     def nbytes(self) -> int:

@@ -17,7 +17,7 @@ from PIL import ImageFile
 from varfix.engine.errors import DecodeTruncatedError
 from varfix.engine.formats import Header
 from varfix.engine.image import jpeg, png, tiff
-from varfix.engine.image.color import Origin, shown, space_of
+from varfix.engine.image.color import SourceSamples, samples_to_rgb, space_of
 from varfix.engine.image.header import (
     LIBRARY_ERRORS,
     MODES,
@@ -258,4 +258,6 @@ def _assemble(samples: Integers, alpha: Integers | None, info: PictureInfo) -> P
         info = replace(info, warnings=(*info.warnings, warning))
     if space is None:
         return Picture(to_floats(samples), alpha, info, hidden)
-    return Picture(shown(samples, space), alpha, info, hidden, Origin(samples, space))
+    return Picture(
+        samples_to_rgb(samples, space), alpha, info, hidden, SourceSamples(samples, space)
+    )

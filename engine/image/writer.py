@@ -16,7 +16,7 @@ from PIL import ImageColor
 from varfix.engine.errors import EncodeError
 from varfix.engine.formats import FORMATS, Format, output_format
 from varfix.engine.image import png
-from varfix.engine.image.color import Origin, changed, shown
+from varfix.engine.image.color import SourceSamples, apply_restored, samples_to_rgb
 from varfix.engine.image.encoders import ENCODERS, Raster
 from varfix.engine.image.picture import (
     Floats,
@@ -105,20 +105,20 @@ def _lost_meaning(picture: Picture, info: PictureInfo, form: Format) -> str:
     return "their profile is not kept" if form.icc else f"{form.label} holds no color profile"
 
 
-def _as_srgb(picture: Picture, origin: Origin) -> Picture:
+def _as_srgb(picture: Picture, origin: SourceSamples) -> Picture:
     """Return the image with its pixels, which are sRGB, as the colors to store."""
     mode = "gray" if picture.info.mode == "gray" else "rgb"
     info = replace(picture.info, mode=mode, icc=None)
     hidden = picture.hidden
     if hidden is not None:
-        pixels = shown(hidden[np.newaxis], origin.space)
+        pixels = samples_to_rgb(hidden[np.newaxis], origin.space)
         hidden = to_integers(pixels, depth=info.depth, gray=mode == "gray")[0]
     return replace(picture, info=info, origin=None, hidden=hidden)
 
 
 def _raster(picture: Picture, depth: int, options: OutputSettings) -> Raster:
     if picture.origin is not None:
-        samples = _at_depth(changed(picture.origin, picture.pixels), depth)
+        samples = _at_depth(apply_restored(picture.origin, picture.pixels), depth)
     else:
         gray = picture.info.mode == "gray"
         samples = to_integers(picture.pixels, depth=depth, gray=gray)

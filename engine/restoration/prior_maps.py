@@ -33,7 +33,7 @@ def thumbnail(pixels: Floats, size: int) -> Floats:
     return pixels.reshape(size, size, 3)
 
 
-def crop_prior(
+def sample_prior(
     maps: Floats,
     picture: tuple[int, int],
     origin: tuple[int, int],
@@ -57,14 +57,14 @@ def crop_prior(
         (C, height / stride, width / stride) of the tile.
     """
     rows, columns = (
-        sampler(start, side // stride, stride, whole, cells)
+        sampling_matrix(start, side // stride, stride, whole, cells)
         for start, side, whole, cells in zip(origin, sides, picture, maps.shape[1:], strict=True)
     )
     crop: Floats = np.matmul(np.matmul(rows, maps), columns.T)
     return crop
 
 
-def sampler(start: int, count: int, stride: int, whole: int, cells: int) -> Floats:
+def sampling_matrix(start: int, count: int, stride: int, whole: int, cells: int) -> Floats:
     """Bilinear sampling along one axis as a (count, cells) matrix; clamped at the borders."""
     centers = start + stride * (np.arange(count, dtype=np.float32) + 0.5)
     position = np.clip(centers * (cells / whole) - 0.5, 0.0, cells - 1.0)

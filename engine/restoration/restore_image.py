@@ -8,18 +8,25 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.restoration.prior_maps import crop_prior, thumbnail
+from varfix.engine.restoration.prior_maps import sample_prior, thumbnail
 from varfix.engine.restoration.restorer import Restorer
-from varfix.engine.restoration.tiling import Lay, Mosaic, TileGrid, cut, plan_rectangles, plan_tiles
-from varfix.engine.restoration.whole_image import small, squashed, toned
+from varfix.engine.restoration.tiling import (
+    RowSink,
+    TileBlender,
+    TileGrid,
+    extract_tile,
+    plan_rectangles,
+    plan_tiles,
+)
+from varfix.engine.restoration.whole_image import restore_resized, restore_thumbnail, transfer_tone
 from varfix.engine.settings.types import Settings
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 
-def grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings) -> TileGrid:
-    """The tiles that an image of that height and width will be cut into.
+def tile_grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings) -> TileGrid:
+    """The tiles that an image of that height and width will be extract_tile into.
 
     Those that are the least work for the restorer. They cover the image and its mirrored
     `margin`, from whose corner they are counted.
@@ -44,24 +51,24 @@ def margin(restorer: Restorer) -> int:
     return restorer.card.prior_stride if restorer.card.guidance == "image" else 0
 
 
-def restore_picture(
+def restore_image(
     restorer: Restorer,
     pixels: Floats,
     settings: Settings,
     progress: Progress | None = None,
     maps: Floats | None = None,
-    spend: bool = False,
+    overwrite_input: bool = False,
 ) -> Floats:
     """Restore an image.
 
     Args:
         restorer: the model.
-        pixels: (H, W, 3) float32 in [0, 1]; not changed unless `spend`.
+        pixels: (H, W, 3) float32 in [0, 1]; not changed unless `overwrite_input`.
         settings: strength, task and tiling.
         progress: told tiles done and tiles in all.
         maps: the prior's maps (C, 16, 16) to go by; None = those of this image.
-        spend: nobody needs `pixels` any more: the result takes their place where it can, which
-            saves as much memory as they take.
+        overwrite_input: write the result into `pixels` where possible, which saves the memory of
+            a second image.
 
     Returns:
         (H, W, 3) float32 in [0, 1]; `pixels` itself at strength 0.
@@ -74,11 +81,11 @@ def restore_picture(
         return pixels
     by_tile = restorer.card.guidance == "tile"
     if by_tile and settings.tile.whole:
-        return blend(pixels, squashed(restorer, pixels), settings.strength)
-    grid = grid_for(restorer, (pixels.shape[0], pixels.shape[1]), settings)
+        return blend(pixels, restore_resized(restorer, pixels), settings.strength)
+    grid = tile_grid_for(restorer, (pixels.shape[0], pixels.shape[1]), settings)
     tone = by_tile and settings.tile.tone == "global" and len(grid) > 1
-    target = pixels if spend and not tone else np.empty_like(pixels)
-    mosaic = Mosaic(
+    target = pixels if overwrite_input and not tone else np.empty_like(pixels)
+    blender = TileBlender(
         grid, _layer(target, pixels, margin(restorer), 1.0 if tone else settings.strength)
     )
     done = 0
@@ -86,16 +93,16 @@ def restore_picture(
         maps = restorer.prior(thumbnail(pixels, restorer.card.thumbnail), settings.model.task)
     for batch in _restored(restorer, pixels, grid, maps):
         for tile in batch:
-            mosaic.add(tile)
+            blender.add(tile)
         done += len(batch)
         if progress is not None:
             progress(done, len(grid))
     if tone:
-        blend(pixels, toned(target, small(restorer, pixels)), settings.strength)
+        blend(pixels, transfer_tone(target, restore_thumbnail(restorer, pixels)), settings.strength)
     return target
 
 
-def _layer(target: Floats, source: Floats, edge: int, strength: float) -> Lay:
+def _layer(target: Floats, source: Floats, edge: int, strength: float) -> RowSink:
     """Put rows that are restored into `target`, without the margin, blended with the source.
 
     The target may be the source: of what is overwritten no later tile sees anything. The mirrored
@@ -121,7 +128,7 @@ def _restored(
     done = 0
     while done < len(places):
         now = places[done : done + restorer.batch]
-        tiles = np.stack([cut(pixels, place, grid.sides) for place in now])
+        tiles = np.stack([extract_tile(pixels, place, grid.sides) for place in now])
         pieces = None if maps is None else _pieces(restorer, maps, pixels, now, grid.sides)
         try:
             yield restorer.restore(tiles, pieces)
@@ -139,7 +146,7 @@ def _pieces(
 ) -> Floats:
     """The prior's maps sampled on each tile, (N, C, height / stride, width / stride)."""
     size, stride = (pixels.shape[0], pixels.shape[1]), restorer.card.prior_stride
-    return np.stack([crop_prior(maps, size, place, sides, stride) for place in places])
+    return np.stack([sample_prior(maps, size, place, sides, stride) for place in places])
 
 
 def _located(error: NonFiniteError, done: int, grid: TileGrid) -> NonFiniteError:

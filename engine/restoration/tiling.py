@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-Lay = Callable[[int, Floats], None]
+RowSink = Callable[[int, Floats], None]
 
 LONGEST = 2
 """Sides of rectangular tiles in those of square ones, at most."""
@@ -112,7 +112,7 @@ class TileGrid:
         return len(self.rows.starts) * len(self.columns.starts)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """First row and column of each tile, in the order in which `Mosaic` wants them."""
+        """First row and column of each tile, in the order in which `TileBlender` wants them."""
         for top in self.rows.starts:
             for left in self.columns.starts:
                 yield top, left
@@ -160,18 +160,18 @@ def plan_rectangles(
     return min(grids, key=lambda grid: (grid.work, len(grid)))
 
 
-def cut(pixels: Floats, place: tuple[int, int], sides: tuple[int, int]) -> Floats:
+def extract_tile(pixels: Floats, place: tuple[int, int], sides: tuple[int, int]) -> Floats:
     """Cut the tile (*sides, 3) of (H, W, 3) that starts at a place; mirrored beyond the edges."""
     (top, left), (height, width) = place, sides
     ends = top + height <= pixels.shape[0] and left + width <= pixels.shape[1]
     if min(place) >= 0 and ends:
         return pixels[top : top + height, left : left + width]
-    rows = mirrored(top, height, pixels.shape[0])
-    columns = mirrored(left, width, pixels.shape[1])
+    rows = mirrored_indices(top, height, pixels.shape[0])
+    columns = mirrored_indices(left, width, pixels.shape[1])
     return pixels[rows][:, columns]
 
 
-def mirrored(start: int, count: int, length: int) -> npt.NDArray[np.intp]:
+def mirrored_indices(start: int, count: int, length: int) -> npt.NDArray[np.intp]:
     """Indices of `count` pixels from `start`, reflected at both ends as often as needed."""
     if length == 1:
         return np.zeros(count, np.intp)
@@ -180,14 +180,14 @@ def mirrored(start: int, count: int, length: int) -> npt.NDArray[np.intp]:
     return np.minimum(places, period - places)
 
 
-class Mosaic:
+class TileBlender:
     """Joins tiles, given in the grid's order; holds a row of tiles, and gives away whole rows.
 
     Attributes:
         picture: what was joined, where nobody else takes the rows.
     """
 
-    def __init__(self, grid: TileGrid, lay: Lay | None = None) -> None:
+    def __init__(self, grid: TileGrid, lay: RowSink | None = None) -> None:
         """Begin an image.
 
         Args:
@@ -230,7 +230,7 @@ class Mosaic:
 
 
 def _join(whole: Floats, part: Floats, axis: Axis, index: int) -> None:
-    """Lay part `index` of an axis over what lies there; both have that axis first."""
+    """RowSink part `index` of an axis over what lies there; both have that axis first."""
     start, length = axis.starts[index], axis.length
     solid = start
     if index > 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from varfix.engine.restoration.prior_maps import sampler, thumbnail
+from varfix.engine.restoration.prior_maps import sampling_matrix, thumbnail
 from varfix.engine.restoration.restorer import Restorer
 
 Floats = npt.NDArray[np.float32]
@@ -24,13 +24,13 @@ Of patches twice as wide as a tile 93 % are taken away; of detail an eighth as w
 _BAND = 256  # rows at a time
 
 
-def small(restorer: Restorer, pixels: Floats) -> Floats:
+def restore_thumbnail(restorer: Restorer, pixels: Floats) -> Floats:
     """Restore (H, W, 3) shrunk to one tile: (T, T, 3)."""
     restored: Floats = restorer.restore(thumbnail(pixels, restorer.tile)[None], None)[0]
     return restored
 
 
-def squashed(restorer: Restorer, pixels: Floats) -> Floats:
+def restore_resized(restorer: Restorer, pixels: Floats) -> Floats:
     """Restore an image as the released programs do: squashed to one tile, and stretched back.
 
     Args:
@@ -70,7 +70,7 @@ def _lanczos(pixels: Floats, side: int) -> Floats:
     return np.asarray(shrunk, np.float32) / np.float32(255.0)
 
 
-def toned(picture: Floats, whole: Floats) -> Floats:
+def transfer_tone(picture: Floats, whole: Floats) -> Floats:
     """Give an image the tone of a small restored one; overwrites `picture`.
 
     Args:
@@ -93,6 +93,6 @@ def toned(picture: Floats, whole: Floats) -> Floats:
     rows = tone.reshape(side, -1)
     for top in range(0, height, _BAND):
         count = min(_BAND, height - top)
-        band = (sampler(top, count, 1, height, side) @ rows).reshape(count, side, 3)
+        band = (sampling_matrix(top, count, 1, height, side) @ rows).reshape(count, side, 3)
         picture[top : top + count] += cv2.resize(band, (width, count))
     return np.clip(picture, 0.0, 1.0, out=picture)

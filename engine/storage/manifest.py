@@ -24,7 +24,7 @@ from varfix.engine.image.reader import read_picture
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.store import Identity, Stamp
 from varfix.engine.system.atomic import translated
-from varfix.engine.video.clip import Cut, is_clip
+from varfix.engine.video.clip import TimeRange, is_clip
 from varfix.engine.video.truncation import promised_end
 
 FOLDER: Final = ".varfix"
@@ -252,7 +252,7 @@ def _open_for_append(path: Path) -> BinaryIO:
     return file
 
 
-def clip_recipe_of(recipe: str, settings: Settings, cut: Cut) -> str:
+def clip_recipe_of(recipe: str, settings: Settings, cut: TimeRange) -> str:
     """Digest of everything that decides a restored clip.
 
     Args:

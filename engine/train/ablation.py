@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from varfix.engine.evaluation.test_sets import Choice, RestoreAs, Row, run_trials
+from varfix.engine.evaluation.test_sets import Choice, RestoreAs, Row, run_benchmarks
 from varfix.engine.networks.layers.quantizer import SCALES, flatten, split_scales
 from varfix.engine.networks.varformer_s.fusion import (
     DegradationAwareEnhancement,
@@ -26,8 +26,8 @@ from varfix.engine.networks.varformer_s.fusion import (
 )
 from varfix.engine.networks.varformer_s.model import VarformerS, build_varformer_s
 from varfix.engine.networks.varformer_s.prior import PriorNetwork
-from varfix.engine.restoration.prior_maps import crop_prior, thumbnail
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.prior_maps import sample_prior, thumbnail
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.train.initial_weights import load_initial
@@ -101,7 +101,7 @@ class Nearsighted(TorchRestorer):
         maps = super().prior(thumbnail(tile, self.card.thumbnail), self.task)
         assert maps is not None
         sides = (tile.shape[0], tile.shape[1])
-        return crop_prior(maps, sides, (0, 0), sides, STRIDE)
+        return sample_prior(maps, sides, (0, 0), sides, STRIDE)
 
 
 def without_choices(network: VarformerS) -> None:
@@ -206,13 +206,13 @@ def run_ablations(
 
     Args:
         weights: `weights.safetensors` of a run, or an exported `NAME.onnx`.
-        folder: as for `varfix.engine.evaluation.test_sets.run_trials`.
+        folder: as for `varfix.engine.evaluation.test_sets.run_benchmarks`.
         choice: which sets, and how much of them.
         variations: what to undo.
 
     Raises:
         ModelError: The weights are not those of a VarFormer-S.
-        ConfigError, NothingToDoError, ItemError: As `run_trials`.
+        ConfigError, NothingToDoError, ItemError: As `run_benchmarks`.
     """
     network = build_varformer_s().eval()
     load_initial(network, weights)
@@ -221,7 +221,7 @@ def run_ablations(
         variation.change(changed)
         restore = restore_with(variation.build(changed))
         limit = Settings().limits.max_pixels
-        yield Ablation(variation.name, tuple(run_trials(folder, restore, choice, limit)))
+        yield Ablation(variation.name, tuple(run_benchmarks(folder, restore, choice, limit)))
 
 
 def restore_with(restorer: Restorer) -> RestoreAs:
@@ -230,7 +230,7 @@ def restore_with(restorer: Restorer) -> RestoreAs:
     def restore(pixels: Floats, task: str) -> Floats:
         settings = Settings()
         model = msgspec.structs.replace(settings.model, task=task)
-        return restore_picture(restorer, pixels, msgspec.structs.replace(settings, model=model))
+        return restore_image(restorer, pixels, msgspec.structs.replace(settings, model=model))
 
     return restore
 

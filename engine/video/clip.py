@@ -137,7 +137,7 @@ class Clip:
         end: tick at which its last frame ends, where the header tells.
         seconds: how long it is, None when unknown.
         aspect: width of a pixel by its height; None when not said.
-        turned: the nine numbers of a display matrix, None for upright frames.
+        display_matrix: the nine numbers of a display matrix, None for upright frames.
         tags: of the colors.
     """
 
@@ -153,17 +153,17 @@ class Clip:
     end: int | None = None
     seconds: Fraction | None = None
     aspect: Fraction | None = None
-    turned: tuple[int, ...] | None = None
+    display_matrix: tuple[int, ...] | None = None
     tags: Tags = Tags()
 
-    def frames_in(self, cut: Cut) -> int:
+    def frames_in(self, cut: TimeRange) -> int:
         """How many frames a part has, as far as the header tells; 0 when it does not."""
         if cut.whole or self.seconds is None:
             return self.frames or 0
         end = self.seconds if cut.end is None else min(cut.end, self.seconds)
         return max(0, round((end - (cut.begin or Fraction(0))) * self.rate))
 
-    def pixels_in(self, cut: Cut) -> int:
+    def pixels_in(self, cut: TimeRange) -> int:
         """Pixels of all frames in a part; of one where their number is not known."""
         return self.layout.width * self.layout.height * max(1, self.frames_in(cut))
 
@@ -181,7 +181,7 @@ class FrameStream(Protocol):
         ...
 
 
-class Outlet(Protocol):
+class ByteSink(Protocol):
     """Where bytes go."""
 
     def write(self, data: bytes | memoryview, /) -> int:
@@ -198,11 +198,11 @@ class Pipe:
     """Ends of a clip that are no files; None for an end that is one."""
 
     source: FrameStream | None = None
-    target: Outlet | None = None
+    target: ByteSink | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class TimeRange:
     """The part of a clip that is wanted, in seconds from its beginning; None = to that end."""
 
     begin: Fraction | None = None
@@ -214,5 +214,5 @@ class Cut:
         return self.begin is None and self.end is None
 
 
-WHOLE: Final = Cut()
+WHOLE: Final = TimeRange()
 NO_PIPE: Final = Pipe()

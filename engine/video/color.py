@@ -3,7 +3,7 @@
 The matrix is the one that the file names, or that players assume where it names none, the same in
 both directions. Not the restored RGB is stored but the *change*::
 
-    stored' = stored + shrunk(matrix(restored - shown(stored)))
+    stored' = stored + shrunk(matrix(restored - to_rgb(stored)))
 
 So what the model leaves alone comes back code for code, at any depth and any sampling of color;
 samples below black or above white, which RGB in [0, 1] cannot hold, survive as well.
@@ -38,7 +38,7 @@ def known_matrix(number: int) -> bool:
     return number in _SHARES or number == UNSPECIFIED
 
 
-class Palette:
+class YcbcrConverter:
     """Both ways between the stored samples of one clip and RGB."""
 
     def __init__(self, layout: Layout, matrix: int) -> None:
@@ -63,7 +63,7 @@ class Palette:
         self._y_codes = np.float32(most if layout.full else 219 * step)
         self._c_codes = np.float32(most if layout.full else 224 * step)
 
-    def shown(self, planes: tuple[Samples, ...]) -> Floats:
+    def to_rgb(self, planes: tuple[Samples, ...]) -> Floats:
         """Turn stored planes into RGB.
 
         Returns:
@@ -78,12 +78,12 @@ class Palette:
         rgb = cv2.transform(cv2.merge([y, *colors]), self._to_rgb)
         return np.clip(rgb, 0, 1, out=rgb).astype(np.float32, copy=False)
 
-    def moved(self, planes: tuple[Samples, ...], restored: Floats) -> tuple[Samples, ...]:
+    def apply_change(self, planes: tuple[Samples, ...], restored: Floats) -> tuple[Samples, ...]:
         """Change stored planes as the model changed what it was shown.
 
         Args:
             planes: as stored.
-            restored: (H, W, 3) float32, the model's result for `shown(planes)`.
+            restored: (H, W, 3) float32, the model's result for `to_rgb(planes)`.
 
         Returns:
             New planes of the same layout.
@@ -93,7 +93,7 @@ class Palette:
         """
         import cv2
 
-        change = restored - self.shown(planes)
+        change = restored - self.to_rgb(planes)
         if not np.isfinite(change).all():
             raise NonFiniteError("the model produced invalid values")
         if self._layout.gray:

@@ -8,8 +8,8 @@ remedies, both within a scene:
   plain average over time lags behind, and flickers more than none.
 * The lock averages low frequencies after restoration (`varfix.engine.video.low_frequency`).
 
-Everything depends on absolute frame numbers and on frames no farther away than `lead`: segments of
-a clip that are computed apart fit together bit for bit.
+Everything depends on absolute frame numbers and on frames at most `temporal_context` away, so that
+separately computed segments of a video fit together bit for bit.
 """
 
 from __future__ import annotations
@@ -26,10 +26,16 @@ import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.restoration.prior_maps import thumbnail
-from varfix.engine.restoration.restore_image import blend, restore_picture
+from varfix.engine.restoration.restore_image import blend, restore_image
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
-from varfix.engine.video.low_frequency import Lows, add, correction, likeness, lows_of
+from varfix.engine.video.low_frequency import (
+    LowFrequencies,
+    add,
+    correction,
+    low_frequencies,
+    similarity,
+)
 from varfix.engine.video.scene_cuts import REACH, SIDE, is_cut
 
 Floats = npt.NDArray[np.float32]
@@ -43,7 +49,7 @@ STRANGE: Final = 0.5
 
 
 @dataclass(frozen=True)
-class SteadySettings:
+class DeflickerSettings:
     """How a clip is steadied.
 
     Attributes:
@@ -62,19 +68,19 @@ class SteadySettings:
             raise ValueError("window must be at least 0, and keys at least 1")
 
 
-def lead(steady: SteadySettings) -> int:
+def temporal_context(steady: DeflickerSettings) -> int:
     """Return how many frames before and after a segment its result depends on."""
     if steady.window == 0:
         return 0
     return steady.window * (2 if steady.lock else 1) + REACH - 1
 
 
-def steady_frames(
+def deflicker(
     restorer: Restorer,
     frames: Iterable[Frame],
     wanted: range,
     settings: Settings,
-    steady: SteadySettings,
+    steady: DeflickerSettings,
 ) -> Iterator[Frame]:
     """Restore frames of a clip.
 
@@ -83,8 +89,8 @@ def steady_frames(
     Args:
         restorer: the model.
         frames: numbers and pixels (H, W, 3) float32 in [0, 1], all of one size, in order and
-            without gaps, from `lead` frames before `wanted` (or the clip's first) to `lead`
-            frames after it (or the clip's last). Pixels are never changed.
+            without gaps, from `temporal_context` frames before `wanted` (or the first frame) to
+            `temporal_context` frames after it (or the last frame). Pixels are never changed.
         wanted: numbers of the frames to return, ascending by one.
         settings: strength, task and tiling.
         steady: window, key frames and lock.
@@ -100,7 +106,7 @@ def steady_frames(
     if settings.strength == 0.0:
         yield from ((index, pixels) for index, pixels in frames if index in wanted)
         return
-    work = _Work(restorer, settings, steady, wanted)
+    work = _Deflicker(restorer, settings, steady, wanted)
     yield from work.locked(work.restored(work.scenes(work.seen(frames))))
 
 
@@ -130,14 +136,14 @@ class _Restored:
     index: int
     scene: int
     pixels: Floats | None
-    lows: Lows | None
+    lows: LowFrequencies | None
 
 
-class _Work:
+class _Deflicker:
     """The stages, each a generator over the one before."""
 
     def __init__(
-        self, restorer: Restorer, settings: Settings, steady: SteadySettings, wanted: range
+        self, restorer: Restorer, settings: Settings, steady: DeflickerSettings, wanted: range
     ) -> None:
         self._restorer = restorer
         self._strength = settings.strength
@@ -190,12 +196,14 @@ class _Work:
 
     def _restore(self, now: _Seen, pixels: Floats, near: list[_Seen]) -> _Restored:
         maps = self._maps(now, near) if self._guided else None
-        full = restore_picture(self._restorer, pixels, self._full, maps=maps)
-        lows = lows_of(pixels, full) if self._hold else None
+        full = restore_image(self._restorer, pixels, self._full, maps=maps)
+        lows = low_frequencies(pixels, full) if self._hold else None
         kept = blend(pixels, full, self._strength) if now.index in self._wanted else None
         return _Restored(now.index, now.scene, kept, lows)
 
-    def _like(self, now: _Restored, others: Iterable[_Restored]) -> Iterator[tuple[float, Lows]]:
+    def _like(
+        self, now: _Restored, others: Iterable[_Restored]
+    ) -> Iterator[tuple[float, LowFrequencies]]:
         """Low frequencies of the frames of the same scene, with their weights by distance."""
         for other in others:
             if other.scene == now.scene and other.lows is not None:
@@ -204,7 +212,7 @@ class _Work:
     def _maps(self, now: _Seen, near: list[_Seen]) -> Floats:
         """Average the priors (C, 16, 16) of the key frames near a frame of their scene."""
         keys = [one for one in near if one.index % self._keys == 0]
-        alike = [likeness(now.small, key.small, TONE) for key in keys]
+        alike = [similarity(now.small, key.small, TONE) for key in keys]
         if max((float(one.mean()) for one in alike), default=0.0) < STRANGE:
             keys.append(now)
             alike.append(np.ones((SIDE, SIDE), np.float32))

@@ -15,15 +15,15 @@ from varfix.engine.settings.types import VideoSettings
 from varfix.engine.video.clip import Clip, Layout, Samples
 from varfix.engine.video.encoders import ENCODERS, hardware_encoders
 from varfix.engine.video.probe import probe_clip
-from varfix.engine.video.reader import ClipReader, Reading
-from varfix.engine.video.writer import PieceWriter, encoding_for
+from varfix.engine.video.reader import ClipReader, ReadOptions
+from varfix.engine.video.writer import SegmentEncoder, encoding_for
 
 _SIDE: Final = 256  # pixels: encoders in hardware take no very small frames
 _FRAMES: Final = 6
 _NEAR: Final = 4.0  # code values, on average: what loss may do to a plain image
 
 
-class EncoderFact(msgspec.Struct, frozen=True, kw_only=True):
+class EncoderStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Whether an encoder works here; `detail` says why not.
 
     Attributes:
@@ -39,7 +39,7 @@ class EncoderFact(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-def encoder_facts() -> Iterator[EncoderFact]:
+def check_encoders() -> Iterator[EncoderStatus]:
     """Try varfix's own encoders, and those of graphics processors that FFmpeg was built with."""
     for codec, encoder in ENCODERS.items():
         yield _fact(codec, encoder.name, needed=True)
@@ -47,9 +47,11 @@ def encoder_facts() -> Iterator[EncoderFact]:
         yield _fact(name, name, needed=False)
 
 
-def _fact(codec: str, encoder: str, *, needed: bool) -> EncoderFact:
+def _fact(codec: str, encoder: str, *, needed: bool) -> EncoderStatus:
     detail = _fault(codec)
-    return EncoderFact(codec=codec, encoder=encoder, needed=needed, works=not detail, detail=detail)
+    return EncoderStatus(
+        codec=codec, encoder=encoder, needed=needed, works=not detail, detail=detail
+    )
 
 
 def _fault(codec: str) -> str:
@@ -59,11 +61,11 @@ def _fault(codec: str) -> str:
     try:
         with TemporaryDirectory(prefix="varfix-") as folder:
             place = Path(folder) / "clip.mkv"
-            writer = PieceWriter(place, encoding_for(Clip(layout), VideoSettings(codec=codec)))
+            writer = SegmentEncoder(place, encoding_for(Clip(layout), VideoSettings(codec=codec)))
             for frame in frames:
                 writer.add(frame)
             writer.finish()
-            reader = ClipReader(place, probe_clip(place), Reading(layout))
+            reader = ClipReader(place, probe_clip(place), ReadOptions(layout))
             found = [frame.planes for frame in reader.frames()]
     except (VarfixError, OSError) as error:
         return str(error)

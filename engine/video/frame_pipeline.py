@@ -22,8 +22,8 @@ from varfix.engine.settings.types import Settings
 from varfix.engine.system.background import Ahead, Behind
 from varfix.engine.system.memory import automatic_queue
 from varfix.engine.video.clip import Clip, Frame, Layout, Samples
-from varfix.engine.video.color import Palette
-from varfix.engine.video.deflicker import SteadySettings, steady_frames
+from varfix.engine.video.color import YcbcrConverter
+from varfix.engine.video.deflicker import DeflickerSettings, deflicker
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,7 +38,7 @@ def _quiet(code: str, text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Hooks:
+class ClipCallbacks:
     """How a clip's run meets the rest of the program.
 
     Attributes:
@@ -55,7 +55,7 @@ class Hooks:
 
 
 @dataclass
-class Spent:
+class StageTimes:
     """Seconds of work in each stage, and frames done."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Spent:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + lasted
 
 
-class Sink(Protocol):
+class FrameSink(Protocol):
     """Takes restored frames, in order, on a thread of its own."""
 
     def add(self, frame: Frame, planes: tuple[Samples, ...]) -> None:
@@ -76,7 +76,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True)
-class Flow:
+class FrameStreamContext:
     """What a stream of frames passes through.
 
     Attributes:
@@ -88,8 +88,8 @@ class Flow:
 
     layout: Layout
     clip: Clip
-    hooks: Hooks
-    spent: Spent
+    hooks: ClipCallbacks
+    spent: StageTimes
 
     @property
     def depth(self) -> int:
@@ -117,7 +117,11 @@ class FrameSource(Protocol):
 
 
 def stream_frames(
-    source: FrameSource, sink: Sink, restorer: Restorer, settings: Settings, flow: Flow
+    source: FrameSource,
+    sink: FrameSink,
+    restorer: Restorer,
+    settings: Settings,
+    flow: FrameStreamContext,
 ) -> None:
     """Restore frames from a source into a sink.
 
@@ -125,14 +129,14 @@ def stream_frames(
         Interrupted: The run was asked to stop.
         VarfixError: What source, model or sink raise.
     """
-    palette = Palette(flow.layout, flow.clip.tags.matrix)
-    turns = quarter_turns(flow.clip.turned)
-    feed = _Feed(source, palette, turns, flow)
+    converter = YcbcrConverter(flow.layout, flow.clip.tags.matrix)
+    turns = quarter_turns(flow.clip.display_matrix)
+    feed = _Feed(source, converter, turns, flow)
 
     def store(work: tuple[Frame, Floats]) -> None:
         began = time.monotonic()
         frame, pixels = work
-        sink.add(frame, palette.moved(frame.planes, _turned(pixels, -turns)))
+        sink.add(frame, converter.apply_change(frame.planes, _rotated(pixels, -turns)))
         flow.spent.timed("encode", began)
 
     with ExitStack() as stack:
@@ -141,7 +145,7 @@ def stream_frames(
         # Also when the model fails or the run is stopped: what is restored may finish a segment.
         stack.callback(behind.settle)
         wanted = range(source.begin, _ENDLESS)
-        results = steady_frames(restorer, feed, wanted, settings, steady_of(settings))
+        results = deflicker(restorer, feed, wanted, settings, deflicker_settings(settings))
         while True:
             began, waited = time.monotonic(), feed.waited
             step = next(results, None)
@@ -158,9 +162,11 @@ def stream_frames(
 class _Feed:
     """Frames as the model sees them, made on a thread; remembers how they were stored."""
 
-    def __init__(self, source: FrameSource, palette: Palette, turns: int, flow: Flow) -> None:
+    def __init__(
+        self, source: FrameSource, converter: YcbcrConverter, turns: int, flow: FrameStreamContext
+    ) -> None:
         self.waited = 0.0
-        self._source, self._palette = source, palette
+        self._source, self._converter = source, converter
         self._turns, self._spent = turns, flow.spent
         self._stopped = flow.hooks.stopped
         self._kept: dict[int, Frame] = {}
@@ -199,7 +205,7 @@ class _Feed:
             if found is None:
                 return
             number, frame = found
-            pixels = _turned(self._palette.shown(frame.planes), self._turns)
+            pixels = _rotated(self._converter.to_rgb(frame.planes), self._turns)
             self._spent.timed("decode", began)
             yield number, frame, pixels
 
@@ -220,11 +226,11 @@ def quarter_turns(matrix: tuple[int, ...] | None) -> int:
     return 1 if two < 0 else 3
 
 
-def _turned(pixels: Floats, turns: int) -> Floats:
+def _rotated(pixels: Floats, turns: int) -> Floats:
     return pixels if turns % 4 == 0 else np.ascontiguousarray(np.rot90(pixels, turns))
 
 
-def steady_of(settings: Settings) -> SteadySettings:
+def deflicker_settings(settings: Settings) -> DeflickerSettings:
     """How frames are steadied in time."""
     video = settings.video
-    return SteadySettings(window=video.window, keys=video.keys, lock=video.lock)
+    return DeflickerSettings(window=video.window, keys=video.keys, lock=video.lock)

@@ -30,7 +30,7 @@ _FAR: Final = 50.0  # exponents end here, so that some weight always remains
 
 
 @dataclass(frozen=True)
-class Lows:
+class LowFrequencies:
     """Low frequencies of one frame, in cells.
 
     Attributes:
@@ -45,7 +45,7 @@ class Lows:
     tolerance: Floats
 
 
-def lows_of(source: Floats, restored: Floats) -> Lows:
+def low_frequencies(source: Floats, restored: Floats) -> LowFrequencies:
     """Measure a frame (H, W, 3) before and after restoration."""
     before, after = cell_means(source), cell_means(restored)
     height, width = before.shape[:2]
@@ -55,7 +55,7 @@ def lows_of(source: Floats, restored: Floats) -> Lows:
     power = shrunk(np.square(change), height, width).mean(-1)
     noise = np.sqrt(np.maximum(power - np.square(mean).mean(-1), 0.0))
     tolerance = np.where(power > 0.0, STEP + NOISES / CELL * noise, 0.0)
-    return Lows(before, after, tolerance.astype(np.float32))
+    return LowFrequencies(before, after, tolerance.astype(np.float32))
 
 
 def cell_means(pixels: Floats) -> Floats:
@@ -71,7 +71,7 @@ def shrunk(pixels: Floats, height: int, width: int) -> Floats:
     return np.asarray(cells, np.float32).reshape(height, width, 3)
 
 
-def correction(now: Lows, near: Iterable[tuple[float, Lows]]) -> Floats:
+def correction(now: LowFrequencies, near: Iterable[tuple[float, LowFrequencies]]) -> Floats:
     """Return what brings a frame's low frequencies to their average.
 
     Args:
@@ -86,7 +86,7 @@ def correction(now: Lows, near: Iterable[tuple[float, Lows]]) -> Floats:
     touched = now.tolerance > 0.0
     tolerance = np.where(touched, now.tolerance, np.float32(1.0))
     for share, other in near:
-        weight = likeness(now.source, other.source, tolerance) * touched * np.float32(share)
+        weight = similarity(now.source, other.source, tolerance) * touched * np.float32(share)
         change += weight[..., None] * (other.restored - now.restored)
         total += weight
     change /= total[..., None]
@@ -104,7 +104,7 @@ def add(pixels: Floats, change: Floats) -> None:
     np.clip(pixels, 0.0, 1.0, out=pixels)
 
 
-def likeness(one: Floats, other: Floats, tolerance: Floats | float) -> Floats:
+def similarity(one: Floats, other: Floats, tolerance: Floats | float) -> Floats:
     """Return how much the places of two small images look alike.
 
     Args:

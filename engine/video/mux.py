@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from varfix.engine.errors import EncodeError
 from varfix.engine.system.atomic import translated
-from varfix.engine.video.clip import Clip, Cut
-from varfix.engine.video.probe import located, opened
+from varfix.engine.video.clip import Clip, TimeRange
+from varfix.engine.video.probe import av_path, open_container
 from varfix.engine.video.segments import Segment
 from varfix.engine.video.streams import (
     ISO,
     TIMECODE,
-    Digest,
-    Traits,
+    ContainerTraits,
+    StreamDigest,
     copied,
     describe,
     is_timecode,
@@ -42,7 +42,7 @@ _FINEST: Final = 1_000_000
 
 
 @dataclass(frozen=True)
-class Pieces:
+class EncodedSegments:
     """The encoded frames.
 
     Attributes:
@@ -60,7 +60,7 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Wrapping:
+class MuxInput:
     """What is to be put together.
 
     Attributes:
@@ -72,12 +72,12 @@ class Wrapping:
 
     clip: Clip
     source: Path | None
-    cut: Cut
-    traits: Traits
+    cut: TimeRange
+    traits: ContainerTraits
 
 
 @dataclass
-class Wrapped:
+class MuxResult:
     """What was put together, to be compared with what came out.
 
     Attributes:
@@ -87,11 +87,11 @@ class Wrapped:
     """
 
     frames: int = 0
-    digests: dict[int, Digest] = field(default_factory=dict)
+    digests: dict[int, StreamDigest] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
 
 
-def assemble(wrapping: Wrapping, pieces: Pieces, part: Path) -> Wrapped:
+def assemble(wrapping: MuxInput, pieces: EncodedSegments, part: Path) -> MuxResult:
     """Write frames and copies into one file.
 
     Args:
@@ -111,10 +111,10 @@ def assemble(wrapping: Wrapping, pieces: Pieces, part: Path) -> Wrapped:
     with ExitStack() as stack, translated(part, size):
         source = None
         if wrapping.source is not None:
-            source = stack.enter_context(opened(wrapping.source))
+            source = stack.enter_context(open_container(wrapping.source))
         try:
             out = av.open(
-                located(part),
+                av_path(part),
                 "w",
                 format=wrapping.traits.muxer,
                 container_options=_options(wrapping, source),
@@ -129,7 +129,7 @@ def assemble(wrapping: Wrapping, pieces: Pieces, part: Path) -> Wrapped:
             ) from error
 
 
-def _options(wrapping: Wrapping, source: InputContainer | None) -> dict[str, str]:
+def _options(wrapping: MuxInput, source: InputContainer | None) -> dict[str, str]:
     """Options of the container: nothing random in it, times as exact as it can hold them."""
     options = {"fflags": "+bitexact"}
     if wrapping.traits.muxer in ISO:
@@ -150,8 +150,8 @@ class _Assembly:
 
     def __init__(
         self,
-        wrapping: Wrapping,
-        pieces: Pieces,
+        wrapping: MuxInput,
+        pieces: EncodedSegments,
         out: OutputContainer,
         source: InputContainer | None,
     ) -> None:
@@ -159,11 +159,11 @@ class _Assembly:
         self._out, self._source = out, source
         self._times = pieces.times
         self._offset = offset_of(wrapping)
-        self._done = Wrapped(frames=len(self._times))
+        self._done = MuxResult(frames=len(self._times))
         self._copies: dict[int, Stream] = {}
 
-    def write(self) -> Wrapped:
-        with opened(self._pieces.places[0]) as first:
+    def write(self) -> MuxResult:
+        with open_container(self._pieces.places[0]) as first:
             main = self._streams(first.streams.video[0])
         if self._source is not None:
             self._out.metadata.update(untechnical(self._source.metadata))
@@ -201,7 +201,7 @@ class _Assembly:
         context.color_range = clip.tags.range
         if context.codec.canonical_name == "hevc" and self._wrapping.traits.muxer in ISO:
             context.codec_tag = "hvc1"  # the only one that Apple's players take
-        stream.set_display_matrix(clip.turned)
+        stream.set_display_matrix(clip.display_matrix)
         if source is not None:
             stream.metadata.update(untechnical(source.metadata))
             stream.disposition = source.disposition
@@ -222,14 +222,14 @@ class _Assembly:
             return
         if stream.type != "attachment":
             self._copies[stream.index] = made
-            self._done.digests[made.index] = Digest(stream)
+            self._done.digests[made.index] = StreamDigest(stream)
 
     def _frames(self, stream: VideoStream) -> Generator[tuple[Fraction, Packet[Any]], None, None]:
         """The encoded frames with their own times, in the order of decoding."""
         delay = max(note.delay for note in self._pieces.notes)
         tick, begin = self._wrapping.clip.time_base, 0
         for place, note in zip(self._pieces.places, self._pieces.notes, strict=True):
-            with opened(place) as piece:
+            with open_container(place) as piece:
                 packets = [one for one in piece.demux(video=0) if one.pts is not None]
                 if len(packets) != len(note.times):
                     raise EncodeError(f"{place.name} holds {len(packets)} frames, not its own")
@@ -319,7 +319,7 @@ def _decoded(packet: Packet[Any], nowhere: int, last: dict[int, int]) -> int:
     return stamp
 
 
-def offset_of(wrapping: Wrapping) -> int:
+def offset_of(wrapping: MuxInput) -> int:
     """Ticks by which a part of a clip moves to the beginning; 0 for a whole clip."""
     if wrapping.cut.begin is None:
         return 0
@@ -327,7 +327,7 @@ def offset_of(wrapping: Wrapping) -> int:
     return round((wrapping.cut.begin + clip.start) / clip.time_base)
 
 
-def _limits(wrapping: Wrapping) -> tuple[Fraction | None, Fraction | None]:
+def _limits(wrapping: MuxInput) -> tuple[Fraction | None, Fraction | None]:
     """Begin and end of the part on the clip's own clock, in seconds."""
     cut, start = wrapping.cut, wrapping.clip.start
     return (
@@ -336,7 +336,7 @@ def _limits(wrapping: Wrapping) -> tuple[Fraction | None, Fraction | None]:
     )
 
 
-def _chapters(source: InputContainer, wrapping: Wrapping) -> list[Chapter]:
+def _chapters(source: InputContainer, wrapping: MuxInput) -> list[Chapter]:
     """The chapters, moved and cut as the frames are."""
     begin, end = _limits(wrapping)
     kept = []

@@ -43,13 +43,13 @@ _LENGTH: Final = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _LONGEST_SEARCH: Final = 200  # packets before the first frame
 
 
-def located(path: Path) -> str:
+def av_path(path: Path) -> str:
     """A file's name as the library takes it, which reads `http:x.mp4` as an address."""
     return os.fspath(path.absolute())
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
+def open_container(path: Path) -> Iterator[InputContainer]:
     """Open a clip; what the library says about it becomes varfix's own.
 
     Raises:
@@ -63,7 +63,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
     _check_ends(path)
     try:
-        container = av.open(located(path), metadata_errors="replace", container_options=_FILES_ONLY)
+        container = av.open(av_path(path), metadata_errors="replace", container_options=_FILES_ONLY)
     except (av.error.InvalidDataError, av.error.ArgumentError) as error:
         raise _unopened(path) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -90,7 +90,7 @@ def probe_clip(path: Path, *, interlaced: str = "refuse", max_pixels: int | None
         DecodeError: It is no clip, is damaged, or is of a kind that would not come out right.
         SourceReadError: It cannot be read.
     """
-    with opened(path) as container:
+    with open_container(path) as container:
         stream = main_stream(container)
         width, height = stream.codec_context.width, stream.codec_context.height
         if max_pixels is not None and width * height > max_pixels:
@@ -175,7 +175,7 @@ def _clip(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> 
         end=None if stream.duration is None else (stream.start_time or 0) + stream.duration,
         seconds=seconds,
         aspect=stream.sample_aspect_ratio or None,
-        turned=_display_matrix(frame),
+        display_matrix=_display_matrix(frame),
         tags=_tags(frame),
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 from varfix.engine.errors import DecodeError, DecodeTruncatedError, DecodeUnsupportedError
 from varfix.engine.video.clip import Clip, Frame, Layout
 from varfix.engine.video.pixel_formats import planes_of
-from varfix.engine.video.probe import check_frame, opened
+from varfix.engine.video.probe import check_frame, open_container
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How a clip is read.
 
     Attributes:
@@ -41,7 +41,7 @@ class Reading:
 class ClipReader:
     """Reads the frames of a clip."""
 
-    def __init__(self, path: Path, clip: Clip, reading: Reading) -> None:
+    def __init__(self, path: Path, clip: Clip, reading: ReadOptions) -> None:
         self._path, self._clip, self._reading = path, clip, reading
 
     def frames(
@@ -58,7 +58,7 @@ class ClipReader:
             SourceReadError: The file cannot be read.
         """
         for seeking in (first is not None, False):
-            with opened(self._path) as container:
+            with open_container(self._path) as container:
                 found = self._found(container, first if seeking else None)
                 head = next(found, None)
                 # A seek that landed too late has missed frames: then from the beginning.

@@ -29,31 +29,31 @@ from varfix.engine.system.atomic import part_path, translated
 from varfix.engine.system.folder_lock import exclusive
 from varfix.engine.video.clip import (
     NO_PIPE,
+    ByteSink,
     Clip,
-    Cut,
     Frame,
     FrameStream,
     Layout,
-    Outlet,
     Pipe,
     Samples,
+    TimeRange,
 )
-from varfix.engine.video.deflicker import lead
+from varfix.engine.video.deflicker import temporal_context
 from varfix.engine.video.frame_pipeline import (
-    Flow,
+    ClipCallbacks,
     FrameSource,
-    Hooks,
-    Spent,
-    steady_of,
+    FrameStreamContext,
+    StageTimes,
+    deflicker_settings,
     stream_frames,
 )
-from varfix.engine.video.mux import Pieces, Wrapping, assemble
+from varfix.engine.video.mux import EncodedSegments, MuxInput, assemble
 from varfix.engine.video.pixel_formats import converted
-from varfix.engine.video.reader import ClipReader, Reading, checksum, tick_at
+from varfix.engine.video.reader import ClipReader, ReadOptions, checksum, tick_at
 from varfix.engine.video.segments import Segment, SegmentFolder
-from varfix.engine.video.streams import lost_in, traits_of
+from varfix.engine.video.streams import container_traits, list_unsupported
 from varfix.engine.video.verify import verify
-from varfix.engine.video.writer import Encoding, PieceWriter, count_frames, encoding_for
+from varfix.engine.video.writer import Encoding, SegmentEncoder, count_frames, encoding_for
 from varfix.engine.video.y4m import Y4mWriter
 
 _LONGEST_SEGMENT: Final = 1500
@@ -75,12 +75,14 @@ class ClipJob:
     source: Path
     target: Path
     clip: Clip
-    cut: Cut
+    cut: TimeRange
     recipe: str
     pipe: Pipe = NO_PIPE
 
 
-def restore_clip(job: ClipJob, restorer: Restorer, settings: Settings, hooks: Hooks) -> Spent:
+def restore_clip(
+    job: ClipJob, restorer: Restorer, settings: Settings, hooks: ClipCallbacks
+) -> StageTimes:
     """Restore a clip and publish it.
 
     Raises:
@@ -93,26 +95,26 @@ def restore_clip(job: ClipJob, restorer: Restorer, settings: Settings, hooks: Ho
     """
     if job.pipe.target is not None:
         return _streamed(job, job.pipe.target, restorer, settings, hooks)
-    traits = traits_of(job.target, job.clip.container)
+    traits = container_traits(job.target, job.clip.container)
     copied = None if job.pipe.source is not None else job.source
-    lost = lost_in(traits, job.clip, copied, settings.video)
+    lost = list_unsupported(traits, job.clip, copied, settings.video)
     if lost:
         raise PlanError(f"{job.target.suffix[1:]} cannot hold {', '.join(lost)}")
     encoding = encoding_for(job.clip, settings.video)
     if encoding.layout.name != job.clip.layout.name:
         kind = f"frames are stored as {encoding.layout.name} instead of {job.clip.layout.name}"
         hooks.warn("pixel_format", f"{kind}, which {encoding.encoder} does not take")
-    folder, spent = SegmentFolder(job.target), Spent()
+    folder, spent = SegmentFolder(job.target), StageTimes()
     with exclusive(folder.path):
         done = folder.begin(_identity(job, encoding, settings))
-        flow = Flow(encoding.layout, job.clip, hooks, spent)
-        making = _Making(folder, encoding, _segment_frames(encoding, settings), done)
+        flow = FrameStreamContext(encoding.layout, job.clip, hooks, spent)
+        making = SegmentWriter(folder, encoding, _segment_frames(encoding, settings), done)
         with closing(making):
             stream_frames(_source(job, settings, flow, done), making, restorer, settings, flow)
             making.finish()
         began = time.monotonic()
         copies = copied if settings.video.streams == "copy" else None
-        wrapping = Wrapping(job.clip, copies, job.cut, traits)
+        wrapping = MuxInput(job.clip, copies, job.cut, traits)
         hooks.publish(_joined(wrapping, folder, making.notes, job.target.name, hooks))
         spent.timed("encode", began)
     folder.remove()
@@ -120,31 +122,33 @@ def restore_clip(job: ClipJob, restorer: Restorer, settings: Settings, hooks: Ho
 
 
 def _streamed(
-    job: ClipJob, out: Outlet, restorer: Restorer, settings: Settings, hooks: Hooks
-) -> Spent:
+    job: ClipJob, out: ByteSink, restorer: Restorer, settings: Settings, hooks: ClipCallbacks
+) -> StageTimes:
     """Restore a clip into a pipe, as y4m."""
     layout = job.clip.layout
-    flow = Flow(layout, job.clip, hooks, Spent())
+    flow = FrameStreamContext(layout, job.clip, hooks, StageTimes())
     sink = Y4mWriter(out, job.clip, layout)
     stream_frames(_source(job, settings, flow, []), sink, restorer, settings, flow)
     return flow.spent
 
 
-def _source(job: ClipJob, settings: Settings, flow: Flow, done: list[Segment]) -> FrameSource:
+def _source(
+    job: ClipJob, settings: Settings, flow: FrameStreamContext, done: list[Segment]
+) -> FrameSource:
     if job.pipe.source is not None:
-        return _Piped(job.pipe.source, flow.layout, job.cut)
-    return _Source(job, settings, flow, done)
+        return PipeFrames(job.pipe.source, flow.layout, job.cut)
+    return FileFrames(job, settings, flow, done)
 
 
 def _joined(
-    wrapping: Wrapping, folder: SegmentFolder, notes: list[Segment], name: str, hooks: Hooks
+    wrapping: MuxInput, folder: SegmentFolder, notes: list[Segment], name: str, hooks: ClipCallbacks
 ) -> Path:
     """Put the segments together, and compare the result with the source."""
     if not notes:
         raise DecodeUnsupportedError(
             "holds no frame in this part", hint="check --from, --to and the clip's length"
         )
-    pieces = Pieces([folder.place(number) for number in range(len(notes))], notes)
+    pieces = EncodedSegments([folder.place(number) for number in range(len(notes))], notes)
     part = part_path(folder.path / name)
     wrapped = assemble(wrapping, pieces, part)
     verify(wrapping, pieces, part, wrapped)
@@ -177,12 +181,12 @@ def _segment_frames(encoding: Encoding, settings: Settings) -> int:
     return max(2, min(wanted, _LONGEST_SEGMENT))
 
 
-class _Piped:
+class PipeFrames:
     """The frames of a pipe; none of them can be had again."""
 
     begin = 0
 
-    def __init__(self, stream: FrameStream, layout: Layout, cut: Cut) -> None:
+    def __init__(self, stream: FrameStream, layout: Layout, cut: TimeRange) -> None:
         self._stream, self._layout, self._cut = stream, layout, cut
 
     @property
@@ -205,18 +209,20 @@ class _Piped:
                 number += 1
 
 
-class _Source:
+class FileFrames:
     """The frames of a file, from where the finished segments end."""
 
-    def __init__(self, job: ClipJob, settings: Settings, flow: Flow, done: list[Segment]) -> None:
+    def __init__(
+        self, job: ClipJob, settings: Settings, flow: FrameStreamContext, done: list[Segment]
+    ) -> None:
         video = settings.video
         self._clip, self._cut = job.clip, job.cut
         warn = _counted(flow.hooks.warn)
-        reading = Reading(flow.layout, video.interlaced, video.damaged, warn)
+        reading = ReadOptions(flow.layout, video.interlaced, video.damaged, warn)
         self._reader = ClipReader(job.source, job.clip, reading)
         self._times = [at for segment in done for at, _ in segment.times]
         self._last = done[-1].last if done else 0
-        self._lead = max(1, lead(steady_of(settings)))
+        self._lead = max(1, temporal_context(deflicker_settings(settings)))
 
     @property
     def begin(self) -> int:
@@ -274,7 +280,7 @@ def _counted(warn: Callable[[str, str], None]) -> Callable[[str, str], None]:
     return once
 
 
-class _Making:
+class SegmentWriter:
     """Writes frames into segments.
 
     Attributes:
@@ -286,7 +292,7 @@ class _Making:
     ) -> None:
         self.notes = list(done)
         self._folder, self._encoding, self._length = folder, encoding, length
-        self._writer: PieceWriter | None = None
+        self._writer: SegmentEncoder | None = None
         self._times: list[tuple[int, int]] = []
         self._last = 0
 
@@ -298,7 +304,7 @@ class _Making:
         """Encode a frame; a segment that is full is finished."""
         with translated(self._folder.path, self._encoding.layout.frame_bytes):
             if self._writer is None:
-                self._writer = PieceWriter(self._part, self._encoding)
+                self._writer = SegmentEncoder(self._part, self._encoding)
             self._writer.add(planes)
         self._times.append((frame.pts, frame.duration))
         self._last = checksum(frame)

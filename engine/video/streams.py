@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from varfix.engine.errors import PlanError
 from varfix.engine.settings.types import VideoSettings
 from varfix.engine.video.clip import Clip
-from varfix.engine.video.probe import opened
+from varfix.engine.video.probe import open_container
 from varfix.engine.video.writer import encoding_for
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _EMPTY_TEXT: Final = b"\0\0"
 
 
 @dataclass(frozen=True)
-class Traits:
+class ContainerTraits:
     """A container that is written.
 
     Attributes:
@@ -68,7 +68,7 @@ class Traits:
     origin: str
 
 
-def traits_of(target: Path, origin: str) -> Traits:
+def container_traits(target: Path, origin: str) -> ContainerTraits:
     """Tell what a container of this name holds.
 
     Raises:
@@ -82,10 +82,12 @@ def traits_of(target: Path, origin: str) -> Traits:
             f"{target}: clips are written as {', '.join(MUXERS)}", hint="choose one of these names"
         )
     with av.open(io.BytesIO(), "w", format=muxer) as container:
-        return Traits(muxer, frozenset(container.supported_codecs), origin)
+        return ContainerTraits(muxer, frozenset(container.supported_codecs), origin)
 
 
-def lost_in(traits: Traits, clip: Clip, source: Path | None, video: VideoSettings) -> list[str]:
+def list_unsupported(
+    traits: ContainerTraits, clip: Clip, source: Path | None, video: VideoSettings
+) -> list[str]:
     """Name what of a result a container cannot hold: the frames, or streams that are copied.
 
     Args:
@@ -105,17 +107,17 @@ def lost_in(traits: Traits, clip: Clip, source: Path | None, video: VideoSetting
         ratio = f"{clip.aspect.numerator}:{clip.aspect.denominator}"
         lost.append(f"pixels of {ratio} with what {encoder} writes")
     if video.streams == "copy" and source is not None:
-        lost += unheld(source, clip.stream, traits)
+        lost += unsupported_streams(source, clip.stream, traits)
     return lost
 
 
-def unheld(source: Path, main: int, traits: Traits) -> list[str]:
+def unsupported_streams(source: Path, main: int, traits: ContainerTraits) -> list[str]:
     """Name the streams of a clip that a container cannot hold, but for data that few can.
 
     Raises:
         DecodeError: The clip cannot be opened.
     """
-    with opened(source) as container:
+    with open_container(source) as container:
         return [
             describe(stream)
             for stream in container.streams
@@ -134,7 +136,9 @@ def describe(stream: Stream) -> str:
     return f"stream {stream.index} ({', '.join(part for part in parts if part)})"
 
 
-def copied(stream: Stream, out: OutputContainer, traits: Traits) -> tuple[Stream | None, str]:
+def copied(
+    stream: Stream, out: OutputContainer, traits: ContainerTraits
+) -> tuple[Stream | None, str]:
     """Make a stream for the packets of another; or None, with what is lost by that."""
     from av.stream import AttachmentStream
 
@@ -169,7 +173,7 @@ def untechnical(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class Digest:
+class StreamDigest:
     """What is in a stream: its bytes, however they are cut into packets."""
 
     def __init__(self, stream: Stream) -> None:
@@ -189,14 +193,14 @@ class Digest:
         self.size += len(data)
         self._hash.update(data)
 
-    def same_as(self, other: Digest | None) -> bool:
+    def same_as(self, other: StreamDigest | None) -> bool:
         """Whether another stream holds the same; where headers move, that there is one."""
         if other is None:
             return False
         return self._loose or self._hash.digest() == other._hash.digest()
 
 
-def _held(stream: Stream, traits: Traits) -> bool:
+def _held(stream: Stream, traits: ContainerTraits) -> bool:
     if stream.type == "attachment":
         return traits.muxer == "matroska"
     if stream.type == "data":

@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Final
 
 from varfix.engine.errors import EncodeError
-from varfix.engine.video.mux import Pieces, Wrapped, Wrapping, offset_of, pts_of
-from varfix.engine.video.probe import main_stream, opened
-from varfix.engine.video.streams import ISO, Digest
+from varfix.engine.video.mux import EncodedSegments, MuxInput, MuxResult, offset_of, pts_of
+from varfix.engine.video.probe import main_stream, open_container
+from varfix.engine.video.streams import ISO, StreamDigest
 
 _MILLISECOND: Final = Fraction(1, 1000)
 
 
-def verify(wrapping: Wrapping, pieces: Pieces, part: Path, wrapped: Wrapped) -> None:
+def verify(wrapping: MuxInput, pieces: EncodedSegments, part: Path, wrapped: MuxResult) -> None:
     """Compare a file with what was to be in it.
 
     Raises:
         EncodeError: A frame, a time or a byte of another stream is not what it was.
     """
     found: list[tuple[Fraction, Fraction]] = []
-    digests: dict[int, Digest] = {}
-    with opened(part) as container:
+    digests: dict[int, StreamDigest] = {}
+    with open_container(part) as container:
         main = main_stream(container)
         for packet in container.demux():
             if not packet.size:
@@ -31,7 +31,7 @@ def verify(wrapping: Wrapping, pieces: Pieces, part: Path, wrapped: Wrapped) -> 
                 tick = packet.time_base
                 found.append((pts_of(packet) * tick, (packet.duration or 0) * tick))
             elif packet.stream.index in wrapped.digests:
-                digests.setdefault(packet.stream.index, Digest(packet.stream)).add(packet)
+                digests.setdefault(packet.stream.index, StreamDigest(packet.stream)).add(packet)
         lasted = None
         if main.duration is not None and main.time_base is not None:
             lasted = main.duration * main.time_base
@@ -42,7 +42,7 @@ def verify(wrapping: Wrapping, pieces: Pieces, part: Path, wrapped: Wrapped) -> 
             raise EncodeError(f"stream {index} is not what it was in the source")
 
 
-def _check_length(wrapping: Wrapping, pieces: Pieces, lasted: Fraction | None) -> None:
+def _check_length(wrapping: MuxInput, pieces: EncodedSegments, lasted: Fraction | None) -> None:
     """Compare the length that the result's header tells, where it does, within one frame."""
     times = pieces.times
     wanted = (times[-1][0] + times[-1][1] - times[0][0]) * wrapping.clip.time_base
@@ -52,7 +52,7 @@ def _check_length(wrapping: Wrapping, pieces: Pieces, lasted: Fraction | None) -
 
 
 def _check_times(
-    wrapping: Wrapping, pieces: Pieces, found: list[tuple[Fraction, Fraction]]
+    wrapping: MuxInput, pieces: EncodedSegments, found: list[tuple[Fraction, Fraction]]
 ) -> None:
     tick, offset = wrapping.clip.time_base, offset_of(wrapping)
     wanted = [((pts - offset) * tick, lasts * tick) for pts, lasts in pieces.times]

@@ -21,7 +21,7 @@ from varfix.engine.video.encoders import (
     options_for,
 )
 from varfix.engine.video.pixel_formats import frame_of
-from varfix.engine.video.probe import located, opened
+from varfix.engine.video.probe import av_path, open_container
 
 if TYPE_CHECKING:
     from av import VideoCodecContext, VideoFrame
@@ -149,7 +149,7 @@ def _quieten() -> None:
     os.environ.setdefault("SVT_LOG", "1")
 
 
-class PieceWriter:
+class SegmentEncoder:
     """Writes a piece of a clip to a file: the n-th frame at n ticks, the times come later.
 
     The piece begins with a key frame, and nothing in it refers to what is outside.
@@ -168,7 +168,7 @@ class PieceWriter:
         self._count = 0
         self._order: list[int] = []
         self._file = av.open(
-            located(place), "w", format="matroska", container_options={"fflags": "+bitexact"}
+            av_path(place), "w", format="matroska", container_options={"fflags": "+bitexact"}
         )
         stream = self._file.add_stream(
             encoding.encoder, rate=encoding.rate, options=dict(encoding.options)
@@ -230,7 +230,7 @@ class PieceWriter:
 
 def count_frames(place: Path) -> int:
     """Return how many frames are in the file of a piece."""
-    with opened(place) as piece:
+    with open_container(place) as piece:
         return sum(packet.pts is not None for packet in piece.demux(video=0))
 
 

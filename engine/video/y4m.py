@@ -19,7 +19,7 @@ from varfix.engine.errors import (
     DecodeUnknownError,
     DecodeUnsupportedError,
 )
-from varfix.engine.video.clip import FULL, Clip, Frame, Layout, Outlet, Samples, Tags
+from varfix.engine.video.clip import FULL, ByteSink, Clip, Frame, Layout, Samples, Tags
 
 MAGIC: Final = b"YUV4MPEG2"
 _FRAME: Final = b"FRAME"
@@ -94,7 +94,7 @@ class Y4mWriter:
         layout: of the frames.
     """
 
-    stream: Outlet
+    stream: ByteSink
     clip: Clip
     layout: Layout
     _begun: bool = False

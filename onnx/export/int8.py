@@ -22,9 +22,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from varfix.engine.errors import ModelContractError, NothingToDoError
-from varfix.engine.evaluation.speed import Recorder
+from varfix.engine.evaluation.speed import CallRecorder
 from varfix.engine.models.card import TASKS
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import Floats
 from varfix.engine.settings.types import ModelSettings, Settings
 from varfix.engine.train.data.photos import SUFFIXES, cut_picture, decode, random_cut
@@ -109,11 +109,11 @@ def _samples(model: Path, photos: Sequence[np.ndarray]) -> Iterator[Sample]:
         damaged = degrade(clean, Mix({names[number % len(names)]: 1.0}), rng)
         task = ModelSettings(task=TASKS[int(damaged.task[0])])
         pixels = damaged.picture[0].permute(1, 2, 0).contiguous().numpy()
-        restore_picture(restorer, pixels, msgspec.structs.replace(settings, model=task))
+        restore_image(restorer, pixels, msgspec.structs.replace(settings, model=task))
         yield from restorer.taken()
 
 
-class _Listener(Recorder):
+class _Listener(CallRecorder):
     """A restorer that keeps what its graph was given."""
 
     def __init__(self, restorer: Any) -> None:

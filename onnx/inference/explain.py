@@ -20,7 +20,7 @@ from varfix.engine.restoration.explanation import (
     replacements,
     sheets,
 )
-from varfix.engine.restoration.prior_maps import crop_prior, thumbnail
+from varfix.engine.restoration.prior_maps import sample_prior, thumbnail
 from varfix.engine.system.atomic import Publisher
 from varfix.onnx.files.card import check_companion, weights_path
 from varfix.onnx.files.model_files import ModelFiles, find_model
@@ -164,7 +164,7 @@ class _View:
         """Results of the graph for the maps (C, n, n) of a prior."""
         sides = (self.picture.shape[0], self.picture.shape[1])
         tile = np.ascontiguousarray(self.picture.transpose(2, 0, 1)[None])
-        prior = crop_prior(maps, sides, (0, 0), sides, self.stride)[None]
+        prior = sample_prior(maps, sides, (0, 0), sides, self.stride)[None]
         return self.session.run(names, {TILE: tile, PRIOR: prior})
 
     def restored(self, maps: Floats) -> Floats:

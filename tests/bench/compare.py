@@ -23,7 +23,7 @@ import click
 import cv2
 import numpy as np
 
-from varfix.engine.evaluation.speed import picture_of, run_bare, run_files
+from varfix.engine.evaluation.speed import synthetic_image, time_files, time_model
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
 from varfix.onnx.inference.open_model import open_restorer
@@ -103,7 +103,7 @@ def ffmpeg_filter(picture: np.ndarray) -> np.ndarray:
 
 def ways(restorer: Restorer, settings: Settings, megapixels: float, count: int) -> dict[str, Way]:
     """What is compared: name and a function from an empty folder to seconds."""
-    pixels = picture_of(megapixels)
+    pixels = synthetic_image(megapixels)
     eight_bits = (pixels[:, :, ::-1] * 255.0).round().astype(np.uint8)
     eager = eager_network()
 
@@ -117,8 +117,8 @@ def ways(restorer: Restorer, settings: Settings, megapixels: float, count: int) 
         return lambda folder: one_by_one(sources(folder), folder / "out", change)
 
     return {
-        "varfix dir": lambda folder: run_files(restorer, pixels, settings, count, folder)[1],
-        "bare": lambda folder: run_bare(restorer, pixels, settings, count)[0] * count,
+        "varfix dir": lambda folder: time_files(restorer, pixels, settings, count, folder)[1],
+        "bare": lambda folder: time_model(restorer, pixels, settings, count)[0] * count,
         "eager": filtered(eager),
         "opencv": filtered(opencv_filter),
         "nlmeans": filtered(ffmpeg_filter),

@@ -31,7 +31,7 @@ from varfix.engine.evaluation.metrics import psnr
 from varfix.engine.image.reader import read_picture
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
-from varfix.engine.video.deflicker import SteadySettings, steady_frames
+from varfix.engine.video.deflicker import DeflickerSettings, deflicker
 from varfix.onnx.inference.open_model import open_restorer
 
 Clip = list[npt.NDArray[np.float32]]
@@ -41,9 +41,9 @@ PACE = 2  # pixels per frame
 SQUARE = 16
 
 RUNS = {
-    "frame by frame": SteadySettings(window=0),
-    "prior": SteadySettings(lock=False),
-    "prior and lock": SteadySettings(),
+    "frame by frame": DeflickerSettings(window=0),
+    "prior": DeflickerSettings(lock=False),
+    "prior and lock": DeflickerSettings(),
 }
 
 
@@ -121,9 +121,9 @@ def measure(clip: Clip, clean: Clip) -> dict[str, float]:
     }
 
 
-def restored(restorer: Restorer, clip: Clip, settings: Settings, steady: SteadySettings) -> Clip:
+def restored(restorer: Restorer, clip: Clip, settings: Settings, steady: DeflickerSettings) -> Clip:
     """The clip, restored."""
-    frames = steady_frames(restorer, enumerate(clip), range(len(clip)), settings, steady)
+    frames = deflicker(restorer, enumerate(clip), range(len(clip)), settings, steady)
     return [pixels for _, pixels in frames]
 
 

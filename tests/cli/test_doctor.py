@@ -8,7 +8,7 @@ from varfix.engine.errors import DeviceUnavailableError, EncodeError
 from varfix.engine.formats import FORMATS
 from varfix.engine.video import encoder_check as video_check
 from varfix.engine.video.encoders import hardware_encoders
-from varfix.engine.video.writer import PieceWriter
+from varfix.engine.video.writer import SegmentEncoder
 from varfix.onnx.inference import devices
 
 
@@ -67,7 +67,7 @@ def test_every_encoder_of_clips_stores_a_clip_that_is_read_back(varfix, facts):
 @pytest.mark.parametrize("harm", ["frames are lost", "colors change", "it fails"])
 def test_an_encoder_that_does_not_do_its_work_is_exit_5(varfix, facts, monkeypatch, harm):
     facts()
-    real, calls = PieceWriter.add, []
+    real, calls = SegmentEncoder.add, []
 
     def add(self, planes):
         calls.append(planes)
@@ -78,7 +78,7 @@ def test_an_encoder_that_does_not_do_its_work_is_exit_5(varfix, facts, monkeypat
         if harm == "colors change" or len(calls) != 3:
             real(self, planes)
 
-    monkeypatch.setattr(PieceWriter, "add", add)
+    monkeypatch.setattr(SegmentEncoder, "add", add)
     result = varfix("doctor")
     assert result.exit_code == 5
     assert "h264: " in result.stdout.partition("Problems:")[2]

@@ -17,8 +17,8 @@ from varfix.engine.evaluation.metrics import Scores
 from varfix.engine.evaluation.pairs import (
     Measured,
     Pair,
+    find_images,
     find_pairs,
-    find_pictures,
     mean,
     parse_degradation,
     score_degraded,
@@ -55,14 +55,14 @@ def names(pairing):
 def test_pictures_are_found_in_every_folder_and_sorted_as_text(tmp_path):
     for name in ("b.png", "10.png", "2.png", "sub/a.bmp", ".hidden/x.png", "notes.txt"):
         save(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).write_text("x")
-    found = [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)]
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
     assert found == ["10.png", "2.png", "b.png", "sub/a.bmp"]
 
 
 @pytest.mark.parametrize("name", ["", "nowhere"])
 def test_a_folder_without_pictures_is_nothing_to_do(tmp_path, name):
     with pytest.raises(NothingToDoError):
-        find_pictures(tmp_path / name)
+        find_images(tmp_path / name)
 
 
 def test_names_match_with_their_folders_and_without_their_extensions(folders):

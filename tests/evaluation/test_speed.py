@@ -25,14 +25,14 @@ def speed(tmp_path, monkeypatch):
 
 
 def test_a_made_picture_has_the_size_asked_for_and_detail_at_every_scale():
-    pixels = bench.picture_of(0.25)
+    pixels = bench.synthetic_image(0.25)
     assert pixels.shape[0] * pixels.shape[1] == pytest.approx(0.25e6, rel=0.01)
     assert pixels.dtype == np.float32
     assert pixels.min() >= 0.0
     assert pixels.max() <= 1.0
     means = [pixels[::step, ::step].std() for step in (1, 8, 64)]
     assert min(means) > 0.05
-    np.testing.assert_array_equal(pixels, bench.picture_of(0.25))
+    np.testing.assert_array_equal(pixels, bench.synthetic_image(0.25))
 
 
 def test_the_time_of_the_model_alone_is_the_tiles_time(speed):
@@ -49,4 +49,4 @@ def test_files_to_files_takes_no_less_than_the_model_alone(speed):
 
 
 def test_a_measurement_restores_a_worthwhile_number_of_pictures():
-    assert [bench.pictures_for(size) for size in (0.1, 2.0, 12.0, 100.0)] == [40, 12, 2, 1]
+    assert [bench.image_count(size) for size in (0.1, 2.0, 12.0, 100.0)] == [40, 12, 2, 1]

@@ -10,7 +10,13 @@ from PIL import Image
 from varfix.engine.errors import ConfigError, ItemError, NothingToDoError
 from varfix.engine.evaluation.pairs import parse_degradation
 from varfix.engine.evaluation.synthetic_damage import PROTOCOLS, convolve, damage
-from varfix.engine.evaluation.test_sets import TRIALS, Choice, heading, line, run_trials
+from varfix.engine.evaluation.test_sets import (
+    BENCHMARKS,
+    BenchmarkFilter,
+    heading,
+    line,
+    run_benchmarks,
+)
 from varfix.engine.models.card import TASKS
 
 LIMIT = 10**6
@@ -46,12 +52,12 @@ def same(pixels, task):
 
 
 def rows(val, restore=same, **choice):
-    return {row.set: row for row in run_trials(val, restore, Choice(**choice), LIMIT)}
+    return {row.set: row for row in run_benchmarks(val, restore, BenchmarkFilter(**choice), LIMIT)}
 
 
 def test_every_set_that_is_there_becomes_a_row(val):
     folders = {"kodak24", "rain100h"}
-    assert list(rows(val)) == [trial.title for trial in TRIALS if trial.folder in folders]
+    assert list(rows(val)) == [trial.title for trial in BENCHMARKS if trial.folder in folders]
 
 
 def test_every_row_has_a_preset_but_the_one_where_nothing_is_wrong(val):

@@ -22,7 +22,7 @@ from support.color_profiles import (
 )
 from support.images import opened, saved
 
-from varfix.engine.image.color import PlainInks
+from varfix.engine.image.color import NaiveCmyk
 from varfix.engine.image.picture import replace_pixels
 from varfix.engine.image.writer import encode_picture
 
@@ -101,11 +101,11 @@ UNIT = st.floats(0, 1, width=32)
     npst.arrays(np.float32, (2, 3, 3), elements=UNIT),
 )
 def test_plain_inks_show_exactly_the_wanted_color(inks, wanted):
-    space = PlainInks()
-    seen = space.shown(inks)
-    moved = space.moved(inks, seen, wanted)
+    space = NaiveCmyk()
+    seen = space.to_rgb(inks)
+    moved = space.apply_change(inks, seen, wanted)
     assert moved.min() >= -1e-5
     assert moved.max() <= 1 + 1e-5
-    assert np.abs(space.shown(moved) - wanted).max() < 1e-4
+    assert np.abs(space.to_rgb(moved) - wanted).max() < 1e-4
     assert (moved[..., 3] <= inks[..., 3] + 1e-6).all()
-    assert np.array_equal(space.moved(inks, seen, seen)[..., 3], inks[..., 3])
+    assert np.array_equal(space.apply_change(inks, seen, seen)[..., 3], inks[..., 3])

@@ -14,7 +14,7 @@ from varfix.engine.formats import FORMATS
 from varfix.engine.image.picture import Picture, PictureInfo, replace_pixels, to_floats, to_integers
 from varfix.engine.image.reader import read_picture
 from varfix.engine.image.writer import encode_picture
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import OutputSettings, Settings
 
@@ -115,7 +115,7 @@ def read(data):
 
 def untouched(data, fmt="keep"):
     picture = read(data)
-    pixels = restore_picture(IdentityRestorer(), picture.pixels, Settings())
+    pixels = restore_image(IdentityRestorer(), picture.pixels, Settings())
     return encode_picture(replace_pixels(picture, pixels), fmt, KEEP)
 
 

@@ -8,7 +8,7 @@ import torch
 from varfix.engine.errors import ModelContractError, ModelMissingError
 from varfix.engine.models.card import TASKS
 from varfix.engine.networks.varformer_s.model import build_varformer_s
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings, resolve, set_layer
 from varfix.engine.train.checkpoint import save_weights
@@ -101,8 +101,8 @@ def test_a_session_of_any_tile_size_restores_a_picture_as_the_network_does(
     picture = np.random.default_rng(0).random((side, side, 3), dtype=np.float32)
     restorer = open_restorer(str(exported), settings(f"tile.size={tile}"))
     itself = InTorch(network, restorer)
-    restored = restore_picture(restorer, picture, Settings())
-    expected = restore_picture(itself, picture, Settings())
+    restored = restore_image(restorer, picture, Settings())
+    expected = restore_image(itself, picture, Settings())
     assert set(itself.shapes) == {(tile, tile)}
     assert np.abs(restored - picture).mean() > 0.001  # there was something to compute
     assert np.abs(restored - expected).max() < 1e-4

@@ -23,7 +23,7 @@ from varfix.engine.errors import (
 from varfix.engine.image.reader import read_picture
 from varfix.engine.networks.layers.quantizer import SCALES
 from varfix.engine.restoration.prior_maps import thumbnail
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import Settings, resolve, set_layer
 from varfix.onnx.export.architectures import Facts, released_varformer
 from varfix.onnx.export.fp16 import HALF
@@ -183,7 +183,7 @@ def test_a_larger_picture_is_restored_from_tiles_and_whole(tmp_path):
     assert not np.array_equal(results[0], results[2])
     source = pixels.astype(np.float32) / 255.0
     assert (
-        np.abs(restore_picture(open_restorer("tiny", CPU), source, Settings()) - results[0]).max()
+        np.abs(restore_image(open_restorer("tiny", CPU), source, Settings()) - results[0]).max()
         < 3e-3
     )
 

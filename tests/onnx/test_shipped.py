@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from varfix.engine.restoration.restore_image import grid_for, restore_picture
+from varfix.engine.restoration.restore_image import restore_image, tile_grid_for
 from varfix.engine.settings.types import Settings, TileSettings
 from varfix.onnx.inference.open_model import open_restorer
 
@@ -26,9 +26,9 @@ def photo(height, width):
 def test_tiles_that_fit_a_small_picture_change_nothing_that_is_seen(size):
     fitted, full = Settings(device="cpu"), Settings(device="cpu", tile=TileSettings(size=512))
     restorer, square = (open_restorer("varformer-s", one) for one in (fitted, full))
-    assert grid_for(square, size, full).sides == (512, 512)
-    assert np.prod(grid_for(restorer, size, fitted).sides) < 0.8 * 512**2
+    assert tile_grid_for(square, size, full).sides == (512, 512)
+    assert np.prod(tile_grid_for(restorer, size, fitted).sides) < 0.8 * 512**2
     pixels = photo(*size)
-    here, there = restore_picture(restorer, pixels, fitted), restore_picture(square, pixels, full)
+    here, there = restore_image(restorer, pixels, fitted), restore_image(square, pixels, full)
     assert np.abs(here - pixels).mean() > 0.01  # it does restore
     assert np.abs(here - there).mean() < CONSISTENT

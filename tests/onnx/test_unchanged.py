@@ -13,7 +13,7 @@ from varfix.engine.batch.run import run_batch
 from varfix.engine.image.picture import replace_pixels
 from varfix.engine.image.reader import read_picture
 from varfix.engine.image.writer import write_picture
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import IoSettings, OutputSettings, Settings, TileSettings
 from varfix.onnx.files.model_files import find_model
 from varfix.onnx.inference.cores import THREADS_VARIABLE
@@ -42,7 +42,7 @@ def restorer():
 def plain(restorer, picture):
     """The image restored tile by tile."""
     assert restorer.batch == 1
-    restored = restore_picture(restorer, picture, ON_CPU)
+    restored = restore_image(restorer, picture, ON_CPU)
     assert np.abs(restored - picture).mean() > 0.01  # there is something to compute
     return restored
 
@@ -82,7 +82,7 @@ def test_sizes_that_are_left_free(feeds):
 def test_threads(threads, picture, plain, monkeypatch):
     monkeypatch.setenv(THREADS_VARIABLE, str(threads))
     other = open_restorer("varformer-s", ON_CPU)
-    np.testing.assert_array_equal(restore_picture(other, picture, ON_CPU), plain)
+    np.testing.assert_array_equal(restore_image(other, picture, ON_CPU), plain)
 
 
 @pytest.mark.parametrize("batch", [2, 8])
@@ -94,7 +94,7 @@ def test_several_tiles_at_once(batch, picture, plain):
     together = Settings(device="cpu", tile=TileSettings(size=128, overlap=32, batch=batch))
     other = open_restorer("varformer-s", together)
     assert other.batch == batch
-    restored = restore_picture(other, picture, together)
+    restored = restore_image(other, picture, together)
     np.testing.assert_allclose(restored, plain, rtol=0, atol=1e-6)
     eight_bits = [(255.0 * one).round() for one in (restored, plain)]
     assert (eight_bits[0] != eight_bits[1]).mean() < 1e-4
@@ -104,7 +104,7 @@ def test_several_devices(restorer, picture, plain):
     other = open_restorer("varformer-s", ON_CPU)
     both = SpreadRestorer([restorer, other], "cuda:0,1")
     assert both.batch == 2
-    np.testing.assert_array_equal(restore_picture(both, picture, ON_CPU), plain)
+    np.testing.assert_array_equal(restore_image(both, picture, ON_CPU), plain)
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -122,6 +122,6 @@ def test_decoding_and_encoding_beside_the_model(jobs, restorer, picture, tmp_pat
     )
     for path in source.iterdir():
         whole = read_picture(path.read_bytes(), max_pixels=10**6)
-        restored = restore_picture(restorer, whole.pixels, settings)
+        restored = restore_image(restorer, whole.pixels, settings)
         alone = write_picture(replace_pixels(whole, restored), whole.info.format, OutputSettings())
         assert (tmp_path / "out" / path.name).read_bytes() == alone

@@ -11,8 +11,8 @@ from support.cards import GUIDED
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.models.card import ModelCard
-from varfix.engine.restoration.prior_maps import sampler
-from varfix.engine.restoration.restore_image import blend, grid_for, restore_picture
+from varfix.engine.restoration.prior_maps import sampling_matrix
+from varfix.engine.restoration.restore_image import blend, restore_image, tile_grid_for
 from varfix.engine.restoration.restorer import IDENTITY_CARD, IdentityRestorer
 from varfix.engine.settings.types import ModelSettings, Settings, TileSettings
 
@@ -57,25 +57,25 @@ def picture(height=150, width=210, seed=0):
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 def test_the_identity_returns_the_picture_bit_for_bit(shape, strength):
     pixels = picture(*shape)
-    result = restore_picture(IdentityRestorer(), pixels, Settings(strength=strength))
+    result = restore_image(IdentityRestorer(), pixels, Settings(strength=strength))
     assert np.array_equal(result, pixels)
 
 
 def test_at_strength_zero_nothing_runs_and_the_picture_itself_comes_back():
     restorer, pixels = Recorder(), picture()
-    assert restore_picture(restorer, pixels, Settings(strength=0.0)) is pixels
+    assert restore_image(restorer, pixels, Settings(strength=0.0)) is pixels
     assert restorer.calls == []
 
 
 def test_at_full_strength_the_models_result_comes_back():
     pixels = picture()
-    result = restore_picture(Recorder(), pixels, Settings())
+    result = restore_image(Recorder(), pixels, Settings())
     np.testing.assert_allclose(result, 1.0 - pixels, atol=1e-6)
 
 
 def test_strength_blends_with_the_source():
     pixels = picture()
-    result = restore_picture(Recorder(), pixels, Settings(strength=0.25))
+    result = restore_image(Recorder(), pixels, Settings(strength=0.25))
     np.testing.assert_allclose(result, 0.75 * pixels + 0.25 * (1.0 - pixels), atol=1e-6)
 
 
@@ -96,9 +96,9 @@ def test_a_source_that_is_spent_becomes_the_same_result(card, strength, height, 
             return 0.5 * tiles + 0.3 * np.roll(tiles, 7, 1) + 0.2 * np.roll(tiles, -9, (1, 2))
 
     restorer, pixels = Smearing(card=card, batch=batch), picture(height, width)
-    wanted = restore_picture(restorer, pixels, Settings(strength=strength))
+    wanted = restore_image(restorer, pixels, Settings(strength=strength))
     spent = pixels.copy()
-    result = restore_picture(restorer, spent, Settings(strength=strength), spend=True)
+    result = restore_image(restorer, spent, Settings(strength=strength), overwrite_input=True)
     assert result is spent
     assert np.array_equal(result, wanted)
 
@@ -107,37 +107,37 @@ def test_a_source_that_is_spent_becomes_the_same_result(card, strength, height, 
 def test_the_source_is_not_changed_unasked(strength):
     pixels = picture()
     before = pixels.copy()
-    restore_picture(Recorder(), pixels, Settings(strength=strength))
+    restore_image(Recorder(), pixels, Settings(strength=strength))
     assert np.array_equal(pixels, before)
 
 
 def test_tiles_come_in_batches_of_the_size_the_restorer_takes():
     restorer = Recorder(batch=4)
-    tiles = len(grid_for(restorer, (150, 210), Settings()))
-    restore_picture(restorer, picture(), Settings())
+    tiles = len(tile_grid_for(restorer, (150, 210), Settings()))
+    restore_image(restorer, picture(), Settings())
     assert restorer.calls == [4] * (tiles // 4) + [tiles % 4] * (tiles % 4 > 0)
 
 
 def test_a_batch_that_shrinks_during_the_picture_is_respected():
     restorer = Recorder(batch=4, shrinks=True)
-    tiles = len(grid_for(restorer, (150, 210), Settings()))
-    restore_picture(restorer, picture(), Settings())
+    tiles = len(tile_grid_for(restorer, (150, 210), Settings()))
+    restore_image(restorer, picture(), Settings())
     assert restorer.calls == [4] + [1] * (tiles - 4)
 
 
 def test_progress_counts_tiles_up_to_all():
     told = []
     restorer = Recorder(batch=5)
-    restore_picture(restorer, picture(), Settings(), lambda *count: told.append(count))
-    total = len(grid_for(restorer, (150, 210), Settings()))
+    restore_image(restorer, picture(), Settings(), lambda *count: told.append(count))
+    total = len(tile_grid_for(restorer, (150, 210), Settings()))
     assert told == [(min(5 * (i + 1), total), total) for i in range(-(-total // 5))]
 
 
 def test_the_overlap_is_the_cards_unless_asked_for():
     restorer = Recorder()
-    assert grid_for(restorer, (64, 112), Settings()).columns.starts == (0, 48)
+    assert tile_grid_for(restorer, (64, 112), Settings()).columns.starts == (0, 48)
     wider = Settings(tile=TileSettings(overlap=20))
-    assert len(grid_for(restorer, (64, 112), wider).columns.starts) == 3
+    assert len(tile_grid_for(restorer, (64, 112), wider).columns.starts) == 3
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,20 @@ def test_tiles_suit_the_picture_where_the_model_takes_any(shape, sides):
             return 1.0 - tiles
 
     pixels = picture(*shape)
-    result = restore_picture(Sized(tile_step=16), pixels, Settings())
+    result = restore_image(Sized(tile_step=16), pixels, Settings())
     assert set(seen) == {sides}
     np.testing.assert_allclose(result, 1.0 - pixels, atol=1e-6)
 
 
-@pytest.mark.parametrize(("spend", "share"), [(False, 1.0), (True, 0.0)])
-def test_memory_holds_a_row_of_tiles_and_not_all_of_them(spend, share):
+@pytest.mark.parametrize(("overwrite_input", "share"), [(False, 1.0), (True, 0.0)])
+def test_memory_holds_a_row_of_tiles_and_not_all_of_them(overwrite_input, share):
     pixels = picture(900, 900)
     restorer = IdentityRestorer(batch=2)
     settings = Settings(tile=TileSettings(overlap=20))
-    restore_picture(restorer, pixels[:64, :64], settings)
+    restore_image(restorer, pixels[:64, :64], settings)
     tracemalloc.start()
     try:
-        restore_picture(restorer, pixels, settings, spend=spend)
+        restore_image(restorer, pixels, settings, overwrite_input=overwrite_input)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -177,7 +177,7 @@ def test_memory_holds_a_row_of_tiles_and_not_all_of_them(spend, share):
 def test_a_picture_is_looked_at_once_as_a_whole():
     restorer = Painter()
     pixels = np.full((150, 210, 3), 0.5, np.float32)
-    restore_picture(restorer, pixels, Settings(model=ModelSettings(task="rain")))
+    restore_image(restorer, pixels, Settings(model=ModelSettings(task="rain")))
     ((thumbnail, task),) = restorer.seen
     assert task == "rain"
     np.testing.assert_allclose(thumbnail, np.full((32, 32, 3), 0.5), atol=1e-6)
@@ -186,7 +186,7 @@ def test_a_picture_is_looked_at_once_as_a_whole():
 def test_maps_that_are_given_replace_the_look_at_the_picture():
     restorer = Painter()
     maps = np.full((2, 16, 16), 0.25, np.float32)
-    result = restore_picture(restorer, picture(), Settings(), maps=maps)
+    result = restore_image(restorer, picture(), Settings(), maps=maps)
     np.testing.assert_allclose(result, np.full((150, 210, 3), 0.25), atol=1e-6)
     assert restorer.seen == []
 
@@ -196,9 +196,10 @@ def test_maps_that_are_given_replace_the_look_at_the_picture():
 def test_guided_tiles_agree_wherever_they_overlap(shape, step):
     """Blocks lie at the same places in all tiles, so the result shows no tile at all."""
     height, width = shape
-    result = restore_picture(Painter(tile_step=step), picture(height, width), Settings())
+    result = restore_image(Painter(tile_step=step), picture(height, width), Settings())
     rows, columns = (
-        sampler(0, -(-side // 16), 16, side, 16) @ np.arange(16, dtype=np.float32) for side in shape
+        sampling_matrix(0, -(-side // 16), 16, side, 16) @ np.arange(16, dtype=np.float32)
+        for side in shape
     )
     blocks = (3 * rows[:, None] + columns[None, :]) / 60
     expected = blocks.repeat(16, 0).repeat(16, 1)[:height, :width]
@@ -214,7 +215,7 @@ def test_what_a_network_spoils_at_its_own_edges_is_not_in_the_picture(shape):
             return frayed
 
     pixels = picture(*shape)
-    np.testing.assert_allclose(restore_picture(Frayed(), pixels, Settings()), pixels, atol=1e-6)
+    np.testing.assert_allclose(restore_image(Frayed(), pixels, Settings()), pixels, atol=1e-6)
 
 
 def test_models_without_guidance_get_no_prior():
@@ -227,7 +228,7 @@ def test_models_without_guidance_get_no_prior():
             return tiles
 
     pixels = picture()
-    assert np.array_equal(restore_picture(Bare(), pixels, Settings()), pixels)
+    assert np.array_equal(restore_image(Bare(), pixels, Settings()), pixels)
 
 
 def test_invalid_values_end_the_picture():
@@ -236,7 +237,7 @@ def test_invalid_values_end_the_picture():
             raise NonFiniteError("the model produced invalid values in the image.")
 
     with pytest.raises(NonFiniteError, match="in the image"):
-        restore_picture(Broken(), picture(), Settings())
+        restore_image(Broken(), picture(), Settings())
 
 
 def test_an_invalid_tile_is_named_by_its_place_in_the_picture():
@@ -251,4 +252,4 @@ def test_an_invalid_tile_is_named_by_its_place_in_the_picture():
 
     pixels = np.zeros((100, 150, 3), np.float32)  # 2 rows of 3 tiles, four at a time
     with pytest.raises(NonFiniteError, match="in tile 1,2 even in fp32"):
-        restore_picture(BrokenAt(), pixels, Settings())
+        restore_image(BrokenAt(), pixels, Settings())

@@ -10,10 +10,10 @@ from varfix.engine.restoration.tiling import (
     LARGEST_SINGLE,
     LONGEST,
     Axis,
-    Mosaic,
-    cut,
+    TileBlender,
+    extract_tile,
     fitted,
-    mirrored,
+    mirrored_indices,
     plan_axis,
     plan_rectangles,
     plan_tiles,
@@ -119,20 +119,20 @@ def test_weights_of_all_tiles_sum_to_one_everywhere(height, width, tiling):
     assume(len(grid) <= 60)
     total = np.zeros((height, width, 3))
     for chosen in range(len(grid)):
-        mosaic = Mosaic(grid)
+        blender = TileBlender(grid)
         for number in range(len(grid)):
-            mosaic.add(np.full((tiling[0], tiling[0], 3), number == chosen, np.float32))
-        assert mosaic.picture.min() >= 0.0
-        total += mosaic.picture
+            blender.add(np.full((tiling[0], tiling[0], 3), number == chosen, np.float32))
+        assert blender.picture.min() >= 0.0
+        total += blender.picture
     np.testing.assert_allclose(total, 1.0, atol=1e-5)
 
 
 def joined(pixels, size, overlap, align=1, change=lambda tile, place: tile):
     grid = plan_tiles(*pixels.shape[:2], size, overlap, align)
-    mosaic = Mosaic(grid)
+    blender = TileBlender(grid)
     for place in grid:
-        mosaic.add(change(cut(pixels, place, (size, size)), place))
-    return mosaic.picture
+        blender.add(change(extract_tile(pixels, place, (size, size)), place))
+    return blender.picture
 
 
 @pytest.mark.parametrize("depth", [8, 16])
@@ -164,10 +164,10 @@ def test_identity_holds_for_fitted_tiles(height, width, step):
         plan_tiles(height, width, 64, 12, 4).fitted(12, 4, step),
         plan_rectangles(height, width, 64, 12, 4, step),
     ):
-        mosaic = Mosaic(grid)
+        blender = TileBlender(grid)
         for place in grid:
-            mosaic.add(cut(pixels, place, grid.sides))
-        assert np.array_equal(mosaic.picture, pixels)
+            blender.add(extract_tile(pixels, place, grid.sides))
+        assert np.array_equal(blender.picture, pixels)
 
 
 @given(st.integers(1, 12_000), st.integers(1, 12_000), st.sampled_from([(32, 16), (96, 16)]))
@@ -202,7 +202,7 @@ def test_rectangles_suit_the_picture(size, sides, tiles):
 
 def test_every_tile_has_the_full_size_and_continues_by_reflection():
     pixels = np.arange(5 * 3 * 3, dtype=np.float32).reshape(5, 3, 3)
-    tile = cut(pixels, (0, 0), (8, 7))
+    tile = extract_tile(pixels, (0, 0), (8, 7))
     assert tile.shape == (8, 7, 3)
     assert np.array_equal(tile, np.pad(pixels, ((0, 3), (0, 4), (0, 0)), mode="reflect"))
 
@@ -211,7 +211,7 @@ def test_every_tile_has_the_full_size_and_continues_by_reflection():
 def test_reflection_goes_on_as_often_as_needed(length, count):
     line = np.arange(length)
     expected = np.pad(line, (0, max(0, count - length)), mode="reflect")[:count]
-    assert np.array_equal(mirrored(0, count, length), expected)
+    assert np.array_equal(mirrored_indices(0, count, length), expected)
 
 
 def test_a_tiles_outermost_pixels_leave_no_trace():
@@ -237,10 +237,10 @@ def test_between_two_constants_lies_a_raised_cosine():
     axis = Axis(112, 64, (0, 48))
     grid = plan_tiles(64, 112, 64, 16)
     assert grid.columns == axis
-    mosaic = Mosaic(grid)
-    mosaic.add(np.zeros((64, 64, 3), np.float32))
-    mosaic.add(np.ones((64, 64, 3), np.float32))
-    line = mosaic.picture[10, :, 1]
+    blender = TileBlender(grid)
+    blender.add(np.zeros((64, 64, 3), np.float32))
+    blender.add(np.ones((64, 64, 3), np.float32))
+    line = blender.picture[10, :, 1]
     expected = 0.5 - 0.5 * np.cos(np.pi * (np.arange(8) + 0.5) / 8)
     assert not line[:52].any()
     np.testing.assert_allclose(line[52:60], expected, atol=1e-6)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from varfix.engine.evaluation.metrics import psnr
-from varfix.engine.evaluation.pairs import find_pictures
+from varfix.engine.evaluation.pairs import find_images
 from varfix.engine.image.reader import read_picture
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import resolve, set_layer
 from varfix.onnx.inference.open_model import open_restorer
 
@@ -28,7 +28,7 @@ def restore():
 
     def run(pixels, *assignments):
         settings = resolve([set_layer(["device=cpu", *assignments])]).settings
-        return restore_picture(open_restorer("varformer-s", settings), pixels, settings)
+        return restore_image(open_restorer("varformer-s", settings), pixels, settings)
 
     return run
 
@@ -100,7 +100,7 @@ def block_means(pixels, side):
     ],
 )
 def test_a_clean_picture_comes_back_as_it_was(restore, least):
-    pictures = [read_picture(p.read_bytes(), max_pixels=10**7) for p in find_pictures(CLEAN)]
+    pictures = [read_picture(p.read_bytes(), max_pixels=10**7) for p in find_images(CLEAN)]
     values = [psnr(rounded(restore(one.pixels)), one.pixels) for one in pictures]
     assert np.mean(values) > least
 
@@ -108,7 +108,7 @@ def test_a_clean_picture_comes_back_as_it_was(restore, least):
 @needs_photographs
 @pytest.mark.parametrize("task", TASKS)
 def test_no_preset_changes_the_brightness_of_a_good_picture(restore, task):
-    for path in find_pictures(CLEAN)[::6]:
+    for path in find_images(CLEAN)[::6]:
         pixels = read_picture(path.read_bytes(), max_pixels=10**7).pixels
         change = restore(pixels, f"model.task={task}").mean() - pixels.mean()
         assert abs(change) < 0.06, path.name

@@ -10,7 +10,7 @@ from PIL import Image
 
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.prior_maps import thumbnail
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings, TileSettings
 from varfix.engine.storage.manifest import recipe_of
@@ -62,7 +62,7 @@ def ramp(height=256, width=384):
 @pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 64), (200, 131), (40, 500)])
 def test_with_one_tone_the_identity_still_returns_the_picture_bit_for_bit(shape):
     pixels = noise(*shape)
-    assert np.array_equal(restore_picture(Square(), pixels, GLOBAL), pixels)
+    assert np.array_equal(restore_image(Square(), pixels, GLOBAL), pixels)
 
 
 def coarse(picture):
@@ -72,22 +72,22 @@ def coarse(picture):
 def test_tones_that_differ_from_tile_to_tile_are_brought_to_the_whole_pictures():
     pixels = ramp()
     wanted = coarse(pixels - pixels.mean() + 0.5)
-    patched = np.abs(coarse(restore_picture(Equalizer(), pixels, BY_TILE)) - wanted)
-    even = np.abs(coarse(restore_picture(Equalizer(), pixels, GLOBAL)) - wanted)
+    patched = np.abs(coarse(restore_image(Equalizer(), pixels, BY_TILE)) - wanted)
+    even = np.abs(coarse(restore_image(Equalizer(), pixels, GLOBAL)) - wanted)
     assert patched.mean() > 0.08  # every tile has the same mean: the ramp is gone
     assert even.mean() < 0.1 * patched.mean()
 
 
 def test_detail_comes_from_the_tiles():
     pixels = ramp()
-    restored = restore_picture(Equalizer(), pixels, GLOBAL)
+    restored = restore_image(Equalizer(), pixels, GLOBAL)
     texture = [np.diff(picture[:, :, 0], axis=0)[8:-8, 8:-8] for picture in (pixels, restored)]
     assert np.abs(texture[0] - texture[1]).max() < 0.01
 
 
 def test_results_stay_in_range():
     bright = np.clip(ramp() * 2.0, 0.0, 1.0)
-    restored = restore_picture(Equalizer(), bright, GLOBAL)
+    restored = restore_image(Equalizer(), bright, GLOBAL)
     assert 0.0 <= restored.min() <= restored.max() <= 1.0
 
 
@@ -99,9 +99,9 @@ def test_a_picture_of_one_tile_needs_no_second_look():
             type(self).calls += 1
             return tiles
 
-    restore_picture(Counting(), noise(64, 50), GLOBAL)
+    restore_image(Counting(), noise(64, 50), GLOBAL)
     assert Counting.calls == 1
-    restore_picture(Counting(), noise(64, 80), GLOBAL)
+    restore_image(Counting(), noise(64, 80), GLOBAL)
     assert Counting.calls == 3  # two tiles, of batches of 4, and the whole
 
 
@@ -109,16 +109,16 @@ def test_whole_squashes_the_picture_as_the_released_programs_do():
     pixels = noise(100, 160)
     shrunk = cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_LINEAR)
     expected = cv2.resize(shrunk, (160, 100), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    assert np.array_equal(restore_picture(Square(), pixels, WHOLE), expected)
+    assert np.array_equal(restore_image(Square(), pixels, WHOLE), expected)
     own = noise(64, 64)
-    assert np.array_equal(restore_picture(Square(), own, WHOLE), own)
+    assert np.array_equal(restore_image(Square(), own, WHOLE), own)
 
 
 def test_whole_blends_with_the_source():
     pixels = noise(64, 64)
     half = Settings(tile=TileSettings(whole=True), strength=0.5)
-    restored = restore_picture(Equalizer(), pixels, half)
-    full = restore_picture(Equalizer(), pixels, WHOLE)
+    restored = restore_image(Equalizer(), pixels, half)
+    full = restore_image(Equalizer(), pixels, WHOLE)
     assert np.allclose(restored, (pixels + full) / 2, atol=1e-6)
 
 
@@ -139,10 +139,10 @@ def test_whole_shrinks_as_the_networks_own_program_does():
             return tiles
 
     card = msgspec.structs.replace(CARD, squash="lanczos")
-    restore_picture(Watched(card=card), picture, WHOLE)
+    restore_image(Watched(card=card), picture, WHOLE)
     theirs = Image.fromarray((picture * 255.0).round().astype(np.uint8)).resize(
         (64, 64), Image.Resampling.LANCZOS
     )
     assert np.array_equal(seen[0], np.asarray(theirs, np.float32) / 255.0)
-    restore_picture(Watched(card=CARD), picture, WHOLE)
+    restore_image(Watched(card=CARD), picture, WHOLE)
     assert not np.array_equal(seen[0], seen[1])

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from varfix.engine.image.picture import replace_pixels
 from varfix.engine.image.reader import read_picture
 from varfix.engine.image.writer import encode_picture
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import OutputSettings, Settings
 
@@ -188,7 +188,7 @@ def read(data):
 def untouched(data, fmt="keep", options=KEEP):
     """Send an image through everything but a model."""
     picture = read(data)
-    pixels = restore_picture(IdentityRestorer(), picture.pixels, Settings())
+    pixels = restore_image(IdentityRestorer(), picture.pixels, Settings())
     return encode_picture(replace_pixels(picture, pixels), fmt, options)
 
 

@@ -9,10 +9,10 @@ from support.cards import GUIDED
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings
-from varfix.engine.video.deflicker import SteadySettings, steady_frames
+from varfix.engine.video.deflicker import DeflickerSettings, deflicker
 
 SHAPE = (36, 52)
-ALONE = SteadySettings(window=0)
+ALONE = DeflickerSettings(window=0)
 
 
 @dataclass
@@ -54,7 +54,7 @@ def run(restorer, clip, steady=None, settings=None, first=0):
     frames = [(first + at, frame) for at, frame in enumerate(clip)]
     wanted = range(first, first + len(clip))
     found = list(
-        steady_frames(restorer, frames, wanted, settings or Settings(), steady or SteadySettings())
+        deflicker(restorer, frames, wanted, settings or Settings(), steady or DeflickerSettings())
     )
     assert [index for index, _ in found] == list(wanted)
     return [pixels for _, pixels in found]

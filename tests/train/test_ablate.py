@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from varfix.engine.evaluation.test_sets import Choice
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import Settings
 from varfix.engine.train import ablation as ablate
 from varfix.engine.train.ablation import (
@@ -39,7 +39,7 @@ def pixels():
 
 
 def restored(restorer, pixels):
-    return restore_picture(restorer, pixels, Settings())
+    return restore_image(restorer, pixels, Settings())
 
 
 def as_one_tile(restorer, square):

@@ -136,10 +136,10 @@ def test_pairs_of_different_sizes_and_folders_without_pairs_are_refused(pair_fol
 
 
 def test_training_samples_the_prior_as_inference_does():
-    from varfix.engine.restoration.prior_maps import crop_prior
+    from varfix.engine.restoration.prior_maps import sample_prior
 
     maps = torch.rand(6, 16, 16)
     rows, columns = sampler(96, 128, 448), sampler(208, 128, 448)
     ours = rows @ maps @ columns.T
-    theirs = crop_prior(maps.numpy(), (448, 448), (96, 208), (128, 128), 16)
+    theirs = sample_prior(maps.numpy(), (448, 448), (96, 208), (128, 128), 16)
     torch.testing.assert_close(ours, torch.from_numpy(theirs), atol=1e-5, rtol=1e-5)

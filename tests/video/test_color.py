@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.video.clip import Layout
-from varfix.engine.video.color import Palette, known_matrix
+from varfix.engine.video.color import YcbcrConverter, known_matrix
 
 # Red, green and blue at 75 % in 8-bit codes, from the standards (and any test-bar generator).
 BARS = {
@@ -31,7 +31,7 @@ def test_bars_are_the_standards(kind, bars, depth):
     layout = Layout(8, 6, depth=depth, full=full)
     for codes, color in zip(bars, COLORS, strict=True):
         planes = flat([code << (depth - 8) for code in codes], layout)
-        shown = Palette(layout, matrix).shown(planes)
+        shown = YcbcrConverter(layout, matrix).to_rgb(planes)
         np.testing.assert_allclose(shown.reshape(-1, 3), [color] * 48, atol=0.006)
 
 
@@ -39,8 +39,8 @@ def test_an_unnamed_matrix_is_guessed_by_the_lines():
     for height, matrix in ((480, 6), (576, 6), (720, 1)):
         layout = Layout(2, height)
         planes = flat((81, 90, 240), layout)
-        named, unnamed = Palette(layout, matrix), Palette(layout, 2)
-        np.testing.assert_array_equal(named.shown(planes), unnamed.shown(planes))
+        named, unnamed = YcbcrConverter(layout, matrix), YcbcrConverter(layout, 2)
+        np.testing.assert_array_equal(named.to_rgb(planes), unnamed.to_rgb(planes))
 
 
 @given(
@@ -61,12 +61,12 @@ def test_what_is_left_alone_stays_code_for_code(
     rng = np.random.default_rng(seed)
     # All codes, also those that no color has.
     planes = tuple(rng.integers(0, 1 << depth, one).astype(layout.dtype) for one in layout.shapes)
-    palette = Palette(layout, matrix)
-    shown = palette.shown(planes)
+    converter = YcbcrConverter(layout, matrix)
+    shown = converter.to_rgb(planes)
     assert shown.shape == (height, width, 3)
     assert shown.dtype == np.float32
     assert 0 <= shown.min() <= shown.max() <= 1
-    for before, after in zip(planes, palette.moved(planes, shown), strict=True):
+    for before, after in zip(planes, converter.apply_change(planes, shown), strict=True):
         assert before.dtype == after.dtype
         np.testing.assert_array_equal(before, after)
 
@@ -75,30 +75,32 @@ def test_what_is_left_alone_stays_code_for_code(
 @pytest.mark.parametrize("sampling", [(1, 1), (2, 1), (2, 2)])
 def test_a_change_arrives(matrix, sampling):
     layout = Layout(16, 12, 10, *sampling)
-    palette = Palette(layout, matrix)
+    converter = YcbcrConverter(layout, matrix)
     planes = flat((400, 500, 540), layout)
-    shown = palette.shown(planes)
+    shown = converter.to_rgb(planes)
     wanted = shown * np.float32(0.7) + np.array([0.05, 0, 0.1], np.float32)
-    np.testing.assert_allclose(palette.shown(palette.moved(planes, wanted)), wanted, atol=2 / 1023)
+    np.testing.assert_allclose(
+        converter.to_rgb(converter.apply_change(planes, wanted)), wanted, atol=2 / 1023
+    )
 
 
 def test_gray_stays_gray():
     layout = Layout(4, 4, gray=True)
-    palette = Palette(layout, 1)
+    converter = YcbcrConverter(layout, 1)
     planes = flat((100,), layout)
-    moved = palette.moved(planes, palette.shown(planes) * np.float32(0.5))
+    moved = converter.apply_change(planes, converter.to_rgb(planes) * np.float32(0.5))
     assert len(moved) == 1
     assert (moved[0] == 58).all()
 
 
 def test_invalid_values_are_not_stored():
     layout = Layout(4, 4)
-    palette = Palette(layout, 1)
+    converter = YcbcrConverter(layout, 1)
     planes = flat((100, 128, 128), layout)
-    bad = palette.shown(planes)
+    bad = converter.to_rgb(planes)
     bad[1, 1, 1] = np.nan
     with pytest.raises(NonFiniteError):
-        palette.moved(planes, bad)
+        converter.apply_change(planes, bad)
 
 
 def test_unknown_matrices_are_known_as_such():

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from support.flicker import ALONE, GUIDED, SHAPE, Pumping, noisy, run, same, scene
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.restoration.restore_image import restore_picture
+from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.video import deflicker as module
-from varfix.engine.video.deflicker import SteadySettings, lead, steady_frames
+from varfix.engine.video.deflicker import DeflickerSettings, deflicker, temporal_context
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
@@ -69,9 +69,9 @@ def test_an_empty_clip_has_no_frames():
 def test_without_a_window_each_frame_is_a_picture_by_itself(strength):
     settings = Settings(strength=strength)
     clip = noisy([scene(1)] * 4 + [scene(2)] * 3)
-    expected = [restore_picture(Pumping(), frame, settings) for frame in clip]
+    expected = [restore_image(Pumping(), frame, settings) for frame in clip]
     assert same(run(Pumping(), clip, ALONE, settings), expected)
-    assert lead(ALONE) == 0
+    assert temporal_context(ALONE) == 0
 
 
 clips = st.lists(
@@ -80,7 +80,7 @@ clips = st.lists(
     max_size=5,
 )
 steadies = st.builds(
-    SteadySettings, window=st.integers(0, 5), keys=st.integers(1, 6), lock=st.booleans()
+    DeflickerSettings, window=st.integers(0, 5), keys=st.integers(1, 6), lock=st.booleans()
 )
 
 
@@ -102,40 +102,42 @@ def test_segments_computed_apart_fit_together_bit_for_bit(parts, steady, first, 
     bounds = sorted({first, *data.draw(st.lists(st.integers(first, end), max_size=3)), end})
     joined = []
     for start, stop in pairwise(bounds):
-        given_ = range(max(first, start - lead(steady)), min(end, stop + lead(steady)))
+        given_ = range(
+            max(first, start - temporal_context(steady)), min(end, stop + temporal_context(steady))
+        )
         frames = ((index, clip[index - first]) for index in given_)
-        found = steady_frames(Pumping(), frames, range(start, stop), Settings(), steady)
+        found = deflicker(Pumping(), frames, range(start, stop), Settings(), steady)
         joined += [pixels for _, pixels in found]
     assert same(joined, run(Pumping(), clip, steady, first=first))
 
 
 @pytest.mark.parametrize("lock", [False, True])
 def test_it_matters_nowhere_where_a_clip_is_divided(lock):
-    """Whatever decides about a cut may lie at the far end of the lead: try every place."""
-    steady = SteadySettings(window=2, keys=1, lock=lock)
+    """What decides about a cut may lie at the far end of the context: try every place."""
+    steady = DeflickerSettings(window=2, keys=1, lock=lock)
     flash = [scene(2) + 0.05]  # so faint that the frames about it go by each other's priors
     clip = [scene(1)] * 9 + [scene(2)] * 5 + flash * 2 + [scene(2)] * 6 + flash + [scene(2)] * 3
     clip = noisy(clip, 0.005)
-    whole, ahead = run(Pumping(), clip, steady), lead(steady)
+    whole, ahead = run(Pumping(), clip, steady), temporal_context(steady)
     for at in range(len(clip)):
         part = list(enumerate(clip))[max(0, at - ahead) : at + ahead + 1]
-        ((_, found),) = steady_frames(Pumping(), part, range(at, at + 1), Settings(), steady)
+        ((_, found),) = deflicker(Pumping(), part, range(at, at + 1), Settings(), steady)
         assert same([found], [whole[at]])
 
 
 def test_frames_before_the_lead_are_missed():
-    """Otherwise the lead would be longer than it has to be, and segments would cost more."""
-    steady = SteadySettings(window=3, keys=1)
+    """Otherwise the context would be longer than necessary, and segments would cost more."""
+    steady = DeflickerSettings(window=3, keys=1)
     clip = noisy([scene(1)] * 30)
     whole = run(Pumping(), clip, steady)
     short = list(enumerate(clip))[15 - 2 * steady.window + 1 :]
-    found = dict(steady_frames(Pumping(), short, range(15, 30), Settings(), steady))
+    found = dict(deflicker(Pumping(), short, range(15, 30), Settings(), steady))
     assert not same([found[15]], [whole[15]])
 
 
 @pytest.mark.parametrize("keys", [1, 2, 5])
 def test_nothing_crosses_a_cut(keys):
-    steady = SteadySettings(keys=keys)
+    steady = DeflickerSettings(keys=keys)
     one, other = noisy([scene(1)] * 9), noisy([scene(2)] * 7, first=9)
     apart = run(Pumping(), one, steady) + run(Pumping(), other, steady, first=9)
     assert same(run(Pumping(), one + other, steady), apart)
@@ -149,11 +151,11 @@ def test_frames_come_as_soon_as_their_neighbors_are_known():
             taken.append(index)
             yield index, frame
 
-    steady = SteadySettings()
-    found = steady_frames(Pumping(), frames(), range(40), Settings(), steady)
+    steady = DeflickerSettings()
+    found = deflicker(Pumping(), frames(), range(40), Settings(), steady)
     for index, _ in found:
-        assert len(taken) <= index + lead(steady) + 1
-    assert len(taken) == 40 + lead(steady)
+        assert len(taken) <= index + temporal_context(steady) + 1
+    assert len(taken) == 40 + temporal_context(steady)
 
 
 def test_only_frames_that_count_are_restored(monkeypatch):
@@ -161,11 +163,11 @@ def test_only_frames_that_count_are_restored(monkeypatch):
 
     def watched(restorer, pixels, settings, maps):
         restored.append(next(at for at, frame in enumerate(clip) if frame is pixels))
-        return restore_picture(restorer, pixels, settings, maps=maps)
+        return restore_image(restorer, pixels, settings, maps=maps)
 
-    monkeypatch.setattr(module, "restore_picture", watched)
-    steady = SteadySettings()
-    list(steady_frames(Pumping(), enumerate(clip), range(20, 25), Settings(), steady))
+    monkeypatch.setattr(module, "restore_image", watched)
+    steady = DeflickerSettings()
+    list(deflicker(Pumping(), enumerate(clip), range(20, 25), Settings(), steady))
     assert restored == list(range(20 - steady.window, 25 + steady.window))
 
 
@@ -174,7 +176,7 @@ def test_memory_does_not_grow_with_the_clip():
         def prior(self, thumbnail, task):
             return np.zeros((60, 16, 16), np.float32)
 
-    shape, steady = (200, 300), SteadySettings()
+    shape, steady = (200, 300), DeflickerSettings()
     clip = noisy([scene(1, shape)] * 2)
 
     def peak(count):
@@ -183,7 +185,7 @@ def test_memory_does_not_grow_with_the_clip():
 
         tracemalloc.start()
         try:
-            for _ in steady_frames(Deep(), frames(), range(count), Settings(), steady):
+            for _ in deflicker(Deep(), frames(), range(count), Settings(), steady):
                 pass
             return tracemalloc.get_traced_memory()[1]
         finally:
@@ -198,7 +200,7 @@ def test_memory_does_not_grow_with_the_clip():
 def test_a_still_needs_the_prior_of_its_key_frames_only():
     for keys in (1, 2, 3):
         restorer = Pumping()
-        run(restorer, noisy([scene(1)] * 12), SteadySettings(keys=keys))
+        run(restorer, noisy([scene(1)] * 12), DeflickerSettings(keys=keys))
         assert len(restorer.asked) == 12 / keys
 
 
@@ -206,14 +208,14 @@ def test_a_frame_unlike_its_key_frames_is_one_itself():
     clip = [scene(1)] * 12
     clip[5] = np.clip(clip[5] + 0.4, 0, 1)
     restorer = Pumping()
-    run(restorer, clip, SteadySettings(keys=2, lock=False))
+    run(restorer, clip, DeflickerSettings(keys=2, lock=False))
     assert len(restorer.asked) == 7
     assert max(restorer.asked) == pytest.approx(clip[5].mean(), abs=0.01)
 
 
 def test_a_scene_too_short_for_a_key_frame_has_priors_all_the_same():
     clip = noisy([scene(1)] * 6 + [scene(2)] * 3 + [scene(3)] * 6)
-    steady = SteadySettings(keys=20, lock=False)
+    steady = DeflickerSettings(keys=20, lock=False)
     assert same(run(Pumping(), clip, steady)[6:9], run(Pumping(), clip, ALONE)[6:9])
 
 
@@ -243,4 +245,4 @@ def test_invalid_values_name_the_frame():
 @pytest.mark.parametrize("wrong", [{"window": -1}, {"keys": 0}])
 def test_settings_without_meaning_are_refused(wrong):
     with pytest.raises(ValueError, match="at least"):
-        SteadySettings(**wrong)
+        DeflickerSettings(**wrong)

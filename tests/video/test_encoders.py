@@ -11,9 +11,9 @@ import pytest
 from varfix.engine.errors import DeviceUnavailableError, PlanError
 from varfix.engine.settings.types import VideoSettings
 from varfix.engine.video.clip import Clip, Layout
-from varfix.engine.video.encoder_check import encoder_facts
+from varfix.engine.video.encoder_check import check_encoders
 from varfix.engine.video.encoders import ENCODERS, hardware_encoders
-from varfix.engine.video.writer import PieceWriter, encoding_for
+from varfix.engine.video.writer import SegmentEncoder, encoding_for
 
 ENCODE = """
 import hashlib, sys
@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 from varfix.engine.video.clip import Clip, Layout
 from varfix.engine.settings.types import VideoSettings
-from varfix.engine.video.writer import PieceWriter, encoding_for
+from varfix.engine.video.writer import SegmentEncoder, encoding_for
 count, depth = int(sys.argv[3]), int(sys.argv[4])
 layout, rng = Layout(80, 48, depth), np.random.default_rng(0)
 settings = VideoSettings(codec=sys.argv[2])
-writer = PieceWriter(Path(sys.argv[1]), encoding_for(Clip(layout), settings))
+writer = SegmentEncoder(Path(sys.argv[1]), encoding_for(Clip(layout), settings))
 base = rng.integers(16, 235, (48, 80))
 for number in range(count):
     # Flicker, which x264 weighs by what it finds between the frames.
@@ -107,7 +107,7 @@ def test_an_encoders_own_list_goes_on_after_varfixs_part():
 
 
 def test_hardware_that_is_asked_for_and_not_here_is_told_with_a_way_out():
-    works = {fact.encoder for fact in encoder_facts() if fact.works}
+    works = {fact.encoder for fact in check_encoders() if fact.works}
     missing = [name for name in hardware_encoders() if name not in works]
     assert missing or works > {encoder.name for encoder in ENCODERS.values()}
     for name in missing:
@@ -121,7 +121,7 @@ def test_hardware_that_is_asked_for_and_not_here_is_told_with_a_way_out():
 def test_other_encoders_of_ffmpeg_can_be_named(tmp_path, codec):
     options = "b=2M" if codec == "mpeg4" else ""
     chosen = encoding(codec=codec, encoder_options=options)
-    writer = PieceWriter(tmp_path / "a.mkv", chosen)
+    writer = SegmentEncoder(tmp_path / "a.mkv", chosen)
     writer.add(tuple(np.full(shape, 90, np.uint8) for shape in chosen.layout.shapes))
     writer.finish()
     with av.open(str(tmp_path / "a.mkv")) as piece:

@@ -10,11 +10,11 @@ from varfix.engine.evaluation.metrics import psnr
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings
-from varfix.engine.video.deflicker import SteadySettings
+from varfix.engine.video.deflicker import DeflickerSettings
 from varfix.engine.video.low_frequency import CELL
 from varfix.onnx.inference.open_model import open_restorer
 
-PRIOR_ONLY = SteadySettings(lock=False)
+PRIOR_ONLY = DeflickerSettings(lock=False)
 
 
 @dataclass

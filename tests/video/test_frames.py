@@ -11,9 +11,9 @@ from varfix.engine.errors import ExitCode, PlanError
 from varfix.engine.events import ItemDone, ItemProgress, ItemStart, Warn
 from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings
-from varfix.engine.video.clip import Cut
-from varfix.engine.video.deflicker import SteadySettings
-from varfix.engine.video.frame_pipeline import steady_of
+from varfix.engine.video.clip import TimeRange
+from varfix.engine.video.deflicker import DeflickerSettings
+from varfix.engine.video.frame_pipeline import deflicker_settings
 
 from .conftest import facts, pictures, times
 
@@ -181,7 +181,7 @@ def test_an_edit_list_with_b_frames(film, restore, tmp_path):
 
 def test_a_part_begins_at_nothing(film, restore, tmp_path):
     source = film("clip.mkv", count=20, audio=("aac",))
-    made = restore(source, tmp_path / "part.mkv", cut=Cut(Fraction(1, 5), Fraction(3, 5)))
+    made = restore(source, tmp_path / "part.mkv", cut=TimeRange(Fraction(1, 5), Fraction(3, 5)))
     all_, part = pictures(source), pictures(made.path)
     assert [crc for _, crc in part] == [
         crc for at, crc in all_ if Fraction(1, 5) <= at - all_[0][0] < Fraction(3, 5)
@@ -234,4 +234,4 @@ def test_what_the_model_changes_is_changed_in_the_clips_own_colors(film, restore
 
 
 def test_clips_are_steadied_as_the_engine_suggests():
-    assert steady_of(Settings()) == SteadySettings()
+    assert deflicker_settings(Settings()) == DeflickerSettings()

@@ -9,7 +9,7 @@ import pytest
 from varfix.engine.errors import ExitCode, PlanError
 from varfix.engine.events import Warn
 from varfix.engine.video import mux as video_mux
-from varfix.engine.video.clip import Cut
+from varfix.engine.video.clip import TimeRange
 
 from .conftest import contents, times
 
@@ -151,7 +151,7 @@ def test_a_cameras_timecode_is_that_of_the_result(film, restore, tmp_path):
         with av.open(str(path)) as clip:
             (data,) = clip.streams.data
             assert data.metadata["timecode"] == "10:20:30:04"
-    part = restore(source, tmp_path / "part.mov", cut=Cut(Fraction(1, 10)), codec="h264")
+    part = restore(source, tmp_path / "part.mov", cut=TimeRange(Fraction(1, 10)), codec="h264")
     with av.open(str(part.path)) as clip:
         assert not clip.streams.data
     assert [warning.code for warning in part.of(Warn)] == ["stream_lost"]
@@ -190,7 +190,7 @@ def test_an_unknown_container_is_refused(film, restore, tmp_path):
 
 def test_a_part_takes_its_sound_and_chapters_along(film, restore, tmp_path):
     source = film("clip.mkv", count=20, audio=("pcm_s16le",), chapters=True)
-    made = restore(source, tmp_path / "part.mkv", cut=Cut(Fraction(1, 10), Fraction(3, 10)))
+    made = restore(source, tmp_path / "part.mkv", cut=TimeRange(Fraction(1, 10), Fraction(3, 10)))
     assert len(times(made.path)) == 5
     sound = contents(made.path, 1)[1]
     assert 0 <= sound[0] < Fraction(1, 20)
