@@ -1,8 +1,8 @@
-"""The port behind which inference happens, and its simplest double."""
+"""The port behind which inference happens."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -92,28 +92,3 @@ class Restorer(Protocol):
             DeviceMemoryError: One tile alone does not fit the device.
         """
         ...
-
-
-IDENTITY_CARD = ModelCard(name="identity", licence="CC0-1.0", tile=64, multiple=1, overlap=16)
-
-
-@dataclass
-class IdentityRestorer:
-    """Returns its input: what every stage around the model is tested with."""
-
-    card: ModelCard = IDENTITY_CARD
-    tile: int = 64
-    tile_step: int = 64
-    batch: int = 4
-    used: DeviceUsed = field(default=DeviceUsed("cpu", "cpu", "none", "fp32"))
-    retries: Retries = field(default=Retries())
-
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """Return maps of zeros where the card promises maps."""
-        if self.card.guidance != "image":
-            return None
-        return np.zeros((self.card.prior_channels, 16, 16), np.float32)
-
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
-        """Return the tiles."""
-        return tiles

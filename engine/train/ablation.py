@@ -17,7 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from varfix.engine.evaluation.test_sets import Choice, RestoreAs, Row, run_benchmarks
+from varfix.engine.evaluation.test_sets import (
+    BenchmarkFilter,
+    BenchmarkResult,
+    RestoreAs,
+    run_benchmarks,
+)
 from varfix.engine.networks.layers.quantizer import SCALES, flatten, split_scales
 from varfix.engine.networks.varformer_s.fusion import (
     DegradationAwareEnhancement,
@@ -196,11 +201,14 @@ class Ablation:
     """The rows that a variation measures."""
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[BenchmarkResult, ...]
 
 
 def run_ablations(
-    weights: Path, folder: Path, choice: Choice, variations: Sequence[Variation] = VARIATIONS
+    weights: Path,
+    folder: Path,
+    choice: BenchmarkFilter,
+    variations: Sequence[Variation] = VARIATIONS,
 ) -> Iterator[Ablation]:
     """Measure every variation on the test sets under a folder.
 
@@ -245,7 +253,7 @@ def table(ablations: Sequence[Ablation]) -> str:
     return "\n".join(lines)
 
 
-def _cell(row: Row) -> str:
+def _cell(row: BenchmarkResult) -> str:
     told = "" if row.preset is None else f" / {row.preset.psnr:.2f}"
     return f"{row.auto.psnr:.2f}{told}"
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from PIL import Image
+from support.identity import IdentityRestorer
 from support.runs import Inverter, counts, replace_output
 
 from varfix.engine.batch.context import Options
@@ -25,7 +26,7 @@ from varfix.engine.events import (
     Warn,
     encode,
 )
-from varfix.engine.restoration.restorer import IdentityRestorer, Retries
+from varfix.engine.restoration.restorer import Retries
 
 
 def test_events_come_in_order(setup):

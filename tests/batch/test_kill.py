@@ -1,14 +1,14 @@
 """Killed at any instruction, a run repeated ends as if nothing had happened."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from support.identity import IdentityRestorer
 from support.runs import unbroken
-
-from varfix.engine.restoration.restorer import IdentityRestorer
 
 KILLS = {
     "while bytes are written": """
@@ -52,7 +52,7 @@ from varfix.engine.batch.run import run_batch
 from varfix.engine.batch.context import Options
 from varfix.engine.storage.manifest import Manifest
 from varfix.engine.batch.plan import BatchRequest, plan_batch
-from varfix.engine.restoration.restorer import IdentityRestorer
+from support.identity import IdentityRestorer
 from varfix.engine.settings.types import IoSettings, Settings
 
 source, out, overwrite, recipe, pause = sys.argv[1:]
@@ -85,7 +85,8 @@ def child(setup, kill="", overwrite=False, recipe="recipe", pause=0.0):
     script = CHILD.replace("#KILL#", kill)
     facts = [setup.source, setup.out, "yes" if overwrite else "no", recipe, pause]
     command = [sys.executable, "-c", script, *map(str, facts)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # where `support` is
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
 
 
 def killed(setup, **facts):

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from PIL import Image
+from support.identity import IdentityRestorer
 
 from varfix.engine.batch.plan import BatchRequest, plan_batch, plan_file
 from varfix.engine.batch.run import Options, run_batch
 from varfix.engine.errors import ExitCode, NothingToDoError, PlanError
 from varfix.engine.events import ItemFail, encode
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import OutputSettings, Settings
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="names that only Linux allows")

@@ -3,11 +3,11 @@
 import os
 
 import numpy as np
+from support.identity import IdentityRestorer
 from support.runs import counts, pixels_of, replace_output
 
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemSkip, ItemStart, PlanDone, Warn
-from varfix.engine.restoration.restorer import IdentityRestorer
 
 
 def test_a_repeated_run_skips_what_is_done(setup):

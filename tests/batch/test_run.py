@@ -4,13 +4,13 @@ import io
 
 import numpy as np
 from PIL import Image, ImageOps
+from support.identity import IdentityRestorer
 from support.runs import ARTIST, ORIENTATION, SETTINGS, counts, opened, pixels_of, replace_output
 
 from varfix.engine.batch.context import Options
 from varfix.engine.batch.plan import plan_file
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemFail
-from varfix.engine.restoration.restorer import IdentityRestorer
 
 
 def test_every_picture_is_restored_under_its_name(setup):

@@ -1,6 +1,6 @@
 """What one driver can drive: a run with workers that only sleep, as many as are asked for.
 
-    python tests/bench/cluster.py --workers 1 10 50 100 200 --seconds 1.0
+    PYTHONPATH=tests python tests/bench/cluster.py --workers 1 10 50 100 200 --seconds 1.0
 
 The driver is the real one: `batch.Run`, crew, handover, manifest and event log. Of the workers only
 the calls are real: each sleeps where another restores, tells what another tells, and waits for
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from support.identity import IDENTITY_CARD, IdentityRestorer
 
 from varfix.cli.event_log import EventLog, Sink
 from varfix.engine.batch.context import Options
@@ -33,7 +34,7 @@ from varfix.engine.cluster.pool import Crew
 from varfix.engine.cluster.transport import Answer
 from varfix.engine.cluster.worker import Ended, Facts, Ready, Written
 from varfix.engine.events import Event, ItemDone, ItemStart, RetryCounts
-from varfix.engine.restoration.restorer import IDENTITY_CARD, DeviceUsed, IdentityRestorer
+from varfix.engine.restoration.restorer import DeviceUsed
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.manifest import Entry
 from varfix.engine.storage.store import store_of

@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 import pytest
+from support.identity import IdentityRestorer
 
 from varfix.engine.evaluation import speed as bench
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings
 
 

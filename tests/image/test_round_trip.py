@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from support.identity import IdentityRestorer
 
 from varfix.engine.formats import FORMATS
 from varfix.engine.image.picture import Picture, PictureInfo, replace_pixels, to_floats, to_integers
 from varfix.engine.image.reader import read_picture
 from varfix.engine.image.writer import encode_picture
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import OutputSettings, Settings
 
 KEEP = OutputSettings()

@@ -4,12 +4,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from support.identity import IdentityRestorer
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
 from varfix.engine.models.card import TASKS
 from varfix.engine.networks.varformer_s.model import build_varformer_s
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings, resolve, set_layer
 from varfix.engine.train.checkpoint import save_weights
 from varfix.engine.train.initial_weights import load_initial

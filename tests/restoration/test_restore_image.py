@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.cards import GUIDED
+from support.identity import IDENTITY_CARD, IdentityRestorer
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.prior_maps import sampling_matrix
 from varfix.engine.restoration.restore_image import blend, restore_image, tile_grid_for
-from varfix.engine.restoration.restorer import IDENTITY_CARD, IdentityRestorer
 from varfix.engine.settings.types import ModelSettings, Settings, TileSettings
 
 

@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from support.identity import IdentityRestorer
 
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.prior_maps import thumbnail
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings, TileSettings
 from varfix.engine.storage.manifest import recipe_of
 

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import tifffile
 from PIL import Image, ImageCms
+from support.identity import IdentityRestorer
 
 from varfix.engine.image.picture import replace_pixels
 from varfix.engine.image.reader import read_picture
 from varfix.engine.image.writer import encode_picture
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import OutputSettings, Settings
 
 KEEP = OutputSettings()

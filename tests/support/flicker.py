@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 from support.cards import GUIDED
+from support.identity import IdentityRestorer
 
 from varfix.engine.models.card import ModelCard
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.deflicker import DeflickerSettings, deflicker
 

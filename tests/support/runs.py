@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
+from support.identity import IdentityRestorer
 
 from varfix.engine.batch.context import Options
 from varfix.engine.batch.plan import BatchRequest, plan_batch
 from varfix.engine.batch.run import run_batch
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import IoSettings, OutputSettings, Settings
 
 SETTINGS = Settings(io=IoSettings(jobs=2))

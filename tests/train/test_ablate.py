@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from varfix.engine.evaluation.test_sets import Choice
+from varfix.engine.evaluation.test_sets import BenchmarkFilter
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import Settings
 from varfix.engine.train import ablation as ablate
@@ -112,7 +112,7 @@ def test_the_table_has_a_line_for_each_variation(tmp_path, network, pixels, monk
     (tmp_path / "val/kodak24").mkdir(parents=True)
     picture = (pixels * 255).astype(np.uint8)
     Image.fromarray(picture).save(tmp_path / "val/kodak24/a.png")
-    choice = Choice(only=("kodak24",), sample=1, titles=("Kodak24, rain", "Kodak24, snow"))
+    choice = BenchmarkFilter(only=("kodak24",), sample=1, titles=("Kodak24, rain", "Kodak24, snow"))
     done = list(run_ablations(tmp_path / "weights.safetensors", tmp_path / "val", choice))
     lines = table(done).splitlines()
     assert len(lines) == 2 + len(VARIATIONS)

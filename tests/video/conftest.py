@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 from support.clips import Film
+from support.identity import IdentityRestorer
 
 from varfix.engine.batch.context import Options
 from varfix.engine.batch.plan_clip import choose_target, plan_clip
 from varfix.engine.batch.run import run_batch
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.clip import WHOLE
 from varfix.engine.video.probe import probe_for

@@ -1,6 +1,7 @@
 """A clip on a cluster: one worker makes it, and what it has finished outlives it."""
 
 from support.fake_cluster import Hall, Opened
+from support.identity import IdentityRestorer
 
 from varfix.engine.batch.context import Options
 from varfix.engine.batch.plan_clip import choose_target, plan_clip
@@ -8,7 +9,6 @@ from varfix.engine.batch.run import run_batch
 from varfix.engine.cluster.pool import Crew
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import Warn
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.video.clip import WHOLE
 from varfix.engine.video.probe import probe_for
 

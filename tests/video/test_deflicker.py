@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from support.flicker import ALONE, GUIDED, SHAPE, Pumping, noisy, run, same, scene
+from support.identity import IdentityRestorer
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.video import deflicker as module
 from varfix.engine.video.deflicker import DeflickerSettings, deflicker, temporal_context

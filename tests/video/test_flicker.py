@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from support.flicker import ALONE, GUIDED, Pumping, noisy, run, scene
+from support.identity import IdentityRestorer
 
 from varfix.engine.evaluation.metrics import psnr
 from varfix.engine.models.card import ModelCard
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.deflicker import DeflickerSettings
 from varfix.engine.video.low_frequency import CELL

@@ -6,10 +6,10 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from support.identity import IdentityRestorer
 
 from varfix.engine.errors import ExitCode, PlanError
 from varfix.engine.events import ItemDone, ItemProgress, ItemStart, Warn
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.clip import TimeRange
 from varfix.engine.video.deflicker import DeflickerSettings

@@ -3,6 +3,7 @@
 import av
 import numpy as np
 import pytest
+from support.identity import IdentityRestorer
 
 from varfix.engine.errors import (
     DecodeEmptyError,
@@ -15,7 +16,6 @@ from varfix.engine.errors import (
     PlanError,
 )
 from varfix.engine.events import ItemFail, Warn
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.video.probe import probe_clip
 from varfix.engine.video.truncation import container_of, promised_end
 

@@ -12,10 +12,10 @@ import numpy as np
 import psutil
 import pytest
 from support.full_disks import enlarge, small_disk
+from support.identity import IdentityRestorer
 
 from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import DiskFullError, ExitCode, OutputLockedError
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.system.folder_lock import exclusive
 from varfix.engine.video import restore_clip as video_run
 from varfix.engine.video.segments import SegmentFolder

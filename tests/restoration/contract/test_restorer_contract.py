@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from support.identity import IdentityRestorer
 
 from varfix.engine.models.card import TASKS, ModelCard
-from varfix.engine.restoration.restorer import IdentityRestorer
 from varfix.engine.settings.types import Settings, TileSettings
 from varfix.onnx.inference.open_model import open_restorer
 
