@@ -18,7 +18,7 @@ from varfix.engine.system.files import open_source
 from varfix.engine.video.clip import Clip
 from varfix.engine.video.frame_pipeline import ClipCallbacks
 from varfix.engine.video.probe import probe_for
-from varfix.engine.video.restore_clip import ClipJob, restore_clip
+from varfix.engine.video.restore_clip import ClipRequest, restore_clip
 
 _PROGRESS_EVERY: Final = 0.5
 
@@ -66,7 +66,7 @@ def run_clip(
 ) -> ClipWork:
     """Restore and publish a clip; see `restore_clip` for what it raises."""
     before, began = restorer.retries, time.monotonic()
-    job = ClipJob(item.source, item.target, work.clip, item.cut, work.recipe, item.pipe)
+    job = ClipRequest(item.source, item.target, work.clip, item.cut, work.recipe, item.pipe)
     spent = restore_clip(job, restorer, settings, hooks)
     after = restorer.retries
     work.seconds = dict(spent.seconds)

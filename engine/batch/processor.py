@@ -201,7 +201,7 @@ class Maker:
             self._desk.put(item, lambda: entry_of(item, work, part), move)
 
         return ClipCallbacks(
-            stopped=self._desk.stopped,
+            is_stopping=self._desk.stopped,
             progress=frame_progress(item.id, self._desk.tell),
             warn=lambda code, text: self._warn(item, code, text),
             publish=publish,

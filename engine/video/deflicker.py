@@ -1,12 +1,14 @@
-"""A clip's frames, restored so that they do not flicker.
+"""Restores the frames of a video without flicker.
 
-Frames restored one by one come back with different tone even where the clip stands still. Two
-remedies, both within a scene:
+Frames that are restored independently get different tones even where the video does not change.
+Two measures reduce this, both within a scene:
 
-* A frame goes by the priors of the key frames around it. How much each counts, and where in the
-  image, depends on how much the frame looks like it: where the source's own tone changes, a
-  plain average over time lags behind, and flickers more than none.
-* The lock averages low frequencies after restoration (`varfix.engine.video.low_frequency`).
+* The prior of a frame is a weighted average of the priors of the key frames around it. The weight
+  of each key frame, at each place of the image, depends on its similarity to the frame: where the
+  source's own tone changes, an unweighted average over time lags behind, and flickers more than no
+  average.
+* The low-pass step averages low frequencies after restoration
+  (`varfix.engine.video.low_frequency`).
 
 Everything depends on absolute frame numbers and on frames at most `temporal_context` away, so that
 separately computed segments of a video fit together bit for bit.
@@ -39,23 +41,23 @@ from varfix.engine.video.low_frequency import (
 from varfix.engine.video.scene_cuts import REACH, SIDE, is_cut
 
 Floats = npt.NDArray[np.float32]
-Frame = tuple[int, Floats]
+NumberedPixels = tuple[int, Floats]
 
 TONE: Final = 0.02
-"""Root mean square difference of places in two thumbnails that still look much alike."""
+"""Root mean square difference at which places of two thumbnails are still similar."""
 
-STRANGE: Final = 0.5
-"""A frame that looks less than this like any key frame around it is a key frame for itself."""
+MIN_SIMILARITY: Final = 0.5
+"""A frame less similar than this to all key frames around it becomes its own key frame."""
 
 
 @dataclass(frozen=True)
 class DeflickerSettings:
-    """How a clip is steadied.
+    """Settings of the deflicker filter.
 
     Attributes:
-        window: frames on either side that a frame is steadied with; 0 restores each by itself.
-        keys: a key frame, whose prior is computed, every so many frames.
-        lock: whether low frequencies are averaged after restoration.
+        window: Neighboring frames on each side, at least 0; 0 restores each frame independently.
+        keys: Distance of key frames, whose priors are computed, in frames; at least 1.
+        lock: Whether to average low frequencies after restoration.
     """
 
     window: int = 4
@@ -63,63 +65,68 @@ class DeflickerSettings:
     lock: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse numbers that mean nothing (ValueError)."""
+        """Check the ranges.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
         if self.window < 0 or self.keys < 1:
             raise ValueError("window must be at least 0, and keys at least 1")
 
 
-def temporal_context(steady: DeflickerSettings) -> int:
-    """Return how many frames before and after a segment its result depends on."""
-    if steady.window == 0:
+def temporal_context(deflicker_settings: DeflickerSettings) -> int:
+    """Return the number of frames before and after a segment on which its result depends."""
+    if deflicker_settings.window == 0:
         return 0
-    return steady.window * (2 if steady.lock else 1) + REACH - 1
+    return deflicker_settings.window * (2 if deflicker_settings.lock else 1) + REACH - 1
 
 
 def deflicker(
     restorer: Restorer,
-    frames: Iterable[Frame],
+    frames: Iterable[NumberedPixels],
     wanted: range,
     settings: Settings,
-    steady: DeflickerSettings,
-) -> Iterator[Frame]:
-    """Restore frames of a clip.
+    deflicker_settings: DeflickerSettings,
+) -> Iterator[NumberedPixels]:
+    """Restore frames of a video.
 
-    Holds some `2 * window + 5` frames at once, however long the clip.
+    At most about `2 * window + 5` frames are in memory at once, however long the video.
 
     Args:
-        restorer: the model.
-        frames: numbers and pixels (H, W, 3) float32 in [0, 1], all of one size, in order and
+        restorer: The model.
+        frames: Numbers and pixels (H, W, 3) float32 in [0, 1], all of one size, in order and
             without gaps, from `temporal_context` frames before `wanted` (or the first frame) to
             `temporal_context` frames after it (or the last frame). Pixels are never changed.
-        wanted: numbers of the frames to return, ascending by one.
-        settings: strength, task and tiling.
-        steady: window, key frames and lock.
+        wanted: Numbers of the frames to return, ascending by one.
+        settings: Strength, task and tiling.
+        deflicker_settings: Window, key frames and low-pass.
 
     Yields:
         Number and pixels (H, W, 3) float32 in [0, 1] of each wanted frame, in order. At strength
         0, and from a model that changes nothing, these are the source's bit for bit.
 
     Raises:
-        NonFiniteError: The model gives invalid values; the message names the frame.
+        NonFiniteError: The model produced invalid values; the message names the frame.
         DeviceMemoryError: A single tile does not fit the device.
     """
     if settings.strength == 0.0:
         yield from ((index, pixels) for index, pixels in frames if index in wanted)
         return
-    work = _Deflicker(restorer, settings, steady, wanted)
-    yield from work.locked(work.restored(work.scenes(work.seen(frames))))
+    stages = _Deflicker(restorer, settings, deflicker_settings, wanted)
+    analyzed = stages.detect_scenes(stages.analyze(frames))
+    yield from stages.average_low_frequencies(stages.restore(analyzed))
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A frame that was read: what its neighbors need of it, and its pixels until restored.
+class _Analyzed:
+    """A source frame: what its neighbors need of it, and its pixels until it is restored.
 
     Attributes:
-        index: its number in the clip.
-        small: (SIDE, SIDE, 3).
-        thumbnail: what the prior looks at; None for models without guidance by the image.
-        pixels: None where they are not needed, or no more.
-        scene: equal for frames of one scene.
+        index: Number of the frame.
+        small: (SIDE, SIDE, 3) float32 in [0, 1], for comparisons.
+        thumbnail: Input of the prior, (S, S, 3); None for models without image guidance.
+        pixels: (H, W, 3); None where they are not needed, or no longer.
+        scene: Number of the scene.
     """
 
     index: int
@@ -131,104 +138,110 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Restored:
-    """A restored frame; its pixels where it is wanted, until it is handed over."""
+    """A restored frame; it has pixels only if it is wanted and not yet returned."""
 
     index: int
     scene: int
     pixels: Floats | None
-    lows: LowFrequencies | None
+    low_frequencies: LowFrequencies | None
 
 
 class _Deflicker:
-    """The stages, each a generator over the one before."""
+    """The stages of the filter, each a generator over the previous one."""
 
     def __init__(
-        self, restorer: Restorer, settings: Settings, steady: DeflickerSettings, wanted: range
+        self,
+        restorer: Restorer,
+        settings: Settings,
+        deflicker_settings: DeflickerSettings,
+        wanted: range,
     ) -> None:
         self._restorer = restorer
         self._strength = settings.strength
         self._full = msgspec.structs.replace(settings, strength=1.0)
         self._guided = restorer.card.guidance == "image"
-        self._keys = steady.keys
-        self._span = steady.window if self._guided else 0
-        self._hold = steady.window if steady.lock else 0
+        self._keys = deflicker_settings.keys
+        self._span = deflicker_settings.window if self._guided else 0
+        self._hold = deflicker_settings.window if deflicker_settings.lock else 0
         self._wanted = wanted
         self._needed = range(wanted.start - self._hold, wanted.stop + self._hold)
         self._priors: dict[int, Floats] = {}
 
-    def seen(self, frames: Iterable[Frame]) -> Iterator[_Seen]:
-        """Take the frames in."""
+    def analyze(self, frames: Iterable[NumberedPixels]) -> Iterator[_Analyzed]:
+        """Compute the thumbnails of each frame."""
         for index, pixels in frames:
-            look = thumbnail(pixels, self._restorer.card.thumbnail) if self._guided else None
-            small = thumbnail(pixels if look is None else look, SIDE)
-            yield _Seen(index, small, look, pixels if index in self._needed else None)
+            prior_input = thumbnail(pixels, self._restorer.card.thumbnail) if self._guided else None
+            small = thumbnail(pixels if prior_input is None else prior_input, SIDE)
+            yield _Analyzed(index, small, prior_input, pixels if index in self._needed else None)
 
-    def scenes(self, frames: Iterator[_Seen]) -> Iterator[_Seen]:
+    def detect_scenes(self, frames: Iterator[_Analyzed]) -> Iterator[_Analyzed]:
         """Number the scenes."""
         scene, reach = 0, REACH if self._span or self._hold else 0
-        for past, now, ahead in windows(frames, reach, max(0, reach - 1), _bare_seen):
-            scene += is_cut([one.small for one in past], [one.small for one in (now, *ahead)])
+        for past, now, ahead in windows(frames, reach, max(0, reach - 1), _without_pixels):
+            scene += is_cut(
+                [frame.small for frame in past], [frame.small for frame in (now, *ahead)]
+            )
             yield replace(now, scene=scene)
 
-    def restored(self, frames: Iterator[_Seen]) -> Iterator[_Restored]:
+    def restore(self, frames: Iterator[_Analyzed]) -> Iterator[_Restored]:
         """Restore each frame that a wanted one depends on."""
-        for past, now, ahead in windows(frames, self._span, self._span, _bare_seen):
+        for past, now, ahead in windows(frames, self._span, self._span, _without_pixels):
             if now.pixels is None:
                 continue
-            near = [one for one in (*past, now, *ahead) if one.scene == now.scene]
+            near = [frame for frame in (*past, now, *ahead) if frame.scene == now.scene]
             try:
-                yield self._restore(now, now.pixels, near)
+                yield self._restore_frame(now, now.pixels, near)
             except NonFiniteError as error:
                 message = f"frame {now.index}: {error.message}"
                 raise NonFiniteError(message, hint=error.hint, tile=error.tile) from error
 
-    def locked(self, frames: Iterator[_Restored]) -> Iterator[Frame]:
-        """Steady the low frequencies of the wanted frames, and hand them over."""
-        for past, now, ahead in windows(frames, self._hold, self._hold, _bare_restored):
+    def average_low_frequencies(self, frames: Iterator[_Restored]) -> Iterator[NumberedPixels]:
+        """Average the low frequencies of the wanted frames over time; yield the frames."""
+        for past, now, ahead in windows(frames, self._hold, self._hold, _without_restored_pixels):
             if now.pixels is None:
                 continue
-            if now.lows is not None:
-                change = correction(now.lows, self._like(now, (*past, *ahead)))
+            if now.low_frequencies is not None:
+                change = correction(now.low_frequencies, self._scene_mates(now, (*past, *ahead)))
                 add(now.pixels, change * np.float32(self._strength))
             yield now.index, now.pixels
             if now.index + 1 == self._wanted.stop:
                 return
 
-    def _restore(self, now: _Seen, pixels: Floats, near: list[_Seen]) -> _Restored:
+    def _restore_frame(self, now: _Analyzed, pixels: Floats, near: list[_Analyzed]) -> _Restored:
         maps = self._maps(now, near) if self._guided else None
         full = restore_image(self._restorer, pixels, self._full, maps=maps)
-        lows = low_frequencies(pixels, full) if self._hold else None
+        measured = low_frequencies(pixels, full) if self._hold else None
         kept = blend(pixels, full, self._strength) if now.index in self._wanted else None
-        return _Restored(now.index, now.scene, kept, lows)
+        return _Restored(now.index, now.scene, kept, measured)
 
-    def _like(
+    def _scene_mates(
         self, now: _Restored, others: Iterable[_Restored]
     ) -> Iterator[tuple[float, LowFrequencies]]:
-        """Low frequencies of the frames of the same scene, with their weights by distance."""
+        """Yield weight by distance, and low frequencies, of the frames of the same scene."""
         for other in others:
-            if other.scene == now.scene and other.lows is not None:
-                yield nearness(other.index - now.index, self._hold), other.lows
+            if other.scene == now.scene and other.low_frequencies is not None:
+                yield temporal_weight(other.index - now.index, self._hold), other.low_frequencies
 
-    def _maps(self, now: _Seen, near: list[_Seen]) -> Floats:
-        """Average the priors (C, 16, 16) of the key frames near a frame of their scene."""
-        keys = [one for one in near if one.index % self._keys == 0]
-        alike = [similarity(now.small, key.small, TONE) for key in keys]
-        if max((float(one.mean()) for one in alike), default=0.0) < STRANGE:
+    def _maps(self, now: _Analyzed, near: list[_Analyzed]) -> Floats:
+        """Return the average prior (C, 16, 16) of the key frames of the same scene."""
+        keys = [frame for frame in near if frame.index % self._keys == 0]
+        similar = [similarity(now.small, key.small, TONE) for key in keys]
+        if max((float(values.mean()) for values in similar), default=0.0) < MIN_SIMILARITY:
             keys.append(now)
-            alike.append(np.ones((SIDE, SIDE), np.float32))
+            similar.append(np.ones((SIDE, SIDE), np.float32))
         self._forget(now.index - self._span)
         if len(keys) == 1:
             return self._prior(keys[0])
         weights = [
-            one * np.float32(nearness(key.index - now.index, self._span))
-            for one, key in zip(alike, keys, strict=True)
+            values * np.float32(temporal_weight(key.index - now.index, self._span))
+            for values, key in zip(similar, keys, strict=True)
         ]
-        maps = [self._prior(key) * one for one, key in zip(weights, keys, strict=True)]
+        maps = [self._prior(key) * weight for weight, key in zip(weights, keys, strict=True)]
         average: Floats = np.sum(maps, axis=0) / np.sum(weights, axis=0)
         return average
 
-    def _prior(self, key: _Seen) -> Floats:
-        """Look a key frame's prior up, once."""
+    def _prior(self, key: _Analyzed) -> Floats:
+        """Return a key frame's prior; compute it once."""
         maps = self._priors.get(key.index)
         if maps is None:
             assert key.thumbnail is not None
@@ -242,24 +255,24 @@ class _Deflicker:
             del self._priors[index]
 
 
-def nearness(distance: int, span: int) -> float:
+def temporal_weight(distance: int, span: int) -> float:
     """Return the weight in (0, 1] of a frame that is at most `span` frames away."""
     return 1.0 - abs(distance) / (span + 1)
 
 
-Item = TypeVar("Item", _Seen, _Restored)
+Item = TypeVar("Item", _Analyzed, _Restored)
 
 
 def windows(
     items: Iterable[Item], before: int, after: int, bare: Callable[[Item], Item]
 ) -> Iterator[tuple[tuple[Item, ...], Item, tuple[Item, ...]]]:
-    """Slide over a stream.
+    """Slide a window over a stream.
 
     Args:
-        items: the stream.
-        before: items to look back on; there are fewer at the beginning.
-        after: items to look ahead to; there are fewer at the end.
-        bare: makes of an item what is kept of it to look back on.
+        items: The stream.
+        before: Items before the current one; there are fewer at the beginning.
+        after: Items after the current one; there are fewer at the end.
+        bare: Strips a past item of what is no longer needed.
 
     Yields:
         The items before, the item, and the items after it.
@@ -272,14 +285,14 @@ def windows(
             continue
         now = ahead.popleft()
         assert now is not None
-        yield tuple(past), now, tuple(one for one in ahead if one is not None)
+        yield tuple(past), now, tuple(future for future in ahead if future is not None)
         past.append(bare(now))
-        del now, item  # not held while the next item is made
+        del now, item  # no reference while the next item is computed
 
 
-def _bare_seen(frame: _Seen) -> _Seen:
+def _without_pixels(frame: _Analyzed) -> _Analyzed:
     return replace(frame, pixels=None)
 
 
-def _bare_restored(frame: _Restored) -> _Restored:
+def _without_restored_pixels(frame: _Restored) -> _Restored:
     return replace(frame, pixels=None)

@@ -1,7 +1,7 @@
-"""Frames from a source through the model into a sink: three stages that work at the same time.
+"""Frames from a source through the model into a sink: three stages that run at the same time.
 
-Decoding and encoding have a thread each, restoring is on the caller's; only a few frames wait
-between them, however long the clip.
+Decoding and encoding have a thread each; the model runs on the caller's thread. Only a few frames
+wait between two stages, however long the video.
 """
 
 from __future__ import annotations
@@ -28,91 +28,96 @@ from varfix.engine.video.deflicker import DeflickerSettings, deflicker
 Floats = npt.NDArray[np.float32]
 
 _ENDLESS: Final = 1 << 62
-_MOST_WAITING: Final = 16
-# Bytes per pixel of a frame that waits: its samples, and RGB in floats.
+_MAX_WAITING: Final = 16
+# Bytes per pixel of a waiting frame: its samples, and RGB in float32.
 _BYTES_PER_PIXEL: Final = 18
 
 
-def _quiet(code: str, text: str) -> None:
-    """Hear a warning, and tell nobody."""
+def _ignore_warning(code: str, text: str) -> None:
+    """Drop a warning."""
 
 
 @dataclass(frozen=True)
 class ClipCallbacks:
-    """How a clip's run meets the rest of the program.
+    """How the restoration of a video reports to its run.
 
     Attributes:
-        stopped: once true, the run ends as soon as it can.
-        progress: told frames done in all, and how many there are or will be.
-        warn: told by code and text of what stops nothing.
-        publish: given the finished file, to move it to its place.
+        is_stopping: Returns true once the run should end as soon as possible.
+        progress: Receives the number of finished frames, and the expected total.
+        warn: Receives code and text of each warning.
+        publish: Receives the finished file, and moves it to its target.
     """
 
-    stopped: Callable[[], bool] = lambda: False
+    is_stopping: Callable[[], bool] = lambda: False
     progress: Callable[[int, int], None] = lambda done, total: None
-    warn: Callable[[str, str], None] = _quiet
+    warn: Callable[[str, str], None] = _ignore_warning
     publish: Callable[[Path], None] = lambda part: None
 
 
 @dataclass
 class StageTimes:
-    """Seconds of work in each stage, and frames done."""
+    """Working time of each stage, and the number of frames.
+
+    Attributes:
+        seconds: Seconds by stage: `decode`, `infer`, `encode`.
+        frames: Restored frames.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
     frames: int = 0
 
-    def timed(self, stage: str, since: float, without: float = 0.0) -> None:
-        """Count the time since a moment of `time.monotonic`, less the seconds of something else."""
-        lasted = time.monotonic() - since - without
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + lasted
+    def add(self, stage: str, since: float, without: float = 0.0) -> None:
+        """Add the time since a value of `time.monotonic`, less `without` seconds."""
+        elapsed = time.monotonic() - since - without
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + elapsed
 
 
 class FrameSink(Protocol):
     """Takes restored frames, in order, on a thread of its own."""
 
     def add(self, frame: Frame, planes: tuple[Samples, ...]) -> None:
-        """Take a frame: as it was, and its new samples."""
+        """Take a source frame and its restored samples."""
         ...
 
 
 @dataclass(frozen=True)
 class FrameStreamContext:
-    """What a stream of frames passes through.
+    """What all frames of a stream share.
 
     Attributes:
-        layout: of all frames, those that come in and those that go out.
-        clip: where they come from.
-        hooks: to the rest of the program.
-        spent: counts.
+        layout: Layout of the source frames and of the restored ones.
+        clip: Header of the video.
+        callbacks: How to report to the run.
+        times: Counters, updated by all stages.
     """
 
     layout: Layout
     clip: Clip
-    hooks: ClipCallbacks
-    spent: StageTimes
+    callbacks: ClipCallbacks
+    times: StageTimes
 
     @property
-    def depth(self) -> int:
-        """How many frames may wait between two stages."""
+    def queue_depth(self) -> int:
+        """Number of frames that may wait between two stages."""
         cost = self.layout.width * self.layout.height * _BYTES_PER_PIXEL
-        return max(2, min(_MOST_WAITING, automatic_queue() // 4 // cost))
+        return max(2, min(_MAX_WAITING, automatic_queue() // 4 // cost))
 
 
 class FrameSource(Protocol):
-    """Numbered frames, and from which of them on results are wanted."""
+    """Numbered frames, and the first of them to restore."""
 
     @property
     def begin(self) -> int:
-        """Number of the first frame whose result is wanted."""
+        """Number of the first frame to restore; earlier ones are context."""
         ...
 
     @property
     def total(self) -> int:
-        """How many frames there are in all, as far as is known."""
+        """Number of all frames, as far as known."""
         ...
 
     def frames(self) -> Iterator[tuple[int, Frame]]:
-        """Yield the frames; on a thread of its own."""
+        """Yield number and frame; called on a thread of its own."""
         ...
 
 
@@ -121,109 +126,117 @@ def stream_frames(
     sink: FrameSink,
     restorer: Restorer,
     settings: Settings,
-    flow: FrameStreamContext,
+    context: FrameStreamContext,
 ) -> None:
     """Restore frames from a source into a sink.
 
     Raises:
-        Interrupted: The run was asked to stop.
-        VarfixError: What source, model or sink raise.
+        Interrupted: The run is stopping.
+        VarfixError: Source, model or sink failed.
     """
-    converter = YcbcrConverter(flow.layout, flow.clip.tags.matrix)
-    turns = quarter_turns(flow.clip.display_matrix)
-    feed = _Feed(source, converter, turns, flow)
+    converter = YcbcrConverter(context.layout, context.clip.tags.matrix)
+    turns = quarter_turns(context.clip.display_matrix)
+    frames = _ModelInput(source, converter, turns, context)
 
-    def store(work: tuple[Frame, Floats]) -> None:
+    def write(result: tuple[Frame, Floats]) -> None:
         began = time.monotonic()
-        frame, pixels = work
+        frame, pixels = result
         sink.add(frame, converter.apply_change(frame.planes, _rotated(pixels, -turns)))
-        flow.spent.timed("encode", began)
+        context.times.add("encode", began)
 
     with ExitStack() as stack:
-        stack.callback(feed.close)
-        behind = Behind(store, flow.depth)
-        # Also when the model fails or the run is stopped: what is restored may finish a segment.
-        stack.callback(behind.settle)
+        stack.callback(frames.close)
+        writer = Behind(write, context.queue_depth)
+        # Also after a failure or a stop: the restored frames may complete a segment.
+        stack.callback(writer.settle)
         wanted = range(source.begin, _ENDLESS)
-        results = deflicker(restorer, feed, wanted, settings, deflicker_settings(settings))
+        results = deflicker(restorer, frames, wanted, settings, deflicker_settings(settings))
         while True:
-            began, waited = time.monotonic(), feed.waited
-            step = next(results, None)
-            flow.spent.timed("infer", began, without=feed.waited - waited)
-            if step is None:
+            began, waited = time.monotonic(), frames.waited
+            result = next(results, None)
+            context.times.add("infer", began, without=frames.waited - waited)
+            if result is None:
                 break
-            number, pixels = step
-            behind.put((feed.taken(number), pixels))
-            flow.spent.frames += 1
-            flow.hooks.progress(number + 1, max(number + 1, source.total))
-        behind.finish()
+            number, pixels = result
+            writer.put((frames.take(number), pixels))
+            context.times.frames += 1
+            context.callbacks.progress(number + 1, max(number + 1, source.total))
+        writer.finish()
 
 
-class _Feed:
-    """Frames as the model sees them, made on a thread; remembers how they were stored."""
+class _ModelInput:
+    """Frames as RGB for the model, converted on a thread; keeps the stored samples.
+
+    Attributes:
+        waited: Seconds that the model waited for frames.
+    """
 
     def __init__(
-        self, source: FrameSource, converter: YcbcrConverter, turns: int, flow: FrameStreamContext
+        self,
+        source: FrameSource,
+        converter: YcbcrConverter,
+        turns: int,
+        context: FrameStreamContext,
     ) -> None:
         self.waited = 0.0
         self._source, self._converter = source, converter
-        self._turns, self._spent = turns, flow.spent
-        self._stopped = flow.hooks.stopped
-        self._kept: dict[int, Frame] = {}
-        self._ahead = Ahead(self._made(), flow.depth)
+        self._turns, self._times = turns, context.times
+        self._is_stopping = context.callbacks.is_stopping
+        self._stored: dict[int, Frame] = {}
+        self._prefetched = Ahead(self._convert(), context.queue_depth)
 
     def __iter__(self) -> Iterator[tuple[int, Floats]]:
-        values = iter(self._ahead)
+        values = iter(self._prefetched)
         while True:
             began = time.monotonic()
             value = next(values, None)
             self.waited += time.monotonic() - began
             if value is None:
                 return
-            if self._stopped():
+            if self._is_stopping():
                 raise Interrupted("stopped", hint="run the same command again to continue")
             number, frame, pixels = value
-            self._kept[number] = frame
+            self._stored[number] = frame
             yield number, pixels
 
-    def taken(self, number: int) -> Frame:
-        """Give up a frame, and all before it."""
-        frame = self._kept[number]
-        for old in [one for one in self._kept if one <= number]:
-            del self._kept[old]
+    def take(self, number: int) -> Frame:
+        """Return a stored frame; drop it and all earlier ones."""
+        frame = self._stored[number]
+        for old in [known for known in self._stored if known <= number]:
+            del self._stored[old]
         return frame
 
     def close(self) -> None:
         """Stop decoding."""
-        self._ahead.close()
+        self._prefetched.close()
 
-    def _made(self) -> Iterator[tuple[int, Frame, Floats]]:
+    def _convert(self) -> Iterator[tuple[int, Frame, Floats]]:
         frames = self._source.frames()
         while True:
             began = time.monotonic()
-            found = next(frames, None)
-            if found is None:
+            numbered = next(frames, None)
+            if numbered is None:
                 return
-            number, frame = found
+            number, frame = numbered
             pixels = _rotated(self._converter.to_rgb(frame.planes), self._turns)
-            self._spent.timed("decode", began)
+            self._times.add("decode", began)
             yield number, frame, pixels
 
 
 def quarter_turns(matrix: tuple[int, ...] | None) -> int:
-    """Quarter turns, against the clock, that make a frame upright; mirrored ones stay as they are.
+    """Return the counterclockwise quarter turns that make a frame upright; 0 for mirrored frames.
 
     Args:
-        matrix: nine numbers of a display matrix, None for upright frames.
+        matrix: Nine numbers of a display matrix; None for upright frames.
     """
     if matrix is None:
         return 0
-    one, two, three, four = matrix[0], matrix[1], matrix[3], matrix[4]
-    if one * four - two * three <= 0:
+    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+    if a * d - b * c <= 0:
         return 0
-    if abs(one) >= abs(two):
-        return 0 if one > 0 else 2
-    return 1 if two < 0 else 3
+    if abs(a) >= abs(b):
+        return 0 if a > 0 else 2
+    return 1 if b < 0 else 3
 
 
 def _rotated(pixels: Floats, turns: int) -> Floats:
@@ -231,6 +244,6 @@ def _rotated(pixels: Floats, turns: int) -> Floats:
 
 
 def deflicker_settings(settings: Settings) -> DeflickerSettings:
-    """How frames are steadied in time."""
+    """Return the deflicker part of the settings."""
     video = settings.video
     return DeflickerSettings(window=video.window, keys=video.keys, lock=video.lock)

@@ -1,9 +1,9 @@
-"""The low frequencies of a clip's frames: how alike they are, and their average over time.
+"""Low frequencies of a video's frames: their similarity, and their average over time.
 
-After restoration they flicker, because noise coarser than the network's view stays. They are
-averaged where the source's agree to within the noise that the model has removed; so what the model
-leaves alone stays as it is, and what really moves or changes is not smeared. (Averaging
-`restored - source` instead steadies nothing: coarse noise is in both, and cancels out.)
+After restoration they flicker, because noise coarser than the network's receptive field remains.
+They are averaged where the source's low frequencies agree within the noise that the model removed.
+So pixels that the model does not change stay the same, and real motion is not smeared. (An average
+of `restored - source` reduces no flicker: coarse noise is in both, and cancels.)
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 CELL: Final = 4
-"""Side in pixels of the cells whose means are the low frequencies."""
+"""Side of the cells in pixels; the means of the cells are the low frequencies."""
 
 NOISES: Final = 2.0
-"""Cells agree when their means differ by about so many standard deviations of noise."""
+"""Cells agree if their means differ by at most about this many standard deviations of noise."""
 
 STEP: Final = 0.5 / 255.0
-"""They also agree when no 8-bit image would tell them apart."""
+"""Cells also agree if their difference is invisible in an 8-bit image."""
 
-_FAR: Final = 50.0  # exponents end here, so that some weight always remains
+_MAX_EXPONENT: Final = 50.0  # keeps every weight above 0
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class LowFrequencies:
     """Low frequencies of one frame, in cells.
 
     Attributes:
-        source: (h, w, 3), means of the source's cells.
-        restored: (h, w, 3), means of the restored cells.
-        tolerance: (h, w), difference within which the source's cells agree with those of other
-            frames; 0 where nothing was restored.
+        source: (h, w, 3) float32, means of the source's cells.
+        restored: (h, w, 3) float32, means of the restored cells.
+        tolerance: (h, w) float32, difference up to which the source's cells agree with those of
+            other frames; 0 where nothing was restored.
     """
 
     source: Floats
@@ -46,13 +46,13 @@ class LowFrequencies:
 
 
 def low_frequencies(source: Floats, restored: Floats) -> LowFrequencies:
-    """Measure a frame (H, W, 3) before and after restoration."""
+    """Measure a frame (H, W, 3) in [0, 1] before and after restoration."""
     before, after = cell_means(source), cell_means(restored)
     height, width = before.shape[:2]
-    # One pixel in four tells as much about noise as all of them.
+    # One pixel in four is enough to estimate noise.
     change = restored[::2, ::2] - source[::2, ::2]
-    mean = shrunk(change, height, width)
-    power = shrunk(np.square(change), height, width).mean(-1)
+    mean = area_means(change, height, width)
+    power = area_means(np.square(change), height, width).mean(-1)
     noise = np.sqrt(np.maximum(power - np.square(mean).mean(-1), 0.0))
     tolerance = np.where(power > 0.0, STEP + NOISES / CELL * noise, 0.0)
     return LowFrequencies(before, after, tolerance.astype(np.float32))
@@ -60,10 +60,10 @@ def low_frequencies(source: Floats, restored: Floats) -> LowFrequencies:
 
 def cell_means(pixels: Floats) -> Floats:
     """Return the means of (H, W, 3) over cells of about CELL x CELL pixels, (h, w, 3)."""
-    return shrunk(pixels, -(-pixels.shape[0] // CELL), -(-pixels.shape[1] // CELL))
+    return area_means(pixels, -(-pixels.shape[0] // CELL), -(-pixels.shape[1] // CELL))
 
 
-def shrunk(pixels: Floats, height: int, width: int) -> Floats:
+def area_means(pixels: Floats, height: int, width: int) -> Floats:
     """Return the means of (H, W, 3) over the areas of (height, width, 3) cells."""
     import cv2
 
@@ -72,14 +72,15 @@ def shrunk(pixels: Floats, height: int, width: int) -> Floats:
 
 
 def correction(now: LowFrequencies, near: Iterable[tuple[float, LowFrequencies]]) -> Floats:
-    """Return what brings a frame's low frequencies to their average.
+    """Return the change that brings a frame's low frequencies to their average over time.
 
     Args:
-        now: of the frame.
-        near: of frames of its scene, each with its weight above 0; the frame's own is 1.
+        now: Low frequencies of the frame.
+        near: Weights above 0, and low frequencies, of other frames of its scene; the frame itself
+            has weight 1.
 
     Returns:
-        (h, w, 3); exactly 0 where nothing was restored.
+        (h, w, 3) float32; exactly 0 where nothing was restored.
     """
     change = np.zeros_like(now.restored)
     total = np.ones_like(now.tolerance)
@@ -104,19 +105,19 @@ def add(pixels: Floats, change: Floats) -> None:
     np.clip(pixels, 0.0, 1.0, out=pixels)
 
 
-def similarity(one: Floats, other: Floats, tolerance: Floats | float) -> Floats:
-    """Return how much the places of two small images look alike.
+def similarity(a: Floats, b: Floats, tolerance: Floats | float) -> Floats:
+    """Return the similarity of two small images at each place.
 
     Args:
-        one: (h, w, 3).
-        other: (h, w, 3).
-        tolerance: root mean square difference that still counts as alike, above 0; (h, w), or one
-            number for all.
+        a: (h, w, 3).
+        b: (h, w, 3).
+        tolerance: Root mean square difference of similar places, above 0; (h, w), or one number
+            for all.
 
     Returns:
         (h, w) float32 in (0, 1]; 1 for equal places.
     """
-    apart = one - other
-    distance = np.einsum("hwc,hwc->hw", apart, apart) / np.float32(apart.shape[-1])
-    alike: Floats = np.exp(-np.minimum(distance / (2.0 * np.square(tolerance)), _FAR))
-    return alike
+    difference = a - b
+    distance = np.einsum("hwc,hwc->hw", difference, difference) / np.float32(a.shape[-1])
+    weights: Floats = np.exp(-np.minimum(distance / (2.0 * np.square(tolerance)), _MAX_EXPONENT))
+    return weights

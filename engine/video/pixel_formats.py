@@ -50,7 +50,7 @@ def _lines(plane: Any, height: int) -> npt.NDArray[np.uint8]:
     return data[: plane.line_size * height].reshape(height, plane.line_size)
 
 
-def converted(
+def convert_planes(
     planes: tuple[Samples, ...], layout: Layout, wanted: Layout, matrix: int
 ) -> tuple[Samples, ...]:
     """Bring planes into another layout of the same matrix and range."""

@@ -1,9 +1,10 @@
-"""What is finished of a clip, kept so that no kill costs more than a segment.
+"""Finished segments of a video, kept so that an interruption costs at most one segment.
 
-A clip is encoded in segments of a fixed number of frames, `DST.varfix/seg-000000.mkv` and so on,
-each with a note beside it of its frames' times. A note is written after its segment is safe on the
-disk, under its final name at once; a segment without a note is made again. Where segments begin is
-a matter of the clip alone, so that an interrupted run gives the same frames as an unbroken one.
+A video is encoded in segments of a fixed number of frames, `DST.varfix/seg-000000.mkv` and so on.
+Next to each segment is a record of its frames' times. The record is written under its final name
+after its segment is safe on the disk; a segment without a record is encoded again. Segments begin
+at the same frames in every run, so an interrupted run gives the same frames as an uninterrupted
+one.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ _VERSION: Final = 1
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished part of a clip.
+    """A finished part of a video.
 
     Attributes:
-        times: of every frame, when it is shown and for how long, in ticks.
-        delay: frames by which decoding runs ahead of showing.
-        last: checksum of the source's last frame in it.
-        size: bytes of the file.
-        sha256: digest of its first and last MiB.
+        times: Presentation time and duration of every frame, in ticks.
+        delay: Frames by which decoding runs ahead of presentation.
+        last: Checksum of the segment's last source frame.
+        size: Bytes of the file.
+        sha256: Digest of its first and last MiB.
     """
 
     times: tuple[tuple[int, int], ...]
@@ -44,23 +45,33 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):
-    """What the segments are made of: source, model, settings."""
+    """Source, model and settings of the segments."""
 
     version: int
     identity: dict[str, str]
 
 
 class SegmentFolder:
-    """The segments of one destination."""
+    """The segments of one destination.
+
+    Attributes:
+        path: The folder.
+    """
 
     def __init__(self, target: Path) -> None:
+        """Name the folder; nothing is written yet.
+
+        Args:
+            target: The result that the segments belong to.
+        """
         self.path = folder_of(target)
 
     def begin(self, identity: Mapping[str, str]) -> list[Segment]:
-        """Return the segments that are finished and whole; remove everything else.
+        """Return the segments that are finished and intact; remove everything else.
 
         Args:
-            identity: all that decides the frames; segments of another identity are of no use.
+            identity: Everything that determines the frames; segments of another identity are
+                removed.
 
         Raises:
             OutputError: The folder cannot be written.
@@ -72,29 +83,34 @@ class SegmentFolder:
                 self._clear(0)
                 self._write(_STATE, msgspec.json.encode(wanted))
             segments: list[Segment] = []
-            while (segment := self._whole(len(segments))) is not None:
+            while (segment := self._intact(len(segments))) is not None:
                 segments.append(segment)
             self._clear(len(segments))
         return segments
 
-    def place(self, number: int) -> Path:
-        """Where a segment lies."""
+    def path_of(self, number: int) -> Path:
+        """Return the file of a segment."""
         return self.path / f"seg-{number:06d}.mkv"
 
-    def add(self, number: int, part: Path, note: Segment) -> None:
-        """Take a written file as the next segment.
+    def add(self, number: int, part: Path, segment: Segment) -> None:
+        """Move a written file to its place, then write its record.
+
+        Args:
+            number: Number of the segment.
+            part: The written file.
+            segment: Its description.
 
         Raises:
-            OutputError: The disk is full, or refuses.
+            OutputError: The disk is full, or writing fails.
         """
-        with translated(self.path, note.size):
+        with translated(self.path, segment.size):
             with part.open("rb") as file:
                 os.fsync(file.fileno())
-            part.replace(self.place(number))
-            self._write(_note(number), msgspec.json.encode(note))
+            part.replace(self.path_of(number))
+            self._write(_record_name(number), msgspec.json.encode(segment))
 
-    def note(self, part: Path, times: list[tuple[int, int]], delay: int, last: int) -> Segment:
-        """Describe a written file."""
+    def describe(self, part: Path, times: list[tuple[int, int]], delay: int, last: int) -> Segment:
+        """Return the description of a written file."""
         return Segment(
             times=tuple(times),
             delay=delay,
@@ -104,7 +120,7 @@ class SegmentFolder:
         )
 
     def remove(self) -> None:
-        """Remove the folder; what cannot be removed stays."""
+        """Remove the folder; ignore what cannot be removed."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _state(self) -> _State | None:
@@ -112,18 +128,20 @@ class SegmentFolder:
             return msgspec.json.decode((self.path / _STATE).read_bytes(), type=_State)
         return None
 
-    def _whole(self, number: int) -> Segment | None:
+    def _intact(self, number: int) -> Segment | None:
+        """Return a segment's description if its file is complete and unchanged."""
         with suppress(OSError, msgspec.DecodeError):
-            note = msgspec.json.decode((self.path / _note(number)).read_bytes(), type=Segment)
-            place = self.place(number)
-            if place.stat().st_size == note.size and digest_of_file(place) == note.sha256:
-                return note
+            record = (self.path / _record_name(number)).read_bytes()
+            segment = msgspec.json.decode(record, type=Segment)
+            path = self.path_of(number)
+            if path.stat().st_size == segment.size and digest_of_file(path) == segment.sha256:
+                return segment
         return None
 
     def _clear(self, first: int) -> None:
-        """Remove segments from a number on, and what was never finished."""
-        keep = {_STATE, *(_note(n) for n in range(first))}
-        keep |= {self.place(n).name for n in range(first)}
+        """Remove the segments from number `first` on, and unfinished files."""
+        keep = {_STATE, *(_record_name(n) for n in range(first))}
+        keep |= {self.path_of(n).name for n in range(first)}
         for path in self.path.iterdir():
             if path.name not in keep and path.is_file():
                 path.unlink()
@@ -138,9 +156,9 @@ class SegmentFolder:
 
 
 def folder_of(target: Path) -> Path:
-    """The folder in which the segments of a result lie while it is being made."""
+    """Return the folder of a result's segments while the result is unfinished."""
     return target.with_name(f"{target.name}{SEGMENTS}")
 
 
-def _note(number: int) -> str:
+def _record_name(number: int) -> str:
     return f"seg-{number:06d}.json"

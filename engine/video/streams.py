@@ -1,4 +1,4 @@
-"""The streams beside the frames: which container holds them, how they are copied and compared."""
+"""Streams besides the frames: which containers hold them, how they are copied and compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.stream import Stream
 
-# FFmpeg's muxers by the ends of names.
+# FFmpeg's muxers by file extension.
 MUXERS: Final = {
     ".mp4": "mp4",
     ".m4v": "mp4",
@@ -30,9 +30,9 @@ MUXERS: Final = {
 }
 ISO: Final = ("mp4", "mov")
 TIMECODE: Final = "timecode"
-_UNUSED: Final = 48  # AVDISCARD_ALL: titles of chapters, which are copied as chapters
-# What a container or encoder says of itself; in a copy it would be untrue.
-_TECHNICAL: Final = frozenset(
+_DISCARD_ALL: Final = 48  # AVDISCARD_ALL: titles of chapters, which are copied as chapters
+# Tags in which a container or encoder describes itself; wrong in a copy.
+_TECHNICAL_TAGS: Final = frozenset(
     {
         "major_brand",
         "minor_version",
@@ -45,22 +45,22 @@ _TECHNICAL: Final = frozenset(
         "number_of_bytes",
     }
 )
-# Streams whose packets a container cuts or wraps in its own way when they lack a header.
-_WRAPPED: Final = frozenset({"aac", "h264", "hevc"})
-# Encoders that write the shape of a pixel into their own stream: others leave it to the container,
-# and Matroska's writer is not told.
-_SHAPED: Final = ("264", "265", "hevc", "mpeg")
+# Streams whose packets a container splits or wraps differently if they lack a header.
+_REPACKETED: Final = frozenset({"aac", "h264", "hevc"})
+# Encoders that write the pixel aspect ratio into their own stream. The others leave it to the
+# container, and FFmpeg's Matroska muxer does not receive it.
+_STORE_ASPECT: Final = ("264", "265", "hevc", "mpeg")
 _EMPTY_TEXT: Final = b"\0\0"
 
 
 @dataclass(frozen=True)
 class ContainerTraits:
-    """A container that is written.
+    """What a container to write can hold.
 
     Attributes:
-        muxer: FFmpeg's name.
-        codecs: encoders and decoders, by FFmpeg's names, of what it holds.
-        origin: FFmpeg's names of the source's container, by commas.
+        muxer: FFmpeg's name of the muxer.
+        codecs: FFmpeg's names of the encoders and decoders whose streams it holds.
+        origin: FFmpeg's names of the source's container, separated by commas.
     """
 
     muxer: str
@@ -69,17 +69,18 @@ class ContainerTraits:
 
 
 def container_traits(target: Path, origin: str) -> ContainerTraits:
-    """Tell what a container of this name holds.
+    """Return what the container of a file name can hold.
 
     Raises:
-        PlanError: The name is not that of a container that varfix writes.
+        PlanError: varfix does not write files of this extension.
     """
     import av
 
     muxer = MUXERS.get(target.suffix.lower())
     if muxer is None:
         raise PlanError(
-            f"{target}: clips are written as {', '.join(MUXERS)}", hint="choose one of these names"
+            f"{target}: not a video container that varfix writes",
+            hint=f"choose a file name that ends in {', '.join(MUXERS)}",
         )
     with av.open(io.BytesIO(), "w", format=muxer) as container:
         return ContainerTraits(muxer, frozenset(container.supported_codecs), origin)
@@ -88,34 +89,39 @@ def container_traits(target: Path, origin: str) -> ContainerTraits:
 def list_unsupported(
     traits: ContainerTraits, clip: Clip, source: Path | None, video: VideoSettings
 ) -> list[str]:
-    """Name what of a result a container cannot hold: the frames, or streams that are copied.
+    """Describe the parts of a result that a container cannot hold: frames or copied streams.
 
     Args:
-        traits: of the container.
-        clip: header of the source.
-        source: where streams are copied from; None for a pipe.
-        video: encoder, and whether to copy.
+        traits: The container.
+        clip: Header of the source.
+        source: File to copy streams from; None for a pipe.
+        video: Encoder, and whether to copy streams.
 
     Raises:
-        PlanError: There is no such encoder, or it does not take the frames.
-        DeviceUnavailableError: The hardware encoder asked for does not work.
+        PlanError: The encoder does not exist, or does not support the frames.
+        DeviceUnavailableError: The requested hardware encoder does not work.
     """
     encoder = encoding_for(clip, video).encoder
-    lost = [] if encoder in traits.codecs else [f"what {encoder} writes"]
+    lost = [] if encoder in traits.codecs else [f"{encoder} streams"]
     square = clip.aspect in (None, 1) or traits.muxer in ISO
-    if not square and clip.aspect and not any(name in encoder for name in _SHAPED):
+    if not square and clip.aspect and not any(name in encoder for name in _STORE_ASPECT):
         ratio = f"{clip.aspect.numerator}:{clip.aspect.denominator}"
-        lost.append(f"pixels of {ratio} with what {encoder} writes")
+        lost.append(f"a pixel aspect ratio of {ratio} in {encoder} streams")
     if video.streams == "copy" and source is not None:
         lost += unsupported_streams(source, clip.stream, traits)
     return lost
 
 
 def unsupported_streams(source: Path, main: int, traits: ContainerTraits) -> list[str]:
-    """Name the streams of a clip that a container cannot hold, but for data that few can.
+    """Describe the streams that a container cannot hold, without data streams.
+
+    Args:
+        source: The video.
+        main: Index of the stream of frames.
+        traits: The container.
 
     Raises:
-        DecodeError: The clip cannot be opened.
+        DecodeError: The video cannot be opened.
     """
     with open_container(source) as container:
         return [
@@ -123,58 +129,72 @@ def unsupported_streams(source: Path, main: int, traits: ContainerTraits) -> lis
             for stream in container.streams
             if stream.index != main
             and stream.type != "data"
-            and int(stream.discard) != _UNUSED
-            and not _held(stream, traits)
+            and int(stream.discard) != _DISCARD_ALL
+            and not _is_supported(stream, traits)
         ]
 
 
 def describe(stream: Stream) -> str:
-    """A stream as people know it: `stream 3 (subtitle, subrip, eng)`."""
+    """Describe a stream for messages: `stream 3 (subtitle, subrip, eng)`."""
     codec = stream.codec_context.name if stream.codec_context else ""
     language = stream.metadata.get("language", "")
     parts = [stream.type, codec, "" if language == "und" else language]
     return f"stream {stream.index} ({', '.join(part for part in parts if part)})"
 
 
-def copied(
+def copy_stream(
     stream: Stream, out: OutputContainer, traits: ContainerTraits
 ) -> tuple[Stream | None, str]:
-    """Make a stream for the packets of another; or None, with what is lost by that."""
+    """Create a stream for the packets of another one.
+
+    Args:
+        stream: The source stream.
+        out: The container to write.
+        traits: What it can hold.
+
+    Returns:
+        The new stream and an empty text; or None and the description of a lost stream.
+    """
     from av.stream import AttachmentStream
 
-    if int(stream.discard) == _UNUSED:
+    if int(stream.discard) == _DISCARD_ALL:
         return None, ""
-    if not _held(stream, traits):
+    if not _is_supported(stream, traits):
         return None, describe(stream)
-    made: Stream
+    copy: Stream
     if isinstance(stream, AttachmentStream):
         name = stream.metadata.get("filename", f"attachment-{stream.index}")
         kind = stream.metadata.get("mimetype", "application/octet-stream")
-        made = out.add_attachment(name, kind, stream.data)
+        copy = out.add_attachment(name, kind, stream.data)
     else:
-        made = out.add_stream_from_template(stream, opaque=True)
-        made.time_base = stream.time_base
-        made.disposition = stream.disposition
-    made.metadata.update(untechnical(stream.metadata))
-    return made, ""
+        copy = out.add_stream_from_template(stream, opaque=True)
+        copy.time_base = stream.time_base
+        copy.disposition = stream.disposition
+    copy.metadata.update(content_tags(stream.metadata))
+    return copy, ""
 
 
 def is_timecode(stream: Stream) -> bool:
-    """Whether a stream is what cameras count by: one packet, the number of the first frame."""
+    """Return whether a stream is a timecode track: one packet, the number of the first frame."""
     return stream.type == "data" and TIMECODE in stream.metadata
 
 
-def untechnical(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Tags but for those that a container or encoder writes about itself."""
+def content_tags(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags without those in which a container or encoder describes itself."""
     return {
         key: value
         for key, value in metadata.items()
-        if key.lower().partition("-")[0] not in _TECHNICAL and not key.startswith("_STATISTICS")
+        if key.lower().partition("-")[0] not in _TECHNICAL_TAGS
+        and not key.startswith("_STATISTICS")
     }
 
 
 class StreamDigest:
-    """What is in a stream: its bytes, however they are cut into packets."""
+    """Digest of a stream's bytes, however they are split into packets.
+
+    Attributes:
+        size: Bytes so far.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self.size = 0
@@ -183,28 +203,28 @@ class StreamDigest:
         name = context.codec.canonical_name if context else ""
         self._text = name == "mov_text"
         # Headers move from the packets into the container.
-        self._loose = name in _WRAPPED and not (context and context.extradata)
+        self._headers_move = name in _REPACKETED and not (context and context.extradata)
 
     def add(self, packet: Packet[Any]) -> None:
-        """Take a packet in."""
+        """Add a packet."""
         data = bytes(packet)
         if self._text and data == _EMPTY_TEXT:
-            return  # containers put these where nothing is said
+            return  # containers fill gaps with these
         self.size += len(data)
         self._hash.update(data)
 
     def same_as(self, other: StreamDigest | None) -> bool:
-        """Whether another stream holds the same; where headers move, that there is one."""
+        """Return whether another stream has equal bytes; if headers move, whether it exists."""
         if other is None:
             return False
-        return self._loose or self._hash.digest() == other._hash.digest()
+        return self._headers_move or self._hash.digest() == other._hash.digest()
 
 
-def _held(stream: Stream, traits: ContainerTraits) -> bool:
+def _is_supported(stream: Stream, traits: ContainerTraits) -> bool:
     if stream.type == "attachment":
         return traits.muxer == "matroska"
     if stream.type == "data":
-        # Telemetry and time codes of cameras: only from QuickTime to QuickTime.
+        # Telemetry and timecodes of cameras: only from QuickTime to QuickTime.
         return traits.muxer in ISO and traits.origin.startswith("mov")
     if stream.codec_context is None:
         return False

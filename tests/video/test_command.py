@@ -157,7 +157,7 @@ def test_parts(film, video, tmp_path, options, frames):
         (("--codec", "h265"), 'Did you mean "hevc"?'),
         (("--crf", "99"), "99"),
         (("--set", "video.segmnt=3"), 'Did you mean "video.segment"'),
-        (("nowhere.wmv",), "clips are written as"),
+        (("nowhere.wmv",), "not a video container that varfix writes"),
     ],
 )
 def test_wrong_usage_is_told_before_any_work(film, video, options, words):

@@ -18,6 +18,7 @@ from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import DiskFullError, ExitCode, OutputLockedError
 from varfix.engine.system.folder_lock import exclusive
 from varfix.engine.video import restore_clip as video_run
+from varfix.engine.video.reader import ClipReader
 from varfix.engine.video.segments import SegmentFolder
 
 from .conftest import pictures, settings_for, times
@@ -137,14 +138,14 @@ def test_a_harmed_segment_is_made_again(film, restore, harm):
 def test_a_source_that_cannot_be_entered_is_read_from_its_beginning(film, restore, monkeypatch):
     source = film("clip.mkv", count=15)
     broken(source, restore)
-    original = video_run.ClipReader.frames
+    original = ClipReader.frames
 
     def frames(self, first=None, end=None):
         for frame in original(self, None, end):
             if first is None or frame.pts >= first + 40:  # a seek that lands a frame too late
                 yield frame
 
-    monkeypatch.setattr(video_run.ClipReader, "frames", frames)
+    monkeypatch.setattr(ClipReader, "frames", frames)
     made = restore(source, segment=0.2)
     assert pictures(made.path) == pictures(source)
 

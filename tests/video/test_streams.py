@@ -175,7 +175,7 @@ def test_a_second_picture_stream_is_copied(film, restore, tmp_path):
 
 
 def test_a_container_for_other_encoders_is_told_which(film, restore, tmp_path):
-    with pytest.raises(PlanError, match=r"webm cannot hold what libx264 writes") as told:
+    with pytest.raises(PlanError, match=r"webm cannot hold libx264 streams") as told:
         restore(film("clip.mp4"), tmp_path / "out.webm", codec="h264")
     assert told.value.hint == "name a file that ends in .mkv, or add --codec av1"
     with pytest.raises(PlanError, match=r"webm cannot hold stream 1 \(audio, aac") as told:
@@ -184,7 +184,7 @@ def test_a_container_for_other_encoders_is_told_which(film, restore, tmp_path):
 
 
 def test_an_unknown_container_is_refused(film, restore, tmp_path):
-    with pytest.raises(PlanError, match=r"out.wmv: clips are written as .mp4"):
+    with pytest.raises(PlanError, match=r"out.wmv: not a video container that varfix writes"):
         restore(film(), tmp_path / "out.wmv")
 
 
@@ -212,7 +212,7 @@ def test_a_lost_packet_is_noticed_and_nothing_is_published(film, restore, monkey
     monkeypatch.setattr("varfix.engine.video.restore_clip.assemble", assemble)
     made = restore(source)
     assert made.summary.exit_code == ExitCode.PARTIAL
-    assert "stream 1 is not what it was in the source" in made.summary.failures[0].message
+    assert "stream 1 differs from the source" in made.summary.failures[0].message
     assert not made.path.exists()
 
 
@@ -224,7 +224,7 @@ def test_a_lost_frame_is_noticed(film, restore, monkeypatch):
 
     monkeypatch.setattr(video_mux._Assembly, "_frames", frames)
     made = restore(film("clip.mkv"))
-    assert "9 frames came out, 10 went in" in made.summary.failures[0].message
+    assert "wrote 9 frames, expected 10" in made.summary.failures[0].message
     assert not made.path.exists()
 
 
@@ -239,5 +239,5 @@ def test_a_moved_frame_is_noticed(film, restore, monkeypatch):
 
     monkeypatch.setattr(video_mux._Assembly, "_frames", frames)
     made = restore(film("clip.mkv"))
-    assert "frame 5 is at 0.2090 s, not 0.2000 s" in made.summary.failures[0].message
+    assert "frame 5 is at 0.2090 s, expected 0.2000 s" in made.summary.failures[0].message
     assert not made.path.exists()
