@@ -11,23 +11,25 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
-from varfix.engine.networks.checkpoints.load import (
+from varfix.engine.networks.checkpoints.key_maps import (
     RESTOREVAR_ENTRY,
     VAR_ENTRY,
     VARFORMER_ENTRY,
     VQVAE_ENTRY,
+)
+from varfix.engine.networks.checkpoints.load import (
     load_checkpoint,
+    load_restorevar_transformer,
     load_var,
     load_var_vqvae,
     load_varformer,
-    load_writing,
 )
 
 SUFFIXES = (".pth", ".ckpt", ".pt")
 
 PARTS: Mapping[str, tuple[str, Callable[[Mapping[str, Tensor]], nn.Module]]] = {
     VARFORMER_ENTRY: ("", load_varformer),
-    RESTOREVAR_ENTRY: ("", load_writing),
+    RESTOREVAR_ENTRY: ("", load_restorevar_transformer),
     VQVAE_ENTRY: ("vqvae", load_var_vqvae),
     VAR_ENTRY: ("var", load_var),
 }

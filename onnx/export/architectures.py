@@ -86,8 +86,8 @@ def released_varformer(network: Varformer, name: str, facts: Facts) -> Released:
 
     def reference(tile: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         picture = 2.0 * tile - 1.0
-        guidance = network.guidance(picture, tokens=tokens)
-        return network.draw(picture, guidance).clamp(0.0, 1.0), guidance.predicted.tokens
+        prior = network.prior(picture, tokens=tokens)
+        return network.restore_with_prior(picture, prior).clamp(0.0, 1.0), prior.prediction.tokens
 
     card = msgspec.structs.replace(
         square_card(name, side, facts),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from varfix.engine.networks.varformer.model import Varformer
-from varfix.engine.networks.varformer.var import Block, Var
+from varfix.engine.networks.varformer.var import Var, VarBlock
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -47,7 +47,7 @@ def shallow(network: Network) -> Network:
 def fold_condition(var: Var) -> None:
     """Replace all that is computed from the one condition by its results, in place."""
     seen = functional.silu(var.condition.weight[-1])
-    for block in cast("list[Block]", list(var.blocks)):
+    for block in cast("list[VarBlock]", list(var.blocks)):
         block.modulation = cast("nn.Linear", Known(block.modulation(seen)))
     var.head_modulation = cast("nn.Linear", Known(var.head_modulation(seen)))
     # A copy: of a view, the exporter would write the whole table.
@@ -75,8 +75,8 @@ class VarformerGraph(nn.Module):
         stages: dict[str, Tensor] = {}
         picture = 2.0 * tile - 1.0
         network = self.network
-        guidance = network.guidance(picture, stages.__setitem__)
-        restored = network.draw(picture, guidance, stages.__setitem__)
+        prior = network.prior(picture, stages.__setitem__)
+        restored = network.restore_with_prior(picture, prior, stages.__setitem__)
         places = [
             *(f"mainenc/L{i}/" for i in network.encoder.fusion),
             *(f"maindec/L{i}/" for i in reversed(list(network.decoder.fusion))),
@@ -86,9 +86,9 @@ class VarformerGraph(nn.Module):
         finest = max(region.shape[-1] for region in regions)
         return {
             RESTORED: restored.clamp(0.0, 1.0),
-            TOKENS: guidance.predicted.tokens,
-            "asked": network.vqvae.quantize.increments(guidance.tokens),
-            "increments": guidance.predicted.increments,
+            TOKENS: prior.prediction.tokens,
+            "asked": network.vqvae.quantize.increments(prior.tokens),
+            "increments": prior.prediction.increments,
             "scales": torch.stack(scales, 1).softmax(-1),
             "regions": torch.cat([functional.interpolate(r, finest) for r in regions], 1),
             **stages,

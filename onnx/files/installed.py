@@ -28,7 +28,6 @@ from varfix.engine.errors import (
 from varfix.engine.models.card import MODELS, Release
 from varfix.engine.system.atomic import translated
 from varfix.engine.system.download import digest_of
-from varfix.onnx.files.card import verify_model
 from varfix.onnx.files.model_files import ModelFiles, find_model, installed_path, model_folder
 
 ORIGIN: Final = "origin.json"
@@ -227,12 +226,3 @@ def check_same(name: str, sources: Sequence[SourceFile]) -> None:
                 f" ({file.sha256[:12]}…, then {known[file.url][:12]}…).",
                 hint=f"If it was published anew: varfix models rm {name}, and pull again.",
             )
-
-
-def verified(name: str) -> str:
-    """Check an installed model's files against their cards; return the graph's digest.
-
-    Raises:
-        ModelError: They are not the files that were installed.
-    """
-    return verify_model(find_model(name).restore).sha256

@@ -6,7 +6,7 @@ import torch
 from varfix.engine.networks.varformer_s.degradation_head import (
     KINDS,
     STATISTICS,
-    EvidenceHead,
+    DegradationHead,
     cell_statistics,
 )
 from varfix.engine.train.degradations.mix import DEGRADATIONS
@@ -55,7 +55,7 @@ def test_colored_noise_shows_in_color_and_gray_noise_does_not():
 
 def test_the_evidence_does_not_depend_on_the_other_pictures_of_a_batch():
     torch.manual_seed(0)
-    head = EvidenceHead(24)
+    head = DegradationHead(24)
     features, statistics = torch.randn(3, 24, 16, 16), torch.rand(3, STATISTICS, 16, 16)
     together = head(features, statistics)
     alone = torch.cat([head(features[i : i + 1], statistics[i : i + 1]) for i in range(3)])

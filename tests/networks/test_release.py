@@ -9,7 +9,7 @@ from support.released_networks import same
 from support.varformer_parity import public_state, tiny_network
 
 from varfix.engine.errors import ExitCode, ModelContractError, ModelMissingError
-from varfix.engine.networks.checkpoints.key_maps import never_used
+from varfix.engine.networks.checkpoints.key_maps import unused_entries
 from varfix.engine.networks.checkpoints.load import (
     load_checkpoint,
     load_var,
@@ -87,7 +87,7 @@ def test_half_precision_files_become_single_precision(state):
 
 
 def test_entries_that_nothing_uses_are_listed_with_the_reason(network, state):
-    unused = never_used(state)
+    unused = unused_entries(state)
     assert len(unused) == len(state) - len(network.state_dict()) == 5
     assert "never run" in unused["main_decoder.AFT.Level_0.q.weight"]
     assert "constant" in unused["lvl_1L"]
@@ -129,7 +129,7 @@ def test_the_deformable_decoder_is_refused_as_such(state):
 def test_another_depth_is_refused(state):
     refused(state, "depth 2, expected 16", depth=16)
     shorter = {k: v for k, v in state.items() if not k.startswith("blocks.1.")}
-    refused(shorter, "1 transformer blocks of width 128")
+    refused(shorter, "depth 1, 2 heads, width 128")
 
 
 def test_the_number_of_cross_attention_blocks_comes_from_the_file(state):

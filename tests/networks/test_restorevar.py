@@ -9,16 +9,27 @@ from support.released_networks import check_each_alone, from_transformer, random
 
 from varfix.engine.errors import ModelContractError
 from varfix.engine.networks.checkpoints.load import load_checkpoint, load_restorevar
-from varfix.engine.networks.layers.attention import Memory, inverse_temperature
+from varfix.engine.networks.layers.attention import (
+    KeyValueCache,
+    RotaryEmbedding,
+    inverse_temperature,
+    rotary_angles,
+)
 from varfix.engine.networks.layers.quantizer import FINE_SCALES, PHI_OF_SCALE, SCALES, Quantizer
-from varfix.engine.networks.layers.rotary import Turns, angles
-from varfix.engine.networks.layers.vqvae import VqvaeConfig
-from varfix.engine.networks.restorevar.model import RestoreVarConfig, build_restorevar
-from varfix.engine.networks.restorevar.refiner import RefinerConfig
-from varfix.engine.networks.restorevar.transformer import Block, Sight, Writer, WriterConfig
+from varfix.engine.networks.layers.vqvae import Vqvae, VqvaeConfig
+from varfix.engine.networks.restorevar.model import RestoreVar, RestoreVarConfig
+from varfix.engine.networks.restorevar.refiner import Refiner, RefinerConfig
+from varfix.engine.networks.restorevar.transformer import (
+    AttentionContext,
+    RestoreVarBlock,
+    RestoreVarTransformer,
+    RestoreVarTransformerConfig,
+)
 
 FEW = (1, 2, 3, 4)
-WRITER = WriterConfig(width=64, heads=2, depth=2, latent=8, codes=16, classes=3, scales=FEW)
+WRITER = RestoreVarTransformerConfig(
+    width=64, heads=2, depth=2, latent=8, codes=16, classes=3, scales=FEW
+)
 TINY = RestoreVarConfig(
     vqvae=VqvaeConfig(channels=32, multipliers=(1, 2, 2), blocks=1, latent=8, codes=16, scales=FEW),
     writer=WRITER,
@@ -75,9 +86,13 @@ def public_name(name):
     raise AssertionError(name)
 
 
+def untrained():
+    return RestoreVar(Vqvae(TINY.vqvae), RestoreVarTransformer(TINY.writer), Refiner(TINY.refiner))
+
+
 @pytest.fixture(scope="module")
 def network():
-    return randomised(build_restorevar(TINY), 0.3)
+    return randomised(untrained(), 0.3)
 
 
 @pytest.fixture
@@ -116,11 +131,13 @@ def test_a_picture_of_another_size_is_refused(network):
 
 @torch.no_grad()
 def test_scale_by_scale_and_all_at_once_the_logits_are_the_same(network, pictures):
-    """Memory handed on from scale to scale is what the mask lets through."""
+    """The cache passed from scale to scale is what the mask lets through."""
     latent, quantize = network.vqvae.encoder(pictures), network.vqvae.quantize
-    brief = network.writer.brief(latent)
-    written = network.writer.write(brief, quantize).predicted
-    together = network.writer.score(brief, quantize.pyramid(written.increments))
+    conditioning = network.writer.conditioning(latent)
+    written = network.writer.predict(conditioning, quantize).prediction
+    together = network.writer.teacher_forced_logits(
+        conditioning, quantize.pyramid(written.increments)
+    )
     torch.testing.assert_close(together, written.logits, atol=2e-4, rtol=1e-4)
 
 
@@ -128,9 +145,9 @@ def test_scale_by_scale_and_all_at_once_the_logits_are_the_same(network, picture
 def test_in_training_the_degraded_picture_is_read_alike(network, pictures):
     latent = network.vqvae.encoder(pictures[:1])
     reading = network.writer.blocks[0].cross
-    memory, turns = network.writer.brief(latent).memories[0], network.writer.turns(2)
+    memory, rotary = network.writer.conditioning(latent).caches[0], network.writer.rotary(2)
     x = torch.randn(1, 9, 64)
-    used, trained = reading(x, memory, turns), reading.train()(x, memory, turns)
+    used, trained = reading(x, memory, rotary), reading.train()(x, memory, rotary)
     reading.eval()
     torch.testing.assert_close(trained, used, atol=1e-4, rtol=1e-4)
 
@@ -139,7 +156,7 @@ def test_in_training_the_degraded_picture_is_read_alike(network, pictures):
 def test_the_degraded_picture_reaches_every_scale(network, pictures):
     latent = network.vqvae.encoder(pictures)
     tokens = torch.zeros(2, 30, dtype=torch.int64)
-    logits = network.writer(latent, network.vqvae.quantize, tokens=tokens).predicted.logits
+    logits = network.writer(latent, network.vqvae.quantize, tokens=tokens).prediction.logits
     difference = (logits[0] - logits[1]).abs().amax(-1)
     assert difference.min() > 1e-3
 
@@ -147,18 +164,18 @@ def test_the_degraded_picture_reaches_every_scale(network, pictures):
 @torch.no_grad()
 def test_closed_gates_leave_the_degraded_picture_out(pictures):
     torch.manual_seed(0)
-    network = build_restorevar(TINY).eval()  # gates begin at zero
+    network = untrained().eval()  # gates begin at zero
     latent = network.vqvae.encoder(pictures)
-    logits = network.writer(latent, network.vqvae.quantize).predicted.logits
+    logits = network.writer(latent, network.vqvae.quantize).prediction.logits
     assert torch.equal(logits[0], logits[1])
 
 
 def test_turning_keeps_lengths_and_depends_on_distance_only():
-    table = angles((8,), 32)
-    turns = Turns(table.cos().float(), table.sin().float())
+    table = rotary_angles((8,), 32)
+    rotary = RotaryEmbedding(table.cos().float(), table.sin().float())
     q, k = torch.randn(32), torch.randn(32)
-    turned_q = turns.apply(q.expand(1, 1, 64, 32))[0, 0].unflatten(0, (8, 8))
-    turned_k = turns.apply(k.expand(1, 1, 64, 32))[0, 0].unflatten(0, (8, 8))
+    turned_q = rotary.apply(q.expand(1, 1, 64, 32))[0, 0].unflatten(0, (8, 8))
+    turned_k = rotary.apply(k.expand(1, 1, 64, 32))[0, 0].unflatten(0, (8, 8))
     torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(8, 8))
     near = (turned_q[2, 5] * turned_k[1, 3]).sum()
     far = (turned_q[6, 7] * turned_k[5, 5]).sum()
@@ -168,7 +185,7 @@ def test_turning_keeps_lengths_and_depends_on_distance_only():
 
 
 def test_rows_turn_the_first_half_of_a_head_and_columns_the_second():
-    table = angles((2,), 64)  # tokens (0, 0), (0, 1), (1, 0), (1, 1)
+    table = rotary_angles((2,), 64)  # tokens (0, 0), (0, 1), (1, 0), (1, 1)
     assert not table[0].any()
     assert not table[1, :16].any()
     assert table[1, 16:].all()
@@ -178,20 +195,20 @@ def test_rows_turn_the_first_half_of_a_head_and_columns_the_second():
 
 
 def test_coarse_maps_are_stretched_over_the_finest_grid():
-    table = angles((1, 2, 4), 8)
+    table = rotary_angles((1, 2, 4), 8)
     coarse, fine = table[1:5], table[5:]
     assert torch.equal(coarse[3], fine[4 * 2 + 2])
 
 
 def test_the_mean_of_the_degraded_latent_enters_the_first_token():
     torch.manual_seed(0)
-    writer = Writer(WRITER)
+    writer = RestoreVarTransformer(WRITER)
     writer.initialize()
     latent = torch.randn(1, 8, 4, 4)
-    closed = writer.brief(latent).start
+    closed = writer.conditioning(latent).start
     with torch.no_grad():
         writer.whole_gain.fill_(1.0)
-    gained = writer.brief(latent).start - closed
+    gained = writer.conditioning(latent).start - closed
     mean = writer.project(latent.flatten(2).transpose(1, 2)).mean(1, keepdim=True)
     torch.testing.assert_close(gained, writer.whole(mean), atol=1e-5, rtol=1e-4)
 
@@ -199,13 +216,15 @@ def test_the_mean_of_the_degraded_latent_enters_the_first_token():
 @torch.no_grad()
 def test_branches_are_left_out_for_some_pictures_in_training_only():
     torch.manual_seed(0)
-    block = Block(WRITER, drop=0.5)
-    table = angles((2,), 32)
-    memory = Memory(torch.randn(64, 2, 4, 32), torch.randn(64, 2, 4, 32))
-    sight = Sight(memory, None, Turns(table.cos().float(), table.sin().float()))
+    block = RestoreVarBlock(WRITER, drop=0.5)
+    table = rotary_angles((2,), 32)
+    memory = KeyValueCache(torch.randn(64, 2, 4, 32), torch.randn(64, 2, 4, 32))
+    context = AttentionContext(
+        memory, None, RotaryEmbedding(table.cos().float(), table.sin().float())
+    )
     x = torch.randn(1, 4, 64).expand(64, -1, -1)
-    trained, _ = block(x, sight)
-    used, _ = block.eval()(x, sight)
+    trained, _ = block(x, context)
+    used, _ = block.eval()(x, context)
     untouched = (trained == x).all(-1).all(-1)  # all three branches left out; gain is zero
     assert 0.05 < untouched.float().mean() < 0.6
     assert torch.equal(used[:1].expand_as(used), used)
@@ -285,7 +304,7 @@ def test_other_networks_are_refused_as_such(states):
 def test_files_of_two_networks_do_not_fit_together(states):
     transformer, vae = states
     other = {**vae, "quantize.embedding.weight": torch.zeros(32, 8)}
-    refused((transformer, other), "do not fit together", "16 codes", "32")
+    refused((transformer, other), "do not match", "16 codes", "32")
 
 
 def test_token_maps_that_are_not_known_are_refused(states):

@@ -58,8 +58,8 @@ def near(ours, theirs, allowed):
 def run(network, golden, latent, tokens=None):
     """A run of all that follows the encoder: its fields, as the kit calls them."""
     seen = {}
-    refined = network.refined(latent, seen.__setitem__, tokens)
-    seen["restored"] = network.draw(refined)
+    refined = network.restored_latent(latent, seen.__setitem__, tokens)
+    seen["restored"] = network.decode(refined)
     pyramid = network.vqvae.quantize.pyramid(seen["increments"])
     arrays = {name: seen[name][0].numpy() for name in (*stage_names(golden), "restored")}
     return fields_of(golden, arrays) | {"next_inputs": pyramid[0].numpy()}
@@ -107,7 +107,7 @@ def test_every_level_of_encoder_and_decoder_is_reproduced(network, golden):
     stages = [name.removeprefix("probe.") for name in golden.files if name.startswith("probe.")]
     with layers(network, stages) as seen:
         network.vqvae.encoder(picture(golden))
-        network.draw(stored(golden, "refined"))
+        network.decode(stored(golden, "refined"))
     corners = {f"probe.{stage}": result[:8, :8, :8] for stage, result in seen.items()}
     ends = {f"probe_last.{stage}": result[:8, -4:, -4:] for stage, result in seen.items()}
     assert len(corners) == len(stages) > 5
@@ -150,7 +150,7 @@ def test_teacher_forced_all_scales_at_once_give_the_same_logits(network, golden,
     near(increments.sum(1)[0], golden["vq_f_hat"], tolerances["f_hat"])
     pyramid = quantize.pyramid(increments)
     near(pyramid[0, ::53], golden["tf_inputs_sel"], tolerances["next_inputs"])
-    logits = writer.score(writer.brief(latent), pyramid)[0]
+    logits = writer.teacher_forced_logits(writer.conditioning(latent), pyramid)[0]
     rows = golden["sel_tokens"].astype(np.int64)
     near(logits[rows], golden["tf_logits_sel"], tolerances["logits"] / 10)
     near(logits.logsumexp(-1), golden["tf_logsumexp"], tolerances["logits"] / 10)
@@ -172,5 +172,5 @@ def test_the_clean_latent_has_the_same_tokens_and_picture(network, golden, toler
         certain = golden["vq_margin"][first:last] > 1e-3
         found = quantize.nearest(rows)[0].numpy()
         assert np.array_equal(found[certain], golden["tf_tokens"][first:last][certain])
-    drawn = 2.0 * network.draw(latent)[0, :, ::4, ::4] - 1.0  # stored in [-1, 1]
+    drawn = 2.0 * network.decode(latent)[0, :, ::4, ::4] - 1.0  # stored in [-1, 1]
     near(drawn, golden["recon_cont_f32_stride4"], 2.0 * tolerances["image"])

@@ -42,10 +42,10 @@ def forced_run(network, golden):
     seen, picture = Comparison(golden), torch.from_numpy(golden["input"])
     tokens = torch.from_numpy(golden["pred_tokens"].astype(np.int64))
     seen("vqenc/conv_in", network.vqvae.encoder.conv_in(picture))
-    guidance = network.guidance(picture, seen, tokens)
+    guidance = network.prior(picture, seen, tokens)
     seen.compare("quant_fhat", guidance.adapted.numpy(), golden["quant_fhat"])
-    seen.predicted(guidance.predicted)
-    seen.compare("out", network.draw(picture, guidance, seen).numpy(), golden["out"])
+    seen.predicted(guidance.prediction)
+    seen.compare("out", network.restore_with_prior(picture, guidance, seen).numpy(), golden["out"])
     return seen, guidance
 
 
@@ -58,20 +58,20 @@ def test_every_stage_is_reproduced_with_the_golden_tokens(network, golden):
     assert seen.too_large() == {}
     assert seen.root_mean_square["out"] < 1e-5
     margins = np.repeat(MARGINS, [p * p for p in SCALES])[None]
-    ours = guidance.predicted.tokens.numpy()
+    ours = guidance.prediction.tokens.numpy()
     assert inexcusable(ours, golden["pred_tokens"], golden["pred_margin"], margins) == 0
 
 
 @torch.no_grad()
 def test_free_running_it_predicts_the_same_tokens_and_picture(network, golden):
     picture = torch.from_numpy(golden["input"])
-    guidance = network.guidance(picture)
-    ours = np.split(guidance.predicted.tokens.numpy(), CUTS, axis=1)
+    guidance = network.prior(picture)
+    ours = np.split(guidance.prediction.tokens.numpy(), CUTS, axis=1)
     theirs = np.split(golden["pred_tokens"], CUTS, axis=1)
     margins = np.split(golden["pred_margin"], CUTS, axis=1)
     for mine, golden_tokens, margin, allowed in zip(ours, theirs, margins, MARGINS, strict=True):
         assert inexcusable(mine, golden_tokens, margin, allowed) == 0
         if not np.array_equal(mine, golden_tokens):
             return  # an excusable difference: what follows from it is another image
-    restored = network.draw(picture, guidance)
+    restored = network.restore_with_prior(picture, guidance)
     assert np.abs(restored.numpy() - golden["out"]).max() < tolerance("out")

@@ -6,17 +6,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from varfix.engine.models.card import TASKS
 from varfix.engine.networks.layers.quantizer import next_scale_mask, scale_of_token
+from varfix.engine.networks.layers.windows import from_windows, to_windows
 from varfix.engine.networks.varformer_s.degradation_head import KINDS
-from varfix.engine.networks.varformer_s.fusion import from_windows, to_windows
 from varfix.engine.networks.varformer_s.model import build_varformer_s
 from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS
 from varfix.engine.networks.varformer_s.tone_grid import (
     GRID_CHANNELS,
     LIKELY,
     apply_tone,
-    believe,
-    believe_asked,
-    without_doubts,
+    confident,
+    confident_in_task,
+    suppress_uncertain,
 )
 
 
@@ -81,7 +81,7 @@ def test_a_grid_that_would_hardly_change_the_picture_does_nothing():
     grid = torch.zeros(2, GRID_CHANNELS, 2, 2)
     grid[0, 3::12] = 0.01  # red's constant: a mean change of a third of that
     grid[1, 3::12] = 0.3
-    kept = without_doubts(grid, thumbnail, torch.ones(2, len(KINDS)))
+    kept = suppress_uncertain(grid, thumbnail, torch.ones(2, len(KINDS)))
     assert not kept[0].any()
     torch.testing.assert_close(kept[1], grid[1])
 
@@ -94,7 +94,7 @@ def test_tone_is_left_alone_where_nothing_speaks_for_a_change():
     evidence[0, KINDS.index("noise")] = 1.0  # noise shifts no tones
     evidence[1, KINDS.index("haze")] = sum(LIKELY["haze"]) / 2  # between absent and there
     evidence[2, KINDS.index("lowlight")] = LIKELY["lowlight"][1]
-    kept = without_doubts(grid, thumbnail, believe(evidence))
+    kept = suppress_uncertain(grid, thumbnail, confident(evidence))
     assert not kept[0].any()
     torch.testing.assert_close(kept[1], 0.5 * grid[1])
     torch.testing.assert_close(kept[2], grid[2])
@@ -103,11 +103,11 @@ def test_tone_is_left_alone_where_nothing_speaks_for_a_change():
 def test_who_asks_for_a_task_needs_less_evidence_but_some():
     assert TASKS[1:] == KINDS
     evidence = torch.full((len(TASKS), len(KINDS)), 0.8)
-    asked = believe_asked(evidence, torch.arange(len(TASKS)))
+    asked = confident_in_task(evidence, torch.arange(len(TASKS)))
     assert not asked[0].any()
     torch.testing.assert_close(asked[1:], torch.eye(len(KINDS)))
-    assert not believe_asked(evidence - 0.2, torch.arange(len(TASKS))).any()
-    assert believe(evidence)[0, KINDS.index("haze")] == 0.0
+    assert not confident_in_task(evidence - 0.2, torch.arange(len(TASKS))).any()
+    assert confident(evidence)[0, KINDS.index("haze")] == 0.0
 
 
 def test_windows_are_put_back_where_they_were_taken():

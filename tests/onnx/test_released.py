@@ -111,8 +111,8 @@ def test_every_stage_is_the_networks_given_its_tokens(network, path):
     tokens = torch.randint(0, 64, (1, 680), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         picture = 2.0 * tile - 1.0
-        guidance = network.guidance(picture, stages.__setitem__, tokens)
-        network.draw(picture, guidance, stages.__setitem__)
+        guidance = network.prior(picture, stages.__setitem__, tokens)
+        network.restore_with_prior(picture, guidance, stages.__setitem__)
     named = [n for n in stages if not n.startswith("var/")] + [n for n in stages if "/s9" in n]
     named = named_values(path, named)  # of a result with two names the file keeps one
     assert len(named) > 50
@@ -127,9 +127,9 @@ def test_what_explains_a_result_comes_with_it(network, path):
     tile = natural(SIDE, seed=5)
     seen = run_graph(path, ["tokens", *EXPLAINED], {"tile": tile.numpy()})
     with torch.no_grad():
-        guidance = network.guidance(2.0 * tile - 1.0)
-    assert np.array_equal(seen["tokens"], guidance.predicted.tokens.numpy())
-    assert np.allclose(seen["increments"], guidance.predicted.increments.numpy(), atol=1e-5)
+        guidance = network.prior(2.0 * tile - 1.0)
+    assert np.array_equal(seen["tokens"], guidance.prediction.tokens.numpy())
+    assert np.allclose(seen["increments"], guidance.prediction.increments.numpy(), atol=1e-5)
     assert np.allclose(seen["asked"].sum(1), guidance.adapted.numpy(), atol=1e-5)
     assert seen["scales"].shape == (1, LEVELS, 10)
     assert np.allclose(seen["scales"].sum(-1), 1.0, atol=1e-5)
@@ -258,7 +258,7 @@ def test_the_prior_is_drawn(tmp_path, network):
     seen = read_picture((tmp_path / "in.png").read_bytes(), max_pixels=10**6).pixels
     tile = torch.from_numpy(thumbnail(seen, SIDE)).permute(2, 0, 1)[None]
     with torch.no_grad():
-        latent = network.guidance(2.0 * tile - 1.0).predicted.latent
+        latent = network.prior(2.0 * tile - 1.0).prediction.latent
         expected = (network.vqvae.decode(latent)[0].permute(1, 2, 0).numpy() + 1.0) / 2.0
     shown = last[:, 2 * (SIDE + 12) + 12 :][:, :SIDE] / 255.0
     assert np.abs(shown - expected.clip(0.0, 1.0)).max() < 0.01

@@ -13,7 +13,7 @@ from varfix.engine.networks.layers.quantizer import SCALES as ALL_SCALES
 from varfix.engine.networks.layers.vqvae import VqvaeConfig
 from varfix.engine.networks.restorevar.model import RestoreVarConfig
 from varfix.engine.networks.restorevar.refiner import RefinerConfig
-from varfix.engine.networks.restorevar.transformer import WriterConfig
+from varfix.engine.networks.restorevar.transformer import RestoreVarTransformerConfig
 from varfix.engine.networks.varformer.var import Var, VarConfig
 from varfix.engine.train.data.source import Synthetic
 from varfix.engine.train.loop import Trainer
@@ -44,7 +44,9 @@ TINY = RestoreVarConfig(
         patch=4,
         scales=SCALES,
     ),
-    writer=WriterConfig(width=64, heads=2, depth=2, latent=8, codes=32, classes=1, scales=SCALES),
+    writer=RestoreVarTransformerConfig(
+        width=64, heads=2, depth=2, latent=8, codes=32, classes=1, scales=SCALES
+    ),
     refiner=RefinerConfig(
         width=64, heads=2, depth=1, feed=128, latent=8, states=64, side=4, length=30
     ),
@@ -228,7 +230,7 @@ def test_training_begins_with_vars_public_weights_where_the_writer_has_them(tmp_
     var = Var(VarConfig(cross=0, **sizes))
     public = {public_name(f"var.{name}"): value for name, value in var.state_dict().items()}
     torch.save(public, tmp_path / "var_d16.pth")
-    model = Studio(replace(TINY, writer=WriterConfig(scales=ALL_SCALES, **sizes)))
+    model = Studio(replace(TINY, writer=RestoreVarTransformerConfig(scales=ALL_SCALES, **sizes)))
     left = load_public(model, tmp_path / "var_d16.pth")
     theirs, ours = var.state_dict(), model.writer.state_dict()
     taken = {f"writer.{name}" for name in theirs.keys() & ours.keys()}

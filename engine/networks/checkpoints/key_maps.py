@@ -1,9 +1,11 @@
-"""What the entries of the public checkpoints are called here, and which of them nothing uses.
+"""Key maps: from the entries of published checkpoints to the parameter names in varfix.
 
-Each row is a pattern that must match a whole name, and what takes its place. The first match
-counts; a name without a match is unknown and refused. The public files are the VQ-VAE
-(`vae_ch160v4096z32.pth`), VAR (`var_d16.pth`) and VarFormer (`net_g_last.pth`), which repeats
-the entries of the other two.
+Each row is a pattern that must match a whole name, and its replacement. The first match counts; a
+name without a match is unknown and rejected. The published files are the VQ-VAE
+(`vae_ch160v4096z32.pth`), VAR (`var_d16.pth`), VarFormer (`net_g_last.pth`), which repeats the
+entries of the other two, and RestoreVAR: `vae_restorevar.ckpt` has the VQ-VAE's names;
+`restorevar.pth` holds the transformer, which keeps VAR's names for the parts of VAR, and the
+refiner under a prefix.
 """
 
 from __future__ import annotations
@@ -12,6 +14,12 @@ import re
 from collections.abc import Iterable
 
 Table = tuple[tuple[str, str], ...]
+
+VQVAE_ENTRY = "encoder.conv_in.weight"
+VAR_ENTRY = "word_embed.weight"
+RESTOREVAR_ENTRY = "global_embed_gain"
+VARFORMER_ENTRY = "main_decoder.theta"
+"""Entries by which the published networks are recognized."""
 
 VQVAE: Table = (
     (r"((?:encoder|decoder|quant_conv|post_quant_conv)\..+)", r"\1"),
@@ -65,7 +73,7 @@ ADAPTER: Table = (
     (r"ft_layers\.blks\.(\d+)\.(beta|gamma)", r"blocks.\1.\2"),
 )
 
-# Of the main encoder and the main decoder, after their own prefix is taken off.
+# Main encoder and main decoder, without their own prefix.
 _PRIOR = r"cat_rec_syn\.Level_([1-9])"
 _SWIN = r"(cat_rec_syn|DAE)\.Level_([1-9])\.swin_blocks\.(\d)"
 _SWIN_BLOCK = _SWIN + r"\.residual_group\.blocks\.(\d)"
@@ -102,6 +110,47 @@ MAIN: Table = (
     (r"((?:conv_in|down|up|mid|norm_out|conv_out)\..+)", r"\1"),
 )
 
+RESTOREVAR: Table = (
+    (r"cond_proj4\.(.+)", r"project.\1"),
+    (r"global_embed_gain", r"whole_gain"),
+    (r"global_embed\.(.+)", r"whole.\1"),
+    (r"word_embed_cond\.(.+)", r"degraded_word.\1"),
+    (r"lvl_embed_cond\.(.+)", r"degraded_scale.\1"),
+    (r"(blocks\.\d+)\.cross_attn\.scale_mul_1H11", r"\1.cross.sharpness"),
+    (r"(blocks\.\d+)\.cross_attn\.gain", r"\1.cross.gain"),
+    (r"(blocks\.\d+)\.cross_attn\.q_proj\.(.+)", r"\1.cross.query.\2"),
+    (r"(blocks\.\d+)\.cross_attn\.kv_proj\.(.+)", r"\1.cross.key_value.\2"),
+    (r"(blocks\.\d+)\.cross_attn\.out_proj\.(.+)", r"\1.cross.project.\2"),
+    (r"(blocks\.\d+)\.cross_attn\.norm_q\.(.+)", r"\1.cross.norm_query.\2"),
+    (r"(blocks\.\d+)\.cross_attn\.norm_kv\.(.+)", r"\1.cross.norm_key_value.\2"),
+)
+
+# Refiner, without `REFINER_PREFIX`.
+_LAYER = r"transformer\.layers\.(\d+)"
+REFINER: Table = (
+    (r"pos_embedding", r"position"),
+    (r"pos_embedding_cond", r"states_position"),
+    (r"norm_in\.(.+)", r"norm_latent.\1"),
+    (r"norm_in_cond\.(.+)", r"norm_states.\1"),
+    (r"proj_in\.(.+)", r"enter_latent.\1"),
+    (r"proj_in_cond\.(.+)", r"enter_states.\1"),
+    (_LAYER + r"\.0\.norm\.(.+)", r"blocks.\1.norm_self.\2"),
+    (_LAYER + r"\.0\.to_qkv\.(.+)", r"blocks.\1.attention.qkv.\2"),
+    (_LAYER + r"\.0\.to_out\.0\.(.+)", r"blocks.\1.attention.project.\2"),
+    (_LAYER + r"\.1\.net\.0\.(.+)", r"blocks.\1.feed.0.\2"),
+    (_LAYER + r"\.1\.net\.1\.(.+)", r"blocks.\1.feed.1.\2"),
+    (_LAYER + r"\.1\.net\.4\.(.+)", r"blocks.\1.feed.3.\2"),
+    (_LAYER + r"\.2\.norm_q\.(.+)", r"blocks.\1.norm_query.\2"),
+    (_LAYER + r"\.2\.norm_kv\.(.+)", r"blocks.\1.norm_key_value.\2"),
+    (_LAYER + r"\.2\.to_q\.(.+)", r"blocks.\1.cross.query.\2"),
+    (_LAYER + r"\.2\.to_kv\.(.+)", r"blocks.\1.cross.key_value.\2"),
+    (_LAYER + r"\.2\.to_out\.(.+)", r"blocks.\1.cross.project.\2"),
+    (r"transformer\.norm\.(.+)", r"norm.\1"),
+    (r"proj_out\.(.+)", r"leave.\1"),
+)
+
+REFINER_PREFIX = "vae_refiner."
+
 UNUSED: Table = (
     (r".*\.relative_position_index", "constant: the order of positions in a window"),
     (r".*\.attn_mask", "constant: the mask of shifted windows"),
@@ -115,16 +164,16 @@ UNUSED: Table = (
         r"(?:Mainencoder|main_decoder)\.(?:DAE|AFT|cat_rec_syn(?:_bf(?:_nm)?)?)\.Level_0\..+",
         "never run: the finest level has no fusion",
     ),
-    (r"main_decoder\.conv1__w\.(?:weight|bias)", "without effect: a softmax of one number"),
+    (r"main_decoder\.conv1__w\.(?:weight|bias)", "without effect: a softmax over one number"),
 )
-"""Entries of the public files that no result depends on, with the reason."""
+"""Entries of the published files that no result depends on, with the reason."""
 
 DEFORMABLE = re.compile(r"main_decoder\.(?:off_attn|align_func_dict|cat_convs)\..+")
 """Entries that only the deformable decoder (`dec_adjust`) has."""
 
 
-def renamed(name: str, table: Table) -> str | None:
-    """What a table says about a name: its name here or a reason; None where it says nothing."""
+def look_up(name: str, table: Table) -> str | None:
+    """Return the replacement of the first row that matches a name; None if no row matches."""
     for pattern, replacement in table:
         match = re.fullmatch(pattern, name)
         if match:
@@ -133,36 +182,45 @@ def renamed(name: str, table: Table) -> str | None:
 
 
 def varformer_name(name: str) -> str | None:
-    """The name in `Varformer` of an entry of the released VarFormer."""
+    """Return the name in `Varformer` of an entry of the published VarFormer."""
     if name.startswith("Mainencoder."):
         return _main("encoder", name.removeprefix("Mainencoder."))
     if name.startswith("main_decoder."):
         return _main("decoder", name.removeprefix("main_decoder."))
     for part, table in (("vqvae", VQVAE), ("var", VAR + CROSS), ("adapter", ADAPTER)):
-        found = renamed(name, table)
+        found = look_up(name, table)
         if found is not None:
             return f"{part}.{found}"
     return None
 
 
 def _main(part: str, name: str) -> str | None:
-    found = renamed(name, MAIN)
+    found = look_up(name, MAIN)
     if found is None:
         return None
     return f"{part}." + found.replace("<cat_rec_syn>", "prior").replace("<DAE>", "enhance")
 
 
 def vqvae_name(name: str) -> str | None:
-    """The name in `Vqvae` of an entry of the public VQ-VAE."""
-    return renamed(name, VQVAE)
+    """Return the name in `Vqvae` of an entry of the published VQ-VAE."""
+    return look_up(name, VQVAE)
 
 
 def var_name(name: str) -> str | None:
-    """The name in `Var` of an entry of the public VAR."""
-    return renamed(name, VAR)
+    """Return the name in `Var` of an entry of the published VAR."""
+    return look_up(name, VAR)
 
 
-def never_used(names: Iterable[str]) -> dict[str, str]:
-    """Those of the names that no result depends on, and why."""
-    reasons = {name: renamed(name, UNUSED) for name in names}
+def restorevar_name(name: str) -> str | None:
+    """Return the name, under `writer` or `refiner`, of an entry of `restorevar.pth`."""
+    if name.startswith(REFINER_PREFIX):
+        part, found = "refiner", look_up(name.removeprefix(REFINER_PREFIX), REFINER)
+    else:
+        part, found = "writer", look_up(name, RESTOREVAR + VAR)
+    return None if found is None else f"{part}.{found}"
+
+
+def unused_entries(names: Iterable[str]) -> dict[str, str]:
+    """Return the names that no result depends on, with the reasons."""
+    reasons = {name: look_up(name, UNUSED) for name in names}
     return {name: reason for name, reason in reasons.items() if reason is not None}

@@ -15,7 +15,7 @@ from varfix.engine.networks.layers.quantizer import Quantizer, split_scales
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Prediction:
     """The clean image as the transformer sees it.
 
     Attributes:
@@ -35,7 +35,7 @@ def generate(
     logits_of: Callable[[int, Tensor | None], Tensor],
     quantizer: Quantizer,
     tokens: Tensor | None = None,
-) -> Predicted:
+) -> Prediction:
     """Predict the tokens of all scales, the most likely ones, coarse to fine.
 
     Args:
@@ -56,10 +56,10 @@ def generate(
         increments.append(quantizer.increment(quantizer.embedding(chosen), k))
         latent = increments[-1] if latent is None else latent + increments[-1]
     assert latent is not None
-    return Predicted(torch.cat(found, 1), torch.cat(scores, 1), torch.stack(increments, 1), latent)
+    return Prediction(torch.cat(found, 1), torch.cat(scores, 1), torch.stack(increments, 1), latent)
 
 
-def each_alone(restore: Callable[[Tensor], Tensor], pictures: Tensor, side: int) -> Tensor:
+def restore_one_by_one(restore: Callable[[Tensor], Tensor], images: Tensor, side: int) -> Tensor:
     """Restore images (B, 3, side, side) one by one.
 
     Rounding depends on the batch, and where two tokens are almost equally likely, a different
@@ -68,6 +68,6 @@ def each_alone(restore: Callable[[Tensor], Tensor], pictures: Tensor, side: int)
     Raises:
         ValueError: If the images have another size.
     """
-    if pictures.shape[1:] != (3, side, side):
-        raise ValueError(f"images must be 3 x {side} x {side}, not {tuple(pictures.shape[1:])}")
-    return torch.cat([restore(one) for one in pictures.split(1)])
+    if images.shape[1:] != (3, side, side):
+        raise ValueError(f"images must be 3 x {side} x {side}, not {tuple(images.shape[1:])}")
+    return torch.cat([restore(one) for one in images.split(1)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from varfix.engine.networks.varformer_s.fusion import from_windows, to_windows
+from varfix.engine.networks.layers.windows import from_windows, to_windows
 
 WINDOW = 4
 SHIFT = 2

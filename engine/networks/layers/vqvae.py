@@ -107,18 +107,18 @@ class Encoder(nn.Module):
         self.norm_out = group_norm(widths[-1], config.groups)
         self.conv_out = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
 
-    def levels(self, picture: Tensor) -> list[Tensor]:
+    def levels(self, image: Tensor) -> list[Tensor]:
         """What every level sees before its halving, fine to coarse; arguments as `features`."""
-        x = self.conv_in(functional.pixel_unshuffle(picture, self.patch))
+        x = self.conv_in(functional.pixel_unshuffle(image, self.patch))
         seen = []
         for level in cast("list[EncoderLevel]", list(self.down)):
             seen.append(level.refine(x))
             x = level.downsample(seen[-1])
         return seen
 
-    def features(self, picture: Tensor) -> Tensor:
+    def features(self, image: Tensor) -> Tensor:
         """Bottleneck features (B, widths[-1], 16, 16) of an image (B, 3, H, W) in [-1, 1]."""
-        x = self.conv_in(functional.pixel_unshuffle(picture, self.patch))
+        x = self.conv_in(functional.pixel_unshuffle(image, self.patch))
         for level in self.down:
             x = level(x)
         return self.mid(x)
@@ -127,9 +127,9 @@ class Encoder(nn.Module):
         """Bottleneck features to the latent (B, latent, 16, 16) before `quant_conv`."""
         return self.conv_out(functional.silu(self.norm_out(features)))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Latent (B, latent, 16, 16) of an image (B, 3, H, W) in [-1, 1]."""
-        return self.project(self.features(picture))
+        return self.project(self.features(image))
 
 
 class Decoder(nn.Module):
@@ -192,19 +192,19 @@ class Vqvae(nn.Module):
         self.quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
         self.post_quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
 
-    def encode(self, picture: Tensor) -> Tensor:
+    def encode(self, image: Tensor) -> Tensor:
         """Continuous latent (B, latent, 16, 16) of an image (B, 3, 256, 256) in [-1, 1]."""
-        return self.quant_conv(self.encoder(picture))
+        return self.quant_conv(self.encoder(image))
 
-    def quantized(self, picture: Tensor) -> Quantized:
+    def quantized(self, image: Tensor) -> Quantized:
         """Tokens and increments of an image (B, 3, 256, 256) in [-1, 1]."""
-        found: Quantized = self.quantize(self.encode(picture))
+        found: Quantized = self.quantize(self.encode(image))
         return found
 
     def decode(self, latent: Tensor) -> Tensor:
         """Image (B, 3, 256, 256) of a latent (B, latent, 16, 16); not clamped."""
         return self.decoder(self.post_quant_conv(latent))
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Reconstruction (B, 3, 256, 256) in [-1, 1] of an image in [-1, 1]."""
-        return self.decode(self.quantized(picture).latent).clamp(-1.0, 1.0)
+        return self.decode(self.quantized(image).latent).clamp(-1.0, 1.0)

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from varfix.engine.networks.layers.attention import draw_weights, many_headed, split_heads
-from varfix.engine.networks.layers.probes import Tap, ignore, under
+from varfix.engine.networks.layers.attention import (
+    MultiHeadAttention,
+    init_weights,
+    multi_head_attention,
+    split_heads,
+)
+from varfix.engine.networks.layers.probes import Probe, no_probe, prefixed
 from varfix.engine.networks.layers.quantizer import flatten
-from varfix.engine.networks.varformer_s.transformer import Attention
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class JointAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, L, width) to the same shape."""
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
-        return self.project(many_headed(q, k, v))
+        return self.project(multi_head_attention(q, k, v))
 
 
 class RefinerBlock(nn.Module):
@@ -74,18 +78,18 @@ class RefinerBlock(nn.Module):
         )
         self.norm_query = nn.LayerNorm(width)
         self.norm_key_value = nn.LayerNorm(width)
-        self.cross = Attention(width, config.heads, width, bias=False)
+        self.cross = MultiHeadAttention(width, config.heads, width, bias=False)
 
-    def forward(self, x: Tensor, states: Tensor, tap: Tap = ignore) -> Tensor:
+    def forward(self, x: Tensor, states: Tensor, probe: Probe = no_probe) -> Tensor:
         """Map (B, M, width) to the same shape, given states (B, L, width)."""
         heard = self.attention(self.norm_self(x))
-        tap("attention", heard)
+        probe("attention", heard)
         x = x + heard
         fed = self.feed(x)
-        tap("feed", fed)
+        probe("feed", fed)
         x = x + fed
         read = self.cross(self.norm_query(x), self.norm_key_value(states))
-        tap("cross", read)
+        probe("cross", read)
         out: Tensor = x + read
         return out
 
@@ -110,20 +114,20 @@ class Refiner(nn.Module):
         """Draw the released training's first weights."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                draw_weights(module)
+                init_weights(module)
 
-    def forward(self, latent: Tensor, states: Tensor, tap: Tap = ignore) -> Tensor:
+    def forward(self, latent: Tensor, states: Tensor, probe: Probe = no_probe) -> Tensor:
         """The continuous latent of a quantized one.
 
         Args:
             latent: (B, latent, side, side), the sum of the written increments.
             states: (B, L, states), the writer's last block, all scales in order.
-            tap: receives every block's branches.
+            probe: receives every block's branches.
         """
         x = self.enter_latent(self.norm_latent(flatten(latent))) + self.position
         seen = self.enter_states(self.norm_states(states))
         seen = seen + self.states_position[:, : seen.shape[1]]
         for b, block in enumerate(self.blocks):
-            x = block(x, seen, under(tap, f"block{b}/"))
+            x = block(x, seen, prefixed(probe, f"block{b}/"))
         correction = self.leave(self.norm(x)).transpose(1, 2)
         return latent + correction.reshape(latent.shape)

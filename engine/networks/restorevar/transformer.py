@@ -15,20 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from varfix.engine.networks.layers.attention import (
-    Memory,
+    KeyValueCache,
+    RotaryEmbedding,
     SelfAttention,
-    attended,
-    directions,
-    draw_weights,
+    affine_free_norm,
+    cosine_attention,
     feed_forward,
+    init_log_inverse_temperature,
+    init_weights,
     inverse_temperature,
-    log_sharpness,
-    many_headed,
-    plain_norm,
+    multi_head_attention,
+    rotary_angles,
     split_heads,
+    unit_heads,
 )
-from varfix.engine.networks.layers.next_scale import Predicted, generate
-from varfix.engine.networks.layers.probes import Tap, after, ignore, under
+from varfix.engine.networks.layers.next_scale import Prediction, generate
+from varfix.engine.networks.layers.probes import Probe, no_probe, prefixed, suffixed
 from varfix.engine.networks.layers.quantizer import (
     FINE_SCALES,
     Quantizer,
@@ -36,14 +38,13 @@ from varfix.engine.networks.layers.quantizer import (
     next_scale_mask,
     scale_of_token,
 )
-from varfix.engine.networks.layers.rotary import Turns, angles
 
 DROP_PER_BLOCK = 0.1 / 24
 """Released training: the last of 24 blocks would be left out in a tenth of the cases."""
 
 
 @dataclass(frozen=True)
-class WriterConfig:
+class RestoreVarTransformerConfig:
     """Sizes of the transformer; the defaults are the released RestoreVAR's.
 
     Attributes:
@@ -66,44 +67,44 @@ class WriterConfig:
 
 
 @dataclass(frozen=True)
-class Brief:
+class Conditioning:
     """What the degraded image says to the transformer, once and for all scales.
 
     Attributes:
         start: (B, 1, width), the first scale's only input.
-        memories: of each block's cross-attention, (B, heads, side * side, width / heads).
+        caches: of each block's cross-attention, (B, heads, side * side, width / heads).
     """
 
     start: Tensor
-    memories: list[Memory]
+    caches: list[KeyValueCache]
 
 
 @dataclass(frozen=True)
-class Sight:
+class AttentionContext:
     """What the tokens of one call may look at, and where they are.
 
     Attributes:
         degraded: the degraded image.
         coarser: the scales before; None for the first and for all scales at once.
-        turns: the tokens' positions.
+        rotary: the tokens' positions.
         mask: (L, L) bool where all scales are there at once: True where a query may look.
     """
 
-    degraded: Memory
-    coarser: Memory | None
-    turns: Turns
+    degraded: KeyValueCache
+    coarser: KeyValueCache | None
+    rotary: RotaryEmbedding
     mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedTokens:
     """The clean image's tokens, and the last block's state of all of them, (B, L, width)."""
 
-    predicted: Predicted
+    prediction: Prediction
     states: Tensor
 
 
-class Reading(nn.Module):
+class GatedCrossAttention(nn.Module):
     """Gated cosine attention to the degraded image."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -111,52 +112,54 @@ class Reading(nn.Module):
         self.heads = heads
         self.norm_query = nn.LayerNorm(width)
         self.norm_key_value = nn.LayerNorm(width)
-        self.sharpness = log_sharpness(heads)
+        self.sharpness = init_log_inverse_temperature(heads)
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.project = nn.Linear(width, width)
         self.gain = nn.Parameter(torch.zeros(()))
 
-    def remember(self, degraded: Tensor, turns: Turns) -> Memory:
+    def keys_and_values(self, degraded: Tensor, rotary: RotaryEmbedding) -> KeyValueCache:
         """Keys and values of the degraded image's tokens (B, M, width)."""
         k, v = self.key_value(self.norm_key_value(degraded)).chunk(2, -1)
-        return Memory(turns.apply(directions(k, self.heads)), split_heads(v, self.heads))
+        return KeyValueCache(rotary.apply(unit_heads(k, self.heads)), split_heads(v, self.heads))
 
-    def forward(self, x: Tensor, memory: Memory, turns: Turns) -> Tensor:
+    def forward(self, x: Tensor, memory: KeyValueCache, rotary: RotaryEmbedding) -> Tensor:
         """What (B, L, width) gain from looking, the same shape."""
-        q = directions(self.query(self.norm_query(x)), self.heads)
-        sharp = turns.apply(q * inverse_temperature(self.sharpness))
+        q = unit_heads(self.query(self.norm_query(x)), self.heads)
+        sharp = rotary.apply(q * inverse_temperature(self.sharpness))
         if self.training:  # a thousand weights per token and head are better never kept
-            found = many_headed(sharp, memory.keys, memory.values, scale=1.0)
+            found = multi_head_attention(sharp, memory.keys, memory.values, scale=1.0)
         else:
-            found = attended(sharp, memory)
+            found = cosine_attention(sharp, memory)
         return self.gain * self.project(found)
 
 
-class Block(nn.Module):
+class RestoreVarBlock(nn.Module):
     """Self-attention, feed-forward, and a look at the degraded image."""
 
-    def __init__(self, config: WriterConfig, drop: float) -> None:
+    def __init__(self, config: RestoreVarTransformerConfig, drop: float) -> None:
         super().__init__()
-        self.norm = plain_norm(config.width)
+        self.norm = affine_free_norm(config.width)
         self.attention = SelfAttention(config.width, config.heads)
         self.feed = feed_forward(config.width)
-        self.cross = Reading(config.width, config.heads)
+        self.cross = GatedCrossAttention(config.width, config.heads)
         self.keep = 1.0 - drop
 
-    def forward(self, x: Tensor, sight: Sight, tap: Tap = ignore) -> tuple[Tensor, Memory]:
+    def forward(
+        self, x: Tensor, context: AttentionContext, probe: Probe = no_probe
+    ) -> tuple[Tensor, KeyValueCache]:
         """Map (B, L, width) to the same shape; also return the memory with these tokens added."""
-        heard, known = self.attention(self.norm(x), sight.coarser, sight.turns, sight.mask)
-        tap("attention", heard)
-        x = x + self.sometimes(heard)
+        heard, known = self.attention(self.norm(x), context.coarser, context.rotary, context.mask)
+        probe("attention", heard)
+        x = x + self.drop_path(heard)
         fed = self.feed(self.norm(x))
-        tap("feed", fed)
-        x = x + self.sometimes(fed)
-        read = self.cross(x, sight.degraded, sight.turns)
-        tap("cross", read)
-        return x + self.sometimes(read), known
+        probe("feed", fed)
+        x = x + self.drop_path(fed)
+        read = self.cross(x, context.degraded, context.rotary)
+        probe("cross", read)
+        return x + self.drop_path(read), known
 
-    def sometimes(self, branch: Tensor) -> Tensor:
+    def drop_path(self, branch: Tensor) -> Tensor:
         """In training, leave a branch (B, L, width) out for some images (stochastic depth)."""
         if not self.training or self.keep == 1.0:
             return branch
@@ -164,10 +167,10 @@ class Block(nn.Module):
         return branch * kept / self.keep
 
 
-class Writer(nn.Module):
+class RestoreVarTransformer(nn.Module):
     """The transformer with its embeddings and head."""
 
-    def __init__(self, config: WriterConfig) -> None:
+    def __init__(self, config: RestoreVarTransformerConfig) -> None:
         super().__init__()
         width, drop = config.width, DROP_PER_BLOCK * config.depth
         self.scales = config.scales
@@ -180,11 +183,12 @@ class Writer(nn.Module):
         self.degraded_word = nn.Linear(config.latent, width)
         self.degraded_scale = nn.Embedding(1, width)
         self.blocks = nn.ModuleList(
-            Block(config, drop * i / max(1, config.depth - 1)) for i in range(config.depth)
+            RestoreVarBlock(config, drop * i / max(1, config.depth - 1))
+            for i in range(config.depth)
         )
-        self.norm = plain_norm(width)
+        self.norm = affine_free_norm(width)
         self.head = nn.Linear(width, config.codes)
-        turned = angles(config.scales, width // config.heads)
+        turned = rotary_angles(config.scales, width // config.heads)
         self.register_buffer("cosines", turned.cos().float(), persistent=False)
         self.register_buffer("sines", turned.sin().float(), persistent=False)
         self.register_buffer("mask", next_scale_mask(config.scales), persistent=False)
@@ -194,10 +198,10 @@ class Writer(nn.Module):
         """Draw the released training's first weights."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                draw_weights(module)
+                init_weights(module)
         with torch.no_grad():
             self.head.weight.mul_(0.02)
-            for block in cast("list[Block]", list(self.blocks)):
+            for block in cast("list[RestoreVarBlock]", list(self.blocks)):
                 for last in (block.attention.project, cast("nn.Linear", block.feed[2])):
                     last.weight.div_(math.sqrt(2.0 * len(self.blocks)))
 
@@ -205,77 +209,77 @@ class Writer(nn.Module):
         self,
         latent: Tensor,
         quantizer: Quantizer,
-        tap: Tap = ignore,
+        probe: Probe = no_probe,
         tokens: Tensor | None = None,
-    ) -> Written:
+    ) -> GeneratedTokens:
         """Predict the tokens of all scales.
 
         Args:
             latent: (B, latent, side, side) of the degraded image, before `quant_conv`.
-            quantizer: turns tokens into increments of the latent.
-            tap: receives every block's branches and state.
+            quantizer: rotary tokens into increments of the latent.
+            probe: receives every block's branches and state.
             tokens: (B, L) int64 to build on; see `generate`.
         """
-        return self.write(self.brief(latent), quantizer, tap, tokens)
+        return self.predict(self.conditioning(latent), quantizer, probe, tokens)
 
-    def brief(self, latent: Tensor) -> Brief:
+    def conditioning(self, latent: Tensor) -> Conditioning:
         """What there is to know of a degraded latent (B, latent, side, side)."""
         projected = self.project(flatten(latent))
         seen = self.degraded_tokens(projected)
         overall = self.whole_gain * self.whole(projected.mean(1, keepdim=True))
         start = self.condition.weight[-1] + overall + self.scale.weight[0]
-        grid = self.turns(len(self.scales) - 1)
-        blocks = cast("list[Block]", list(self.blocks))
-        return Brief(start, [block.cross.remember(seen, grid) for block in blocks])
+        grid = self.rotary(len(self.scales) - 1)
+        blocks = cast("list[RestoreVarBlock]", list(self.blocks))
+        return Conditioning(start, [block.cross.keys_and_values(seen, grid) for block in blocks])
 
     def degraded_tokens(self, projected: Tensor) -> Tensor:
         """(B, side * side, width) of (B, side * side, latent)."""
         return self.degraded_word(projected) + self.degraded_scale.weight[0]
 
-    def write(
+    def predict(
         self,
-        brief: Brief,
+        conditioning: Conditioning,
         quantizer: Quantizer,
-        tap: Tap = ignore,
+        probe: Probe = no_probe,
         tokens: Tensor | None = None,
-    ) -> Written:
-        """Predict with a given brief; the other arguments as in `forward`."""
-        memories: list[Memory | None] = [None] * len(self.blocks)
+    ) -> GeneratedTokens:
+        """Predict with a given conditioning; the other arguments as in `forward`."""
+        caches: list[KeyValueCache | None] = [None] * len(self.blocks)
         states: list[Tensor] = []
 
         def logits_of(k: int, pooled: Tensor | None) -> Tensor:
-            state = brief.start if pooled is None else self.embed(flatten(pooled), k)
-            seen = after(tap, f"/s{k}")
+            state = conditioning.start if pooled is None else self.embed(flatten(pooled), k)
+            seen = suffixed(probe, f"/s{k}")
             for b, block in enumerate(self.blocks):
-                sight = Sight(brief.memories[b], memories[b], self.turns(k))
-                state, memories[b] = block(state, sight, under(seen, f"block{b}/"))
+                context = AttentionContext(conditioning.caches[b], caches[b], self.rotary(k))
+                state, caches[b] = block(state, context, prefixed(seen, f"block{b}/"))
                 seen(f"block{b}", state)
             states.append(state)
             return self.head(self.norm(state))
 
-        return Written(generate(logits_of, quantizer, tokens), torch.cat(states, 1))
+        return GeneratedTokens(generate(logits_of, quantizer, tokens), torch.cat(states, 1))
 
-    def score(self, brief: Brief, pyramid: Tensor) -> Tensor:
+    def teacher_forced_logits(self, conditioning: Conditioning, pyramid: Tensor) -> Tensor:
         """Logits (B, L, codes) of all scales at once, given the clean image (teacher forcing).
 
         Args:
-            brief: of the degraded image.
+            conditioning: of the degraded image.
             pyramid: (B, L - 1, latent), the clean latent's prefixes (`Quantizer.pyramid`).
         """
         finer = self.word(pyramid) + self.scale(self.get_buffer("scale_of_token")[1:])
-        state = torch.cat([brief.start, finer], 1)
-        turns = Turns(self.get_buffer("cosines"), self.get_buffer("sines"))
+        state = torch.cat([conditioning.start, finer], 1)
+        rotary = RotaryEmbedding(self.get_buffer("cosines"), self.get_buffer("sines"))
         mask = self.get_buffer("mask")
-        for memory, block in zip(brief.memories, self.blocks, strict=True):
-            state, _ = block(state, Sight(memory, None, turns, mask))
+        for memory, block in zip(conditioning.caches, self.blocks, strict=True):
+            state, _ = block(state, AttentionContext(memory, None, rotary, mask))
         return self.head(self.norm(state))
 
     def embed(self, rows: Tensor, scale: int) -> Tensor:
         """Input (B, p * p, width) of a scale, given the pooled latent (B, p * p, latent)."""
         return self.word(rows) + self.scale.weight[scale]
 
-    def turns(self, scale: int) -> Turns:
+    def rotary(self, scale: int) -> RotaryEmbedding:
         """The positions of a scale's tokens."""
         first, count = sum(p * p for p in self.scales[:scale]), self.scales[scale] ** 2
         cosines, sines = self.get_buffer("cosines"), self.get_buffer("sines")
-        return Turns(cosines.narrow(0, first, count), sines.narrow(0, first, count))
+        return RotaryEmbedding(cosines.narrow(0, first, count), sines.narrow(0, first, count))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from varfix.engine.networks.layers.probes import Tap, ignore
+from varfix.engine.networks.layers.probes import Probe, no_probe
 
 GROUPS = 4
 """Channel groups of the curve convolution."""
@@ -18,7 +18,7 @@ CURVES = 3
 """Times a curve is applied."""
 
 
-class ChannelNorm(nn.LayerNorm):
+class ChannelLayerNorm(nn.LayerNorm):
     """Layer normalization over the channels of each pixel."""
 
     def __init__(self, channels: int) -> None:
@@ -91,14 +91,14 @@ class AdapterBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         wide = 2 * channels
-        self.norm_gate = ChannelNorm(channels)
+        self.norm_gate = ChannelLayerNorm(channels)
         self.widen_gate = nn.Conv2d(channels, wide, 1)
         self.depthwise = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
         self.spatial = LargeKernel(channels)
         self.overall = nn.Conv2d(wide, channels, 1)
         self.project_gate = nn.Conv2d(channels, channels, 1)
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.norm_curve = ChannelNorm(channels)
+        self.norm_curve = ChannelLayerNorm(channels)
         self.widen_curve = nn.Conv2d(channels, wide, 1)
         self.curve = CurveConv(channels)
         self.project_curve = nn.Conv2d(channels, channels, 1)
@@ -108,14 +108,14 @@ class AdapterBlock(nn.Module):
         """Map (B, C, H, W) to the same shape."""
         wide = self.depthwise(self.widen_gate(self.norm_gate(x)))
         overall = self.overall(wide.mean((2, 3), keepdim=True))
-        gated = overall * self.spatial(wide) * halves_multiplied(wide)
+        gated = overall * self.spatial(wide) * gate_halves(wide)
         y = x + self.beta * self.project_gate(gated)
-        bent = self.curve(halves_multiplied(self.widen_curve(self.norm_curve(y))))
+        bent = self.curve(gate_halves(self.widen_curve(self.norm_curve(y))))
         moved: Tensor = self.gamma * self.project_curve(bent)
         return y + moved
 
 
-def halves_multiplied(x: Tensor) -> Tensor:
+def gate_halves(x: Tensor) -> Tensor:
     """(B, 2 C, H, W) to (B, C, H, W): the first half of the channels times the second."""
     first, second = x.chunk(2, dim=1)
     return first * second
@@ -128,9 +128,9 @@ class CurveAdapter(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(AdapterBlock(channels) for _ in range(blocks))
 
-    def forward(self, latent: Tensor, tap: Tap = ignore) -> Tensor:
+    def forward(self, latent: Tensor, probe: Probe = no_probe) -> Tensor:
         """Map (B, latent, 16, 16) to the same shape."""
         for i, block in enumerate(self.blocks):
             latent = block(latent)
-            tap(f"blk{i}", latent)
+            probe(f"blk{i}", latent)
         return latent

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from varfix.engine.networks.layers.attention import dot_product_attention
 from varfix.engine.networks.layers.conv_blocks import group_norm
-from varfix.engine.networks.layers.probes import Tap, ignore, under
+from varfix.engine.networks.layers.probes import Probe, no_probe, prefixed
 from varfix.engine.networks.layers.quantizer import SCALES, flatten
 from varfix.engine.networks.layers.swin import ResidualSwinBlock
-from varfix.engine.networks.varformer_s.fusion import attend
 
 MEDIATOR = 4
 """Pixels per mediator, along each axis."""
 
 
 @dataclass(frozen=True)
-class FusionSizes:
+class FusionConfig:
     """Sizes of the fusion at one level.
 
     Attributes:
@@ -43,16 +43,16 @@ class FusionSizes:
     groups: int = 32
 
 
-def swin_pair(channels: int, sizes: FusionSizes) -> nn.ModuleList:
+def swin_pair(channels: int, sizes: FusionConfig) -> nn.ModuleList:
     """Two residual Swin blocks of one level."""
     return nn.ModuleList(ResidualSwinBlock(channels, sizes.heads, sizes.side) for _ in range(2))
 
 
-def run_pair(blocks: nn.ModuleList, x: Tensor, tap: Tap) -> Tensor:
+def run_pair(blocks: nn.ModuleList, x: Tensor, probe: Probe) -> Tensor:
     """Run the blocks of `swin_pair` on (B, C, H, W)."""
     for i, block in enumerate(blocks):
         x = block(x)
-        tap(f"rstb{i}", x)
+        probe(f"rstb{i}", x)
     return x
 
 
@@ -62,7 +62,7 @@ class ScaleWeightedPrior(nn.Module):
     The weighted increments are concatenated, not summed, and normalized afterwards.
     """
 
-    def __init__(self, sizes: FusionSizes) -> None:
+    def __init__(self, sizes: FusionConfig) -> None:
         super().__init__()
         enlargement = sizes.side // SCALES[-1]
         self.norm = group_norm(sizes.guide + sizes.channels, sizes.groups)
@@ -77,7 +77,7 @@ class ScaleWeightedPrior(nn.Module):
             self.smooth = nn.Conv2d(sizes.channels, sizes.channels, 3, padding=1)
 
     def forward(
-        self, features: Tensor, guide: Tensor, increments: Tensor, tap: Tap = ignore
+        self, features: Tensor, guide: Tensor, increments: Tensor, probe: Probe = no_probe
     ) -> Tensor:
         """The prior at this level, (B, channels, side, side).
 
@@ -85,46 +85,46 @@ class ScaleWeightedPrior(nn.Module):
             features: of the main branch, (B, channels, side, side).
             guide: the VQ-VAE's features at this level, (B, guide, side, side).
             increments: S, (B, 10, latent, 16, 16).
-            tap: receives intermediate results.
+            probe: receives intermediate results.
         """
-        weights = self.scale_logits(features, guide, tap).softmax(1)  # (B, 10, 1, 1)
+        weights = self.scale_logits(features, guide, probe).softmax(1)  # (B, 10, 1, 1)
         weighted = (weights[:, :, None] * increments).flatten(1, 2)  # (B, 10 latent, 16, 16)
         normed = functional.instance_norm(weighted, eps=1e-5)
-        tap("prior_inorm", normed)
+        probe("prior_inorm", normed)
         prior: Tensor = self.smooth(self.enlarge(self.project(normed)))
-        tap("var_prior", prior)
+        probe("var_prior", prior)
         return prior
 
-    def scale_logits(self, features: Tensor, guide: Tensor, tap: Tap = ignore) -> Tensor:
+    def scale_logits(self, features: Tensor, guide: Tensor, probe: Probe = no_probe) -> Tensor:
         """(B, 10, 1, 1): the scales' weights before the softmax; arguments as `forward`."""
         normed = self.norm(torch.cat([guide, features], 1))
         query = self.query(normed)
-        tap("prior_query_norm", normed)
-        tap("prior_query", query)
-        seen = run_pair(self.swin, query, under(tap, "wp_"))
+        probe("prior_query_norm", normed)
+        probe("prior_query", query)
+        seen = run_pair(self.swin, query, prefixed(probe, "wp_"))
         logits: Tensor = self.to_weights(seen).mean((2, 3), keepdim=True)
-        tap("scale_weight_logits", logits)
+        probe("scale_weight_logits", logits)
         return logits
 
 
 class RegionEnhancement(nn.Module):
     """DAE: chooses between features and prior at every pixel (eq. 4)."""
 
-    def __init__(self, sizes: FusionSizes) -> None:
+    def __init__(self, sizes: FusionConfig) -> None:
         super().__init__()
         self.swin = swin_pair(2 * sizes.channels, sizes)
         self.to_regions = nn.Conv2d(2 * sizes.channels, 2, 1)
 
-    def forward(self, features: Tensor, prior: Tensor, tap: Tap = ignore) -> Tensor:
+    def forward(self, features: Tensor, prior: Tensor, probe: Probe = no_probe) -> Tensor:
         """Map features and prior, both (B, C, H, W), to F_g of the same shape."""
-        tap("dae_in", features)
+        probe("dae_in", features)
         both = torch.cat([features, prior], 1)
-        seen = run_pair(self.swin, both, under(tap, "rac_"))
+        seen = run_pair(self.swin, both, prefixed(probe, "rac_"))
         logits = self.to_regions(seen)
-        tap("region_logits", logits)
+        probe("region_logits", logits)
         regions = logits.softmax(1)
         enhanced = regions[:, :1] * features + regions[:, 1:] * prior
-        tap("dae_out", enhanced)
+        probe("dae_out", enhanced)
         return enhanced
 
 
@@ -141,32 +141,36 @@ class FeatureTransformation(nn.Module):
         self.mediator = nn.Conv2d(2 * channels, channels, MEDIATOR, stride=MEDIATOR)
         self.project = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, enhanced: Tensor, prior: Tensor, tap: Tap = ignore) -> Tensor:
+    def forward(self, enhanced: Tensor, prior: Tensor, probe: Probe = no_probe) -> Tensor:
         """Map F_g and the prior, both (B, C, H, W), to the same shape."""
         q = flatten(self.query(self.norm_query(enhanced)))  # (B, HW, C)
         k, v = flatten(self.key_value(self.norm_key_value(prior))).chunk(2, -1)
         mediator = self.mediator(self.norm_mediator(torch.cat([enhanced, prior], 1)))
-        tap("aft_anchor", mediator)
+        probe("aft_anchor", mediator)
         m = flatten(mediator)  # (B, HW / 16, C)
-        spread = attend(q, m, attend(m, k, v)).transpose(1, 2).reshape(enhanced.shape)
+        spread = (
+            dot_product_attention(q, m, dot_product_attention(m, k, v))
+            .transpose(1, 2)
+            .reshape(enhanced.shape)
+        )
         projected: Tensor = self.project(spread)
         transformed = enhanced + projected
-        tap("aft_out", transformed)
+        probe("aft_out", transformed)
         return transformed
 
 
-class ReleasedFusion(nn.Module):
+class OfficialFusion(nn.Module):
     """Scale weights, DAE and AFT at one level."""
 
-    def __init__(self, sizes: FusionSizes) -> None:
+    def __init__(self, sizes: FusionConfig) -> None:
         super().__init__()
         self.prior = ScaleWeightedPrior(sizes)
         self.enhance = RegionEnhancement(sizes)
         self.transform = FeatureTransformation(sizes.channels, sizes.groups)
 
     def forward(
-        self, features: Tensor, guide: Tensor, increments: Tensor, tap: Tap = ignore
+        self, features: Tensor, guide: Tensor, increments: Tensor, probe: Probe = no_probe
     ) -> Tensor:
         """Map features (B, channels, side, side) to the same shape; see `ScaleWeightedPrior`."""
-        prior = self.prior(features, guide, increments, tap)
-        return self.transform(self.enhance(features, prior, tap), prior, tap)
+        prior = self.prior(features, guide, increments, probe)
+        return self.transform(self.enhance(features, prior, probe), prior, probe)

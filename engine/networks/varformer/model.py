@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from varfix.engine.networks.layers.conv_blocks import Middle, group_norm
-from varfix.engine.networks.layers.next_scale import Predicted, each_alone
-from varfix.engine.networks.layers.probes import Tap, ignore, under
+from varfix.engine.networks.layers.next_scale import Prediction, restore_one_by_one
+from varfix.engine.networks.layers.probes import Probe, no_probe, prefixed
 from varfix.engine.networks.layers.quantizer import straight_through
 from varfix.engine.networks.layers.vqvae import (
     DecoderLevel,
@@ -25,7 +25,7 @@ from varfix.engine.networks.layers.vqvae import (
     VqvaeConfig,
 )
 from varfix.engine.networks.varformer.adapter import CurveAdapter
-from varfix.engine.networks.varformer.fusion import FusionSizes, ReleasedFusion
+from varfix.engine.networks.varformer.fusion import FusionConfig, OfficialFusion
 from varfix.engine.networks.varformer.var import Var, VarConfig
 
 
@@ -52,7 +52,7 @@ def fusions(config: VqvaeConfig, heads: int, channels: tuple[int, ...]) -> nn.Mo
     """The fusions of levels 1 and coarser by number; `channels` lists the main branch's."""
     guided = range(1, len(config.widths))
     sizes = (
-        FusionSizes(
+        FusionConfig(
             channels=width,
             guide=config.widths[i],
             heads=heads,
@@ -62,7 +62,7 @@ def fusions(config: VqvaeConfig, heads: int, channels: tuple[int, ...]) -> nn.Mo
         )
         for i, width in zip(guided, channels, strict=True)
     )
-    return nn.ModuleDict({str(i): ReleasedFusion(s) for i, s in zip(guided, sizes, strict=True)})
+    return nn.ModuleDict({str(i): OfficialFusion(s) for i, s in zip(guided, sizes, strict=True)})
 
 
 class MainEncoder(Encoder):
@@ -74,31 +74,31 @@ class MainEncoder(Encoder):
         self.fusion = fusions(config, heads, widths[:-1])
 
     def guided(
-        self, picture: Tensor, guides: list[Tensor], increments: Tensor, tap: Tap = ignore
+        self, image: Tensor, guides: list[Tensor], increments: Tensor, probe: Probe = no_probe
     ) -> tuple[Tensor, list[Tensor]]:
         """Encode with the prior.
 
         Args:
-            picture: (B, 3, 256, 256) in [-1, 1].
+            image: (B, 3, 256, 256) in [-1, 1].
             guides: the VQ-VAE encoder's levels, fine to coarse.
             increments: S, (B, 10, latent, 16, 16).
-            tap: receives intermediate results.
+            probe: receives intermediate results.
 
         Returns:
             The latent (B, latent, 16, 16) before `quant_conv`, and this encoder's levels.
         """
-        x, seen = self.conv_in(picture), []
-        tap("conv_in", x)
+        x, seen = self.conv_in(image), []
+        probe("conv_in", x)
         for i, level in enumerate(cast("list[EncoderLevel]", list(self.down))):
             if i > 0:
-                x = self.fusion[str(i)](x, guides[i], increments, under(tap, f"L{i}/"))
+                x = self.fusion[str(i)](x, guides[i], increments, prefixed(probe, f"L{i}/"))
             seen.append(level.refine(x))
-            tap(f"Level_{i}", seen[-1])
+            probe(f"Level_{i}", seen[-1])
             x = level.downsample(seen[-1])
         features = self.mid(x)
-        tap("middle", features)
+        probe("middle", features)
         latent = self.project(features)
-        tap("conv_out", latent)
+        probe("conv_out", latent)
         return latent, seen
 
 
@@ -127,7 +127,7 @@ class MainDecoder(nn.Module):
         encoded: list[Tensor],
         guides: dict[int, Tensor],
         increments: Tensor,
-        tap: Tap = ignore,
+        probe: Probe = no_probe,
     ) -> Tensor:
         """What the network draws, (B, 3, 256, 256), before the image itself is mixed in.
 
@@ -136,14 +136,14 @@ class MainDecoder(nn.Module):
             encoded: the main encoder's levels, fine to coarse.
             guides: the VQ-VAE decoder's levels by number, all but the finest.
             increments: S, (B, 10, latent, 16, 16).
-            tap: receives intermediate results.
+            probe: receives intermediate results.
         """
         x = self.conv_in(latent)
-        tap("conv_in", x)
+        probe("conv_in", x)
         x = self.mid(x)
-        tap("mid", x)
+        probe("mid", x)
         for i, level in reversed(list(enumerate(cast("list[DecoderLevel]", list(self.up))))):
-            seen = under(tap, f"L{i}/")
+            seen = prefixed(probe, f"L{i}/")
             x = self.mixed(x, encoded[i], i)
             seen("mix", x)
             if i > 0:
@@ -153,7 +153,7 @@ class MainDecoder(nn.Module):
             x = level.upsample(x)
             seen("upsample", x)
         drawn: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
-        tap("conv_out", drawn)
+        probe("conv_out", drawn)
         return drawn
 
     def mixed(self, decoded: Tensor, encoded: Tensor, level: int) -> Tensor:
@@ -161,14 +161,14 @@ class MainDecoder(nn.Module):
         share = self.theta[level].sigmoid()
         return share * decoded + (1.0 - share) * encoded
 
-    def with_picture(self, drawn: Tensor, picture: Tensor) -> Tensor:
+    def with_image(self, drawn: Tensor, image: Tensor) -> Tensor:
         """A learned blend of what was drawn with the image itself, clamped to [-1, 1]."""
         share = self.picture_share
-        return ((1.0 - share) * drawn + share * picture).clamp(-1.0, 1.0)
+        return ((1.0 - share) * drawn + share * image).clamp(-1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Guidance:
+class VarformerPrior:
     """What the frozen part says about an image.
 
     Attributes:
@@ -176,13 +176,13 @@ class Guidance:
         tokens: (B, 680) int64 of the degraded image, after the adapter.
         adapted: (B, latent, 16, 16), the adapter's output quantized, for the matching loss; its
             gradient goes to the adapter as if nothing had been quantized.
-        predicted: the clean image's tokens and increments.
+        prediction: the clean image's tokens and increments.
     """
 
     guides: list[Tensor]
     tokens: Tensor
     adapted: Tensor
-    predicted: Predicted
+    prediction: Prediction
 
 
 class Varformer(nn.Module):
@@ -196,66 +196,70 @@ class Varformer(nn.Module):
         self.encoder = MainEncoder(config.vqvae, config.encoder_heads)
         self.decoder = MainDecoder(config.vqvae, config.decoder_heads)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """Map (B, 3, 256, 256) in [-1, 1] to (B, 3, 256, 256) in [0, 1]; raises as `each_alone`."""
-        return each_alone(self.restore, picture, self.vqvae.side)
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images (B, 3, 256, 256) in [-1, 1] to [0, 1], see `restore_one_by_one`."""
+        return restore_one_by_one(self.restore, image, self.vqvae.side)
 
-    def restore(self, picture: Tensor, tap: Tap = ignore, tokens: Tensor | None = None) -> Tensor:
+    def restore(
+        self, image: Tensor, probe: Probe = no_probe, tokens: Tensor | None = None
+    ) -> Tensor:
         """Restore a batch together.
 
         Args:
-            picture: (B, 3, 256, 256) in [-1, 1].
-            tap: receives intermediate results.
+            image: (B, 3, 256, 256) in [-1, 1].
+            probe: receives intermediate results.
             tokens: (B, 680) int64, the clean image's where they are known; see `Var.forward`.
 
         Returns:
             (B, 3, 256, 256) in [0, 1].
         """
-        guidance = self.guidance(picture, tap, tokens)
-        return self.draw(picture, guidance, tap)
+        prior = self.prior(image, probe, tokens)
+        return self.restore_with_prior(image, prior, probe)
 
-    def guidance(
-        self, picture: Tensor, tap: Tap = ignore, tokens: Tensor | None = None
-    ) -> Guidance:
+    def prior(
+        self, image: Tensor, probe: Probe = no_probe, tokens: Tensor | None = None
+    ) -> VarformerPrior:
         """The prior (section 3.2 of the paper); arguments as in `restore`."""
-        guides = self.vqvae.encoder.levels(picture)
+        guides = self.vqvae.encoder.levels(image)
         for i, level in enumerate(guides):
-            tap(f"vqenc/Level_{i}", level)
+            probe(f"vqenc/Level_{i}", level)
         features = self.vqvae.encoder.mid(guides[-1])
-        tap("vqenc/middle", features)
+        probe("vqenc/middle", features)
         projected = self.vqvae.encoder.project(features)
-        tap("vqenc/conv_out", projected)
+        probe("vqenc/conv_out", projected)
         latent = self.vqvae.quant_conv(projected)
-        tap("vqenc_z", latent)
-        adapted = self.adapter(latent, under(tap, "adapter/"))
-        tap("adapter_out", adapted)
+        probe("vqenc_z", latent)
+        adapted = self.adapter(latent, prefixed(probe, "adapter/"))
+        probe("adapter_out", adapted)
         quantize = self.vqvae.quantize
         found = quantize(adapted)
         pyramid = quantize.pyramid(found.increments)
-        tap("var_input", pyramid)
-        predicted = self.var(pyramid, quantize, under(tap, "var/"), tokens)
+        probe("var_input", pyramid)
+        prediction = self.var(pyramid, quantize, prefixed(probe, "var/"), tokens)
         through = straight_through(adapted, found.latent)
-        return Guidance(guides, found.tokens, through, predicted)
+        return VarformerPrior(guides, found.tokens, through, prediction)
 
-    def draw(self, picture: Tensor, guidance: Guidance, tap: Tap = ignore) -> Tensor:
+    def restore_with_prior(
+        self, image: Tensor, prior: VarformerPrior, probe: Probe = no_probe
+    ) -> Tensor:
         """Restore with a given prior (section 3.3); image and result as in `restore`."""
-        increments = guidance.predicted.increments
+        increments = prior.prediction.increments
         encoded, levels = self.encoder.guided(
-            picture, guidance.guides, increments, under(tap, "mainenc/")
+            image, prior.guides, increments, prefixed(probe, "mainenc/")
         )
         latent = self.vqvae.quant_conv(encoded)
-        tap("mainenc_z", latent)
+        probe("mainenc_z", latent)
         drawn = self.decoder(
-            latent, levels, self.clean_levels(guidance, tap), increments, under(tap, "maindec/")
+            latent, levels, self.clean_levels(prior, probe), increments, prefixed(probe, "maindec/")
         )
-        return (self.decoder.with_picture(drawn, picture) + 1.0) / 2.0
+        return (self.decoder.with_image(drawn, image) + 1.0) / 2.0
 
-    def clean_levels(self, guidance: Guidance, tap: Tap = ignore) -> dict[int, Tensor]:
+    def clean_levels(self, prior: VarformerPrior, probe: Probe = no_probe) -> dict[int, Tensor]:
         """The VQ-VAE decoder's levels of the predicted clean image, all but the finest."""
         decoder = self.vqvae.decoder
-        features = decoder.bottleneck(self.vqvae.post_quant_conv(guidance.predicted.latent))
-        tap("vqdec/z_quant", features)
+        features = decoder.bottleneck(self.vqvae.post_quant_conv(prior.prediction.latent))
+        probe("vqdec/z_quant", features)
         levels = decoder.levels(features, finest=1)
         for i, level in levels.items():
-            tap(f"vqdec/Level_{i}", level)
+            probe(f"vqdec/Level_{i}", level)
         return levels

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from varfix.engine.networks.layers.attention import (
-    Memory,
+    KeyValueCache,
     SelfAttention,
+    affine_free_norm,
     feed_forward,
-    plain_norm,
     split_heads,
 )
-from varfix.engine.networks.layers.next_scale import Predicted, generate
-from varfix.engine.networks.layers.probes import Tap, after, ignore
+from varfix.engine.networks.layers.next_scale import Prediction, generate
+from varfix.engine.networks.layers.probes import Probe, no_probe, suffixed
 from varfix.engine.networks.layers.quantizer import SCALES, Quantizer, flatten, split_scales
 
-HALVES = 2
+GUIDANCE_ROWS = 2
 """Rows per image: the two of classifier-free guidance, here of the same class."""
 
 
@@ -56,17 +56,19 @@ class VarConfig:
     guidance: float = 0.5
 
 
-class Block(nn.Module):
+class VarBlock(nn.Module):
     """Self-attention and feed-forward, both modulated by the condition (AdaLN)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(width, 6 * width)
-        self.norm = plain_norm(width)
+        self.norm = affine_free_norm(width)
         self.attention = SelfAttention(width, heads)
         self.feed = feed_forward(width)
 
-    def forward(self, x: Tensor, condition: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
+    def forward(
+        self, x: Tensor, condition: Tensor, memory: KeyValueCache | None
+    ) -> tuple[Tensor, KeyValueCache]:
         """Map (N, L, width) to the same shape, given a condition (width,) and the memory."""
         parts = self.modulation(functional.silu(condition)).chunk(6, -1)
         gain_attention, gain_feed, scale_attention, scale_feed, shift_attention, shift_feed = parts
@@ -99,10 +101,10 @@ class CrossAttention(nn.Module):
         k, v = self.key_value(state).chunk(2, -1)
         k, v = split_heads(k, self.heads), split_heads(v + self.value_bias, self.heads)
         weights = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
-        return self.project(reordered(weights @ v))
+        return self.project(merge_heads_as_published(weights @ v))
 
 
-def reordered(attended: Tensor) -> Tensor:
+def merge_heads_as_published(attended: Tensor) -> Tensor:
     """(2 B, heads, L, d) to (2 B, L, heads * d) in the released network's order.
 
     The released code transposes the wrong axes: per image, all vectors are listed by head, then
@@ -110,7 +112,7 @@ def reordered(attended: Tensor) -> Tensor:
     halves, equal until then, become different. The weights were trained so.
     """
     N, heads, L, d = attended.shape
-    listed = attended.reshape(N // HALVES, HALVES, heads, L, d).transpose(1, 2)
+    listed = attended.reshape(N // GUIDANCE_ROWS, GUIDANCE_ROWS, heads, L, d).transpose(1, 2)
     return listed.reshape(N, L, heads * d)
 
 
@@ -126,11 +128,11 @@ class Var(nn.Module):
         self.word = nn.Linear(config.latent, width)
         self.scale = nn.Embedding(len(SCALES), width)
         self.position = nn.Parameter(torch.randn(1, sum(p * p for p in SCALES), width) * 0.02)
-        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(VarBlock(width, config.heads) for _ in range(config.depth))
         self.cross = nn.ModuleList(
             CrossAttention(width, config.cross_heads) for _ in range(config.cross)
         )
-        self.norm = plain_norm(width)
+        self.norm = affine_free_norm(width)
         self.head_modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, config.codes)
 
@@ -138,25 +140,25 @@ class Var(nn.Module):
         self,
         pyramid: Tensor,
         quantizer: Quantizer,
-        tap: Tap = ignore,
+        probe: Probe = no_probe,
         tokens: Tensor | None = None,
-    ) -> Predicted:
+    ) -> Prediction:
         """Predict the tokens of all scales.
 
         Args:
             pyramid: (B, 679, latent), the degraded latent pooled to scales 1..9.
-            quantizer: turns tokens into increments of the latent.
-            tap: receives the state after every block (2 B, L, width), and the logits.
+            quantizer: rotary tokens into increments of the latent.
+            probe: receives the state after every block (2 B, L, width), and the logits.
             tokens: (B, 680) int64 where they are known: each scale then builds on these, not on
                 the most likely ones (teacher forcing).
         """
         questions = self.questions(pyramid)
-        memories: list[Memory | None] = [None] * len(self.blocks)
+        caches: list[KeyValueCache | None] = [None] * len(self.blocks)
 
         def logits_of(k: int, pooled: Tensor | None) -> Tensor:
             state = questions[k] if pooled is None else self.embed(pooled, k)
-            seen = after(tap, f"/s{k}")
-            state, memories[:] = self.run(questions[k], state, memories, seen)
+            seen = suffixed(probe, f"/s{k}")
+            state, caches[:] = self.run(questions[k], state, caches, seen)
             halves = self.logits(state)
             seen("logits_precfg", halves)
             return self.guided(halves, k)
@@ -169,8 +171,8 @@ class Var(nn.Module):
         finer = pyramid.split([p * p for p in SCALES[1:]], dim=1)
         asked = [self.word(rows) + self.place(k) for k, rows in enumerate(finer, start=1)]
         return [
-            begin.expand(HALVES * len(pyramid), -1, -1),
-            *(rows.repeat_interleave(HALVES, dim=0) for rows in asked),
+            begin.expand(GUIDANCE_ROWS * len(pyramid), -1, -1),
+            *(rows.repeat_interleave(GUIDANCE_ROWS, dim=0) for rows in asked),
         ]
 
     def place(self, scale: int) -> Tensor:
@@ -180,19 +182,19 @@ class Var(nn.Module):
     def embed(self, pooled: Tensor, scale: int) -> Tensor:
         """State (2 B, p * p, width) from which a scale starts, given (B, latent, p, p)."""
         rows = self.word(flatten(pooled)) + self.place(scale)
-        return rows.repeat_interleave(HALVES, dim=0)
+        return rows.repeat_interleave(GUIDANCE_ROWS, dim=0)
 
     def run(
-        self, question: Tensor, state: Tensor, memories: list[Memory | None], tap: Tap
-    ) -> tuple[Tensor, list[Memory | None]]:
-        """Take the state of a scale (2 B, L, width) through all blocks; also return memories."""
-        condition, known = self.condition.weight[-1], list(memories)
+        self, question: Tensor, state: Tensor, caches: list[KeyValueCache | None], probe: Probe
+    ) -> tuple[Tensor, list[KeyValueCache | None]]:
+        """Take the state of a scale (2 B, L, width) through all blocks; also return caches."""
+        condition, known = self.condition.weight[-1], list(caches)
         for b, block in enumerate(self.blocks):
-            state, known[b] = block(state, condition, memories[b])
-            tap(f"block{b}", state)
+            state, known[b] = block(state, condition, caches[b])
+            probe(f"block{b}", state)
             if b < len(self.cross):
                 state = self.cross[b](question, state)
-                tap(f"cross{b}", state)
+                probe(f"cross{b}", state)
         return state, known
 
     def logits(self, state: Tensor) -> Tensor:
@@ -203,6 +205,6 @@ class Var(nn.Module):
 
     def guided(self, logits: Tensor, scale: int) -> Tensor:
         """(B, L, codes): the first half of (2 B, L, codes), moved away from the second."""
-        first, second = logits.unflatten(0, (-1, HALVES)).unbind(1)
+        first, second = logits.unflatten(0, (-1, GUIDANCE_ROWS)).unbind(1)
         share = self.guidance * scale / (len(SCALES) - 1)
         return (1.0 + share) * first - share * second

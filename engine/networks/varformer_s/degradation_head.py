@@ -80,11 +80,11 @@ def _differences(thumbnail: Tensor, cells: int) -> Tensor:
     return 10.0 * functional.avg_pool2d(sizes, thumbnail.shape[-1] // cells)
 
 
-PACE = 6.0
+LR_MULTIPLIER = 6.0
 """The head's layers learn so much faster than the networks around it, which need a low rate."""
 
 
-class EvidenceHead(nn.Module):
+class DegradationHead(nn.Module):
     """Tells which degradations an image shows.
 
     Every layer's input is enlarged, and its weights begin as much smaller: for Adam, whose steps
@@ -103,7 +103,7 @@ class EvidenceHead(nn.Module):
         )
         for layer in (self.local, *self.seen, *self.whole):
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.weight.data.div_(PACE)
+                layer.weight.data.div_(LR_MULTIPLIER)
 
     def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
         """Logits (B, 6), in the order of `KINDS`, each of its degradation being there.
@@ -112,14 +112,16 @@ class EvidenceHead(nn.Module):
             features: (B, channels, 16, 16) of the prior.
             statistics: (B, 33, 16, 16) of `cell_statistics`.
         """
-        known = self.local(PACE * self.norm(features))
-        local = functional.silu(known + self.seen[2](PACE * self.seen[:2](PACE * statistics)))
+        known = self.local(LR_MULTIPLIER * self.norm(features))
+        local = functional.silu(
+            known + self.seen[2](LR_MULTIPLIER * self.seen[:2](LR_MULTIPLIER * statistics))
+        )
         whole = torch.cat([local.mean((2, 3)), local.amax((2, 3)), local.amin((2, 3))], 1)
-        logits: Tensor = self.whole[2](PACE * self.whole[:2](PACE * whole))
+        logits: Tensor = self.whole[2](LR_MULTIPLIER * self.whole[:2](LR_MULTIPLIER * whole))
         return logits
 
 
-class Informed(nn.Module):
+class DegradationFilm(nn.Module):
     """Scales and shifts features by what is wrong with an image; the identity at first."""
 
     def __init__(self, channels: int) -> None:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from varfix.engine.networks.layers.attention import dot_product_attention
 from varfix.engine.networks.layers.quantizer import SCALES
+from varfix.engine.networks.layers.windows import from_windows, to_windows
 
 SLOPE = 0.1
 
@@ -97,7 +99,7 @@ class AdaptiveFeatureTransformation(nn.Module):
         k, v = to_windows(self.key_value(even), self.window).chunk(2, -1)
         bridge = self.mediator(torch.cat([even, calm], 1))
         m = to_windows(bridge, self.window // 2)  # (N, window^2 / 4, width)
-        spread = attend(q, m, attend(m, k, v))  # (N, window^2, width)
+        spread = dot_product_attention(q, m, dot_product_attention(m, k, v))  # (N, window^2, width)
         transformed: Tensor = self.project(from_windows(spread, self.window, (H, W)))
         return enhanced + transformed
 
@@ -128,24 +130,3 @@ class MixUpSkip(nn.Module):
         """sigmoid(theta) * decoded + (1 - sigmoid(theta)) * encoded."""
         share = self.theta.sigmoid()
         return share * decoded + (1.0 - share) * encoded
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(d)) V for (N, L, d), (N, M, d), (N, M, d)."""
-    logits = query @ key.transpose(1, 2) * query.shape[-1] ** -0.5
-    return logits.softmax(-1) @ value
-
-
-def to_windows(x: Tensor, window: int) -> Tensor:
-    """(B, C, H, W) to (B * windows, window * window, C)."""
-    B, C, H, W = x.shape
-    x = x.reshape(B, C, H // window, window, W // window, window)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, window * window, C)
-
-
-def from_windows(x: Tensor, window: int, size: tuple[int, int]) -> Tensor:
-    """(B * windows, window * window, C) back to (B, C, H, W); the inverse of `to_windows`."""
-    H, W = size
-    C = x.shape[-1]
-    x = x.reshape(-1, H // window, W // window, window, window, C)
-    return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, C, H, W)

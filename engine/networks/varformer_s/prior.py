@@ -16,13 +16,17 @@ from torch import Tensor, nn
 from varfix.engine.networks.layers.conv_blocks import AttentionBlock, ResBlock
 from varfix.engine.networks.layers.quantizer import SCALES, flatten, split_scales
 from varfix.engine.networks.layers.vqvae import Encoder, Vqvae, VqvaeConfig
-from varfix.engine.networks.varformer_s.degradation_head import KINDS, EvidenceHead, cell_statistics
+from varfix.engine.networks.varformer_s.degradation_head import (
+    KINDS,
+    DegradationHead,
+    cell_statistics,
+)
 from varfix.engine.networks.varformer_s.tone_grid import (
     GRID_CHANNELS,
     ToneHead,
-    believe,
-    believe_asked,
-    without_doubts,
+    confident,
+    confident_in_task,
+    suppress_uncertain,
 )
 from varfix.engine.networks.varformer_s.transformer import NextScaleTransformer, TransformerConfig
 
@@ -133,7 +137,7 @@ class PriorNetwork(nn.Module):
         self.transformer = NextScaleTransformer(config.transformer)
         known = features + config.transformer.width + config.vqvae.latent
         self.tone = ToneHead(known)
-        self.evidence = EvidenceHead(known)
+        self.evidence = DegradationHead(known)
 
     def adopt_vqvae(self) -> None:
         """Start the trainable encoder of degraded images from the clean VQ-VAE's."""
@@ -149,9 +153,9 @@ class PriorNetwork(nn.Module):
         """
         seen = self.look(thumbnail, task)
         evidence = self.evidence(seen.features, seen.statistics).sigmoid()
-        belief = torch.maximum(believe(evidence), believe_asked(evidence, task))
+        belief = torch.maximum(confident(evidence), confident_in_task(evidence, task))
         grid = self.tone(seen.features, seen.statistics, belief)
-        grid = without_doubts(grid, thumbnail, belief)
+        grid = suppress_uncertain(grid, thumbnail, belief)
         return Prior(seen.increments, grid, evidence, seen.logits, seen.adapted)
 
     def look(self, thumbnail: Tensor, task: Tensor) -> Seen:

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from varfix.engine.networks.layers.conv_blocks import ResBlock
-from varfix.engine.networks.varformer_s.degradation_head import KINDS, LUMA, STATISTICS, Informed
+from varfix.engine.networks.varformer_s.degradation_head import (
+    KINDS,
+    LUMA,
+    STATISTICS,
+    DegradationFilm,
+)
 
 LIKELY: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -71,7 +76,7 @@ class ToneHead(nn.Module):
             nn.Conv2d(STATISTICS, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1)
         )
         self.overall = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.SiLU())
-        self.inform = Informed(hidden)
+        self.inform = DegradationFilm(hidden)
         # A dark or pale cell is judged by its surroundings too.
         self.refine = nn.Sequential(*(ResBlock(hidden, hidden, 16) for _ in range(REFINEMENTS)))
         for block in self.refine:
@@ -97,13 +102,13 @@ class ToneHead(nn.Module):
         return self.to_grid(self.refine(self.inform(known, belief[:, :, None, None])))
 
 
-def believe(evidence: Tensor) -> Tensor:
+def confident(evidence: Tensor) -> Tensor:
     """What is taken to be wrong, (B, 6) in [0, 1], of how likely each of `KINDS` is, (B, 6)."""
     low, high = evidence.new_tensor([LIKELY[kind] for kind in KINDS]).T
     return ((evidence - low) / (high - low)).clamp(0.0, 1.0)
 
 
-def believe_asked(evidence: Tensor, task: Tensor) -> Tensor:
+def confident_in_task(evidence: Tensor, task: Tensor) -> Tensor:
     """What is taken to be wrong because the user says so and little speaks against it.
 
     Args:
@@ -170,7 +175,7 @@ def apply_tone(folded: Tensor, grid: Tensor) -> Tensor:
     return (pixels + torch.stack(moved, 1)).flatten(1, 2)
 
 
-def without_doubts(grid: Tensor, thumbnail: Tensor, belief: Tensor) -> Tensor:
+def suppress_uncertain(grid: Tensor, thumbnail: Tensor, belief: Tensor) -> Tensor:
     """Fade out grids that would hardly change the image, or that nothing speaks for.
 
     A head that has learned what haze and darkness are still sees a little of them in every good

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from varfix.engine.networks.layers.attention import feed_forward, many_headed, split_heads
+from varfix.engine.networks.layers.attention import MultiHeadAttention, feed_forward
 from varfix.engine.networks.layers.quantizer import SCALES, next_scale_mask, scale_of_token
 
 
@@ -29,26 +29,6 @@ class TransformerConfig:
     tasks: int = 7
 
 
-class Attention(nn.Module):
-    """Multi-head attention of queries (B, L, width) over a memory (B, M, memory).
-
-    `bias` is that of queries, keys and values.
-    """
-
-    def __init__(self, width: int, heads: int, memory: int, bias: bool = True) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width, bias=bias)
-        self.key_value = nn.Linear(memory, 2 * width, bias=bias)
-        self.project = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend; `mask` (L, M) is True where a query may look."""
-        q = split_heads(self.query(x), self.heads)
-        k, v = (split_heads(part, self.heads) for part in self.key_value(memory).chunk(2, -1))
-        return self.project(many_headed(q, k, v, mask))
-
-
 class Block(nn.Module):
     """Self-attention over scales, cross-attention to the image, feed-forward; pre-norm."""
 
@@ -56,9 +36,9 @@ class Block(nn.Module):
         super().__init__()
         width = config.width
         self.norm_self = nn.LayerNorm(width)
-        self.self_attention = Attention(width, config.heads, width)
+        self.self_attention = MultiHeadAttention(width, config.heads, width)
         self.norm_cross = nn.LayerNorm(width)
-        self.cross_attention = Attention(width, config.heads, width)
+        self.cross_attention = MultiHeadAttention(width, config.heads, width)
         self.norm_feed = nn.LayerNorm(width)
         self.feed = feed_forward(width)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from varfix.engine.networks.layers.quantizer import SCALES
-from varfix.engine.networks.varformer_s.degradation_head import KINDS, Informed
+from varfix.engine.networks.varformer_s.degradation_head import KINDS, DegradationFilm
 from varfix.engine.networks.varformer_s.fusion import SLOPE, ChannelNorm, MixUpSkip, PriorFusion
 from varfix.engine.networks.varformer_s.tone_grid import GRID_CHANNELS, apply_tone
 
@@ -89,9 +89,9 @@ class RestorerNetwork(nn.Module):
         self.fuse_eighth = PriorFusion(widths[2], window=8)
         self.fuse_sixteenth = PriorFusion(widths[3], window=4)
         self.fuse_decoder = PriorFusion(widths[2], window=8)
-        self.inform_eighth = Informed(widths[2])
-        self.inform_sixteenth = Informed(widths[3])
-        self.inform_decoder = Informed(widths[2])
+        self.inform_eighth = DegradationFilm(widths[2])
+        self.inform_sixteenth = DegradationFilm(widths[3])
+        self.inform_decoder = DegradationFilm(widths[2])
         self.conv_out = nn.Conv2d(widths[0], 12, 3, padding=1)
         # Small, not zero: behind a zero the other layers' gradients begin at nothing, then grow
         # faster than Adam's second moment follows, and training explodes (measured).

@@ -14,7 +14,7 @@ from varfix.engine.networks.layers.quantizer import Quantized
 from varfix.engine.networks.layers.vqvae import Vqvae
 from varfix.engine.networks.restorevar.model import RestoreVar, RestoreVarConfig
 from varfix.engine.networks.restorevar.refiner import Refiner
-from varfix.engine.networks.restorevar.transformer import Writer
+from varfix.engine.networks.restorevar.transformer import RestoreVarTransformer
 from varfix.engine.train.stages.critic import PatchCritic, adversarial
 from varfix.engine.train.stages.perception import seen_difference, structure
 from varfix.engine.train.stages.varformer_s import Batch, Batches, Losses, VqvaeStage
@@ -28,7 +28,9 @@ class Studio(RestoreVar):
 
     def __init__(self, config: RestoreVarConfig, critic: int = 64) -> None:
         """Build untrained parts; `critic` is the critic's width."""
-        super().__init__(Vqvae(config.vqvae), Writer(config.writer), Refiner(config.refiner))
+        super().__init__(
+            Vqvae(config.vqvae), RestoreVarTransformer(config.writer), Refiner(config.refiner)
+        )
         self.critic = PatchCritic(critic)
         self.writer.initialize()
         self.refiner.initialize()
@@ -82,7 +84,7 @@ class RefinerStage:
             damaged = model.vqvae.encoder(signed(batch.patches))
             written = model.writer(damaged, model.vqvae.quantize)
             wanted = model.vqvae.encode(signed(batch.targets))
-        refined = model.refiner(written.predicted.latent, written.states)
+        refined = model.refiner(written.prediction.latent, written.states)
         return {"latent": functional.l1_loss(refined.float(), wanted)}
 
     def start(self, model: Studio, batches: Batches) -> None:
@@ -133,7 +135,7 @@ def learned_tokens(model: Studio, batch: Batch) -> tuple[Quantized, Tensor]:
 def forced_logits(model: Studio, clean: Quantized, latent: Tensor) -> Tensor:
     """Logits (B, L, codes) of all tokens, given the clean tokens before them."""
     pyramid = model.vqvae.quantize.pyramid(clean.increments)
-    return model.writer.score(model.writer.brief(latent), pyramid).float()
+    return model.writer.teacher_forced_logits(model.writer.conditioning(latent), pyramid).float()
 
 
 def restore_resized(model: Studio, pictures: Tensor, tasks: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ class AdapterStage:
         with torch.autocast(batch.patches.device.type, enabled=False):
             with torch.no_grad():
                 clean = model.vqvae.quantized(signed(batch.targets))
-            seen = model.guidance(signed(batch.patches), tokens=clean.tokens)
-        logits = seen.predicted.logits.flatten(0, 1)
+            seen = model.prior(signed(batch.patches), tokens=clean.tokens)
+        logits = seen.prediction.logits.flatten(0, 1)
         return {
             "tokens": functional.cross_entropy(logits, clean.tokens.flatten()),
             "latent": functional.mse_loss(seen.adapted, clean.latent),
@@ -69,8 +69,8 @@ class RestorationStage:
         """Charbonnier in place of eq. 8's -PSNR (see `losses.reconstruction`), and perception."""
         picture, real = signed(batch.patches), signed(batch.targets)
         with torch.no_grad(), torch.autocast(picture.device.type, enabled=False):
-            guidance = model.guidance(picture)
-        restored = model.draw(picture, guidance).float()
+            guidance = model.prior(picture)
+        restored = model.restore_with_prior(picture, guidance).float()
         seen = seen_difference(model.vqvae.encoder, signed(restored), real)
         return {"pixels": charbonnier(restored - batch.targets), "seen": SEEN_WEIGHT * seen}
 

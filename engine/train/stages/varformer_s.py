@@ -14,7 +14,7 @@ from varfix.engine.networks.layers.quantizer import Quantized, commitment
 from varfix.engine.networks.layers.vqvae import Vqvae
 from varfix.engine.networks.varformer_s.degradation_head import KINDS
 from varfix.engine.networks.varformer_s.model import VarformerS
-from varfix.engine.networks.varformer_s.tone_grid import apply_tone, believe
+from varfix.engine.networks.varformer_s.tone_grid import apply_tone, confident
 from varfix.engine.networks.varformer_s.unet import RestorerNetwork
 from varfix.engine.train.data.pairs import OWN
 from varfix.engine.train.data.source import Source
@@ -234,7 +234,7 @@ class HeadsStage:
         with torch.no_grad():
             seen = model.prior.look(batch.thumbnail, batch.task)
         told = model.prior.evidence(seen.features, seen.statistics).float()
-        guess = believe(told.detach().sigmoid())
+        guess = confident(told.detach().sigmoid())
         true = torch.where(batch.present < 0.0, guess, batch.present)
         grid = model.prior.tone(seen.features, seen.statistics, true).float()
         return {
