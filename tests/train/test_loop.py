@@ -107,7 +107,7 @@ def lines(out):
 
 
 def test_a_few_steps_make_the_vqvae_better(folder, tmp_path, tiny, diary):
-    longer = "vqvae={steps: 40, images: 2, warmup: 1, rate: 3.0e-3}"
+    longer = "vqvae={steps: 40, pictures: 2, warmup: 1, rate: 3.0e-3}"
     tiny.trainer(folder, tmp_path, longer, *tiny.ONLY_VQVAE).run()
     errors = [line["l1"] for line in diary(tmp_path)]
     assert np.mean(errors[-5:]) < 0.8 * np.mean(errors[:5])
@@ -163,7 +163,7 @@ def one_number():
 
 
 def mind_recipe(tmp_path, **keys):
-    text = "mix: {identity: 1.0}\nmind: {steps: 60, images: 1, warmup: 1, rate: 0.05}\n"
+    text = "mix: {identity: 1.0}\nmind: {steps: 60, pictures: 1, warmup: 1, rate: 0.05}\n"
     text += "".join(f"{key}: {value}\n" for key, value in keys.items())
     path = tmp_path / "mind.yaml"
     path.write_text(text)
@@ -254,8 +254,8 @@ def test_a_mistyped_key_of_a_recipe_is_refused_with_a_suggestion(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("vqvae: {steps: 1, images: 1}\n", 'no section "prior"'),
-        ("foo: {steps: 1, images: 1}\n", 'unknown key "foo"'),
+        ("vqvae: {steps: 1, pictures: 1}\n", 'no section "prior"'),
+        ("foo: {steps: 1, pictures: 1}\n", 'unknown key "foo"'),
         ("model: other\n", 'no model "other"'),
     ],
 )

@@ -53,7 +53,7 @@ TINY = RestoreVarConfig(
 )
 STEPS = {"vqvae": 600, "writer": 400, "refiner": 150, "decoder": 300}
 FEW = dict.fromkeys(STEPS, 2)
-COMMON = "images: 8, sides: [18], patches: 1, patch: 16, warmup: 5"
+COMMON = "pictures: 8, sides: [18], patches: 1, patch: 16, warmup: 5"
 RATES = {"vqvae": 2e-3, "writer": 3e-3, "refiner": 2e-3, "decoder": 1e-3}
 PALETTE = torch.tensor(
     [[0.7, 0.2, 0.2], [0.2, 0.6, 0.3], [0.2, 0.3, 0.7], [0.7, 0.6, 0.2], [0.2, 0.2, 0.2], [0.8] * 3]

@@ -34,7 +34,7 @@ NARROW = VarformerConfig(
 )
 """Depth 2, 32 x 32 pixels."""
 
-COMMON = "images: 4, sides: [36], patches: 1, patch: 32, warmup: 3"
+COMMON = "pictures: 4, sides: [36], patches: 1, patch: 32, warmup: 3"
 RATES = {"adapter": 1e-2, "restoration": 4e-3}
 
 
