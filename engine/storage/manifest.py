@@ -25,7 +25,7 @@ from varfix.engine.settings.types import Settings
 from varfix.engine.storage.store import Identity, Stamp
 from varfix.engine.system.atomic import translated
 from varfix.engine.video.clip import TimeRange, is_clip
-from varfix.engine.video.truncation import promised_end
+from varfix.engine.video.truncation import expected_end
 
 FOLDER: Final = ".varfix"
 _EDGE: Final = 1 << 20
@@ -288,7 +288,7 @@ def _is_whole(path: Path) -> bool:
     try:
         if is_clip(path):
             with path.open("rb") as file:
-                return (promised_end(file) or 0) <= path.stat().st_size
+                return (expected_end(file) or 0) <= path.stat().st_size
         read_picture(path.read_bytes(), max_pixels=_MANY)
     except (DecodeError, OSError):
         return False

@@ -1,6 +1,6 @@
-"""What a clip is, as values: how its samples are stored, what its frames say, what it is tagged.
+"""Values that describe a video: the layout of its samples, its header, its frames, its color tags.
 
-Only `video_*.py` know the library that reads and writes files; these values pass between them.
+PyAV is imported only in this package; its modules exchange these values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SEGMENTS: Final = ".varfix"
 _FOR_WEBM: Final = ("auto", "av1", "libsvtav1", "libaom-av1", "libvpx-vp9")
 # Numbers of ISO/IEC 23091-2, which all containers use.
 UNSPECIFIED: Final = 2
-FULL: Final = 2  # range in FFmpeg's numbers; 1 is narrow, 0 says nothing and means narrow
+FULL: Final = 2  # range in FFmpeg's numbers; 1 is narrow, 0 is unspecified and means narrow
 
 
 def is_clip(path: PurePath) -> bool:
@@ -45,17 +45,17 @@ def result_suffix(suffix: str, codec: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the samples of a frame are stored: planes of Y, Cb and Cr.
+    """Storage of a frame's samples: planes of Y, Cb and Cr.
 
     Attributes:
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        depth: bits of a sample, 8 to 16; above 8 stored in uint16.
-        across: pixels that share a color sample horizontally, 1 or 2.
-        down: the same vertically.
-        gray: there is no color, only Y.
-        full: samples span all codes; else black is at 16 and white at 235 of 256.
-        centered: color samples lie between the pixels they belong to, not on the left one.
+        width: Pixels.
+        height: Pixels.
+        depth: Bits of a sample, 8 to 16; samples of more than 8 bits are stored in uint16.
+        across: Horizontal chroma subsampling, 1 or 2.
+        down: Vertical chroma subsampling, 1 or 2.
+        gray: Only Y is stored.
+        full: Full range; otherwise black is 16 and white 235 of 256.
+        centered: Chroma samples lie between their pixels, not on the left one.
     """
 
     width: int
@@ -81,7 +81,7 @@ class Layout:
 
     @property
     def name(self) -> str:
-        """FFmpeg's name of it, without the range."""
+        """FFmpeg's name of the pixel format, without the range."""
         deep = "" if self.depth == 8 else f"{self.depth}le"
         if self.gray:
             return f"gray{deep}"
@@ -100,9 +100,9 @@ class Frame:
     """One frame as stored.
 
     Attributes:
-        planes: as `Layout.shapes` and `Layout.dtype` say; never changed.
-        pts: when it is shown, in ticks of the clip's time base.
-        duration: how long, in ticks.
+        planes: Samples in the shapes of `Layout.shapes`, of type `Layout.dtype`; never changed.
+        pts: Presentation time in ticks of the video's time base.
+        duration: Ticks.
     """
 
     planes: tuple[Samples, ...]
@@ -112,7 +112,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What the file says of its colors, in the numbers of ISO/IEC 23091-2; 2 says nothing."""
+    """The file's color tags, in the numbers of ISO/IEC 23091-2; 2 means unspecified."""
 
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
@@ -156,24 +156,24 @@ class Clip:
     display_matrix: tuple[int, ...] | None = None
     tags: Tags = Tags()
 
-    def frames_in(self, cut: TimeRange) -> int:
-        """How many frames a part has, as far as the header tells; 0 when it does not."""
-        if cut.whole or self.seconds is None:
+    def frames_in(self, time_range: TimeRange) -> int:
+        """Return the frames in a time range according to the header; 0 if unknown."""
+        if time_range.whole or self.seconds is None:
             return self.frames or 0
-        end = self.seconds if cut.end is None else min(cut.end, self.seconds)
-        return max(0, round((end - (cut.begin or Fraction(0))) * self.rate))
+        end = self.seconds if time_range.end is None else min(time_range.end, self.seconds)
+        return max(0, round((end - (time_range.begin or Fraction(0))) * self.rate))
 
-    def pixels_in(self, cut: TimeRange) -> int:
-        """Pixels of all frames in a part; of one where their number is not known."""
-        return self.layout.width * self.layout.height * max(1, self.frames_in(cut))
+    def pixels_in(self, time_range: TimeRange) -> int:
+        """Return the pixels of all frames in a time range, or of one if their number is unknown."""
+        return self.layout.width * self.layout.height * max(1, self.frames_in(time_range))
 
 
 class FrameStream(Protocol):
-    """Frames that come once, one after the other, and are gone."""
+    """Frames that can be read only once, in order."""
 
     @property
     def clip(self) -> Clip:
-        """What is known of them."""
+        """Header of the stream."""
         ...
 
     def frames(self) -> Iterator[Frame]:
@@ -182,20 +182,20 @@ class FrameStream(Protocol):
 
 
 class ByteSink(Protocol):
-    """Where bytes go."""
+    """Destination of bytes."""
 
     def write(self, data: bytes | memoryview, /) -> int:
-        """Write all of them."""
+        """Write all bytes."""
         ...
 
     def flush(self) -> None:
-        """Hand over what is buffered."""
+        """Write buffered bytes."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """Ends of a clip that are no files; None for an end that is one."""
+    """The ends of a restoration that are pipes; None for an end that is a file."""
 
     source: FrameStream | None = None
     target: ByteSink | None = None
@@ -203,14 +203,14 @@ class Pipe:
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """The part of a clip that is wanted, in seconds from its beginning; None = to that end."""
+    """A part of a video, in seconds from its beginning; None = up to that end."""
 
     begin: Fraction | None = None
     end: Fraction | None = None
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is cut off."""
+        """Whether the range covers the whole video."""
         return self.begin is None and self.end is None
 
 

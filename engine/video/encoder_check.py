@@ -1,4 +1,4 @@
-"""Finds out which encoders of clips work here, by letting each store a clip and reading it back."""
+"""Checks which video encoders work here: each encodes a short video that is then decoded."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from varfix.engine.video.probe import probe_clip
 from varfix.engine.video.reader import ClipReader, ReadOptions
 from varfix.engine.video.writer import SegmentEncoder, encoding_for
 
-_SIDE: Final = 256  # pixels: encoders in hardware take no very small frames
+_SIDE: Final = 256  # pixels; hardware encoders reject very small frames
 _FRAMES: Final = 6
-_NEAR: Final = 4.0  # code values, on average: what loss may do to a plain image
+_MAX_ERROR: Final = 4.0  # mean error in code values of a smooth image
 
 
 class EncoderStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether an encoder works here; `detail` says why not.
+    """Whether an encoder works here.
 
     Attributes:
-        codec: as `--codec` takes it.
-        encoder: what FFmpeg calls it.
-        needed: whether varfix promises it; the others need hardware that few have.
+        codec: Value of `--codec`.
+        encoder: FFmpeg's name.
+        needed: Whether varfix requires it; the others need special hardware.
+        works: Whether the check succeeded.
+        detail: Why it failed; empty on success.
     """
 
     codec: str
@@ -40,22 +42,22 @@ class EncoderStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_encoders() -> Iterator[EncoderStatus]:
-    """Try varfix's own encoders, and those of graphics processors that FFmpeg was built with."""
+    """Check varfix's own encoders, and the GPU encoders in this build of FFmpeg."""
     for codec, encoder in ENCODERS.items():
-        yield _fact(codec, encoder.name, needed=True)
+        yield _status(codec, encoder.name, needed=True)
     for name in hardware_encoders():
-        yield _fact(name, name, needed=False)
+        yield _status(name, name, needed=False)
 
 
-def _fact(codec: str, encoder: str, *, needed: bool) -> EncoderStatus:
-    detail = _fault(codec)
+def _status(codec: str, encoder: str, *, needed: bool) -> EncoderStatus:
+    detail = _find_fault(codec)
     return EncoderStatus(
         codec=codec, encoder=encoder, needed=needed, works=not detail, detail=detail
     )
 
 
-def _fault(codec: str) -> str:
-    """Return what is wrong with an encoder, or nothing."""
+def _find_fault(codec: str) -> str:
+    """Return why an encoder fails; empty if it works."""
     layout = Layout(_SIDE, _SIDE)
     frames = [_frame(layout, number) for number in range(_FRAMES)]
     try:
@@ -69,12 +71,12 @@ def _fault(codec: str) -> str:
             found = [frame.planes for frame in reader.frames()]
     except (VarfixError, OSError) as error:
         return str(error)
-    far = len(found) != len(frames) or max(map(_distance, found, frames)) > _NEAR
-    return "a clip does not come back as it was" if far else ""
+    far = len(found) != len(frames) or max(map(_distance, found, frames)) > _MAX_ERROR
+    return "decoded frames differ from the encoded ones" if far else ""
 
 
 def _frame(layout: Layout, number: int) -> tuple[Samples, ...]:
-    """Planes of a slope that moves, in one color."""
+    """Return the planes of a moving gradient in one color."""
     slope = np.linspace(40, 200, layout.width).astype(np.uint8)
     height, width = layout.shapes[1]
     luma = np.tile(np.roll(slope, number), (layout.height, 1))

@@ -1,4 +1,4 @@
-"""Which encoder stores a clip's frames, and what it is told: a table, and nothing that encodes."""
+"""Chooses the encoder of a video and its options; encodes nothing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from varfix.engine.video.clip import Clip
 
 @dataclass(frozen=True)
 class Encoder:
-    """What FFmpeg calls an encoder, and what it is told.
+    """An encoder and its default options.
 
     Attributes:
-        name: FFmpeg's.
-        crf: quality when nobody asks for another; None for an encoder without loss.
-        options: always given. Threads are fixed where their number changes the result.
+        name: FFmpeg's name.
+        crf: Default quality; None for a lossless encoder.
+        options: Options that are always set. The number of threads is fixed where it changes the
+            result.
     """
 
     name: str
@@ -39,7 +40,7 @@ ENCODERS: Final = {
 CODECS: Final = ("auto", *ENCODERS)
 CRF: Final = "crf"
 
-# The option for quality of other encoders, by the end or the whole of their name.
+# The quality options of other encoders, by the end of their names.
 _QUALITY: Final = {
     "_nvenc": {"rc": "vbr", "cq": "{}", "b": "0"},
     "_qsv": {"global_quality": "{}"},
@@ -51,104 +52,104 @@ _QUALITY: Final = {
 }
 HARDWARE: Final = ("_nvenc", "_qsv", "_vaapi", "_amf", "_videotoolbox", "_v4l2m2m", "_mf")
 _OTHER_CRF: Final = 19
-# OpenCV's numbers of abilities of processors.
+# OpenCV's numbers of CPU features.
 _AVX2: Final = 11
 _AVX_512F: Final = 13
-_SLICED: Final = 16  # pixels: FFV1 cuts no smaller frames
-# Other names of the same.
-_ALSO: Final = {"h265": "hevc", "x265": "hevc", "avc": "h264", "x264": "h264"}
-# What an old codec's successor is, where `auto` must choose.
+_MIN_SLICED_SIDE: Final = 16  # pixels; FFV1 does not slice smaller frames
+# Other names of known codecs.
+_ALIASES: Final = {"h265": "hevc", "x265": "hevc", "avc": "h264", "x264": "h264"}
+# The encoder that `auto` chooses for each source codec.
 _SUCCESSORS: Final = {"vp8": "av1", "vp9": "av1", "av1": "av1", "hevc": "hevc", "ffv1": "ffv1"}
 
 
 def encoder_for(clip: Clip, video: VideoSettings) -> Encoder:
-    """Choose an encoder: the one asked for, else that of the clip's own codec or its successor.
+    """Choose an encoder: the requested one, or that of the source's codec or its successor.
 
     Raises:
-        PlanError: There is none of this name.
+        PlanError: No encoder has this name.
     """
     wanted = video.codec
     if wanted == "auto":
         wanted = _SUCCESSORS.get(clip.codec, "h264")
         if wanted == "h264" and clip.layout.depth > 8:
-            wanted = "hevc"  # players know ten bits of it
+            wanted = "hevc"  # players support 10 bits in HEVC, not in H.264
     own = {encoder.name: encoder for encoder in ENCODERS.values()}
     known = ENCODERS.get(wanted) or own.get(wanted)
     if known is None and not formats_of(wanted):
         raise PlanError(
-            f"--codec {wanted}: there is no such encoder here. Known: {', '.join(CODECS)}, and"
-            " FFmpeg's own names, such as hevc_nvenc",
-            hint=f'Did you mean "{_ALSO[wanted]}"?' if wanted in _ALSO else "",
+            f"--codec {wanted}: unknown encoder (known: {', '.join(CODECS)}, and FFmpeg's names,"
+            " such as hevc_nvenc)",
+            hint=f"use --codec {_ALIASES[wanted]}" if wanted in _ALIASES else "",
         )
     return known or Encoder(wanted, _OTHER_CRF, {})
 
 
 def options_for(encoder: Encoder, size: tuple[int, int], video: VideoSettings) -> dict[str, str]:
-    """Return what an encoder is told: quality first, then what was asked for by name.
+    """Return the options of an encoder: defaults and quality first, then the requested ones.
 
     Args:
-        encoder: the encoder.
-        size: width and height of the frames.
-        video: quality, speed and options.
+        encoder: The encoder.
+        size: Width and height of the frames in pixels.
+        video: Quality, speed and options.
 
     Raises:
-        PlanError: A quality was asked for where nothing is lost.
+        PlanError: A quality is set for a lossless encoder.
     """
     options = dict(encoder.options)
     if encoder.crf is None:
         if video.crf is not None:
-            raise PlanError(f"--crf: {encoder.name} loses nothing, so that there is no quality")
+            raise PlanError(f"--crf: not available for {encoder.name} (lossless)")
     else:
         quality = str(encoder.crf if video.crf is None else video.crf)
         kinds = (kind for end, kind in _QUALITY.items() if encoder.name.endswith(end))
         kind = next(kinds, {CRF: "{}"})
         options |= {key: text.format(quality) for key, text in kind.items()}
-    if encoder.name == "ffv1" and min(size) < _SLICED:
+    if encoder.name == "ffv1" and min(size) < _MIN_SLICED_SIDE:
         options["slices"] = "1"
     if encoder.name == "libx264" and _has_avx512():
         options["x264-params"] = "asm=avx2"
-    for key, value in asked_of(video).items():
-        # A list of the encoder's own, which goes on after varfix's part of it.
+    for key, value in requested_options(video).items():
+        # A nested option list: append to varfix's part.
         joined = key.endswith("-params") and key in options
         options[key] = f"{options[key]}:{value}" if joined else value
     return options
 
 
-def asked_of(video: VideoSettings) -> dict[str, str]:
-    """Options of the encoder that were asked for by name."""
+def requested_options(video: VideoSettings) -> dict[str, str]:
+    """Return the encoder options from the settings."""
     pairs = (pair.partition("=") for pair in video.encoder_options.split(",") if pair)
-    asked = {key.strip(): value.strip() for key, _, value in pairs}
-    return asked if video.speed is None else {"preset": video.speed, **asked}
+    requested = {key.strip(): value.strip() for key, _, value in pairs}
+    return requested if video.speed is None else {"preset": video.speed, **requested}
 
 
-def check_taken(encoder: Encoder, video: VideoSettings, left: Mapping[str, str]) -> None:
-    """Refuse what an encoder does not understand, which it would ignore without a word.
+def check_accepted(encoder: Encoder, video: VideoSettings, left: Mapping[str, str]) -> None:
+    """Reject options that an encoder would silently ignore.
 
     Args:
-        encoder: the encoder.
-        video: what was asked for.
-        left: options that it did not take when it was opened.
+        encoder: The encoder.
+        video: The settings.
+        left: Options that it did not accept when it was opened.
 
     Raises:
-        PlanError: It knows no such option, or its quality would be left to chance.
+        PlanError: The encoder has no such option, or its quality would be undefined.
     """
-    asked = asked_of(video)
+    requested = requested_options(video)
     for key in left:
-        if key in asked:
+        if key in requested:
             setting = f"video.encoder_options: {key}"
             if key == "preset" and video.speed is not None:
                 setting = f"video.speed: {video.speed}"
             raise PlanError(f"{setting}: the encoder {encoder.name} has no option {key}")
-    if CRF in left and (video.crf is not None or not (asked or _is_lossless(encoder.name))):
+    if CRF in left and (video.crf is not None or not (requested or _is_lossless(encoder.name))):
         raise PlanError(
-            f"the encoder {encoder.name} knows no --crf",
-            hint="leave it out and give what it does know, for example"
-            " --set video.encoder_options=b=20M; `ffmpeg -h encoder=NAME` lists it",
+            f"the encoder {encoder.name} has no --crf",
+            hint="omit --crf and set an option of the encoder, such as"
+            f" --set video.encoder_options=b=20M; `ffmpeg -h encoder={encoder.name}` lists them",
         )
 
 
 def formats_of(name: str) -> frozenset[str]:
-    """Pixel formats that an encoder takes; empty when there is no such video encoder."""
+    """Return the pixel formats that an encoder supports; empty if it is no video encoder."""
     import av
     from av.codec.codec import UnknownCodecError
 
@@ -158,11 +159,13 @@ def formats_of(name: str) -> frozenset[str]:
         return frozenset()
     if codec.type != "video":
         return frozenset()
-    return frozenset(one.name for one in codec.video_formats or ()) or frozenset({"yuv420p"})
+    return frozenset(pixel_format.name for pixel_format in codec.video_formats or ()) or frozenset(
+        {"yuv420p"}
+    )
 
 
 def hardware_encoders() -> list[str]:
-    """Encoders of graphics processors that this build of FFmpeg knows, whether they work or not."""
+    """Return the GPU encoders in this build of FFmpeg, whether or not they work here."""
     import av
 
     known = (name for name in av.codecs_available if name.endswith(HARDWARE) and formats_of(name))
@@ -177,11 +180,12 @@ def _is_lossless(name: str) -> bool:
 
 
 def _has_avx512() -> bool:
-    """Whether x264 would use AVX-512 here.
+    """Return whether x264 would use AVX-512 here.
 
-    Measured: with it, the same frames gave files that differed from run to run and with what lay in
-    memory before (widths that are no multiples of 256, rate control by `mbtree`); without, never.
+    Measured: with AVX-512, equal frames gave files that differed from run to run and with the
+    previous contents of memory (widths that are no multiple of 256, rate control by `mbtree`);
+    without it, never.
     """
     import cv2
 
-    return all(cv2.checkHardwareSupport(one) for one in (_AVX2, _AVX_512F))
+    return all(cv2.checkHardwareSupport(feature) for feature in (_AVX2, _AVX_512F))

@@ -1,4 +1,4 @@
-"""The library's frames as planes of numbers, and planes as its frames."""
+"""Conversion between PyAV frames and planes of samples."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from varfix.engine.video.clip import FULL, Layout, Samples
 if TYPE_CHECKING:
     from av import VideoFrame
 
-# Matrices that the library converts by, in the numbers of ISO/IEC 23091-2.
-_CONVERTED = (1, 4, 5, 6, 7, 9)
+# Matrices that FFmpeg can convert with, in the numbers of ISO/IEC 23091-2.
+_CONVERTIBLE = (1, 4, 5, 6, 7, 9)
 
 
 def planes_of(frame: VideoFrame, layout: Layout) -> tuple[Samples, ...]:
-    """Copy a frame's planes, brought into a layout if it is stored in another.
+    """Return a copy of a frame's planes, converted to a layout if necessary.
 
-    Matrix and range stay; RGB, which has none, becomes BT.709.
+    Matrix and range stay; RGB becomes BT.709.
     """
     if frame.format.name.replace("yuvj", "yuv") != layout.name:
         frame = _reformatted(frame, layout, int(frame.colorspace))
@@ -45,7 +45,7 @@ def frame_of(planes: Iterable[Samples], layout: Layout) -> VideoFrame:
 
 
 def _lines(plane: Any, height: int) -> npt.NDArray[np.uint8]:
-    """The bytes of a plane's lines, with the padding at their ends; a view."""
+    """Return a view of the bytes of a plane's lines, with the padding at their ends."""
     data = np.frombuffer(plane, np.uint8)
     return data[: plane.line_size * height].reshape(height, plane.line_size)
 
@@ -53,7 +53,7 @@ def _lines(plane: Any, height: int) -> npt.NDArray[np.uint8]:
 def convert_planes(
     planes: tuple[Samples, ...], layout: Layout, wanted: Layout, matrix: int
 ) -> tuple[Samples, ...]:
-    """Bring planes into another layout of the same matrix and range."""
+    """Convert planes to another layout of the same matrix and range."""
     if layout.name == wanted.name:
         return planes
     frame = frame_of(planes, layout)
@@ -63,8 +63,8 @@ def convert_planes(
 
 def _reformatted(frame: VideoFrame, wanted: Layout, matrix: int) -> VideoFrame:
     rgb = frame.format.is_rgb or frame.format.has_palette
-    # Any matrix will do when both sides are Y'CbCr, as long as it is the same.
-    matrix = 1 if rgb or matrix not in _CONVERTED else matrix
+    # Between two Y'CbCr formats any matrix works, as long as it is the same on both sides.
+    matrix = 1 if rgb or matrix not in _CONVERTIBLE else matrix
     spread = FULL if wanted.full else 1
     return frame.reformat(
         format=wanted.name,

@@ -1,4 +1,4 @@
-"""Reads a clip's header, and refuses the clips that varfix cannot restore faithfully."""
+"""Reads a video's header, and rejects videos that varfix cannot restore correctly."""
 
 from __future__ import annotations
 
@@ -20,41 +20,44 @@ from varfix.engine.settings.types import Settings
 from varfix.engine.system.files import open_source
 from varfix.engine.video.clip import FULL, Clip, Layout, Tags
 from varfix.engine.video.color import known_matrix
-from varfix.engine.video.truncation import promised_end
+from varfix.engine.video.truncation import expected_end
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
     from av.container import InputContainer
 
 # Numbers of ISO/IEC 23091-2.
-_HDR: Final = {16: "PQ (HDR10)", 18: "HLG"}
-# The demuxers for the containers that varfix takes, by FFmpeg's names.
+_HDR: Final = {16: "PQ, HDR10", 18: "HLG"}
+# Demuxers of the supported containers, by FFmpeg's names.
 _CONTAINERS: Final = ("mov,mp4", "matroska,webm", "avi")
-# Others that are told by their name. None of these opens further files, as playlists do.
-_KNOWN: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,mxf,dv,nut,y4m,wav,mp3"
-# A name such as `http:x.mp4` is that of a file, and nothing that a file says leads elsewhere.
-_FILES_ONLY: Final = {"protocol_whitelist": "file", "format_whitelist": _KNOWN}
-_FEWEST: Final = Fraction(1)
-_MOST: Final = Fraction(240)
+# Demuxers that FFmpeg may try, for messages that name the format. None of them opens further files,
+# as playlists do.
+_DEMUXERS: Final = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,mxf,dv,nut,y4m,wav,mp3"
+)
+# A name such as `http:x.mp4` is a file, and no file can refer to another one.
+_FILES_ONLY: Final = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
+_MIN_RATE: Final = Fraction(1)
+_MAX_RATE: Final = Fraction(240)
 _ATTACHED_PICTURE: Final = 0x400
-_UNUSED: Final = 48  # AVDISCARD_ALL: not media, but part of another stream (titles of chapters)
-# How Matroska's tags tell the length of a stream.
-_LENGTH: Final = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
-_LONGEST_SEARCH: Final = 200  # packets before the first frame
+_DISCARD_ALL: Final = 48  # FFmpeg's AVDISCARD_ALL: part of another stream (titles of chapters)
+# The length of a stream in Matroska's tags.
+_DURATION: Final = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_MAX_SEARCH: Final = 200  # packets before the first frame
 
 
 def av_path(path: Path) -> str:
-    """A file's name as the library takes it, which reads `http:x.mp4` as an address."""
+    """Return a file's name for PyAV, which would read a bare `http:x.mp4` as an address."""
     return os.fspath(path.absolute())
 
 
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
-    """Open a clip; what the library says about it becomes varfix's own.
+    """Open a video; translate PyAV's errors.
 
     Raises:
-        DecodeEmptyError: There are no bytes.
-        DecodeUnknownError: It is no clip.
+        DecodeEmptyError: The file has no bytes.
+        DecodeUnknownError: The file is not a video.
         DecodeTruncatedError: Its index or its end is missing.
         SourceReadError: It cannot be read.
     """
@@ -67,27 +70,27 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     except (av.error.InvalidDataError, av.error.ArgumentError) as error:
         raise _unopened(path) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise DecodeUnknownError(f"cannot be opened as a clip ({_reason(error)})") from error
+        raise DecodeUnknownError(f"cannot be opened as a video ({_reason(error)})") from error
     with container:
         if not container.format.name.startswith(_CONTAINERS):
             raise DecodeUnsupportedError(
-                f"a clip of the kind {container.format.name}",
-                hint="varfix takes mp4, mov, mkv, webm and avi: copy it into one of them, for"
-                " example with `ffmpeg -i CLIP -c copy clip.mkv`",
+                f"container not supported ({container.format.name})",
+                hint="copy it into mp4, mov, mkv, webm or avi, for example with"
+                " `ffmpeg -i VIDEO -c copy video.mkv`",
             )
         yield container
 
 
 def probe_clip(path: Path, *, interlaced: str = "refuse", max_pixels: int | None = None) -> Clip:
-    """Read the header, and look at the first frame.
+    """Read the header and the first frame.
 
     Args:
-        path: the file.
-        interlaced: `refuse`, or `ignore` to take half-frames for frames.
-        max_pixels: a larger frame is refused.
+        path: The file.
+        interlaced: `refuse`, or `ignore` to treat interlaced frames as progressive.
+        max_pixels: Largest accepted frame; None for no limit.
 
     Raises:
-        DecodeError: It is no clip, is damaged, or is of a kind that would not come out right.
+        DecodeError: The file is not a video, is damaged, or cannot be restored correctly.
         SourceReadError: It cannot be read.
     """
     with open_container(path) as container:
@@ -95,8 +98,8 @@ def probe_clip(path: Path, *, interlaced: str = "refuse", max_pixels: int | None
         width, height = stream.codec_context.width, stream.codec_context.height
         if max_pixels is not None and width * height > max_pixels:
             raise DecodeUnsupportedError(
-                f"frames of {width}x{height} are over the limit of {max_pixels} pixels",
-                hint="raise limits.max_pixels",
+                f"frames of {width}x{height} exceed the limit of {max_pixels} pixels",
+                hint=f"add --set limits.max_pixels={width * height}",
             )
         frame = _first_frame(container, stream)
         check_frame(frame, interlaced)
@@ -106,59 +109,61 @@ def probe_clip(path: Path, *, interlaced: str = "refuse", max_pixels: int | None
 
 
 def probe_for(path: Path, settings: Settings) -> Clip:
-    """Read a clip's header under the rules of the settings; see `probe_clip`."""
+    """Read a video's header with the limits of the settings; see `probe_clip`."""
     return probe_clip(
         path, interlaced=settings.video.interlaced, max_pixels=settings.limits.max_pixels
     )
 
 
 def main_stream(container: InputContainer) -> VideoStream:
-    """Return the first video stream that moves.
+    """Return the first video stream that is not a cover image.
 
     Raises:
-        DecodeUnsupportedError: There is none, or nothing here decodes it.
+        DecodeUnsupportedError: There is none, or no decoder for it.
     """
     for stream in container.streams.video:
-        if not stream.disposition & _ATTACHED_PICTURE and int(stream.discard) != _UNUSED:
+        if not stream.disposition & _ATTACHED_PICTURE and int(stream.discard) != _DISCARD_ALL:
             if stream.codec_context is None:
-                raise DecodeUnsupportedError("its video codec is not known here")
+                raise DecodeUnsupportedError("no decoder for its video codec")
             return stream
-    raise DecodeUnsupportedError(
-        "has no video stream", hint="varfix restores images, and copies sound"
-    )
+    raise DecodeUnsupportedError("no video stream", hint="choose a file with a video stream")
 
 
 def check_frame(frame: VideoFrame, interlaced: str) -> None:
-    """Refuse a frame that would not come out right.
+    """Reject a frame that cannot be restored correctly.
+
+    Args:
+        frame: The frame.
+        interlaced: `refuse`, or `ignore` to accept interlaced frames.
 
     Raises:
-        DecodeUnsupportedError: It is interlaced, HDR, transparent, or of a matrix not known here.
+        DecodeUnsupportedError: It is interlaced, HDR, transparent, or has an unknown matrix.
     """
     if frame.interlaced_frame and interlaced == "refuse":
         raise DecodeUnsupportedError(
-            "is interlaced: two moments share each frame, and a model would smear them",
-            hint="deinterlace it first (`ffmpeg -i CLIP -vf bwdif -c:a copy out.mkv`), or add"
-            " `--set video.interlaced=ignore` if it is only marked so",
+            "interlaced video (each frame holds two moments, which the model would blend)",
+            hint="deinterlace it with `ffmpeg -i VIDEO -vf bwdif -c:a copy out.mkv`, or add"
+            " `--set video.interlaced=ignore` if only its flag is wrong",
         )
     transfer = _HDR.get(int(frame.color_trc))
     if transfer is not None:
         raise DecodeUnsupportedError(
-            f"is HDR ({transfer}): models know standard range only, and would shift its tones",
-            hint="convert it to BT.709 first, for example with FFmpeg's filters zscale and tonemap",
+            f"HDR video ({transfer}; models support standard range only)",
+            hint="convert it to BT.709, for example with FFmpeg's filters zscale and tonemap",
         )
     if _has_alpha(frame):
         raise _alpha()
     if not _is_rgb(frame) and not known_matrix(int(frame.colorspace)):
         raise DecodeUnsupportedError(
-            f"stores its colors by matrix {int(frame.colorspace)}, which varfix does not know",
-            hint="convert it to BT.709 first",
+            f"color matrix {int(frame.colorspace)} is not supported",
+            hint="convert it to BT.709, for example with FFmpeg's filter zscale",
         )
 
 
 def _clip(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> Clip:
     seconds = _seconds(container, stream)
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    rate = min(max(rate, _FEWEST), _MOST)
+    rate = min(max(rate, _MIN_RATE), _MAX_RATE)
     counted = stream.frames or int(stream.metadata.get("NUMBER_OF_FRAMES", "0") or 0)
     frames = counted or (round(seconds * rate) if seconds else None)
     assert stream.time_base is not None
@@ -183,7 +188,7 @@ def _clip(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> 
 def layout_of(frame: VideoFrame) -> Layout:
     """Return the planar layout that holds all of a frame's samples.
 
-    RGB becomes Y'CbCr without sampling of color, and what samples it by four becomes by two.
+    RGB becomes Y'CbCr 4:4:4; chroma subsampled by four becomes subsampled by two.
     """
     form = frame.format
     depth = max(component.bits for component in form.components)
@@ -227,8 +232,8 @@ def _has_alpha(frame: VideoFrame) -> bool:
 
 def _alpha() -> DecodeUnsupportedError:
     return DecodeUnsupportedError(
-        "is partly transparent, which restored clips cannot be",
-        hint="put it on a background first",
+        "transparent video (results cannot be transparent)",
+        hint="put it on an opaque background first, for example with FFmpeg's filter overlay",
     )
 
 
@@ -245,9 +250,9 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
 def _seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:
     if stream.duration is not None and stream.time_base is not None:
         return stream.duration * stream.time_base
-    said = _LENGTH.fullmatch(stream.metadata.get("DURATION", ""))
-    if said is not None:
-        return int(said[1]) * 3600 + int(said[2]) * 60 + Fraction(said[3])
+    tag = _DURATION.fullmatch(stream.metadata.get("DURATION", ""))
+    if tag is not None:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
     if container.duration is not None:
         return Fraction(container.duration, 1_000_000)
     return None
@@ -260,39 +265,39 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
         for number, packet in enumerate(container.demux(stream)):
             for frame in packet.decode():
                 return frame
-            if number > _LONGEST_SEARCH:
+            if number > _MAX_SEARCH:
                 break
     except av.error.FFmpegError as error:
-        raise DecodeTruncatedError(f"its first frame is damaged ({_reason(error)})") from error
-    raise DecodeUnsupportedError("holds no frame")
+        raise DecodeTruncatedError(f"first frame is damaged ({_reason(error)})") from error
+    raise DecodeUnsupportedError("contains no frame")
 
 
 def _check_ends(path: Path) -> None:
-    """Refuse an empty file, and one whose containers promise more than there is."""
+    """Reject an empty file, and one that is shorter than its container says."""
     with open_source(path) as file:
         size = file.seek(0, 2)
         if not size:
             raise DecodeEmptyError("empty file (0 bytes)")
-        end = promised_end(file)
+        end = expected_end(file)
     if end is not None and end > size:
         raise DecodeTruncatedError(
-            f"file ends early ({size:,} of {end:,} bytes are there)",
-            hint="get it again; to restore what there is, copy that first with"
-            " `ffmpeg -i CLIP -c copy part.mkv`",
+            f"file ends early ({size:,} of {end:,} bytes)",
+            hint="get a complete copy; to restore the existing part, extract it with"
+            " `ffmpeg -i VIDEO -c copy part.mkv`",
         )
 
 
 def _unopened(path: Path) -> DecodeUnknownError | DecodeTruncatedError:
     with open_source(path) as file:
-        known = promised_end(file) is not None
+        known = expected_end(file) is not None
     if known:
         return DecodeTruncatedError(
-            "its index is missing or damaged: a recording that was never finished?",
-            hint="get it again, or repair it first",
+            "index is missing or damaged (possibly an unfinished recording)",
+            hint="get a complete copy, or repair the file",
         )
     return DecodeUnknownError(
-        "not a clip that varfix can read",
-        hint="clips are mp4, mov, mkv, webm and avi; for an image use 'varfix image'",
+        "not a video that varfix can read",
+        hint="use mp4, mov, mkv, webm or avi; for an image run 'varfix image'",
     )
 
 

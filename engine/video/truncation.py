@@ -1,7 +1,7 @@
-"""Looks at a clip's outermost structure before any library does: whether its end is missing.
+"""Checks the outermost structure of a video file for a missing end.
 
-Libraries play a file that ends early as if it ended there. A container says how long its parts are,
-so that a download broken off is known for what it is before hours are spent on the rest.
+Libraries play a truncated file as if it ended there. Containers store the length of their parts, so
+an interrupted download is detected before hours are spent on the rest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide",
 
 
 def container_of(head: bytes) -> str | None:
-    """Tell the kind of container by the first 12 bytes: `mp4`, `mkv`, `avi`, or None."""
+    """Return the kind of container by its first 12 bytes: `mp4`, `mkv`, `avi`, or None."""
     if head[:4] == _EBML:
         return "mkv"
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
@@ -24,11 +24,11 @@ def container_of(head: bytes) -> str | None:
     return "mp4" if head[4:8] in _BOXES else None
 
 
-def promised_end(file: BinaryIO) -> int | None:
-    """Return how long a file must be by what its containers say; None if they do not say.
+def expected_end(file: BinaryIO) -> int | None:
+    """Return the length of a file in bytes according to its container; None if unknown.
 
     Args:
-        file: the clip, from its beginning.
+        file: The whole file.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -42,7 +42,7 @@ def promised_end(file: BinaryIO) -> int | None:
 
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Walk the outermost boxes; the last may reach over the end of the file."""
+    """Return the end of the last outermost box, which may be after the end of the file."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
@@ -52,7 +52,7 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
             length = int.from_bytes(head[8:16], "big")
         if length == 0:  # to the end of the file
             return size
-        if length < 8:  # no box: what follows the last one is not ours to judge
+        if length < 8:  # not a box: ignore data after the last one
             return at
         at += length
     return at
@@ -60,18 +60,18 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
 
 def _end_of_segment(file: BinaryIO) -> int | None:
     file.seek(4)
-    length = _sized(file)
+    length = _read_size(file)
     if length is None:
         return None
     file.seek(length, io.SEEK_CUR)
     if file.read(4) != _SEGMENT:
         return None
-    length = _sized(file)
+    length = _read_size(file)
     return None if length is None else file.tell() + length
 
 
-def _sized(file: BinaryIO) -> int | None:
-    """Read a size of EBML, which says by its first bits how long it is itself; None = unknown."""
+def _read_size(file: BinaryIO) -> int | None:
+    """Read an EBML size, whose first bits give its own length; None for an unknown size."""
     first = file.read(1)
     if not first or not first[0]:
         return None

@@ -1,4 +1,4 @@
-"""Encodes frames: in which pixel format, and one closed piece of a clip at a time."""
+"""Encodes frames: chooses the pixel format, and writes one self-contained segment at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from varfix.engine.settings.types import VideoSettings
 from varfix.engine.video.clip import FULL, Clip, Layout, Samples, Tags
 from varfix.engine.video.encoders import (
     HARDWARE,
-    check_taken,
+    check_accepted,
     encoder_for,
     formats_of,
     options_for,
@@ -26,33 +26,33 @@ from varfix.engine.video.probe import av_path, open_container
 if TYPE_CHECKING:
     from av import VideoCodecContext, VideoFrame
 
-# Encoders that take odd sizes together with sampled color.
-_ODD: Final = frozenset({"ffv1", "libvpx-vp9", "libaom-av1"})
+# Encoders that support odd sizes together with chroma subsampling.
+_ODD_SIZES: Final = frozenset({"ffv1", "libvpx-vp9", "libaom-av1"})
 _DEPTHS: Final = {8: (8, 10, 12, 16), 10: (10, 12, 16, 8), 12: (12, 16, 10, 8), 16: (16, 12, 10, 8)}
 _SAMPLINGS: Final = {
     (2, 2): ((2, 2), (2, 1), (1, 1)),
     (2, 1): ((2, 1), (1, 1), (2, 2)),
     (1, 1): ((1, 1), (2, 1), (2, 2)),
 }
-# FFmpeg's interleaved formats, and what they are when taken apart.
+# FFmpeg's interleaved formats by their planar equivalents.
 _INTERLEAVED: Final = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
-# Milliseconds, as the file of a piece has them, stand for frames. Nothing is shown before it is
-# decoded, however far an encoder puts frames out of order.
+# The millisecond ticks of a segment's file count frames. The offset keeps every presentation time
+# after its decoding time, however far an encoder reorders frames.
 _TICK: Final = Fraction(1, 1000)
 _OFFSET: Final = 1000
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How frames are encoded.
+    """How to encode frames.
 
     Attributes:
         encoder: FFmpeg's name.
-        options: given to it.
-        layout: of the frames that it is given.
-        rate: frames per second that its decisions assume.
-        aspect: width of a pixel by its height.
-        tags: written into the stream.
+        options: Options of the encoder.
+        layout: Layout of its input frames.
+        rate: Frames per second for its rate control.
+        aspect: Width of a pixel divided by its height.
+        tags: Color tags of the stream.
     """
 
     encoder: str
@@ -67,48 +67,48 @@ def encoding_for(clip: Clip, video: VideoSettings) -> Encoding:
     """Choose encoder and pixel format.
 
     Raises:
-        PlanError: There is no such encoder, it has no quality to choose, or cannot hold the size.
+        PlanError: The encoder does not exist, has no quality, or does not support the size.
         DeviceUnavailableError: A hardware encoder does not work here.
     """
     chosen = encoder_for(clip, video)
-    layout = _fitting(clip.layout, chosen.name)
+    layout = _nearest_layout(clip.layout, chosen.name)
     size = layout.width, layout.height
     encoding = Encoding(
         chosen.name, options_for(chosen, size, video), layout, clip.rate, clip.aspect, clip.tags
     )
-    check_taken(chosen, video, _try(encoding))
+    check_accepted(chosen, video, _open_once(encoding))
     return encoding
 
 
-def _fitting(layout: Layout, name: str) -> Layout:
-    """The layout nearest to the clip's own that an encoder takes: nothing lost if possible."""
+def _nearest_layout(layout: Layout, name: str) -> Layout:
+    """Return the supported layout nearest to the source's own, without loss if possible."""
     formats = formats_of(name)
     if layout.gray and layout.name in formats:
         return layout
     odd = (layout.width % 2, layout.height % 2)
     for across, down in _SAMPLINGS[layout.across, layout.down]:
-        if name not in _ODD and ((across == 2 and odd[0]) or (down == 2 and odd[1])):
+        if name not in _ODD_SIZES and ((across == 2 and odd[0]) or (down == 2 and odd[1])):
             continue
         for depth in _DEPTHS[layout.depth]:
             near = replace(layout, across=across, down=down, depth=depth, gray=False)
             if near.name in formats or _INTERLEAVED.get(near.name) in formats:
                 return near
     raise PlanError(
-        f"{name} takes no frames of {layout.width}x{layout.height} stored as {layout.name}",
-        hint="choose another --codec, such as h264 or ffv1",
+        f"{name} does not support {layout.width}x{layout.height} frames in {layout.name}",
+        hint="use another encoder, such as --codec h264 or --codec ffv1",
     )
 
 
-def _try(encoding: Encoding) -> Mapping[str, str]:
-    """Open the encoder once, so that what is wrong is told before any work.
+def _open_once(encoding: Encoding) -> Mapping[str, str]:
+    """Open the encoder once, to find errors before any work.
 
     Returns:
-        The options that it did not take.
+        The options that it did not accept.
     """
     import av
     import av.error
 
-    _quieten()
+    _silence()
     context = av.CodecContext.create(encoding.encoder, "w")
     assert isinstance(context, av.VideoCodecContext)
     _configure(context, encoding)
@@ -117,10 +117,10 @@ def _try(encoding: Encoding) -> Mapping[str, str]:
         context.open()
     except (av.error.FFmpegError, OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
-        text = f"the encoder {encoding.encoder} cannot be opened ({why})"
+        text = f"encoder {encoding.encoder} cannot be opened ({why})"
         if encoding.encoder.endswith(HARDWARE):
             raise DeviceUnavailableError(
-                text, hint="its hardware or driver is missing here; use --codec hevc or h264"
+                text, hint="install its hardware driver, or use --codec hevc or --codec h264"
             ) from error
         raise PlanError(text, hint="check --crf and video.encoder_options") from error
     return context.options
@@ -144,18 +144,18 @@ def _stored(encoding: Encoding) -> str:
     return name if name in formats_of(encoding.encoder) else _INTERLEAVED[name]
 
 
-def _quieten() -> None:
-    """Keep an encoder from writing to stderr, where people read varfix's own messages."""
+def _silence() -> None:
+    """Keep SVT-AV1 from writing to stderr, between varfix's messages."""
     os.environ.setdefault("SVT_LOG", "1")
 
 
 class SegmentEncoder:
-    """Writes a piece of a clip to a file: the n-th frame at n ticks, the times come later.
+    """Encodes one segment into a file; frame n is at tick n, the real times are set by the muxer.
 
-    The piece begins with a key frame, and nothing in it refers to what is outside.
+    The segment begins with a key frame and refers to no frame outside of it.
     """
 
-    def __init__(self, place: Path, encoding: Encoding) -> None:
+    def __init__(self, path: Path, encoding: Encoding) -> None:
         """Open the file.
 
         Raises:
@@ -163,12 +163,12 @@ class SegmentEncoder:
         """
         import av
 
-        _quieten()
+        _silence()
         self._encoding = encoding
         self._count = 0
         self._order: list[int] = []
         self._file = av.open(
-            av_path(place), "w", format="matroska", container_options={"fflags": "+bitexact"}
+            av_path(path), "w", format="matroska", container_options={"fflags": "+bitexact"}
         )
         stream = self._file.add_stream(
             encoding.encoder, rate=encoding.rate, options=dict(encoding.options)
@@ -179,7 +179,7 @@ class SegmentEncoder:
 
     @property
     def delay(self) -> int:
-        """By how many frames decoding must run ahead of showing, once the piece is finished."""
+        """Frames by which decoding must run ahead of presentation, once the segment is finished."""
         ranks = {pts: rank for rank, pts in enumerate(sorted(self._order))}
         return max((at - ranks[pts] for at, pts in enumerate(self._order)), default=0)
 
@@ -194,7 +194,7 @@ class SegmentEncoder:
         self._count += 1
 
     def finish(self) -> None:
-        """Encode what waits, and close the file.
+        """Encode all buffered frames, and close the file.
 
         Raises:
             EncodeError: The encoder fails.
@@ -205,7 +205,7 @@ class SegmentEncoder:
 
     def close(self) -> None:
         """Close the file, finished or not."""
-        with suppress(Exception):  # what is not finished may be broken
+        with suppress(Exception):  # an unfinished file may be invalid
             self._file.close()
 
     def _encode(self, frame: VideoFrame | None) -> None:
@@ -215,8 +215,8 @@ class SegmentEncoder:
             packets = self._stream.encode(frame)
             for packet in packets:
                 assert packet.pts is not None
-                # Not `rescale_ts`: a tick is to be a frame. And not the encoder's time of decoding,
-                # which x265 makes of memory that was never written where it gets two frames.
+                # No `rescale_ts`: one tick is one frame. No decoding time of the encoder either:
+                # x265 computes it from uninitialized memory if it gets only two frames.
                 packet.dts = len(self._order)
                 self._order.append(packet.pts)
                 packet.pts += _OFFSET
@@ -228,10 +228,10 @@ class SegmentEncoder:
             raise EncodeError(f"{self._encoding.encoder} failed ({error})") from error
 
 
-def count_frames(place: Path) -> int:
-    """Return how many frames are in the file of a piece."""
-    with open_container(place) as piece:
-        return sum(packet.pts is not None for packet in piece.demux(video=0))
+def count_frames(path: Path) -> int:
+    """Return the number of frames in the file of a segment."""
+    with open_container(path) as container:
+        return sum(packet.pts is not None for packet in container.demux(video=0))
 
 
 def _frame(planes: Iterable[Samples], encoding: Encoding, number: int) -> VideoFrame:

@@ -1,7 +1,7 @@
-"""YUV4MPEG2, the stream that video programs pass through pipes: a header line, then bare frames.
+"""YUV4MPEG2, the stream that video programs exchange through pipes: a header line, then raw frames.
 
-It tells size, rate, pixel aspect, sampling of color and range, but no matrix: that is assumed by
-the size, as players do. Frames are evenly spaced; sound does not go through it.
+Its header gives size, rate, pixel aspect ratio, chroma subsampling and range, but no matrix: the
+matrix is assumed from the size, as players do. Frames are evenly spaced, and there is no audio.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class Y4mReader:
     """Reads a stream.
 
     Attributes:
-        clip: what its header says.
+        clip: Its header.
     """
 
     def __init__(self, stream: BinaryIO, *, interlaced: str = "refuse") -> None:
         """Read the header.
 
         Args:
-            stream: read from where it is, to its end; it need not be seekable.
-            interlaced: `refuse`, or `ignore` to take half-frames for frames.
+            stream: Read from its position to its end; not necessarily seekable.
+            interlaced: `refuse`, or `ignore` to treat interlaced frames as progressive.
 
         Raises:
-            DecodeEmptyError: There is nothing.
-            DecodeUnknownError: It is another kind of stream.
-            DecodeUnsupportedError: It is interlaced, or of an unknown sampling.
+            DecodeEmptyError: The stream is empty.
+            DecodeUnknownError: It is not a y4m stream.
+            DecodeUnsupportedError: It is interlaced, or has an unknown chroma subsampling.
         """
         self._stream = stream
         line = _line(stream)
@@ -54,12 +54,12 @@ class Y4mReader:
         if not line.startswith(MAGIC):
             raise DecodeUnknownError(
                 "not a y4m stream",
-                hint="make one with `ffmpeg -i CLIP -f yuv4mpegpipe -strict -1 -`",
+                hint="create one with `ffmpeg -i VIDEO -f yuv4mpegpipe -strict -1 -`",
             )
         self.clip = _clip(line.decode("ascii", "replace").split()[1:], interlaced)
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the frames, a tick apart.
+        """Yield the frames, one tick apart.
 
         Raises:
             DecodeTruncatedError: The stream ends inside a frame.
@@ -67,7 +67,7 @@ class Y4mReader:
         number = 0
         while line := _line(self._stream):
             if not line.startswith(_FRAME):
-                raise DecodeTruncatedError(f"what follows frame {number} is no frame")
+                raise DecodeTruncatedError(f"no frame header after {number} frames")
             yield Frame(self._planes(number), number, 1)
             number += 1
 
@@ -86,12 +86,12 @@ class Y4mReader:
 
 @dataclass
 class Y4mWriter:
-    """Writes a stream; its header goes before the first frame.
+    """Writes a stream; the header is written before the first frame.
 
     Attributes:
-        stream: where to.
-        clip: what is told of it: size, rate, pixel aspect.
-        layout: of the frames.
+        stream: Destination.
+        clip: Source of rate and pixel aspect ratio.
+        layout: Layout of the frames.
     """
 
     stream: ByteSink
@@ -100,7 +100,7 @@ class Y4mWriter:
     _begun: bool = False
 
     def add(self, frame: Frame, planes: tuple[Samples, ...]) -> None:
-        """Write a frame; its time is not told."""
+        """Write a frame, without its time."""
         if not self._begun:
             self.stream.write(header(self.clip, self.layout))
             self._begun = True
@@ -111,7 +111,7 @@ class Y4mWriter:
 
 
 def header(clip: Clip, layout: Layout) -> bytes:
-    """Return the first line of a stream."""
+    """Return the header line of a stream."""
     aspect = clip.aspect or Fraction(0)
     sampling = "mono" if layout.gray else _KINDS[layout.across, layout.down]
     deep = "" if layout.depth == 8 else f"p{layout.depth}"
@@ -133,21 +133,22 @@ def header(clip: Clip, layout: Layout) -> bytes:
 
 
 def _clip(words: list[str], interlaced: str) -> Clip:
-    said = {word[0]: word[1:] for word in words if not word.startswith("X")}
+    fields = {word[0]: word[1:] for word in words if not word.startswith("X")}
     extra = dict(word[1:].partition("=")[::2] for word in words if word.startswith("X"))
-    if said.get("I", "p") not in ("p", "?") and interlaced == "refuse":
+    if fields.get("I", "p") not in ("p", "?") and interlaced == "refuse":
         raise DecodeUnsupportedError(
-            "the stream is interlaced", hint="deinterlace it first, for example with FFmpeg's bwdif"
+            "the stream is interlaced",
+            hint="deinterlace it, for example with FFmpeg's filter bwdif",
         )
     full = extra.get("COLORRANGE") == "FULL"
     try:
-        width, height = int(said["W"]), int(said["H"])
-        rate = _ratio(said.get("F", "25:1")) or Fraction(25)
-        aspect = _ratio(said.get("A", "0:0"))
+        width, height = int(fields["W"]), int(fields["H"])
+        rate = _ratio(fields.get("F", "25:1")) or Fraction(25)
+        aspect = _ratio(fields.get("A", "0:0"))
     except (KeyError, ValueError, ZeroDivisionError) as error:
-        raise DecodeUnknownError("the y4m header does not tell size and rate") from error
+        raise DecodeUnknownError("the y4m header has no valid size and rate") from error
     return Clip(
-        layout=_layout(said.get("C", "420"), width, height, full),
+        layout=_layout(fields.get("C", "420"), width, height, full),
         container="yuv4mpegpipe",
         time_base=1 / rate,
         rate=rate,
@@ -163,8 +164,8 @@ def _layout(kind: str, width: int, height: int, full: bool) -> Layout:
     known = rest in ("", "jpeg", "mpeg2", "paldv") or depth in (10, 12, 16)
     if sampling is None or not known or width < 1 or height < 1:
         raise DecodeUnsupportedError(
-            f"y4m frames of {width}x{height}, kind {kind}",
-            hint="make it 420, 422 or 444 with 8, 10, 12 or 16 bits",
+            f"y4m frames of {width}x{height} in format {kind} are not supported",
+            hint="convert them to 420, 422 or 444 with 8, 10, 12 or 16 bits",
         )
     across, down = _SAMPLINGS[sampling]
     return Layout(
@@ -189,7 +190,7 @@ def _line(stream: BinaryIO) -> bytes:
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:
-    """Read `size` bytes, less only at the end: a pipe gives what it has."""
+    """Read `size` bytes; fewer only at the end, although a pipe returns any number at once."""
     pieces, missing = [], size
     while missing and (piece := stream.read(missing)):
         pieces.append(piece)

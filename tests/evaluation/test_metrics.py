@@ -72,14 +72,14 @@ def test_score_gathers_all_four():
     assert scores.ssim_y == pytest.approx(reference_ssim(luma(a), luma(b)))
 
 
-def test_equal_pictures_are_perfect():
+def test_equal_images_are_perfect():
     a, _ = pair((16, 16, 3))
     scores = score(a, a)
     assert scores.psnr == scores.psnr_y == math.inf
     assert scores.ssim == scores.ssim_y == 1.0
 
 
-def test_pictures_that_cannot_be_compared_are_refused():
+def test_images_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match="differ in size"):
         psnr(np.zeros((4, 4)), np.zeros((4, 5)))
     with pytest.raises(ValueError, match="differ in size"):

@@ -52,7 +52,7 @@ def names(pairing):
     return [(pair.name, pair.target.name) for pair in pairing.pairs]
 
 
-def test_pictures_are_found_in_every_folder_and_sorted_as_text(tmp_path):
+def test_images_are_found_in_every_folder_and_sorted_as_text(tmp_path):
     for name in ("b.png", "10.png", "2.png", "sub/a.bmp", ".hidden/x.png", "notes.txt"):
         save(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).write_text("x")
     found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
@@ -60,7 +60,7 @@ def test_pictures_are_found_in_every_folder_and_sorted_as_text(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "nowhere"])
-def test_a_folder_without_pictures_is_nothing_to_do(tmp_path, name):
+def test_a_folder_without_images_is_nothing_to_do(tmp_path, name):
     with pytest.raises(NothingToDoError):
         find_images(tmp_path / name)
 
@@ -97,7 +97,7 @@ def test_two_possible_targets_are_refused(folders):
         find_pairs(restored, target)
 
 
-def test_a_picture_without_target_is_refused_and_a_target_without_picture_counted(folders):
+def test_a_image_without_target_is_refused_and_a_target_without_image_counted(folders):
     restored, target = folders
     save(restored / "a.png")
     save(target / "a.png")
@@ -113,7 +113,7 @@ def test_two_files_are_a_pair_whatever_their_names(tmp_path):
     assert names(pairing) == [("x.png", "y.bmp")]
 
 
-def test_noise_depends_on_nothing_but_picture_sigma_and_index():
+def test_noise_depends_on_nothing_but_image_sigma_and_index():
     samples = np.full((64, 64, 3), 128, np.uint8)
     noisy = add_noise(samples, 25.0, 7)
     assert noisy.dtype == np.uint8
@@ -175,7 +175,7 @@ def test_what_a_file_cannot_hold_is_not_measured(tmp_path):
     assert one.restored.psnr == math.inf
 
 
-def test_a_gray_picture_gets_gray_noise(tmp_path):
+def test_a_gray_image_gets_gray_noise(tmp_path):
     save(tmp_path / "a.png", mode="L")
     seen = []
     degrade = parse_degradation("noise:25")
@@ -184,7 +184,7 @@ def test_a_gray_picture_gets_gray_noise(tmp_path):
     assert np.array_equal(seen[0][..., 0], seen[0][..., 2])
 
 
-def test_each_picture_gets_the_noise_of_its_place(tmp_path):
+def test_each_image_gets_the_noise_of_its_place(tmp_path):
     for name in ("a.png", "b.png"):
         Image.new("L", (16, 16), 128).save(tmp_path / name)
     seen = []
@@ -200,20 +200,20 @@ def test_sizes_that_differ_are_an_error_before_the_restoration(folders):
         list(score_restored([pair], pytest.fail, LIMIT))
 
 
-def test_a_picture_too_small_for_the_window_is_an_error(tmp_path):
+def test_a_image_too_small_for_the_window_is_an_error(tmp_path):
     path = save(tmp_path / "a.png", size=(8, 8))
     with pytest.raises(ItemError, match=r"a\.png: SSIM"):
         list(score_files([Pair("a.png", path, path)], LIMIT))
 
 
-def test_an_unreadable_picture_ends_the_measurement_with_its_name(tmp_path):
+def test_an_unreadable_image_ends_the_measurement_with_its_name(tmp_path):
     path = tmp_path / "a.png"
     path.touch()
     with pytest.raises(DecodeEmptyError, match=r"a\.png: empty file"):
         list(score_files([Pair("a.png", path, path)], LIMIT))
 
 
-def test_the_mean_is_over_pictures():
+def test_the_mean_is_over_images():
     one = Measured("a", Scores(20.0, 0.5, 22.0, 0.6), Scores(10.0, 0.1, 12.0, 0.2))
     two = Measured("b", Scores(30.0, 0.7, 32.0, 0.8), Scores(20.0, 0.3, 22.0, 0.4))
     average = mean([one, two])

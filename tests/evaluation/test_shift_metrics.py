@@ -54,7 +54,7 @@ def test_without_a_shift_it_is_the_plain_score_of_the_inner_part(picture):
     assert score_up_to_shift(noisy, picture) == score(inner(noisy), inner(picture))
 
 
-def test_pictures_that_do_not_fit_are_refused(picture):
+def test_images_that_do_not_fit_are_refused(picture):
     with pytest.raises(ValueError, match="differ in size"):
         score_up_to_shift(picture, picture[:-1])
     with pytest.raises(ValueError, match="41 x 41"):

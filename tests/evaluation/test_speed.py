@@ -24,7 +24,7 @@ def speed(tmp_path, monkeypatch):
     return bench.measure(SlowRestorer(), Settings(), 0.02, tmp_path)
 
 
-def test_a_made_picture_has_the_size_asked_for_and_detail_at_every_scale():
+def test_a_synthetic_image_has_the_requested_size_and_detail_at_every_scale():
     pixels = bench.synthetic_image(0.25)
     assert pixels.shape[0] * pixels.shape[1] == pytest.approx(0.25e6, rel=0.01)
     assert pixels.dtype == np.float32
@@ -48,5 +48,5 @@ def test_files_to_files_takes_no_less_than_the_model_alone(speed):
     assert speed.memory > 10e6
 
 
-def test_a_measurement_restores_a_worthwhile_number_of_pictures():
+def test_a_measurement_restores_a_worthwhile_number_of_images():
     assert [bench.image_count(size) for size in (0.1, 2.0, 12.0, 100.0)] == [40, 12, 2, 1]

@@ -76,7 +76,7 @@ def test_the_columns_are_restored_under_their_tasks(val):
     assert row.worst == 0.0
 
 
-def test_the_worst_change_of_any_picture_under_any_preset_is_told(val):
+def test_the_worst_change_of_any_image_under_any_preset_is_reported(val):
     seen = []
 
     def spoil_one(pixels, task):
@@ -88,7 +88,7 @@ def test_the_worst_change_of_any_picture_under_any_preset_is_told(val):
     assert seen == ["auto", "rain", "auto", "rain"]
 
 
-def test_clean_pictures_have_no_input_score_and_perfect_ones_are_infinite(val):
+def test_clean_images_have_no_input_score_and_perfect_ones_are_infinite(val):
     row = rows(val)["Kodak24, nothing (a clean image)"]
     assert row.input is None
     assert row.worst is None
@@ -105,14 +105,14 @@ def test_the_table_is_markdown_with_as_many_cells_in_every_line(val):
     assert cells[5] == " +0.00 "
 
 
-def test_time_is_told_for_each_megapixel(val):
+def test_time_is_reported_per_megapixel(val):
     row = rows(val, only=["rain100h"])["Rain100H, heavy rain"]
     assert row.megapixels == pytest.approx(4 * 64 * 80 / 1e6)
     assert 0 <= row.cpu_seconds < 100
     assert 0 < row.seconds < 100
 
 
-def test_a_sample_takes_pictures_evenly(val):
+def test_a_sample_takes_images_evenly(val):
     assert rows(val, sample=1)["Kodak24, rain"].pictures == 1
     assert rows(val, sample=5)["Kodak24, rain"].pictures == 2
 
@@ -171,7 +171,7 @@ def test_damage_is_as_strong_as_the_real_sets_are(name, low, high):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_gray_pictures_stay_gray(name):
+def test_gray_images_stay_gray(name):
     assert damage(smooth()[..., :1], name, 0).shape == (64, 80, 1)
 
 

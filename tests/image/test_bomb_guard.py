@@ -192,9 +192,7 @@ def test_a_strip_that_inflates_without_end_is_refused(method, monkeypatch):
     ],
     ids=["svg", "archive", "gif", "zeros"],
 )
-def test_what_only_has_the_name_of_a_picture_is_told_without_reading_all_of_it(
-    tmp_path, data, what
-):
+def test_a_file_that_only_has_an_image_name_is_rejected_early(tmp_path, data, what):
     path = tmp_path / "picture.png"
     path.write_bytes(data)
     with path.open("ab") as file:
@@ -209,7 +207,7 @@ def test_a_profile_of_several_megabytes_is_kept():
     assert read_picture(data, max_pixels=LIMIT).info.icc == noise
 
 
-def test_a_file_far_larger_than_its_picture_is_not_read(tmp_path):
+def test_a_file_far_larger_than_its_image_is_not_read(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png())
     with path.open("ab") as file:

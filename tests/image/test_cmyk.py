@@ -83,7 +83,7 @@ def test_the_black_stays_as_it_was_separated(icc):
 
 
 @pytest.mark.parametrize("fmt", ["png", "webp", "bmp"])
-def test_inks_become_srgb_where_there_are_none_and_that_is_said(fmt):
+def test_formats_without_cmyk_get_srgb_and_a_warning(fmt):
     encoded = untouched(ink_tiff(smooth_inks(), CMYK), fmt)
     result = opened(encoded.data)
     assert "icc_profile" not in result.info

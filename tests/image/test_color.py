@@ -196,7 +196,7 @@ def test_srgb_and_useless_profiles_are_passed_through(icc, word):
 
 @settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 600))
-def test_no_damage_to_a_profile_stops_a_picture(junk, at):
+def test_no_damage_to_a_profile_stops_a_image(junk, at):
     damaged = P3[:at] + junk + P3[at + len(junk) :]
     space, warning = space_of("rgb", damaged)
     assert space is None or warning is None

@@ -1,4 +1,4 @@
-"""HEIC and JPEG XL, where their packages are installed; and what is said where they are not."""
+"""HEIC and JPEG XL, where their packages are installed; the message where they are not."""
 
 import contextlib
 import io
@@ -50,7 +50,7 @@ def missing(monkeypatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
 
 
-def test_a_picture_that_is_larger_than_its_header_says_is_refused(heif):
+def test_a_image_that_is_larger_than_its_header_says_is_refused(heif):
     """Found by the fuzzer: the crop of a damaged file is not applied, which nothing reports."""
     out = io.BytesIO()
     heif.from_pillow(Image.fromarray(noise()).convert("RGBA")).save(out, quality=90)
@@ -173,7 +173,7 @@ def test_policies(extra, policy):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_upright(extra, orientation):
+def test_images_are_upright(extra, orientation):
     upright = read(jpeg(exif=exif(orientation)))
     data = encode_picture(upright, extra, OutputSettings(heic_quality=100)).data
     header = probe(data)
@@ -222,7 +222,7 @@ def test_truncated_files_are_refused(extra, part):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_damaged_files_are_errors_or_pictures(extra, seed):
+def test_damaged_files_are_errors_or_images(extra, seed):
     data = bytearray(encode_picture(read(png(noise())), extra, KEEP).data)
     rng = np.random.default_rng(seed)
     for at in rng.integers(12, len(data), 4):
@@ -232,7 +232,7 @@ def test_damaged_files_are_errors_or_pictures(extra, seed):
             call(bytes(data))
 
 
-def test_large_pictures_are_refused_from_the_header(extra):
+def test_large_images_are_refused_from_the_header(extra):
     data = encode_picture(read(png(noise())), extra, KEEP).data
     with pytest.raises(DecodeUnsupportedError, match="megapixels"):
         read_picture(data, max_pixels=13 * 22 - 1)
@@ -321,6 +321,6 @@ def test_the_command_line_offers_what_is_installed(extra):
     assert {"heif": "heic", "jxl": "jxl"}[extra] in FormatChoice().choices
 
 
-def test_a_picture_box_of_no_particular_brand_is_what_it_says():
+def test_a_image_box_of_no_particular_brand_is_what_it_says():
     assert sniff(b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1avifmiaf") == "avif"
     assert sniff(b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1heicmiaf") == "heif"

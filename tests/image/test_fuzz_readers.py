@@ -138,7 +138,7 @@ def damaged(draw, data):
 
 
 def outcome(work):
-    """What an action returns, or the error that people are told; anything else escapes."""
+    """What an action returns, or the error that users see; anything else escapes."""
     start = time.process_time()
     try:
         with warnings.catch_warnings():
@@ -160,7 +160,7 @@ def outcome(work):
     database=None,
 )
 @given(data=st.data())
-def test_a_damaged_file_is_a_picture_or_a_told_error(kind, data):
+def test_a_damaged_file_gives_an_image_or_a_defined_error(kind, data):
     file = data.draw(damaged(ORIGINALS[kind]))
     header = outcome(lambda: probe(file))
     picture = outcome(lambda: read_picture(file, max_pixels=MOST_PIXELS))

@@ -53,7 +53,7 @@ def test_transparency_and_the_colors_under_it_come_back_exactly(fmt, mode, chann
     assert np.array_equal(np.asarray(result), array)
 
 
-def test_a_bilevel_picture_becomes_gray():
+def test_a_bilevel_image_becomes_gray():
     array = noise(1) > 127
     picture = read(saved(Image.fromarray(array), "PNG"))
     assert picture.info.mode == "gray"
@@ -208,7 +208,7 @@ def test_png_small_is_smaller_and_the_same():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 2)])
 @pytest.mark.parametrize("fmt", ["png", "tiff", "bmp"])
-def test_the_smallest_pictures_come_back(size, fmt):
+def test_the_smallest_images_are_restored(size, fmt):
     array = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     data = saved(Image.fromarray(array), "PNG")
     assert np.array_equal(np.asarray(opened(round_trip(data, fmt))), array)

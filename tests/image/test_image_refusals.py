@@ -70,7 +70,7 @@ def test_an_empty_file_is_refused():
         (b"\x00\x00\x00\x18ftypisom\x00\x00", "video/mp4"),
     ],
 )
-def test_what_is_no_picture_is_named(tmp_path, data, what):
+def test_files_that_are_no_images_are_named(tmp_path, data, what):
     path = tmp_path / "notes.png"
     path.write_bytes(data)
     for call in (lambda: read(data), lambda: probe(data), lambda: probe(path)):
@@ -136,7 +136,7 @@ def test_a_jpeg_padded_with_zeros_is_refused(kind, part):
         read(data[:keep] + bytes(len(data) - keep))
 
 
-def test_a_thumbnail_does_not_pass_for_the_end_of_the_picture():
+def test_the_end_of_a_thumbnail_is_not_the_end_of_the_image():
     thumbnail = saved(Image.fromarray(smooth()), "JPEG")
     block = b"Exif\x00\x00" + thumbnail
     data = saved(Image.fromarray(smooth()), "JPEG", exif=block)
@@ -184,7 +184,7 @@ def test_the_pixel_limit_is_inclusive():
         read_picture(data, max_pixels=13 * 22 - 1)
 
 
-def test_pictures_above_pillows_own_limit_are_read_without_a_warning():
+def test_images_above_pillows_own_limit_are_read_without_a_warning():
     head = probe(bilevel_png(20000, 10000))
     assert (head.width, head.height) == (20000, 10000)
 
@@ -233,7 +233,7 @@ def test_an_arithmetic_coded_jpeg_is_read():
 
 
 @pytest.mark.parametrize("fmt, what", [("PNG", "frames"), ("WEBP", "frames"), ("TIFF", "pages")])
-def test_several_pictures_in_a_file_are_refused(fmt, what):
+def test_several_images_in_a_file_are_refused(fmt, what):
     frames = [Image.fromarray(noise(seed=seed)) for seed in range(3)]
     data = saved(frames[0], fmt, save_all=True, append_images=frames[1:])
     for call in (read, probe):
@@ -261,7 +261,7 @@ def test_deeper_tiff_is_refused_with_a_hint(dtype, channels):
     assert caught.value.hint
 
 
-def test_a_phones_several_picture_jpeg_is_read_as_its_first():
+def test_a_phones_several_image_jpeg_is_read_as_its_first():
     frames = [Image.fromarray(smooth()), Image.fromarray(smooth()[::2, ::2])]
     data = saved(frames[0], "MPO", save_all=True, append_images=frames[1:])
     picture = read(data)

@@ -22,7 +22,7 @@ def turned(array, orientation, fmt):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("fmt", ["PNG", "TIFF", "WEBP"])
-def test_pictures_are_turned_upright_and_say_so(fmt, orientation):
+def test_images_are_rotated_upright_and_tagged_so(fmt, orientation):
     array = kit.noise(4)
     data = turned(array, orientation, fmt)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
@@ -35,7 +35,7 @@ def test_pictures_are_turned_upright_and_say_so(fmt, orientation):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("fmt", ["JPEG", "AVIF"])
-def test_lossy_pictures_are_turned_upright(fmt, orientation):
+def test_lossy_images_are_turned_upright(fmt, orientation):
     data = turned(kit.smooth(), orientation, fmt)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     header = probe(data)
@@ -46,7 +46,7 @@ def test_lossy_pictures_are_turned_upright(fmt, orientation):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_deep_pictures_are_turned_upright_too(orientation):
+def test_deep_images_are_turned_upright_too(orientation):
     array = kit.noise(3, np.uint16)
     exif = Image.Exif()
     exif[0x0112] = orientation

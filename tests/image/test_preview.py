@@ -58,11 +58,11 @@ def test_the_detail_is_where_most_has_changed(height, width):
     assert after[rows, columns].sum() > 0.75 * after.sum()
 
 
-def test_a_small_picture_needs_no_detail():
+def test_a_small_image_needs_no_detail():
     pixels = np.zeros((120, 120, 3), np.float32)
     assert detail(pixels, pixels, 120) is None
 
 
-def test_a_detail_lies_inside_the_picture_where_nothing_has_changed():
+def test_a_detail_lies_inside_the_image_where_nothing_has_changed():
     pixels = np.zeros((121, 1000, 3), np.float32)
     assert detail(pixels, pixels, 120) == (slice(0, 80), slice(0, 120))

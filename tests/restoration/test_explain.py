@@ -43,7 +43,7 @@ def latents():
     return rng.random((2, SCALES, 3, 2, 2)).astype(np.float32)
 
 
-def test_replacing_all_scales_gives_the_prediction_and_none_the_degraded_picture(latents):
+def test_replacing_all_scales_gives_the_prediction_and_none_the_degraded_image(latents):
     asked, increments = latents
     assert np.allclose(replaced(asked, increments, 0), asked.sum(0))
     assert np.allclose(replaced(asked, increments, SCALES), increments.sum(0))
@@ -77,7 +77,7 @@ def test_a_prior_is_added_part_by_part_until_it_is_whole():
     assert steps[1][0] == f"+ what is wrong: changes {change:.1f} of 255"
 
 
-def test_every_sheet_is_drawn_with_kinds_where_they_are_told(explanation):
+def test_every_sheet_is_drawn_and_kinds_only_where_known(explanation):
     drawn = sheets(explanation)
     assert set(drawn) == {"regions.png", "scales.png", "steps.png"}
     assert all(image.mode == "RGB" for image in drawn.values())
@@ -92,7 +92,7 @@ def test_heat_is_brighter_where_the_prior_counts_more():
     assert (np.diff(drawn[:, ::8].mean(0)) > 0).all()
 
 
-def test_the_picture_itself_stands_first(explanation):
+def test_the_image_itself_is_first(explanation):
     sheet = np.asarray(region_sheet(explanation))
     first = sheet[12 + 26 : 12 + 26 + HEIGHT, 12 : 12 + WIDTH]
     assert np.abs(first / 255.0 - explanation.picture).max() < 0.003

@@ -37,12 +37,12 @@ def test_a_thumbnail_pixel_is_the_mean_of_the_area_it_covers(shape):
     np.testing.assert_allclose(small, area_means(pixels, 32), atol=2e-5)
 
 
-def test_a_picture_of_the_thumbnails_size_is_its_own_thumbnail():
+def test_a_image_of_the_thumbnails_size_is_its_own_thumbnail():
     pixels = np.random.default_rng(2).random((32, 32, 3), np.float32)
     assert np.array_equal(thumbnail(pixels, 32), pixels)
 
 
-def test_the_picture_is_not_changed():
+def test_the_image_is_not_changed():
     pixels = np.random.default_rng(3).random((50, 70, 3), np.float32)
     before = pixels.copy()
     thumbnail(pixels, 32)
@@ -73,7 +73,7 @@ def test_constant_maps_stay_constant(height, width, start, cells):
 
 
 @pytest.mark.parametrize("side", [128, 256, 512, 720])
-def test_a_picture_that_is_one_tile_gets_the_maps_bilinearly_resized(side):
+def test_a_image_that_is_one_tile_gets_the_maps_bilinearly_resized(side):
     piece = sample_prior(MAPS, (side, side), (0, 0), (side, side), 16)
     cells = side // 16
     expected = cv2.resize(MAPS.transpose(1, 2, 0), (cells, cells), interpolation=cv2.INTER_LINEAR)
@@ -86,7 +86,7 @@ def test_at_one_block_per_cell_the_maps_come_back_as_they_are():
     )
 
 
-def test_beyond_the_picture_the_border_goes_on():
+def test_beyond_the_image_the_border_is_repeated():
     piece = sample_prior(MAPS, (64, 64), (0, 0), (256, 256), 16)
     np.testing.assert_allclose(piece[:, 5:, 5:], np.broadcast_to(MAPS[:, -1:, -1:], (5, 11, 11)))
 

@@ -55,13 +55,13 @@ def picture(height=150, width=210, seed=0):
 
 @pytest.mark.parametrize("shape", [(1, 1), (10, 300), (64, 64), (150, 210)])
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
-def test_the_identity_returns_the_picture_bit_for_bit(shape, strength):
+def test_the_identity_returns_the_image_bit_for_bit(shape, strength):
     pixels = picture(*shape)
     result = restore_image(IdentityRestorer(), pixels, Settings(strength=strength))
     assert np.array_equal(result, pixels)
 
 
-def test_at_strength_zero_nothing_runs_and_the_picture_itself_comes_back():
+def test_at_strength_zero_nothing_runs_and_the_input_is_returned():
     restorer, pixels = Recorder(), picture()
     assert restore_image(restorer, pixels, Settings(strength=0.0)) is pixels
     assert restorer.calls == []
@@ -118,7 +118,7 @@ def test_tiles_come_in_batches_of_the_size_the_restorer_takes():
     assert restorer.calls == [4] * (tiles // 4) + [tiles % 4] * (tiles % 4 > 0)
 
 
-def test_a_batch_that_shrinks_during_the_picture_is_respected():
+def test_a_batch_that_shrinks_during_the_image_is_respected():
     restorer = Recorder(batch=4, shrinks=True)
     tiles = len(tile_grid_for(restorer, (150, 210), Settings()))
     restore_image(restorer, picture(), Settings())
@@ -126,11 +126,11 @@ def test_a_batch_that_shrinks_during_the_picture_is_respected():
 
 
 def test_progress_counts_tiles_up_to_all():
-    told = []
+    reported = []
     restorer = Recorder(batch=5)
-    restore_image(restorer, picture(), Settings(), lambda *count: told.append(count))
+    restore_image(restorer, picture(), Settings(), lambda *count: reported.append(count))
     total = len(tile_grid_for(restorer, (150, 210), Settings()))
-    assert told == [(min(5 * (i + 1), total), total) for i in range(-(-total // 5))]
+    assert reported == [(min(5 * (i + 1), total), total) for i in range(-(-total // 5))]
 
 
 def test_the_overlap_is_the_cards_unless_asked_for():
@@ -144,7 +144,7 @@ def test_the_overlap_is_the_cards_unless_asked_for():
     ("shape", "sides"),
     [((10, 50), (16, 64)), ((1, 1), (16, 16)), ((64, 64), (64, 64)), ((70, 40), (80, 48))],
 )
-def test_tiles_suit_the_picture_where_the_model_takes_any(shape, sides):
+def test_tiles_suit_the_image_where_the_model_takes_any(shape, sides):
     seen = []
 
     class Sized(IdentityRestorer):
@@ -174,7 +174,7 @@ def test_memory_holds_a_row_of_tiles_and_not_all_of_them(overwrite_input, share)
     assert peak < share * pixels.nbytes + 2 * strip
 
 
-def test_a_picture_is_looked_at_once_as_a_whole():
+def test_the_prior_runs_once_for_an_image():
     restorer = Painter()
     pixels = np.full((150, 210, 3), 0.5, np.float32)
     restore_image(restorer, pixels, Settings(model=ModelSettings(task="rain")))
@@ -183,7 +183,7 @@ def test_a_picture_is_looked_at_once_as_a_whole():
     np.testing.assert_allclose(thumbnail, np.full((32, 32, 3), 0.5), atol=1e-6)
 
 
-def test_maps_that_are_given_replace_the_look_at_the_picture():
+def test_given_maps_replace_the_prior_of_the_image():
     restorer = Painter()
     maps = np.full((2, 16, 16), 0.25, np.float32)
     result = restore_image(restorer, picture(), Settings(), maps=maps)
@@ -207,7 +207,7 @@ def test_guided_tiles_agree_wherever_they_overlap(shape, step):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (150, 210), (33, 20)])
-def test_what_a_network_spoils_at_its_own_edges_is_not_in_the_picture(shape):
+def test_what_a_network_spoils_at_its_own_edges_is_not_in_the_image(shape):
     class Frayed(Painter):
         def restore(self, tiles, prior):
             frayed = tiles.copy()
@@ -231,7 +231,7 @@ def test_models_without_guidance_get_no_prior():
     assert np.array_equal(restore_image(Bare(), pixels, Settings()), pixels)
 
 
-def test_invalid_values_end_the_picture():
+def test_invalid_values_end_the_image():
     class Broken(IdentityRestorer):
         def restore(self, tiles, prior):
             raise NonFiniteError("the model produced invalid values in the image.")
@@ -240,7 +240,7 @@ def test_invalid_values_end_the_picture():
         restore_image(Broken(), picture(), Settings())
 
 
-def test_an_invalid_tile_is_named_by_its_place_in_the_picture():
+def test_an_invalid_tile_is_named_by_its_place_in_the_image():
     class BrokenAt(IdentityRestorer):
         calls = 0
 

@@ -88,7 +88,7 @@ def test_fitted_tiles_are_as_many_and_as_small_as_they_can_be(planned, factor):
 @pytest.mark.parametrize(
     ("length", "side"), [(1, 64), (64, 64), (65, 128), (320, 320), (500, 512), (520, 320)]
 )
-def test_no_side_is_longer_than_a_picture_needs(length, side):
+def test_no_side_is_longer_than_a_image_needs(length, side):
     assert fitted(plan_axis(length, 512, 32, 16), 32, 16, 64).size == side
 
 
@@ -137,7 +137,7 @@ def joined(pixels, size, overlap, align=1, change=lambda tile, place: tile):
 
 @pytest.mark.parametrize("depth", [8, 16])
 @pytest.mark.parametrize("shape", SIZES)
-def test_what_is_cut_and_joined_is_the_picture_bit_for_bit(shape, depth):
+def test_extracted_and_blended_tiles_give_the_image_bit_for_bit(shape, depth):
     kind = {8: np.uint8, 16: np.uint16}[depth]
     samples = np.random.default_rng(1).integers(0, 2**depth, (*shape, 3)).astype(kind)
     pixels = to_floats(samples)
@@ -195,7 +195,7 @@ def test_rectangles_are_less_work_than_squares_and_take_no_more_memory(height, w
         ((1, 1), (64, 64), 1),
     ],
 )
-def test_rectangles_suit_the_picture(size, sides, tiles):
+def test_rectangles_suit_the_image(size, sides, tiles):
     grid = plan_rectangles(*size, 512, 32, 16, 64)
     assert (grid.sides, len(grid)) == (sides, tiles)
 
@@ -208,7 +208,7 @@ def test_every_tile_has_the_full_size_and_continues_by_reflection():
 
 
 @given(st.integers(1, 20), st.integers(1, 80))
-def test_reflection_goes_on_as_often_as_needed(length, count):
+def test_reflection_repeats_as_often_as_needed(length, count):
     line = np.arange(length)
     expected = np.pad(line, (0, max(0, count - length)), mode="reflect")[:count]
     assert np.array_equal(mirrored_indices(0, count, length), expected)
@@ -233,7 +233,7 @@ def test_a_tiles_outermost_pixels_leave_no_trace():
     assert np.array_equal(joined(pixels, 64, 16, change=spoil), pixels)
 
 
-def test_between_two_constants_lies_a_raised_cosine():
+def test_two_constants_are_joined_by_a_raised_cosine():
     axis = Axis(112, 64, (0, 48))
     grid = plan_tiles(64, 112, 64, 16)
     assert grid.columns == axis

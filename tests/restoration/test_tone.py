@@ -99,7 +99,7 @@ def block_means(pixels, side):
         ),
     ],
 )
-def test_a_clean_picture_comes_back_as_it_was(restore, least):
+def test_a_clean_image_stays_as_it_was(restore, least):
     pictures = [read_picture(p.read_bytes(), max_pixels=10**7) for p in find_images(CLEAN)]
     values = [psnr(rounded(restore(one.pixels)), one.pixels) for one in pictures]
     assert np.mean(values) > least
@@ -107,7 +107,7 @@ def test_a_clean_picture_comes_back_as_it_was(restore, least):
 
 @needs_photographs
 @pytest.mark.parametrize("task", TASKS)
-def test_no_preset_changes_the_brightness_of_a_good_picture(restore, task):
+def test_no_preset_changes_the_brightness_of_a_good_image(restore, task):
     for path in find_images(CLEAN)[::6]:
         pixels = read_picture(path.read_bytes(), max_pixels=10**7).pixels
         change = restore(pixels, f"model.task={task}").mean() - pixels.mean()

@@ -60,7 +60,7 @@ def ramp(height=256, width=384):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 64), (200, 131), (40, 500)])
-def test_with_one_tone_the_identity_still_returns_the_picture_bit_for_bit(shape):
+def test_with_one_tone_the_identity_still_returns_the_image_bit_for_bit(shape):
     pixels = noise(*shape)
     assert np.array_equal(restore_image(Square(), pixels, GLOBAL), pixels)
 
@@ -69,7 +69,7 @@ def coarse(picture):
     return cv2.GaussianBlur(thumbnail(picture, 64)[..., 0], (0, 0), 2)
 
 
-def test_tones_that_differ_from_tile_to_tile_are_brought_to_the_whole_pictures():
+def test_tones_that_differ_from_tile_to_tile_are_brought_to_the_whole_images():
     pixels = ramp()
     wanted = coarse(pixels - pixels.mean() + 0.5)
     patched = np.abs(coarse(restore_image(Equalizer(), pixels, BY_TILE)) - wanted)
@@ -91,7 +91,7 @@ def test_results_stay_in_range():
     assert 0.0 <= restored.min() <= restored.max() <= 1.0
 
 
-def test_a_picture_of_one_tile_needs_no_second_look():
+def test_an_image_of_one_tile_needs_no_second_pass():
     class Counting(Square):
         calls = 0
 
@@ -105,7 +105,7 @@ def test_a_picture_of_one_tile_needs_no_second_look():
     assert Counting.calls == 3  # two tiles, of batches of 4, and the whole
 
 
-def test_whole_squashes_the_picture_as_the_released_programs_do():
+def test_resizing_matches_the_reference_programs():
     pixels = noise(100, 160)
     shrunk = cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_LINEAR)
     expected = cv2.resize(shrunk, (160, 100), interpolation=cv2.INTER_CUBIC).clip(0, 1)

@@ -39,7 +39,7 @@ def mortal(seen, hall=None):
     return model
 
 
-def test_a_lost_workers_segments_are_gone_on_with(film, restore, tmp_path):
+def test_a_new_worker_resumes_the_segments_of_a_lost_one(film, restore, tmp_path):
     source = film("clip.mkv", count=FRAMES, options={"g": "7"}, times=None)
     whole = restore(source, tmp_path / "whole.mkv", restorer=mortal([None] * 99), **VIDEO)
 

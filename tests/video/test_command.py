@@ -51,7 +51,7 @@ def events(result, kind=None):
     return [line for line in lines if kind in (None, line["event"])]
 
 
-def test_the_result_lies_beside_the_clip(film, video):
+def test_the_result_is_next_to_the_video(film, video):
     source = film("clip.mp4", audio=("aac",))
     result = video(source)
     assert result.exit_code == 0, result.stderr
@@ -66,22 +66,22 @@ def test_the_result_lies_beside_the_clip(film, video):
     assert "--overwrite" in again.stderr
 
 
-def test_events_are_those_of_pictures_counted_in_frames(film, video, tmp_path):
+def test_events_are_those_of_images_counted_in_frames(film, video, tmp_path):
     result = video(film("clip.mkv"), tmp_path / "out.mkv", "--json", "--codec", "ffv1")
-    told = events(result)
-    for line in told:
+    reported = events(result)
+    for line in reported:
         jsonschema.validate(line, event_schema())
-    kinds = [line["event"] for line in told]
+    kinds = [line["event"] for line in reported]
     assert kinds[:3] == ["run.start", "plan", "item.start"]
     assert kinds[-2:] == ["item.done", "run.end"]
-    assert told[0]["command"] == "video"
-    assert told[1]["pixels"] == 64 * 48 * 10
-    assert told[2]["frames"] == 10
-    progress = [line for line in told if line["event"] == "item.progress"]
+    assert reported[0]["command"] == "video"
+    assert reported[1]["pixels"] == 64 * 48 * 10
+    assert reported[2]["frames"] == 10
+    progress = [line for line in reported if line["event"] == "item.progress"]
     assert (progress[-1]["done"], progress[-1]["total"]) == (10, 10)
     assert progress[-1]["unit"] == "frame"
-    assert told[-1]["exit"] == result.exit_code == 0
-    assert set(told[-1]["busy"]) == {"decode", "infer", "encode"}
+    assert reported[-1]["exit"] == result.exit_code == 0
+    assert set(reported[-1]["busy"]) == {"decode", "infer", "encode"}
 
 
 def test_a_refusal_is_an_event_with_a_hint_and_exit_code_1(film, video):
@@ -112,7 +112,7 @@ def test_dry_run_writes_nothing_and_says_what_would_be(film, video):
     source.write_bytes(b"no clip")
     refused = video(source, "-n")
     assert refused.exit_code == 1
-    assert f"{source}: not a clip" in refused.stderr
+    assert f"{source}: not a video" in refused.stderr
 
 
 def test_codec_and_quality_are_settings(film, video, tmp_path):
@@ -153,14 +153,14 @@ def test_parts(film, video, tmp_path, options, frames):
         (("--from", "x"), "no time such as"),
         (("--sample", "0"), "more than 0"),
         (("--sample", "1", "--from", "1"), "leave --from and --to out"),
-        (("--codec", "nonsense"), "no such encoder"),
-        (("--codec", "h265"), 'Did you mean "hevc"?'),
+        (("--codec", "nonsense"), "unknown encoder"),
+        (("--codec", "h265"), "use --codec hevc"),
         (("--crf", "99"), "99"),
         (("--set", "video.segmnt=3"), 'Did you mean "video.segment"'),
         (("nowhere.wmv",), "not a video container that varfix writes"),
     ],
 )
-def test_wrong_usage_is_told_before_any_work(film, video, options, words):
+def test_wrong_usage_is_reported_before_any_work(film, video, options, words):
     source = film()
     result = video(source, *options)
     assert result.exit_code == 2
@@ -248,7 +248,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(film, shelf):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_and_the_same_command_goes_on(film, shelf, tmp_path):
+def test_the_same_command_resumes_after_ctrl_c(film, shelf, tmp_path):
     source, target = film("clip.mkv", count=60, size=(160, 120)), tmp_path / "out.mkv"
     line = [sys.executable, "-m", "varfix.cli", "video", source, target, "-m", shelf.foreign()]
     line = [*map(str, line), "-d", "cpu", "--codec", "ffv1", "--set", "video.segment=0.2"]
@@ -270,7 +270,7 @@ def test_ctrl_c_and_the_same_command_goes_on(film, shelf, tmp_path):
     assert pictures(target) == pictures(source)
 
 
-def test_a_folder_of_pictures_and_clips(film, run, tmp_path):
+def test_a_folder_of_images_and_videos(film, run, tmp_path):
     source, target = tmp_path / "in", tmp_path / "out"
     (source / "deep").mkdir(parents=True)
     Image.new("RGB", (20, 10), "red").save(source / "a.png")

@@ -1,4 +1,4 @@
-"""Clips are steadied scene by scene, and come out the same however they are cut."""
+"""Videos are deflickered scene by scene, with equal results however they are divided."""
 
 import tracemalloc
 from itertools import pairwise
@@ -66,7 +66,7 @@ def test_an_empty_clip_has_no_frames():
 
 
 @pytest.mark.parametrize("strength", [0.7, 1.0])
-def test_without_a_window_each_frame_is_a_picture_by_itself(strength):
+def test_without_a_window_each_frame_is_restored_alone(strength):
     settings = Settings(strength=strength)
     clip = noisy([scene(1)] * 4 + [scene(2)] * 3)
     expected = [restore_image(Pumping(), frame, settings) for frame in clip]

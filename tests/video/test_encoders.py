@@ -1,4 +1,4 @@
-"""Encoders are told what was asked for, or refuse it; the same frames give the same bytes."""
+"""Encoders receive the requested options, or reject them; equal frames give equal bytes."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ print(hashlib.sha256(Path(sys.argv[1]).read_bytes()).hexdigest())
     ("codec", "count", "depth"),
     [("h264", 8, 8), ("hevc", 8, 8), ("av1", 8, 8), ("ffv1", 8, 8), ("hevc", 2, 10)],
 )
-def test_what_lies_in_memory_changes_nothing(tmp_path, codec, count, depth):
+def test_the_contents_of_memory_change_no_result(tmp_path, codec, count, depth):
     found = set()
     for filling in ("0", "85"):
         line = [sys.executable, "-c", ENCODE, tmp_path / "a.mkv", codec, str(count), str(depth)]
@@ -84,15 +84,15 @@ def test_what_an_encoder_knows_is_taken(video):
     ("video", "words"),
     [
         # At its default an encoder without --crf would make 200 kbit/s of anything.
-        ({"codec": "mpeg4"}, "mpeg4 knows no --crf"),
-        ({"codec": "mpeg4", "crf": 20, "encoder_options": "b=2M"}, "mpeg4 knows no --crf"),
-        ({"codec": "rawvideo", "crf": 3}, "rawvideo knows no --crf"),
-        ({"codec": "ffv1", "crf": 3}, "loses nothing"),
+        ({"codec": "mpeg4"}, "mpeg4 has no --crf"),
+        ({"codec": "mpeg4", "crf": 20, "encoder_options": "b=2M"}, "mpeg4 has no --crf"),
+        ({"codec": "rawvideo", "crf": 3}, "rawvideo has no --crf"),
+        ({"codec": "ffv1", "crf": 3}, "not available for ffv1"),
         ({"codec": "h264", "encoder_options": "tunes=grain"}, "libx264 has no option tunes"),
         ({"codec": "h264", "speed": "fastish"}, "libx264 cannot be opened"),
         ({"codec": "ffv1", "speed": "slow"}, "video.speed: slow: the encoder ffv1"),
         ({"codec": "ffv1", "encoder_options": "preset=slow"}, "video.encoder_options: preset"),
-        ({"codec": "mp3"}, "no such encoder"),
+        ({"codec": "mp3"}, "unknown encoder"),
     ],
 )
 def test_what_an_encoder_does_not_know_is_refused_and_not_ignored(video, words):
@@ -100,21 +100,21 @@ def test_what_an_encoder_does_not_know_is_refused_and_not_ignored(video, words):
         encoding(**video)
 
 
-def test_an_encoders_own_list_goes_on_after_varfixs_part():
+def test_a_nested_option_list_is_appended_to_varfixs_part():
     given = encoding(codec="hevc", encoder_options="x265-params=aq-mode=3").options["x265-params"]
     assert given.endswith(":aq-mode=3")
     assert "open-gop=0" in given
 
 
-def test_hardware_that_is_asked_for_and_not_here_is_told_with_a_way_out():
+def test_missing_hardware_encoders_are_reported_with_a_workaround():
     works = {fact.encoder for fact in check_encoders() if fact.works}
     missing = [name for name in hardware_encoders() if name not in works]
     assert missing or works > {encoder.name for encoder in ENCODERS.values()}
     for name in missing:
-        with pytest.raises(DeviceUnavailableError, match=f"^the encoder {name} cannot") as told:
+        with pytest.raises(DeviceUnavailableError, match=f"^encoder {name} cannot") as caught:
             encoding(codec=name)
-        assert "hardware or driver is missing here; use --codec hevc or h264" in told.value.hint
-        assert "avcodec" not in told.value.message
+        assert "use --codec hevc or --codec h264" in caught.value.hint
+        assert "avcodec" not in caught.value.message
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "libvpx-vp9"])

@@ -93,8 +93,8 @@ def test_odd_sizes_stay(film, restore, tmp_path, size, codec):
     if codec == "ffv1":
         assert pictures(made.path) == pictures(source)
     else:
-        (told,) = [one for one in made.of(Warn) if one.code == "pixel_format"]
-        assert "yuv420p" in told.message
+        (reported,) = [one for one in made.of(Warn) if one.code == "pixel_format"]
+        assert "yuv420p" in caught.message
 
 
 def test_one_frame(film, restore):
@@ -189,7 +189,7 @@ def test_a_part_begins_at_nothing(film, restore, tmp_path):
     assert part[0][0] == 0
 
 
-def test_progress_and_totals_are_told_in_frames(film, restore):
+def test_progress_and_totals_count_frames(film, restore):
     made = restore(film("clip.mkv"))
     (start,) = made.of(ItemStart)
     assert (start.width, start.height, start.frames) == (64, 48, 10)
@@ -201,16 +201,16 @@ def test_progress_and_totals_are_told_in_frames(film, restore):
     assert done.bytes == made.path.stat().st_size
 
 
-def test_frames_are_told_at_most_twice_a_second_with_speed_and_time_left(film, restore):
+def test_frame_progress_is_reported_at_most_twice_a_second(film, restore):
     class Slow(IdentityRestorer):
         def restore(self, tiles, prior):
             time.sleep(0.06)
             return tiles
 
     made = restore(film("clip.mkv", count=40), restorer=Slow())
-    (done,), told = made.of(ItemDone), made.of(ItemProgress)
-    assert 3 <= len(told) <= 2 + 2 * done.seconds
-    for one in told:
+    (done,), reported = made.of(ItemDone), made.of(ItemProgress)
+    assert 3 <= len(reported) <= 2 + 2 * done.seconds
+    for one in reported:
         assert 0 < one.fps < 1 / 0.06 + 1
         assert one.eta == pytest.approx((40 - one.done) / one.fps, abs=0.2)
 
@@ -233,5 +233,5 @@ def test_what_the_model_changes_is_changed_in_the_clips_own_colors(film, restore
     np.testing.assert_allclose(shown[1], shown[0] / 2, atol=1.5)
 
 
-def test_clips_are_steadied_as_the_engine_suggests():
+def test_the_default_settings_enable_the_deflicker_filter():
     assert deflicker_settings(Settings()) == DeflickerSettings()

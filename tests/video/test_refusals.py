@@ -17,7 +17,7 @@ from varfix.engine.errors import (
 )
 from varfix.engine.events import ItemFail, Warn
 from varfix.engine.video.probe import probe_clip
-from varfix.engine.video.truncation import container_of, promised_end
+from varfix.engine.video.truncation import container_of, expected_end
 
 from .conftest import pictures
 
@@ -31,16 +31,16 @@ def test_hdr_is_refused_with_a_hint(film, transfer, name):
         count=3,  # of two, x265 makes times at random
         options={"x265-params": "log-level=error"},
     )
-    with pytest.raises(DecodeUnsupportedError, match=f"HDR .{name}") as told:
+    with pytest.raises(DecodeUnsupportedError, match=f"HDR video .{name}") as caught:
         probe_clip(source)
-    assert "BT.709" in told.value.hint
+    assert "BT.709" in caught.value.hint
 
 
 def test_interlaced_is_refused_with_a_hint_and_can_be_overruled(film):
     source = film(interlaced=True, options={"crf": "10", "x264-params": "tff=1"})
-    with pytest.raises(DecodeUnsupportedError, match="interlaced") as told:
+    with pytest.raises(DecodeUnsupportedError, match="interlaced") as caught:
         probe_clip(source)
-    assert "bwdif" in told.value.hint
+    assert "bwdif" in caught.value.hint
     assert probe_clip(source, interlaced="ignore").frames == 10
 
 
@@ -68,7 +68,7 @@ def test_transparent_clips_are_refused(film):
 
 
 def test_frames_over_the_limit_are_refused(film):
-    with pytest.raises(DecodeUnsupportedError, match="over the limit of 1000 pixels"):
+    with pytest.raises(DecodeUnsupportedError, match="exceed the limit of 1000 pixels"):
         probe_clip(film(), max_pixels=1000)
 
 
@@ -106,9 +106,9 @@ def test_a_truncated_file_is_known_before_any_work(film, name, share):
     assert probe_clip(source).frames
     data = source.read_bytes()
     source.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DecodeTruncatedError, match="ends early") as told:
+    with pytest.raises(DecodeTruncatedError, match="ends early") as caught:
         probe_clip(source)
-    assert "ffmpeg -i CLIP -c copy" in told.value.hint
+    assert "ffmpeg -i VIDEO -c copy" in caught.value.hint
 
 
 def test_a_truncated_clip_with_its_index_in_front(film):
@@ -174,9 +174,9 @@ def test_a_failure_on_one_frame_leaves_no_file(film, restore):
 @pytest.mark.parametrize(
     ("video", "message"),
     [
-        ({"codec": "nonsense"}, "no such encoder"),
-        ({"codec": "aac"}, "no such encoder"),
-        ({"codec": "ffv1", "crf": 20}, "loses nothing"),
+        ({"codec": "nonsense"}, "unknown encoder"),
+        ({"codec": "aac"}, "unknown encoder"),
+        ({"codec": "ffv1", "crf": 20}, "not available for ffv1"),
         ({"codec": "h264", "encoder_options": "profile=nonsense"}, "cannot be opened"),
         ({"codec": "h264", "speed": "lightning"}, "cannot be opened"),
     ],
@@ -195,9 +195,9 @@ def test_the_source_is_never_the_target(film, restore):
 def test_an_existing_file_is_kept_without_overwrite(film, restore):
     source = film("clip.mkv")
     source.with_name("clip.varfix.mkv").write_bytes(b"mine")
-    with pytest.raises(PlanError, match="exists") as told:
+    with pytest.raises(PlanError, match="exists") as caught:
         restore(source)
-    assert "--overwrite" in told.value.hint
+    assert "--overwrite" in caught.value.hint
     made = restore(source, overwrite=True)
     assert pictures(made.path) == pictures(source)
 
@@ -207,13 +207,13 @@ def test_containers_tell_where_they_end(film, kind):
     source = film(f"a.{kind}", codec="mpeg4", options={})
     with source.open("rb") as file:
         assert container_of(file.read(12)) == kind
-        assert promised_end(file) == source.stat().st_size
+        assert expected_end(file) == source.stat().st_size
 
 
 def test_a_live_recording_need_not_tell_its_end(film, restore):
     source = film("live.mkv", container={"live": "1"})
     with source.open("rb") as file:
-        assert promised_end(file) is None
+        assert expected_end(file) is None
     made = restore(source)
     assert len(pictures(made.path)) == 10
 

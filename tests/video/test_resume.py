@@ -38,7 +38,7 @@ class Counting(IdentityRestorer):
 
 
 class Toning(Counting):
-    """Changes a frame's tone by what the frame shows, so that neighbors are steadied together."""
+    """Changes a frame's tone by what the frame shows, so that the deflicker filter changes its neighbors too."""
 
     def restore(self, tiles, prior):
         tone = 0.8 + 0.15 * np.sin(900 * tiles.mean(axis=(1, 2, 3), keepdims=True))
@@ -57,7 +57,7 @@ def folder(source):
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "ffv1"])
 @pytest.mark.parametrize("window", [0, 2])
-def test_a_broken_run_goes_on_where_it_stopped(film, restore, tmp_path, codec, window):
+def test_an_interrupted_run_resumes_where_it_stopped(film, restore, tmp_path, codec, window):
     source = film("clip.mkv", count=23, options={"g": "7", "bf": "2"}, times=None)
     video = {"codec": codec, "segment": 0.2, "window": window}
     whole = restore(source, tmp_path / "whole.mkv", restorer=Toning(), **video)
@@ -135,7 +135,7 @@ def test_a_harmed_segment_is_made_again(film, restore, harm):
     assert pictures(made.path) == pictures(source)
 
 
-def test_a_source_that_cannot_be_entered_is_read_from_its_beginning(film, restore, monkeypatch):
+def test_a_source_that_cannot_seek_is_read_from_its_beginning(film, restore, monkeypatch):
     source = film("clip.mkv", count=15)
     broken(source, restore)
     original = ClipReader.frames
@@ -271,7 +271,7 @@ def test_memory_is_flat_over_a_long_clip(film, shelf, tmp_path):
 
 
 @pytest.mark.parametrize("size", [30_000, 60_000])
-def test_a_disk_that_is_really_full_is_told_and_gone_on_with(film, restore, tmp_path, size):
+def test_a_run_resumes_after_a_full_disk(film, restore, tmp_path, size):
     source = film("clip.mkv", count=30, size=(128, 96))
     with small_disk(tmp_path / "disk", size) as place:
         target = place / "out.mkv"

@@ -98,13 +98,13 @@ def test_light_that_blinks_is_no_cut():
     assert cuts([A, A, 0.5 * A, 0.5 * A] * 4) == []
 
 
-def test_a_flash_does_not_hide_the_cut_beside_it():
+def test_a_flash_does_not_hide_the_cut_next_to_it():
     assert 6 in cuts([A] * 6 + [WHITE] + [B] * 6)
     assert cuts([A] * 4 + [WHITE] + [A] + [B] * 6) == [6]
     assert cuts([A] * 4 + [WHITE] + [A] * 2 + [B] * 6) == [7]
 
 
-def test_something_that_moves_through_the_picture_is_no_cut():
+def test_an_object_that_moves_through_the_image_is_no_cut():
     clip = [A.copy() for _ in range(10)]
     for at, frame in enumerate(clip):
         frame[20:45, 6 * at : 6 * at + 25] = 1.0

@@ -1,4 +1,4 @@
-"""Everything beside the images is copied untouched, or is said to be lost."""
+"""All streams besides the frames are copied untouched, or reported as lost."""
 
 import os
 from fractions import Fraction
@@ -82,7 +82,7 @@ def test_attachments_are_copied(film, restore):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_a_cover_picture_is_copied(film, restore, tmp_path, suffix):
+def test_a_cover_image_is_copied(film, restore, tmp_path, suffix):
     plain, source = film(f"plain.{suffix}"), tmp_path / f"cover.{suffix}"
     with av.open(str(plain)) as clip, av.open(str(source), "w") as out:
         copy = out.add_stream_from_template(clip.streams.video[0])
@@ -103,20 +103,20 @@ def test_a_cover_picture_is_copied(film, restore, tmp_path, suffix):
     assert times(made.path) == times(plain)
 
 
-def test_sound_that_is_longer_than_the_pictures_stays_whole(film, restore):
+def test_audio_longer_than_the_frames_is_kept_whole(film, restore):
     source = film("long.mp4", audio=("aac",), seconds=1.5)
     made = restore(source, codec="h264")
     assert contents(made.path, 1) == contents(source, 1)
     assert contents(source, 1)[1][-1] > 1
 
 
-def test_sound_before_the_pictures_order_stays(film, restore, tmp_path):
+def test_the_order_of_streams_is_kept(film, restore, tmp_path):
     source = film("two.mkv", audio=("aac", "aac"))
     made = restore(source)
     assert [one[2] for one in streams(made.path)] == ["und", "eng", "deu"]
 
 
-def test_without_copies_only_pictures_are_left(film, restore):
+def test_without_copies_only_images_are_left(film, restore):
     made = restore(film("rich.mkv", **RICH), streams="none")
     assert [kind for kind, *_ in streams(made.path)] == ["video"]
 
@@ -128,7 +128,7 @@ def test_avi_becomes_mp4(film, restore):
     assert contents(made.path, 1)[0] == contents(source, 1)[0]
 
 
-def test_what_mp4_cannot_hold_becomes_mkv_and_is_said(film, restore):
+def test_streams_that_mp4_cannot_hold_select_mkv_with_a_note(film, restore):
     source = film("old.avi", codec="mpeg4", options={}, audio=("pcm_u8",))
     made = restore(source, codec="h264")
     assert made.path.name == "old.varfix.mkv"
@@ -138,10 +138,12 @@ def test_what_mp4_cannot_hold_becomes_mkv_and_is_said(film, restore):
 
 def test_a_named_container_that_cannot_hold_a_stream_is_refused(film, restore, tmp_path):
     source = film("rich.mkv", subtitles="subrip")
-    with pytest.raises(PlanError, match=r"mp4 cannot hold stream 1 \(subtitle, srt, eng\)") as told:
+    with pytest.raises(
+        PlanError, match=r"mp4 cannot hold stream 1 \(subtitle, srt, eng\)"
+    ) as caught:
         restore(source, tmp_path / "out.mp4", codec="h264")
-    assert ".mkv" in told.value.hint
-    assert "video.streams=none" in told.value.hint
+    assert ".mkv" in caught.value.hint
+    assert "video.streams=none" in caught.value.hint
 
 
 def test_a_cameras_timecode_is_that_of_the_result(film, restore, tmp_path):
@@ -157,7 +159,7 @@ def test_a_cameras_timecode_is_that_of_the_result(film, restore, tmp_path):
     assert [warning.code for warning in part.of(Warn)] == ["stream_lost"]
 
 
-def test_a_second_picture_stream_is_copied(film, restore, tmp_path):
+def test_a_second_video_stream_is_copied(film, restore, tmp_path):
     first = film("first.mp4", count=20)
     # Matroska does not keep when frames out of order are decoded.
     second = film("second.mp4", count=20, options={"preset": "medium", "bf": "3"}, size=(96, 64))
@@ -174,13 +176,13 @@ def test_a_second_picture_stream_is_copied(film, restore, tmp_path):
     assert times(made.path) == times(both)
 
 
-def test_a_container_for_other_encoders_is_told_which(film, restore, tmp_path):
-    with pytest.raises(PlanError, match=r"webm cannot hold libx264 streams") as told:
+def test_a_container_for_other_encoders_names_one(film, restore, tmp_path):
+    with pytest.raises(PlanError, match=r"webm cannot hold libx264 streams") as caught:
         restore(film("clip.mp4"), tmp_path / "out.webm", codec="h264")
-    assert told.value.hint == "name a file that ends in .mkv, or add --codec av1"
-    with pytest.raises(PlanError, match=r"webm cannot hold stream 1 \(audio, aac") as told:
+    assert caught.value.hint == "name a file that ends in .mkv, or add --codec av1"
+    with pytest.raises(PlanError, match=r"webm cannot hold stream 1 \(audio, aac") as caught:
         restore(film("sound.mp4", audio=("aac",)), tmp_path / "out.webm", codec="av1")
-    assert "--codec" not in told.value.hint
+    assert "--codec" not in caught.value.hint
 
 
 def test_an_unknown_container_is_refused(film, restore, tmp_path):

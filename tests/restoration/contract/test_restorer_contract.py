@@ -55,7 +55,7 @@ def test_it_says_what_really_computes(restorer):
     assert used.precision in ("fp32", "fp16")
 
 
-def test_a_prior_exists_exactly_for_models_guided_by_the_picture(restorer):
+def test_a_prior_exists_exactly_for_models_with_image_guidance(restorer):
     size = restorer.card.thumbnail or 256
     maps = restorer.prior(np.full((size, size, 3), 0.5, np.float32), "auto")
     if restorer.card.guidance != "image":
