@@ -81,8 +81,8 @@ def test_every_sheet_is_drawn_and_kinds_only_where_known(explanation):
     drawn = sheets(explanation)
     assert set(drawn) == {"regions.png", "scales.png", "steps.png"}
     assert all(image.mode == "RGB" for image in drawn.values())
-    told = sheets(replace(explanation, kinds={"rain": 0.9, "haze": 0.1}))
-    assert told.keys() - drawn.keys() == {"kinds.png"}
+    with_kinds = sheets(replace(explanation, kinds={"rain": 0.9, "haze": 0.1}))
+    assert with_kinds.keys() - drawn.keys() == {"kinds.png"}
 
 
 def test_heat_is_brighter_where_the_prior_counts_more():

@@ -94,7 +94,7 @@ def test_odd_sizes_stay(film, restore, tmp_path, size, codec):
         assert pictures(made.path) == pictures(source)
     else:
         (reported,) = [one for one in made.of(Warn) if one.code == "pixel_format"]
-        assert "yuv420p" in caught.message
+        assert "yuv420p" in reported.message
 
 
 def test_one_frame(film, restore):

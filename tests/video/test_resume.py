@@ -38,7 +38,7 @@ class Counting(IdentityRestorer):
 
 
 class Toning(Counting):
-    """Changes a frame's tone by what the frame shows, so that the deflicker filter changes its neighbors too."""
+    """Changes a frame's tone by its content, so that the filter changes its neighbors too."""
 
     def restore(self, tiles, prior):
         tone = 0.8 + 0.15 * np.sin(900 * tiles.mean(axis=(1, 2, 3), keepdims=True))
@@ -257,10 +257,10 @@ def test_memory_is_flat_over_a_long_clip(film, shelf, tmp_path):
     while process.poll() is None:
         try:
             resident = psutil.Process(process.pid).memory_info().rss / 2**20
-            told = [json.loads(one) for one in (tmp_path / "log").read_bytes().splitlines()[-1:]]
+            last = [json.loads(one) for one in (tmp_path / "log").read_bytes().splitlines()[-1:]]
         except (psutil.NoSuchProcess, OSError, ValueError):
             continue
-        done = told[0].get("done", 0) if told else 0
+        done = last[0].get("done", 0) if last else 0
         seen.append((done, resident))
         time.sleep(0.1)
     assert process.returncode == 0
