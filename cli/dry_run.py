@@ -79,12 +79,13 @@ def _origins(resolved: Resolved) -> Iterator[str]:
 
 
 def _lines(plan: Plan, opened: Opened[Restorer], settings: Settings) -> Iterator[str]:
-    from varfix.engine.system.files import spoken
+
+    from varfix.engine.system.display_names import single_line
 
     for item in plan.items:
-        yield f"{spoken(item.src)} -> {spoken(item.dst)}  {_size(item)}"
+        yield f"{single_line(item.src)} -> {single_line(item.dst)}  {_size(item)}"
     for skip in plan.skips:
-        yield f"{spoken(skip.src)}: skip ({skip.reason})"
+        yield f"{single_line(skip.src)}: skip ({skip.reason})"
     used, card = opened.restorer.used, opened.restorer.card
     yield (
         f"{card.name} on {used.device} ({used.provider}, {used.precision}),"

@@ -23,7 +23,8 @@ class Folder(click.Path):
         Raises:
             ConfigError: The address cannot be opened, or what that needs is not installed.
         """
-        from varfix.engine.storage.store import is_address, open_store
+        from varfix.engine.storage.addresses import is_address
+        from varfix.engine.storage.open import open_store
 
         text = os.fspath(value)
         if not text:

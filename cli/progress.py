@@ -17,7 +17,7 @@ from varfix.engine.events import (
     RunStart,
     Warn,
 )
-from varfix.engine.system.files import spoken
+from varfix.engine.system.display_names import single_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -155,7 +155,7 @@ def tell(event: Event, terminal: Terminal, preset: str) -> None:
     elif isinstance(event, ItemFail):
         terminal.error(worded(event.message, event.hint))
     elif isinstance(event, ItemSkip):
-        terminal.detail(f"skipped {spoken(event.src)} ({event.reason})")
+        terminal.detail(f"skipped {single_line(event.src)} ({event.reason})")
 
 
 @contextmanager

@@ -109,7 +109,7 @@ class Session:
 
         with ExitStack() as stack:
             self._observer, shown = stack.enter_context(self._reporting(also))
-            drop = options.publisher.drop
+            drop = plan.target.discard_unfinished
             say = self._terminal.say
             stack.enter_context(listening(self.stop, say, shown.status, drop, _unit(plan)))
             summary = run_batch(plan, opened.restorer, self.settings, self._observer, options)

@@ -19,7 +19,7 @@ from varfix.engine.events import (
     RunEnd,
     RunStart,
 )
-from varfix.engine.system.files import spoken
+from varfix.engine.system.display_names import single_line
 
 _SHOWN_FAILURES: Final = 10
 SKIPS: Final = {
@@ -209,7 +209,7 @@ class Tally:
 
     def _item_start(self, event: ItemStart) -> None:
         size = event.width or 0, event.height or 0
-        self._flying[event.id] = Flying(spoken(event.src), *size, event.frames or 0)
+        self._flying[event.id] = Flying(single_line(event.src), *size, event.frames or 0)
 
     def _item_progress(self, event: ItemProgress) -> None:
         if event.id in self._flying and event.total:

@@ -85,6 +85,10 @@ EXTENSIONS: Final[dict[str, str]] = {
 
 ALIASES: Final[dict[str, str]] = {"jpg": "jpeg", "tif": "tiff", "heic": "heif"}
 
+# Ends of names that mark videos in a folder.
+VIDEO_EXTENSIONS: Final = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+_WEBM_CODECS: Final = ("auto", "av1", "libsvtav1", "libaom-av1", "libvpx-vp9")
+
 # Offset, bytes, what it is. Names without a slash are keys of FORMATS.
 SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\xff\xd8\xff", "jpeg"),
@@ -151,6 +155,25 @@ def format_of(path: PurePath | str) -> str | None:
     """Return the format a file's name promises, or None when it promises none."""
     # Not `PurePath(path).suffix`: it takes ten times as long, and scans ask it of every file.
     return EXTENSIONS.get(os.path.splitext(path)[1].lower())  # noqa: PTH122
+
+
+def is_video(path: PurePath) -> bool:
+    """Return whether a file's name is that of a video."""
+    return path.suffix.lower() in VIDEO_EXTENSIONS
+
+
+def result_suffix(suffix: str, codec: str) -> str:
+    """Return the end of the name of a restored video, which decides its container.
+
+    It is the source's own where varfix writes that container and it holds the codec.
+
+    Args:
+        suffix: End of the source's name, with its dot.
+        codec: The setting `video.codec`.
+    """
+    if suffix.lower() == ".avi" or codec == "ffv1":
+        return ".mkv"
+    return ".mkv" if suffix.lower() == ".webm" and codec not in _WEBM_CODECS else suffix
 
 
 def extension_of(name: str) -> str:

@@ -229,22 +229,22 @@ def command(  # noqa: PLR0913 (one record for each group of options)
         from varfix.cli.dry_run import setting_texts, show_plan
         from varfix.cli.report.report import Heading, reporting
         from varfix.engine.batch.context import Options
+        from varfix.engine.batch.fingerprint import settings_fingerprint
         from varfix.engine.batch.plan import ignored_lines, plan_batch
-        from varfix.engine.storage.manifest import recipe_of
-        from varfix.engine.storage.store import shown
-        from varfix.engine.system.files import readable
+        from varfix.engine.storage.addresses import display_address
+        from varfix.engine.system.display_names import printable
 
-        recipe = recipe_of(resolved.settings, opened.sha256, opened.restorer.tile)
+        recipe = settings_fingerprint(resolved.settings, opened.sha256, opened.restorer.tile)
         request = selection.request(files, model.label, output.overwrite)
-        with terminal.busy(f"Looking through {shown(src)}"):
+        with terminal.busy(f"Looking through {display_address(src)}"):
             plan = plan_batch(src, dst, request, resolved.settings, recipe)
         for line in ignored_lines(plan.found):
             terminal.detail(line)
         if output.dry_run:
             return show_plan(plan, opened, resolved, terminal, events)
         heading = Heading(
-            source=readable(shown(src)),
-            target=readable(shown(dst)),
+            source=printable(display_address(src)),
+            target=printable(display_address(dst)),
             preset=model.label,
             settings=dict(setting_texts(resolved)),
             origins=resolved.origins,

@@ -289,7 +289,7 @@ class StdoutSink:
 def _run(plan: Plan, session: Session, job: Job) -> int:
     from varfix.cli.dry_run import show_plan
     from varfix.engine.batch.context import Options
-    from varfix.engine.storage.manifest import recipe_of
+    from varfix.engine.batch.fingerprint import settings_fingerprint
 
     settings = job.resolved.settings
     with ExitStack() as stack:
@@ -298,7 +298,9 @@ def _run(plan: Plan, session: Session, job: Job) -> int:
         else:
             # A clip is made by one worker: its frames are steadied one by the other.
             opened = stack.enter_context(session.hired(job.cluster, workers=1))
-        plan = replace(plan, recipe=recipe_of(settings, opened.sha256, opened.restorer.tile))
+        plan = replace(
+            plan, recipe=settings_fingerprint(settings, opened.sha256, opened.restorer.tile)
+        )
         if job.options.dry_run:
             return show_plan(plan, opened, job.resolved, job.terminal, job.events)
         options = Options("video", opened.sha256, stop=session.stop, crew=opened.crew)

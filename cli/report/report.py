@@ -30,7 +30,7 @@ from varfix.engine.events import (
     RunStart,
     Warn,
 )
-from varfix.engine.system.atomic import part_path, translated
+from varfix.engine.system.atomic import temporary_path, translate_os_errors
 
 if TYPE_CHECKING:
     from varfix.engine.image.picture import Floats
@@ -150,7 +150,7 @@ class Report:
             self._starts[event.id] = event
         elif isinstance(event, ItemDone | ItemFail | ItemSkip):
             start = self._starts.pop(event.id, None)
-            with translated(self._path):
+            with translate_os_errors(self._path):
                 self._writer.add(_row(event, start), self._previews.pop(event.id, None))
 
     def look(self, item: int, before: Floats, after: Floats) -> None:
@@ -270,8 +270,8 @@ def _spool(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def _publish(path: Path, writer: Writer, story: Story) -> None:
-    part = part_path(path)
-    with translated(path):
+    part = temporary_path(path)
+    with translate_os_errors(path):
         try:
             with part.open("wb") as out:
                 writer.compose(story, out)

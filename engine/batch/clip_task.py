@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from varfix.engine.batch.fingerprint import clip_fingerprint
 from varfix.engine.batch.plan import Item
 from varfix.engine.events import ItemProgress, RetryCounts
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
-from varfix.engine.storage.manifest import Entry, clip_recipe_of, digest_of_file
+from varfix.engine.storage.manifest import Entry
+from varfix.engine.system.digests import edge_digest_of_file
 from varfix.engine.system.files import open_source
 from varfix.engine.video.clip import Clip
 from varfix.engine.video.frame_pipeline import ClipCallbacks
@@ -58,7 +60,7 @@ def open_clip(item: Item, settings: Settings, recipe: str) -> ClipWork:
     with open_source(item.source) as file:
         stat = os.fstat(file.fileno())
     clip = item.clip or probe_for(item.source, settings)
-    return ClipWork(clip, stat, clip_recipe_of(recipe, settings, item.cut))
+    return ClipWork(clip, stat, clip_fingerprint(recipe, settings, item.cut))
 
 
 def run_clip(
@@ -86,7 +88,7 @@ def entry_of(item: Item, work: ClipWork, part: Path) -> Entry:
         mtime_ns=work.stat.st_mtime_ns,
         recipe=work.recipe,
         out_size=part.stat().st_size,
-        out_sha256=digest_of_file(part),
+        out_sha256=edge_digest_of_file(part),
         seconds=round(work.lasted, 4),
     )
 

@@ -10,7 +10,6 @@ from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemFail
 from varfix.engine.image.picture import Floats
-from varfix.engine.system.atomic import Publisher
 
 if TYPE_CHECKING:
     from varfix.engine.cluster.pool import Crew
@@ -28,7 +27,6 @@ class Options:
         model_sha256: digest of all of the model's graphs.
         fail_fast: stop after the first failure.
         stop: once asked, nothing new is started; its code is how the run then ends.
-        publisher: writes the results.
         crew: the workers of a cluster that make the results; None = this process does.
         watch: shown each restored image, before and after, on the caller's thread.
     """
@@ -37,7 +35,6 @@ class Options:
     model_sha256: str
     fail_fast: bool = False
     stop: StopRequest = field(default_factory=StopRequest)
-    publisher: Publisher = field(default_factory=Publisher)
     crew: Crew | None = None
     watch: Watcher | None = None
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from varfix.engine.formats import Header, format_of
-from varfix.engine.storage.store import Identity
-from varfix.engine.video.clip import NO_PIPE, WHOLE, Clip, Pipe, TimeRange, is_clip
+from varfix.engine.formats import Header, format_of, is_video
+from varfix.engine.storage.identity import Identity
+from varfix.engine.video.clip import NO_PIPE, WHOLE, Clip, Pipe, TimeRange
 
 # Bytes per pixel while an image is in flight: decoded file, float source, float result.
 _BYTES_PER_PIXEL: Final = 36
@@ -61,7 +61,7 @@ class Item:
     @property
     def is_clip(self) -> bool:
         """Whether it is a clip and no image."""
-        return self.moving or is_clip(self.source)
+        return self.moving or is_video(self.source)
 
     @property
     def size(self) -> tuple[int, int] | None:

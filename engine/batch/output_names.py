@@ -11,8 +11,8 @@ from typing import Final
 
 from varfix.engine.batch.case_collisions import Spelling, exact, have_twins, spelling_in
 from varfix.engine.errors import CollisionError, PlanError
-from varfix.engine.storage.manifest import FOLDER
-from varfix.engine.system.files import spoken
+from varfix.engine.system.display_names import single_line
+from varfix.engine.system.state_folder import STATE_FOLDER
 
 _FIELDS: Final = ("dir", "stem", "ext", "preset", "model")
 
@@ -51,9 +51,9 @@ class Naming:
         name = "".join(text + (fields[key] if key else "") for text, key in self._parts)
         path = PurePosixPath(name)
         inside = path.name and not path.is_absolute() and ".." not in path.parts
-        if not inside or "\0" in name or path.parts[0].casefold() == FOLDER:
+        if not inside or "\0" in name or path.parts[0].casefold() == STATE_FOLDER:
             raise PlanError(
-                f'--name "{self.template}": "{spoken(name)}" is no name in the destination'
+                f'--name "{self.template}": "{single_line(name)}" is no name in the destination'
             )
         return path.as_posix()
 
@@ -133,7 +133,8 @@ def name_outputs(
         holder = places.holder(dst, src)
         if holder is not None:
             raise CollisionError(
-                f"{spoken(holder)} and {spoken(src)} would both become {spoken(dst)}",
+                f"{single_line(holder)} and {single_line(src)} would both become"
+                f" {single_line(dst)}",
                 hint="Give one of them another name, or the results with --name.",
             )
         places.take(dst, src)

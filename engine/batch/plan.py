@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
+from varfix.engine.batch.completeness import is_complete
+from varfix.engine.batch.fingerprint import clip_fingerprint
 from varfix.engine.batch.item import Item as Item
 from varfix.engine.batch.item import memory_of as memory_of
 from varfix.engine.batch.output_names import Naming, name_apart, name_outputs
@@ -22,24 +24,34 @@ from varfix.engine.errors import (
     VarfixError,
 )
 from varfix.engine.events import Warn
-from varfix.engine.formats import EXTENSIONS, Header, check_output, extension_of, format_of
+from varfix.engine.formats import (
+    EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    Header,
+    check_output,
+    extension_of,
+    format_of,
+    is_video,
+    result_suffix,
+)
 from varfix.engine.image.header import probe
 from varfix.engine.image.reader import has_transparency
 from varfix.engine.settings.types import Settings
-from varfix.engine.storage.manifest import Memory, State, clip_recipe_of
-from varfix.engine.storage.scan import Filters, Found
-from varfix.engine.storage.store import Fetched, Identity, Place, Store, shown, store_of
-from varfix.engine.system.files import readable, spoken
-from varfix.engine.video.clip import (
-    CLIP_EXTENSIONS,
-    is_clip,
-    result_suffix,
-)
+from varfix.engine.storage.addresses import display_address
+from varfix.engine.storage.identity import FetchedFile, Identity
+from varfix.engine.storage.manifest import Manifest
+from varfix.engine.storage.open import store_of
+from varfix.engine.storage.scan import Filters, ScanResult
+from varfix.engine.storage.store import Place, Store
+from varfix.engine.system.display_names import printable, single_line
 from varfix.engine.video.probe import probe_for
 
 _LOOKED_FOR: Final = ", ".join(
-    sorted({name.lstrip(".") for name in (*EXTENSIONS, *CLIP_EXTENSIONS)})
+    sorted({name.lstrip(".") for name in (*EXTENSIONS, *VIDEO_EXTENSIONS)})
 )
+
+
+OutputState = Literal["missing", "done", "stale", "foreign"]
 
 
 @dataclass(frozen=True)
@@ -93,8 +105,8 @@ class Plan:
     recipe: str
     items: list[Item] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
-    found: Found = field(default_factory=Found)
-    manifest: Memory | None = None
+    found: ScanResult = field(default_factory=ScanResult)
+    manifest: Manifest | None = None
     source: Store = field(default_factory=lambda: store_of(Path()))
     target: Store = field(default_factory=lambda: store_of(Path()))
     refused: list[tuple[Item, VarfixError]] = field(default_factory=list)
@@ -102,8 +114,8 @@ class Plan:
     def item(self, number: int, src: str, dst: str, overwrite: bool) -> Item:
         """An image of this plan, with what is known of it without opening it."""
         source, target = _path(self.source, src), _path(self.target, dst)
-        item = Item(number, src, dst, source, target, None, replaces=overwrite)
-        return self.source.item(item, self.found)
+        stamp = self.found.versions.get(src)
+        return Item(number, src, dst, source, target, None, stamp=stamp, replaces=overwrite)
 
     def held(self) -> AbstractContextManager[None]:
         """Hold the destination for this run alone, and put in order what earlier ones left there.
@@ -125,9 +137,9 @@ class Plan:
 
 
 @contextmanager
-def _held(target: Store, manifest: Memory) -> Iterator[None]:
-    with target.held():
-        manifest.begin()
+def _held(target: Store, manifest: Manifest) -> Iterator[None]:
+    with target.lock():
+        manifest.prepare()
         yield
 
 
@@ -156,18 +168,18 @@ def plan_batch(
         raise NothingToDoError(f"{source}: no such folder")
     ends = store_of(source), store_of(destination)
     in_place = _check_place(*ends, request)
-    manifest = ends[1].memory()
+    manifest = ends[1].manifest()
     found = ends[0].find(request.filters, request.files, ends[1])
     if in_place:
         _set_results_aside(found, manifest)
-    if not found.pictures:
-        raise NothingToDoError(_nothing(shown(source), found))
+    if not found.sources:
+        raise NothingToDoError(_nothing(display_address(source), found))
     plan = Plan(ends[1].folder, recipe, found=found, manifest=manifest, source=ends[0])
     plan.target = ends[1]
     named = _named(plan, request, settings)
     if request.files is not None:
         known = [src for src, dst in named.items() if manifest.source_of(dst) is not None]
-        found.stamps |= plan.source.identities(known)
+        found.versions |= plan.source.versions(known)
     for number, src in enumerate(_sampled(list(named), request.sample)):
         _add(plan, plan.item(number, src, named[src], request.overwrite), request, settings)
     return plan
@@ -175,16 +187,16 @@ def plan_batch(
 
 def _check_place(source: Store, target: Store, request: BatchRequest) -> bool:
     """Whether sources are replaced by their results (PlanError where that is not to be)."""
-    if target.place_of(source) != "":
+    if target.relative_path_of(source) != "":
         return False
     if target.folder is None:
         raise PlanError(
-            f"{shown(target)} is also the source: results are not put in place of objects",
-            hint="name another place",
+            f"{display_address(target)} is also the source: objects are not replaced",
+            hint="name another address",
         )
     if not request.overwrite:
         raise PlanError(
-            f"{shown(target)} is also the source: the images would be replaced",
+            f"{display_address(target)} is also the source: the images would be replaced",
             hint="name another folder, or add --overwrite",
         )
     return True
@@ -200,7 +212,7 @@ def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -
     if not source.is_file():
         reason = "not an ordinary file" if source.exists() else "no such file"
         raise NothingToDoError(f"{source}: {reason}")
-    if is_clip(source):
+    if is_video(source):
         raise PlanError(f"{source} is a clip", hint="use 'varfix video' for it")
     if target.is_dir():
         raise PlanError(f"{target} is a folder", hint="name a file")
@@ -211,7 +223,7 @@ def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -
         raise PlanError(f"{target} exists", hint="add --overwrite to replace it")
     item = Item(0, os.fspath(source), os.fspath(target), source, target, _header(source))
     _check(source.name, item, settings)
-    return Plan(None, "", [item])
+    return Plan(None, "", [item], source=store_of(source.parent), target=store_of(target.parent))
 
 
 def format_for(source: Path, target: Path, settings: Settings) -> str:
@@ -225,24 +237,24 @@ def format_for(source: Path, target: Path, settings: Settings) -> str:
     return named
 
 
-def _set_results_aside(found: Found, manifest: Memory) -> None:
+def _set_results_aside(found: ScanResult, manifest: Manifest) -> None:
     """Leave out what an earlier run made in place from other images."""
     results = {
         name
-        for name in found.pictures
-        if manifest.source_of(name) not in (None, name) and manifest.is_result(name)
+        for name in found.sources
+        if manifest.source_of(name) not in (None, name) and manifest.is_intact(name)
     }
-    found.pictures = [name for name in found.pictures if name not in results]
+    found.sources = [name for name in found.sources if name not in results]
     found.ignored += sorted(results)
 
 
 def _named(plan: Plan, request: BatchRequest, settings: Settings) -> dict[str, str]:
     """Names of results by names of sources. All are named, even if only a sample is chosen."""
-    sources = plan.found.pictures
+    sources = plan.found.sources
     naming = Naming(
         request.name, request.preset, settings.model.name, lambda src: _extension(src, settings)
     )
-    inner = plan.target.place_of(plan.source)
+    inner = plan.target.relative_path_of(plan.source)
     owners = {}
     if inner is not None:
         owners = {f"{inner}/{src}" if inner else src: src for src in sources}
@@ -258,7 +270,7 @@ def _sampled(names: list[str], count: int | None) -> list[str]:
     return [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
 
 
-def _nothing(source: str, found: Found) -> str:
+def _nothing(source: str, found: ScanResult) -> str:
     text = f"No images under {source} (looked for {_LOOKED_FOR})."
     if found.denied:
         text += f" {len(found.denied)} folders may not be read."
@@ -268,7 +280,7 @@ def _nothing(source: str, found: Found) -> str:
 def _extension(src: str, settings: Settings) -> str:
     wanted = settings.output.format
     suffix = PurePosixPath(src).suffix
-    if is_clip(PurePosixPath(src)):
+    if is_video(PurePosixPath(src)):
         return result_suffix(suffix, settings.video.codec)
     if wanted == "keep" or format_of(src) == format_of("x" + extension_of(wanted)):
         return suffix
@@ -298,7 +310,7 @@ def _unmoved() -> DecodeUnsupportedError:
     )
 
 
-def check_fetched(item: Item, fetched: Fetched, settings: Settings) -> None:
+def check_fetched(item: Item, fetched: FetchedFile, settings: Settings) -> None:
     """Refuse an image that its format cannot hold, where the plan has not seen its header.
 
     Raises:
@@ -308,23 +320,27 @@ def check_fetched(item: Item, fetched: Fetched, settings: Settings) -> None:
         return
     wanted = format_for(item.source, item.target, settings)
     try:
-        check_output(spoken(item.src), fetched.header, wanted, settings.output.flatten)
+        check_output(single_line(item.src), fetched.header, wanted, settings.output.flatten)
     except AlphaLostError:
         if has_transparency(fetched.data, max_pixels=settings.limits.max_pixels):
             raise
 
 
-def state_of(plan: Plan, item: Item, settings: Settings) -> State:
+def state_of(plan: Plan, item: Item, settings: Settings) -> OutputState:
     """What the output of an item is."""
     assert plan.manifest is not None
     facts: Identity | None = item.stamp
     if plan.source.folder is not None:
         with suppress(OSError):
             facts = item.source.stat()
-    recipe = plan.recipe
+    fingerprint = plan.recipe
     if item.is_clip:
-        recipe = clip_recipe_of(recipe, settings, item.cut)
-    return plan.manifest.state(item.dst, facts, recipe)
+        fingerprint = clip_fingerprint(fingerprint, settings, item.cut)
+    status = plan.manifest.status(item.dst, facts, fingerprint)
+    if status != "smaller":
+        return status
+    # Another program made it smaller, or the run that wrote it was interrupted.
+    return "foreign" if is_complete(item.target) else "missing"
 
 
 def _opened(item: Item, settings: Settings) -> Item:
@@ -364,7 +380,7 @@ def _transparent(path: Path, settings: Settings) -> bool:
         return False
 
 
-def ignored_lines(found: Found) -> Iterator[str]:
+def ignored_lines(found: ScanResult) -> Iterator[str]:
     """What a verbose user is told of the files that were left out."""
     yield from (f"ignored {name}" for name in found.ignored)
 
@@ -372,7 +388,7 @@ def ignored_lines(found: Found) -> Iterator[str]:
 def plan_warnings(plan: Plan) -> Iterator[Warn]:
     """What a user should know before the work starts."""
     for folder in plan.found.denied:
-        yield Warn(code="scan_denied", message=f"{readable(folder)}: permission denied, skipped")
+        yield Warn(code="scan_denied", message=f"{printable(folder)}: permission denied, skipped")
     stale, foreign = plan.skipped("stale"), plan.skipped("foreign")
     if stale:
         text = f"{stale} outputs were made with other settings or from other sources"

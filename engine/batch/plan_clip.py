@@ -10,6 +10,7 @@ from typing import Final
 from varfix.engine.batch.plan import Item, Plan
 from varfix.engine.errors import NothingToDoError, PlanError
 from varfix.engine.settings.types import Settings
+from varfix.engine.storage.open import store_of
 from varfix.engine.video.clip import Clip, Pipe, TimeRange
 from varfix.engine.video.streams import MUXERS, container_traits, list_unsupported
 
@@ -85,7 +86,8 @@ def plan_clip(
         _check_cut(clip, cut)
     _check_target(source, target, overwrite)
     names = os.fspath(source), os.fspath(target)
-    return Plan(None, "", [Item(0, *names, source, target, None, clip, cut, moving=True)])
+    item = Item(0, *names, source, target, None, clip, cut, moving=True)
+    return Plan(None, "", [item], source=store_of(source.parent), target=store_of(target.parent))
 
 
 def plan_pipe(
@@ -118,7 +120,7 @@ def plan_pipe(
     src = "stdin" if pipe.source else ends[0]
     dst = "stdout" if pipe.target else ends[1]
     item = Item(0, src, dst, source, target, None, clip, cut, moving=True, pipe=pipe)
-    return Plan(None, "", [item])
+    return Plan(None, "", [item], source=store_of(source.parent), target=store_of(target.parent))
 
 
 def check_holds(source: Path | None, target: Path, clip: Clip | None, settings: Settings) -> None:

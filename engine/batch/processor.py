@@ -45,12 +45,12 @@ from varfix.engine.image.writer import encode_picture
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
-from varfix.engine.storage.manifest import Entry
-from varfix.engine.storage.manifest import entry_of as picture_entry
-from varfix.engine.storage.store import Identity, Store
-from varfix.engine.system.atomic import Publisher
-from varfix.engine.system.files import readable, spoken
-from varfix.engine.system.memory import automatic_queue, available
+from varfix.engine.storage.identity import Identity, KnownFile
+from varfix.engine.storage.manifest import Entry, image_entry
+from varfix.engine.storage.store import Store
+from varfix.engine.system.atomic import move_result
+from varfix.engine.system.display_names import printable, single_line
+from varfix.engine.system.memory import available_memory, default_queue_bytes
 from varfix.engine.video.frame_pipeline import ClipCallbacks
 
 _PROGRESS_EVERY: Final = 0.5
@@ -79,7 +79,16 @@ class Terms:
 
     def label(self, item: Item) -> str:
         """An image's name in messages: from here, as the user could type it."""
-        return spoken(item.src if self.alone else self.source.label(item.src))
+        return single_line(item.src if self.alone else self.source.label(item.src))
+
+    def source_name(self, item: Item) -> str:
+        """Return the name of an image in the source store."""
+        return item.source.name if self.alone else item.src
+
+    def publish(self, item: Item, data: bytes) -> None:
+        """Write the result of an image; see `Store.publish`."""
+        name = item.target.name if self.alone else item.dst
+        self.target.publish(name, data, overwrite=item.replaces)
 
 
 class Desk(Protocol):
@@ -116,7 +125,6 @@ class Maker:
         terms: Terms,
         restorer: Restorer,
         desk: Desk,
-        publisher: Publisher,
         watch: Watcher | None = None,
     ) -> None:
         """Prepare.
@@ -125,11 +133,10 @@ class Maker:
             terms: what all results have in common.
             restorer: the model.
             desk: of the run.
-            publisher: writes the results.
             watch: shown each restored image, on the thread that restores.
         """
         self._terms, self._settings = terms, terms.settings
-        self._restorer, self._desk, self._publisher = restorer, desk, publisher
+        self._restorer, self._desk = restorer, desk
         self._watch = watch
 
     def run(self, items: Iterable[Item], ready: Callable[[], bool] = lambda: True) -> None:
@@ -155,8 +162,8 @@ class Maker:
         self._desk.tell(
             ItemStart(
                 id=item.id,
-                src=readable(item.src),
-                dst=readable(item.dst),
+                src=printable(item.src),
+                dst=printable(item.dst),
                 width=width,
                 height=height,
                 frames=item.frames,
@@ -165,7 +172,9 @@ class Maker:
         if item.is_clip:
             return open_clip(item, self._settings, self._terms.recipe)
         with _timed() as spent:
-            fetched = self._terms.source.fetch(item, _check_memory)
+            name = self._terms.source_name(item)
+            known = KnownFile(item.header, item.stamp)
+            fetched = self._terms.source.fetch(name, known, _check_memory)
             check_fetched(item, fetched, self._settings)
             picture = read_picture(fetched.data, max_pixels=self._settings.limits.max_pixels)
         for text in picture.info.warnings:
@@ -195,10 +204,11 @@ class Maker:
         """How a clip that is being restored meets this run."""
 
         def publish(part: Path) -> None:
-            def move() -> None:
-                self._publisher.move(part, item.target)
-
-            self._desk.put(item, lambda: entry_of(item, work, part), move)
+            self._desk.put(
+                item,
+                lambda: entry_of(item, work, part),
+                lambda: move_result(part, item.target),
+            )
 
         return ClipCallbacks(
             is_stopping=self._desk.stopped,
@@ -217,7 +227,7 @@ class Maker:
             self._desk.put(
                 item,
                 lambda: self._entry(item, work, encoded.data),
-                lambda: self._terms.target.publish(item, encoded.data, self._publisher),
+                lambda: self._terms.publish(item, encoded.data),
             )
         for text in encoded.warnings:
             self._warn(item, "metadata", text)
@@ -225,7 +235,7 @@ class Maker:
         self._done(item, work, sum(work.seconds.values()), len(encoded.data))
 
     def _entry(self, item: Item, work: Work, data: bytes) -> Entry:
-        entry = picture_entry((item.dst, item.src), work.stat, self._terms.recipe, data)
+        entry = image_entry((item.dst, item.src), work.stat, self._terms.recipe, data)
         return replace(entry, seconds=round(sum(work.seconds.values()), 4))
 
     def _done(self, item: Item, work: Work | ClipWork, lasted: float, size: int) -> None:
@@ -271,14 +281,14 @@ def jobs_of(settings: Settings) -> int:
 def queue_of(settings: Settings) -> int:
     """Bytes of images in flight."""
     queue = settings.io.queue_mb
-    return automatic_queue() if queue is None else queue << 20
+    return default_queue_bytes() if queue is None else queue << 20
 
 
 def failure(label: str, item: Item, error: VarfixError) -> ItemFail:
     """The event of an image, called `label`, that is given up because of `error`."""
     return ItemFail(
         id=item.id,
-        src=readable(item.src),
+        src=printable(item.src),
         code=error.code,
         message=f"{label}: {error.message}",
         hint=error.hint or None,
@@ -292,7 +302,7 @@ def _check_memory(header: Header) -> None:
     Raises:
         HostMemoryError: More is needed than there is.
     """
-    needed, there = memory_of(header), available()
+    needed, there = memory_of(header), available_memory()
     if needed > max(there, _ALWAYS_TRIED):
         raise HostMemoryError(
             f"needs about {needed / 1e9:.1f} GB to restore whole; {there / 1e9:.1f} GB available",

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import version
 
 from varfix.engine.batch.context import Options, Summary
@@ -34,8 +33,7 @@ from varfix.engine.events import (
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.manifest import Entry
-from varfix.engine.storage.store import store_of
-from varfix.engine.system.files import readable
+from varfix.engine.system.display_names import printable
 
 
 class Run:
@@ -95,9 +93,9 @@ class Run:
         for item, error in plan.refused:
             self.tell(failure(terms.label(item), item, error))
         if options.crew is not None:
-            options.crew.run(plan.items, _anywhere(terms, plan), self)
+            options.crew.run(plan.items, terms, self)
         else:
-            Maker(terms, self.restorer, self, options.publisher, options.watch).run(plan.items)
+            Maker(terms, self.restorer, self, options.watch).run(plan.items)
 
     def _announce(self) -> None:
         restorer, plan = self.restorer, self.plan
@@ -127,7 +125,7 @@ class Run:
             )
         )
         for skip in plan.skips:
-            self.tell(ItemSkip(id=skip.id, src=readable(skip.src), reason=skip.reason))
+            self.tell(ItemSkip(id=skip.id, src=printable(skip.src), reason=skip.reason))
         for warning in plan_warnings(plan):
             self.tell(warning)
 
@@ -141,7 +139,7 @@ class Run:
         if manifest is None:
             write()
             return
-        with manifest.entering(entry(), self.plan.target.replaces(item)):
+        with manifest.recording(entry(), self.plan.target.replaces(item.dst, item.source)):
             write()
 
     def made(self, item: Item) -> bool:
@@ -149,7 +147,7 @@ class Run:
         manifest = self.plan.manifest
         if manifest is None or state_of(self.plan, item, self.settings) != "done":
             return False
-        return manifest.is_result(item.dst)
+        return manifest.is_intact(item.dst)
 
     def _count(self, event: Event) -> None:
         if isinstance(event, ItemDone):
@@ -203,12 +201,3 @@ def run_batch(
 ) -> Summary:
     """Run a plan; see `Run.go` for what it raises."""
     return Run(plan, restorer, settings, observer, options).go()
-
-
-def _anywhere(terms: Terms, plan: Plan) -> Terms:
-    """The terms with places that workers can check: of a single file, the folders of both ends."""
-    if plan.manifest is not None:
-        return terms
-    (item,) = plan.items
-    ends = item.source.parent, item.target.parent
-    return replace(terms, source=store_of(ends[0]), target=store_of(ends[1]))

@@ -15,9 +15,9 @@ from varfix.engine.cluster.scheduler import Office, Roster
 from varfix.engine.cluster.transport import TICK, Link, Lost
 from varfix.engine.cluster.worker import Facts
 from varfix.engine.errors import DeviceUnavailableError, VarfixError
-from varfix.engine.storage.manifest import FOLDER
 from varfix.engine.storage.store import Store
-from varfix.engine.system.atomic import translated
+from varfix.engine.system.atomic import translate_os_errors
+from varfix.engine.system.state_folder import STATE_FOLDER
 
 
 class Crew:
@@ -103,9 +103,9 @@ def _marked(target: Store) -> Iterator[str]:
     if target.folder is None:
         yield ""
         return
-    inner = target.folder / FOLDER
+    inner = target.folder / STATE_FOLDER
     mark = (inner if inner.is_dir() else target.folder) / f".varfix-mark-{os.urandom(8).hex()}"
-    with translated(mark):
+    with translate_os_errors(mark):
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
     try:

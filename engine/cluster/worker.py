@@ -31,7 +31,6 @@ from varfix.engine.events import Event
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, Restorer, Retries
 from varfix.engine.storage.manifest import Entry
-from varfix.engine.system.atomic import Publisher
 
 Warner = Callable[[str, str], None]
 
@@ -171,7 +170,7 @@ class Station:
                 hint="all machines need the same folders under the same names",
             )
         assert self._restorer is not None
-        maker = Maker(terms, self._restorer, self, Publisher())
+        maker = Maker(terms, self._restorer, self)
         threading.Thread(target=self._work, args=(maker,), daemon=True).start()
         return None
 

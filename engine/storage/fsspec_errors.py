@@ -21,7 +21,7 @@ from varfix.engine.errors import (
     StoreUnreachableError,
     VarfixError,
 )
-from varfix.engine.storage.store import scrubbed
+from varfix.engine.storage.addresses import redact
 
 _EXPIRED: Final = frozenset(
     {
@@ -121,12 +121,12 @@ def _fatal(error: Exception, place: str) -> StoreError | None:
 def _reason(error: Exception) -> str:
     if _names(error) & _SLOW:
         return "no answer in time"
-    text = scrubbed(str(error)).strip() or type(error).__name__
+    text = redact(str(error)).strip() or type(error).__name__
     return " ".join(text.split())
 
 
 @contextmanager
-def asking(place: str) -> Iterator[None]:
+def translate_store_errors(place: str) -> Iterator[None]:
     """Turn what goes wrong while a store as a whole is asked into varfix's errors.
 
     Args:
@@ -146,7 +146,7 @@ def asking(place: str) -> Iterator[None]:
 
 
 @contextmanager
-def reading(place: str) -> Iterator[None]:
+def translate_read_errors(place: str) -> Iterator[None]:
     """Turn what goes wrong while one source is read into varfix's errors."""
     try:
         yield
@@ -164,7 +164,7 @@ def reading(place: str) -> Iterator[None]:
 
 
 @contextmanager
-def writing(place: str, name: str) -> Iterator[None]:
+def translate_write_errors(place: str, name: str) -> Iterator[None]:
     """Turn what goes wrong while one result is written into varfix's errors.
 
     `FileExistsError` passes: what it means depends on what is there.

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from varfix.engine.errors import VarfixError
-from varfix.engine.storage.fsspec_errors import asking
+from varfix.engine.storage.addresses import display_address
+from varfix.engine.storage.fsspec_errors import translate_store_errors
 from varfix.engine.storage.manifest import Entry
 from varfix.engine.storage.objects import Objects
-from varfix.engine.storage.store import shown
 
 # Records of a part: about 100 kB, written again with each new record or group of them.
 PART: Final = 250
@@ -43,8 +43,8 @@ class _Part:
         return self.full and not self.open and not self.changed
 
 
-class PartJournal:
-    """The journal of one run; for what its methods do see `manifest.Memory`."""
+class ObjectJournal:
+    """The journal of one run; for what its methods do see `manifest.Manifest`."""
 
     def __init__(self, objects: Objects, prefix: str) -> None:
         """Prepare; nothing is written yet.
@@ -62,7 +62,7 @@ class PartJournal:
         self._writing = threading.Lock()
 
     @contextmanager
-    def entering(self, entry: Entry) -> Iterator[None]:
+    def recording(self, entry: Entry) -> Iterator[None]:
         """Publish in the block: entered as pending before it, confirmed after it."""
         part, change = self._enter(entry)
         self._commit(change)
@@ -106,7 +106,7 @@ class PartJournal:
                 for part in parts:
                     part.changed = False
             try:
-                with asking(shown(self._objects.address)):
+                with translate_store_errors(display_address(self._objects.address)):
                     for name, text in texts:
                         self._objects.write(name, text)
             except BaseException:

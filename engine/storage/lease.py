@@ -19,12 +19,12 @@ from typing import Any, Final
 import psutil
 
 from varfix.engine.errors import OutputLockedError, VarfixError
-from varfix.engine.storage.fsspec_errors import asking
-from varfix.engine.storage.manifest import FOLDER
+from varfix.engine.storage.addresses import display_address
+from varfix.engine.storage.fsspec_errors import translate_store_errors
 from varfix.engine.storage.objects import Objects
-from varfix.engine.storage.store import shown
+from varfix.engine.system.state_folder import STATE_FOLDER
 
-NAME: Final = f"{FOLDER}/lease.json"
+NAME: Final = f"{STATE_FOLDER}/lease.json"
 BEAT: Final = 20.0
 # Seconds without a sign of life after which a run counts as dead.
 DEAD: Final = 90.0
@@ -45,14 +45,14 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name=_thread(self._mine), daemon=True)
         self.lost = False
 
-    def take(self) -> None:
-        """Take it, and keep it until `drop`.
+    def acquire(self) -> None:
+        """Take it, and keep it until `release`.
 
         Raises:
             OutputLockedError: Another run has it.
             StoreError: The store does not let it be written.
         """
-        with asking(shown(self._objects.address)):
+        with translate_store_errors(display_address(self._objects.address)):
             for _ in range(_TRIES):
                 if self._make():
                     self._thread.start()
@@ -63,11 +63,11 @@ class Lease:
                     self._objects.remove(NAME)
         raise self._held("another varfix has just begun to write here")
 
-    def drop(self) -> None:
+    def release(self) -> None:
         """Give it back."""
         self._over.set()
         self._thread.join()
-        with suppress(VarfixError), asking(""):
+        with suppress(VarfixError), translate_store_errors(""):
             if not self.lost and self._read() == self._mine:
                 self._objects.remove(NAME)
 
@@ -101,15 +101,15 @@ class Lease:
 
     def _held(self, text: str) -> OutputLockedError:
         return OutputLockedError(
-            f"{shown(self._objects.address)}: {text}",
+            f"{display_address(self._objects.address)}: {text}",
             hint=f"wait for it, or name another place; if it is dead, {DEAD:.0f} s are enough",
         )
 
     def _silence(self) -> float | None:
         """Seconds since the last sign of life, by the store's clock; None when it has gone."""
-        probe = f"{FOLDER}/clock-{self._mine['owner']}"
+        probe = f"{STATE_FOLDER}/clock-{self._mine['owner']}"
         self._objects.write(probe, b"")
-        now, then = self._objects.stamp(probe), self._objects.stamp(NAME)
+        now, then = self._objects.version(probe), self._objects.version(NAME)
         self._objects.remove(probe)
         if now is None or then is None:
             return None
@@ -117,7 +117,7 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._over.wait(self._beat):
-            with suppress(VarfixError), asking(""):  # the next beat tries again
+            with suppress(VarfixError), translate_store_errors(""):  # the next beat tries again
                 if self._read() != self._mine:
                     self.lost = True
                     return

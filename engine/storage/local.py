@@ -5,30 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from varfix.engine.errors import PlanError
 from varfix.engine.formats import Header
 from varfix.engine.image.bomb_guard import largest_file
 from varfix.engine.image.header import probe
-from varfix.engine.storage.manifest import Manifest
-from varfix.engine.storage.scan import Filters, Found, scan
-from varfix.engine.storage.store import Fetched, Stamp, Store
-from varfix.engine.system.atomic import Publisher
-from varfix.engine.system.files import read_source, spoken
-from varfix.engine.system.folder_lock import exclusive
-
-if TYPE_CHECKING:
-    from varfix.engine.batch.plan import Item
+from varfix.engine.storage.identity import FetchedFile, KnownFile, ObjectVersion
+from varfix.engine.storage.manifest import FileManifest
+from varfix.engine.storage.scan import Filters, ScanResult, scan
+from varfix.engine.storage.store import Store
+from varfix.engine.system.atomic import AtomicWriter
+from varfix.engine.system.display_names import single_line
+from varfix.engine.system.files import read_file
+from varfix.engine.system.folder_lock import lock_folder
 
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A folder; for what its methods do see `store.Store`."""
+    """A folder; see `store.Store` for its methods."""
 
     folder: Path
+    _writer: AtomicWriter = field(
+        default_factory=AtomicWriter, init=False, repr=False, compare=False
+    )
+
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
+        return LocalStore, (self.folder,)
 
     @property
     def address(self) -> str:
@@ -36,81 +40,84 @@ class LocalStore:
         return os.fspath(self.folder)
 
     def label(self, name: str) -> str:
-        """The path as the user could type it."""
+        """Return the path as the user could type it."""
         return os.fspath(self.folder / name)
 
-    def find(self, filters: Filters, files: tuple[str, ...] | None, target: Store) -> Found:
+    def find(self, filters: Filters, files: tuple[str, ...] | None, target: Store) -> ScanResult:
         """Walk the folder, or take the files that are listed."""
-        barred = None if target.place_of(self) == "" else target.folder
+        excluded = None if target.relative_path_of(self) == "" else target.folder
         if files is None:
-            return scan(self.folder, barred, filters)
-        return self._listed(files, barred)
+            return scan(self.folder, excluded, filters)
+        return self._listed(files, excluded)
 
-    def _listed(self, files: tuple[str, ...], barred: Path | None) -> Found:
-        found = Found()
-        barred = None if barred is None else Path(os.path.realpath(barred))
-        for name in dict.fromkeys(_below(self.folder, name) for name in files):
+    def _listed(self, files: tuple[str, ...], excluded: Path | None) -> ScanResult:
+        result = ScanResult()
+        excluded = None if excluded is None else Path(os.path.realpath(excluded))
+        for name in dict.fromkeys(_relative_name(self.folder, name) for name in files):
             path = self.folder / name
-            known = path.exists() and not path.is_file()  # folders come along in lists of `find`
-            if known or (barred and Path(os.path.realpath(path.parent)).is_relative_to(barred)):
-                found.ignored.append(name)
+            special = path.exists() and not path.is_file()  # lists made by `find` include folders
+            parent = Path(os.path.realpath(path.parent))
+            if special or (excluded and parent.is_relative_to(excluded)):
+                result.ignored.append(name)
             else:
-                found.pictures.append(name)
-        return found
+                result.sources.append(name)
+        return result
 
-    def item(self, item: Item, found: Found) -> Item:
-        """Nothing is known but by opening it."""
-        return item
-
-    def identities(self, names: list[str]) -> dict[str, Stamp]:
-        """None: a file's is read where it is needed."""
+    def versions(self, names: list[str]) -> dict[str, ObjectVersion]:
+        """Return none: the identity of a file is read with the file."""
         return {}
 
-    def fetch(self, item: Item, admit: Callable[[Header], None]) -> Fetched:
-        """Read a file, once its header has been let in."""
-        header = item.header or probe(item.source)
+    def fetch(self, name: str, known: KnownFile, admit: Callable[[Header], None]) -> FetchedFile:
+        """Read a file after its header has been admitted."""
+        path = self.folder / name
+        header = known.header or probe(path)
         admit(header)
-        stat, data = read_source(item.source, largest_file(header))
-        return Fetched(stat, header, data)
+        stat, data = read_file(path, largest_file(header))
+        return FetchedFile(stat, header, data)
 
-    def place_of(self, other: Store) -> str | None:
-        """As the paths say once links are followed."""
+    def relative_path_of(self, other: Store) -> str | None:
+        """Return the path of another store in this one, links resolved."""
         if other.folder is None:
             return None
         inner = Path(os.path.realpath(other.folder))
         outer = Path(os.path.realpath(self.folder))
         if not inner.is_relative_to(outer):
             return None
-        place = inner.relative_to(outer).as_posix()
-        return "" if place == "." else place
+        path = inner.relative_to(outer).as_posix()
+        return "" if path == "." else path
 
-    def memory(self) -> Manifest:
-        """The manifest in it."""
-        return Manifest(self.folder)
+    def manifest(self) -> FileManifest:
+        """Read the folder's manifest."""
+        return FileManifest(self.folder)
 
-    def replaces(self, item: Item) -> bool:
-        """Whether something is there that is not the source itself."""
-        with suppress(OSError):  # a name too long to exist; publishing tells what is wrong with it
-            if not item.target.exists():
+    def replaces(self, name: str, source: Path) -> bool:
+        """Return whether a file of this name exists that is not the source itself."""
+        target = self.folder / name
+        with suppress(OSError):  # a name too long to exist: publishing reports it
+            if not target.exists():
                 return False
-            with suppress(OSError):  # the source has gone since it was read
-                return not item.target.samefile(item.source)
+            with suppress(OSError):  # the source was removed after it was read
+                return not target.samefile(source)
             return True
         return False
 
-    def publish(self, item: Item, data: bytes, publisher: Publisher) -> None:
-        """Write beside the target, then rename."""
-        publisher.publish(item.target, data)
+    def publish(self, name: str, data: bytes, *, overwrite: bool) -> None:
+        """Write a temporary file next to the result, then rename it."""
+        self._writer.write(self.folder / name, data)
 
-    def held(self) -> AbstractContextManager[None]:
-        """Hold its lock."""
-        return exclusive(self.folder)
+    def discard_unfinished(self) -> None:
+        """Remove the temporary files of writes in progress."""
+        self._writer.discard()
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the folder's lock."""
+        return lock_folder(self.folder)
 
 
-def _below(source: Path, name: str) -> str:
-    """The name of a listed file below the source, whether listed from there or from here.
+def _relative_name(source: Path, name: str) -> str:
+    """Return the name below the source of a listed file, which may be relative to either folder.
 
-    What is not there, or no longer, is found out when its turn comes, and costs itself alone.
+    A file that does not exist fails alone, when it is read.
     """
     path = Path(name)
     root = Path(os.path.realpath(source))
@@ -123,4 +130,4 @@ def _below(source: Path, name: str) -> str:
                 return inside[-1]
     if inside:
         return inside[0]
-    raise PlanError(f"{spoken(name)}: not a file in {spoken(os.fspath(source))}")
+    raise PlanError(f"{single_line(name)}: not a file in {single_line(os.fspath(source))}")

@@ -16,13 +16,16 @@ from contextlib import contextmanager
 from typing import Final
 
 from varfix.engine.errors import OutputLockedError
-from varfix.engine.storage.fsspec_errors import asking
-from varfix.engine.storage.journal import PENDING, PartJournal
-from varfix.engine.storage.manifest import FOLDER, Entry, State, digest_of_ends
+from varfix.engine.storage.addresses import display_address
+from varfix.engine.storage.fsspec_errors import translate_store_errors
+from varfix.engine.storage.identity import Identity, ObjectVersion
+from varfix.engine.storage.journal import PENDING, ObjectJournal
+from varfix.engine.storage.manifest import Entry, ResultStatus
 from varfix.engine.storage.objects import Objects
-from varfix.engine.storage.store import Identity, Stamp, shown
+from varfix.engine.system.digests import edge_digest_by_range
+from varfix.engine.system.state_folder import STATE_FOLDER
 
-JOURNAL: Final = f"{FOLDER}/journal/"
+JOURNAL: Final = f"{STATE_FOLDER}/journal/"
 # Objects of the destination that a run that goes on looks at: ten pages of a listing.
 LOOKED_AT: Final = 10_000
 # Parts of journals from which on they are put together, and records of such a part.
@@ -30,8 +33,8 @@ _SCATTERED: Final = 16
 _FOLDED: Final = 50_000
 
 
-class StoreMemory:
-    """The results below one address; for what its methods do see `manifest.Memory`."""
+class ObjectManifest:
+    """The results below one address; for what its methods do see `manifest.Manifest`."""
 
     def __init__(self, objects: Objects) -> None:
         """Read what is there.
@@ -41,25 +44,25 @@ class StoreMemory:
         """
         self._objects = objects
         self._entries: dict[str, Entry] = {}
-        self._journal: PartJournal | None = None
-        with asking(shown(objects.address)):
-            self._seen = dict(objects.every(JOURNAL))
+        self._journal: ObjectJournal | None = None
+        with translate_store_errors(display_address(objects.address)):
+            self._seen = dict(objects.list(JOURNAL))
             self._parts = sorted(self._seen)
             self._run = 1 + max((_run_of(name) for name in self._parts), default=0)
             pending = self._read()
             self._there = self._look()
             self._settle(pending)
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         """Put many small parts together; a kill in between leaves all that was known.
 
         Raises:
             OutputLockedError: A run that has ended since this one was planned has written here.
             StoreError: It cannot be written.
         """
-        place = shown(self._objects.address)
-        with asking(place):
-            if dict(self._objects.every(JOURNAL)) != self._seen:
+        place = display_address(self._objects.address)
+        with translate_store_errors(place):
+            if dict(self._objects.list(JOURNAL)) != self._seen:
                 raise OutputLockedError(
                     f"{place}: another varfix has just written here",
                     hint="run the same command again",
@@ -79,11 +82,11 @@ class StoreMemory:
             self._objects.remove(name)
 
     @contextmanager
-    def entering(self, entry: Entry, replaces: bool) -> Iterator[None]:
+    def recording(self, entry: Entry, replaces: bool) -> Iterator[None]:
         """Publish in the block; whether something is replaced makes no difference here."""
         if self._journal is None:
-            self._journal = PartJournal(self._objects, self._name("run"))
-        with self._journal.entering(entry):
+            self._journal = ObjectJournal(self._objects, self._name("run"))
+        with self._journal.recording(entry):
             yield
         self._entries[entry.dst] = entry
 
@@ -92,7 +95,7 @@ class StoreMemory:
         if self._journal is not None:
             self._journal.close()
 
-    def state(self, dst: str, source: Identity | None, recipe: str) -> State:
+    def status(self, dst: str, source: Identity | None, fingerprint: str) -> ResultStatus:
         """What an output is; an object is never cut short."""
         entry = self._entries.get(dst)
         if self._there is not None:
@@ -102,9 +105,9 @@ class StoreMemory:
                 return "foreign"
         if entry is None:
             return "missing"
-        return "done" if entry.is_of(source, recipe) else "stale"
+        return "done" if entry.matches(source, fingerprint) else "stale"
 
-    def is_result(self, dst: str) -> bool:
+    def is_intact(self, dst: str) -> bool:
         """Whether an object has the size and the ends of what was written under its name."""
         entry = self._entries.get(dst)
         return entry is not None and self._holds(entry)
@@ -129,11 +132,11 @@ class StoreMemory:
     def _look(self) -> dict[str, int] | None:
         """Sizes of what is there by names; None when that is too much to look at again."""
         there: dict[str, int] = {}
-        for name, stamp in self._objects.every():
+        for name, version in self._objects.list():
             if len(there) >= LOOKED_AT and self._entries:
                 return None
-            if not name.startswith(f"{FOLDER}/"):
-                there[name] = stamp.st_size
+            if not name.startswith(f"{STATE_FOLDER}/"):
+                there[name] = version.st_size
         return there
 
     def _settle(self, pending: Iterable[Entry]) -> None:
@@ -143,9 +146,9 @@ class StoreMemory:
                 self._entries[entry.dst] = entry
 
     def _holds(self, entry: Entry) -> bool:
-        with asking(shown(self._objects.address)):
-            stamp: Stamp | None = self._objects.stamp(entry.dst)
-            if stamp is None or stamp.st_size != entry.out_size:
+        with translate_store_errors(display_address(self._objects.address)):
+            version: ObjectVersion | None = self._objects.version(entry.dst)
+            if version is None or version.st_size != entry.out_size:
                 return False
             if not entry.out_size:
                 return True
@@ -153,7 +156,7 @@ class StoreMemory:
             def part(start: int, end: int) -> bytes:
                 return self._objects.read_part(entry.dst, start, end)
 
-            return digest_of_ends(entry.out_size, part) == entry.out_sha256
+            return edge_digest_by_range(entry.out_size, part) == entry.out_sha256
 
     def _name(self, rest: str) -> str:
         return f"{JOURNAL}{self._run:06d}-{rest}"

@@ -1,11 +1,10 @@
-"""An address as one end of a run: S3 and what is like it, and whatever else fsspec opens."""
+"""An address as one end of a run: S3 and similar stores, and everything else that fsspec opens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from varfix.engine.errors import (
     DecodeUnsupportedError,
@@ -18,152 +17,155 @@ from varfix.engine.errors import (
 from varfix.engine.formats import Header
 from varfix.engine.image.bomb_guard import largest_file
 from varfix.engine.image.header import probe
-from varfix.engine.storage.fsspec_errors import asking, reading, writing
+from varfix.engine.storage.addresses import display_address
+from varfix.engine.storage.fsspec_errors import (
+    translate_read_errors,
+    translate_store_errors,
+    translate_write_errors,
+)
+from varfix.engine.storage.identity import FetchedFile, KnownFile, ObjectVersion
 from varfix.engine.storage.lease import Lease
-from varfix.engine.storage.object_manifest import StoreMemory
+from varfix.engine.storage.object_manifest import ObjectManifest
 from varfix.engine.storage.objects import Objects
-from varfix.engine.storage.scan import Filters, Found, is_hidden, sift
-from varfix.engine.storage.store import Fetched, Stamp, Store, shown
-from varfix.engine.system.atomic import Publisher
-from varfix.engine.system.files import spoken
-from varfix.engine.system.memory import available
-
-if TYPE_CHECKING:
-    from varfix.engine.batch.plan import Item
+from varfix.engine.storage.scan import Filters, ScanResult, apply_filters, is_hidden
+from varfix.engine.storage.store import Store
+from varfix.engine.system.display_names import single_line
+from varfix.engine.system.memory import available_memory
 
 
-class FsspecStore:
-    """What lies below an address; for what its methods do see `store.Store`."""
+class ObjectStore:
+    """The objects below an address; see `store.Store` for its methods."""
 
     folder = None
 
     def __init__(self, address: str) -> None:
-        """Open; nothing is asked of the store yet.
+        """Open the address; no request is sent yet.
 
         Raises:
-            ConfigError: No such kind of address, or its package is not installed.
+            ConfigError: The kind of address is unknown, or its package is not installed.
         """
         self._objects = Objects(address)
-        self._shown = shown(address).rstrip("/")
+        self._label = display_address(address).rstrip("/")
         self._lease: Lease | None = None
 
-    def __reduce__(self) -> tuple[type[FsspecStore], tuple[str]]:
-        return FsspecStore, (self.address,)
+    def __reduce__(self) -> tuple[type[ObjectStore], tuple[str]]:
+        return ObjectStore, (self.address,)
 
     @property
     def address(self) -> str:
-        """What opens it again."""
+        """The text that opens it again."""
         return self._objects.address
 
     def label(self, name: str) -> str:
-        """The address of an object."""
-        return f"{self._shown}/{name}"
+        """Return the address of an object."""
+        return f"{self._label}/{name}"
 
-    def find(self, filters: Filters, files: tuple[str, ...] | None, target: Store) -> Found:
+    def find(self, filters: Filters, files: tuple[str, ...] | None, target: Store) -> ScanResult:
         """List all objects, or take those that are named."""
-        inner = self.place_of(target)
-        barred = f"{inner}/" if inner else None
-        found = Found()
+        inner = self.relative_path_of(target)
+        excluded = f"{inner}/" if inner else None
+        result = ScanResult()
         if files is not None:
-            found.pictures = list(dict.fromkeys(self._below(name) for name in files))
-            return found
-        stamps: dict[str, Stamp] = {}
-        with asking(self._shown):
-            for name, stamp in self._objects.every(recursive=filters.recursive):
-                if not (is_hidden(name) or (barred and name.startswith(barred))):
-                    stamps[name] = stamp
-        sift(filter(_is_path, stamps), filters, found)
-        found.ignored += [name for name in stamps if not _is_path(name)]
-        found.stamps = {name: stamps[name] for name in found.pictures}
-        return found
+            result.sources = list(dict.fromkeys(self._relative_name(name) for name in files))
+            return result
+        versions: dict[str, ObjectVersion] = {}
+        with translate_store_errors(self._label):
+            for name, version in self._objects.list(recursive=filters.recursive):
+                if not (is_hidden(name) or (excluded and name.startswith(excluded))):
+                    versions[name] = version
+        apply_filters(filter(_is_path, versions), filters, result)
+        result.ignored += [name for name in versions if not _is_path(name)]
+        result.versions = {name: versions[name] for name in result.sources}
+        return result
 
-    def _below(self, name: str) -> str:
-        """The name below this address of a file that is named from there, or in full."""
-        for start in (f"{self.address.rstrip('/')}/", f"{self._shown}/"):
+    def _relative_name(self, name: str) -> str:
+        """Return the name below this address of an object that is given so, or by its address."""
+        for start in (f"{self.address.rstrip('/')}/", f"{self._label}/"):
             name = name.removeprefix(start)
         name = name.removeprefix("./")
         if not _is_path(name) or "://" in name:
-            raise PlanError(f"{spoken(name)}: not a file in {self._shown}")
+            raise PlanError(f"{single_line(name)}: not a file in {self._label}")
         return name
 
-    def item(self, item: Item, found: Found) -> Item:
-        """The item with its identity from the listing."""
-        return replace(item, stamp=found.stamps.get(item.src))
+    def versions(self, names: list[str]) -> dict[str, ObjectVersion]:
+        """Request the version of each object, many at a time."""
+        with translate_store_errors(self._label):
+            return self._objects.versions(names)
 
-    def identities(self, names: list[str]) -> dict[str, Stamp]:
-        """Ask for each, many at a time."""
-        with asking(self._shown):
-            return self._objects.stamps(names)
-
-    def fetch(self, item: Item, admit: Callable[[Header], None]) -> Fetched:
-        """Read an object whole, then look at its header."""
-        with reading(self._shown):
-            stamp = item.stamp or self._objects.stamp(item.src)
-            if stamp is None:
-                raise FileNotFoundError(item.src)
-            if stamp.st_size > available():
+    def fetch(self, name: str, known: KnownFile, admit: Callable[[Header], None]) -> FetchedFile:
+        """Read an object whole, then admit its header."""
+        with translate_read_errors(self._label):
+            version = known.version or self._objects.version(name)
+            if version is None:
+                raise FileNotFoundError(name)
+            if version.st_size > available_memory():
                 raise HostMemoryError(
-                    f"a file of {stamp.st_size / 1e9:.1f} GB does not fit into memory",
+                    f"a file of {version.st_size / 1e9:.1f} GB does not fit into memory",
                     hint="close other programs",
                 )
-            data = self._objects.read(item.src)
-        if len(data) != stamp.st_size:
+            data = self._objects.read(name)
+        if len(data) != version.st_size:
             raise SourceReadError("changed since it was found", hint="run the same command again")
         header = probe(data)
         if len(data) > largest_file(header):
             raise DecodeUnsupportedError(
                 f"a file of {len(data) / 1e6:.0f} MB is too large for its image",
-                hint="Save the image again, without what is attached to it.",
+                hint="save the image again without the data attached to it",
             )
         admit(header)
-        return Fetched(stamp, header, data)
+        return FetchedFile(version, header, data)
 
-    def place_of(self, other: Store) -> str | None:
-        """As the addresses say."""
-        if not isinstance(other, FsspecStore) or other._objects.scheme != self._objects.scheme:
+    def relative_path_of(self, other: Store) -> str | None:
+        """Return the name of another store in this one, by their addresses."""
+        if not isinstance(other, ObjectStore) or other._objects.scheme != self._objects.scheme:
             return None
-        mine, its = self._objects.root, other._objects.root
-        return its[len(mine) + 1 :] if f"{its}/".startswith(f"{mine}/") else None
+        outer, inner = self._objects.root, other._objects.root
+        return inner[len(outer) + 1 :] if f"{inner}/".startswith(f"{outer}/") else None
 
-    def memory(self) -> StoreMemory:
-        """What its journals say."""
-        return StoreMemory(self._objects)
+    def manifest(self) -> ObjectManifest:
+        """Read the journals of earlier runs."""
+        return ObjectManifest(self._objects)
 
-    def replaces(self, item: Item) -> bool:
-        """As the plan allows."""
-        return item.replaces
+    def replaces(self, name: str, source: Path) -> bool:
+        """Return False: the journal needs no distinction."""
+        return False
 
-    def publish(self, item: Item, data: bytes, publisher: Publisher) -> None:
-        """Put the object, in one go, or in parts that appear together."""
+    def publish(self, name: str, data: bytes, *, overwrite: bool) -> None:
+        """Write the object in one request, or in parts that appear together."""
         if self._lease is not None and self._lease.lost:
             raise OutputLockedError(
-                f"{self._shown}: another varfix has taken over, as this one was silent for long",
-                hint="wait for it, then run the same command again",
+                f"{self._label}: lost the destination lock: another process took it over after"
+                " this one stopped renewing it",
+                hint="wait for the other run, then run the same command again",
             )
-        with writing(self._shown, spoken(item.dst)):
+        with translate_write_errors(self._label, single_line(name)):
             try:
-                self._objects.write(item.dst, data, "overwrite" if item.replaces else "create")
+                self._objects.write(name, data, "overwrite" if overwrite else "create")
             except FileExistsError as error:
-                # Our own, where the store's answer to the first try got lost.
-                if self._objects.read(item.dst) != data:
+                # It is our own if the response to the first attempt was lost.
+                if self._objects.read(name) != data:
                     raise TakenError(
-                        f"a file that this run did not make is there as {spoken(item.dst)}",
+                        f"cannot be written as {single_line(name)} (another program has written"
+                        " an object of this name)",
                         hint="add --overwrite to replace it",
                     ) from error
 
+    def discard_unfinished(self) -> None:
+        """Do nothing: an unfinished object never appears."""
+
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the lease."""
         lease = Lease(self._objects)
-        lease.take()
+        lease.acquire()
         self._lease = lease
         try:
             yield
         finally:
             self._lease = None
-            lease.drop()
+            lease.release()
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name would stay in its folder on a disk; keys of objects are any text."""
+    """Return whether a name stays in its folder on a disk; object keys may be any text."""
     return not any(part in ("", ".", "..") for part in name.split("/"))

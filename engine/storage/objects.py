@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from varfix.engine.errors import ConfigError
-from varfix.engine.storage.store import Stamp, shown
+from varfix.engine.storage.addresses import display_address
+from varfix.engine.storage.identity import ObjectVersion
 
 Mode = Literal["create", "overwrite"]
 
@@ -37,12 +38,16 @@ class Objects:
         self._system, root = _opened(address, self.scheme)
         self.root = root.rstrip("/")
         if not self.root:
-            raise ConfigError(f"{shown(address)}: names no place", hint=f"{self.scheme}://NAME/...")
+            raise ConfigError(
+                f"{display_address(address)}: names no place", hint=f"{self.scheme}://NAME/..."
+            )
 
     def __reduce__(self) -> tuple[type[Objects], tuple[str]]:
         return Objects, (self.address,)
 
-    def every(self, below: str = "", *, recursive: bool = True) -> Iterator[tuple[str, Stamp]]:
+    def list(
+        self, below: str = "", *, recursive: bool = True
+    ) -> Iterator[tuple[str, ObjectVersion]]:
         """Yield names and identities of all objects below a folder, page by page.
 
         Args:
@@ -59,10 +64,10 @@ class Objects:
         except FileNotFoundError:
             return
         for path, facts in found.items():
-            yield path[cut:], _stamp(facts)
+            yield path[cut:], _version(facts)
 
-    def _pages(self, below: str, recursive: bool) -> Iterator[tuple[str, Stamp]]:
-        """As `every`, for S3: `find` would hold a million descriptions at once."""
+    def _pages(self, below: str, recursive: bool) -> Iterator[tuple[str, ObjectVersion]]:
+        """As `list`, for S3: `find` would hold a million descriptions at once."""
         bucket, _, key = self.root.partition("/")
         key = f"{key}/" if key else ""
         asked = {"Bucket": bucket, "Prefix": key + below}
@@ -72,24 +77,24 @@ class Objects:
             page = self._system.call_s3("list_objects_v2", **asked)
             for facts in page.get("Contents", ()):
                 if not facts["Key"].endswith("/"):  # marks of folders
-                    yield facts["Key"][len(key) :], _stamp(facts)
+                    yield facts["Key"][len(key) :], _version(facts)
             if not page.get("IsTruncated"):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
 
-    def stamp(self, name: str) -> Stamp | None:
+    def version(self, name: str) -> ObjectVersion | None:
         """The identity of an object; None when there is none."""
         try:
             facts = self._system.info(self._path(name))
         except FileNotFoundError:
             return None
-        return None if facts.get("type") == "directory" else _stamp(facts)
+        return None if facts.get("type") == "directory" else _version(facts)
 
-    def stamps(self, names: list[str]) -> dict[str, Stamp]:
+    def versions(self, names: list[str]) -> dict[str, ObjectVersion]:
         """The identities of many objects; those that are not there are left out."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = zip(names, pool.map(self.stamp, names), strict=True)
-            return {name: stamp for name, stamp in found if stamp is not None}
+            found = zip(names, pool.map(self.version, names), strict=True)
+            return {name: version for name, version in found if version is not None}
 
     def read(self, name: str) -> bytes:
         """An object's bytes.
@@ -139,7 +144,7 @@ class Objects:
 
 
 def _opened(address: str, scheme: str) -> tuple[Any, str]:
-    name = shown(address)
+    name = display_address(address)
     options: dict[str, Any] = {}
     try:
         from fsspec.config import conf
@@ -200,12 +205,12 @@ def _missing(name: str, scheme: str, error: ImportError) -> ConfigError:
     return ConfigError(f"{name}: needs {needed}, which is not installed.", hint=f"Fix: {fix}.")
 
 
-def _stamp(facts: dict[str, Any]) -> Stamp:
+def _version(facts: dict[str, Any]) -> ObjectVersion:
     """What fsspec says of an object, whose kinds of stores have words of their own."""
     changed = next((facts[key] for key in _TIMES if facts.get(key)), 0)
     tag = next((str(facts[key]) for key in _TAGS if facts.get(key)), "")
     size = facts["Size"] if "Size" in facts else facts["size"]
-    return Stamp(int(size or 0), _nanoseconds(changed), tag.strip('"'))
+    return ObjectVersion(int(size or 0), _nanoseconds(changed), tag.strip('"'))
 
 
 def _nanoseconds(changed: object) -> int:

@@ -13,9 +13,9 @@ from typing import Final
 import natsort
 import pathspec
 
-from varfix.engine.formats import format_of
-from varfix.engine.storage.store import Stamp
-from varfix.engine.video.clip import SEGMENTS, is_clip
+from varfix.engine.formats import format_of, is_video
+from varfix.engine.storage.identity import ObjectVersion
+from varfix.engine.system.state_folder import SEGMENTS_SUFFIX
 
 SYSTEM_NAMES: Final = frozenset(
     {
@@ -45,23 +45,23 @@ class Filters:
 
 
 @dataclass
-class Found:
+class ScanResult:
     """What a scan found.
 
     Attributes:
-        pictures: names of images and clips below the source, with `/`, in natural order.
+        sources: names of images and videos below the source, with `/`, in natural order.
         ignored: files that are no images, or were filtered out.
         denied: folders that may not be read.
-        stamps: identities of images, where finding them has told these.
+        versions: of objects that a listing has reported.
     """
 
-    pictures: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     denied: list[str] = field(default_factory=list)
-    stamps: dict[str, Stamp] = field(default_factory=dict)
+    versions: dict[str, ObjectVersion] = field(default_factory=dict)
 
 
-def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
+def scan(source: Path, destination: Path | None, filters: Filters) -> ScanResult:
     """Walk a folder. Hidden and system files are not even counted; links to folders not followed.
 
     Args:
@@ -69,28 +69,30 @@ def scan(source: Path, destination: Path | None, filters: Filters) -> Found:
         destination: left out when it lies inside the source.
         filters: which files count.
     """
-    found = Found()
+    found = ScanResult()
     barred = destination.stat() if destination is not None and destination.is_dir() else None
-    sift(_files(source, barred, filters.recursive, found.denied), filters, found)
+    apply_filters(_files(source, barred, filters.recursive, found.denied), filters, found)
     return found
 
 
-def sift(names: Iterable[str], filters: Filters, found: Found) -> None:
+def apply_filters(names: Iterable[str], filters: Filters, found: ScanResult) -> None:
     """Put names into `found`: the images in their order, and what is left out."""
     include, exclude = _matcher(filters.include), _matcher(filters.exclude)
     for name in names:
         wanted = not filters.include or include.match_file(name)
         if wanted and not exclude.match_file(name) and _is_known(name):
-            found.pictures.append(name)
+            found.sources.append(name)
         else:
             found.ignored.append(name)
-    found.pictures = _ordered(found.pictures)
+    found.sources = _ordered(found.sources)
 
 
 def is_hidden(name: str) -> bool:
     """Whether a file, or a folder above it, is passed over in every search."""
     *folders, last = name.split("/")
-    return _is_unseen(last) or any(_is_unseen(part) or part.endswith(SEGMENTS) for part in folders)
+    return _is_unseen(last) or any(
+        _is_unseen(part) or part.endswith(SEGMENTS_SUFFIX) for part in folders
+    )
 
 
 def _is_unseen(name: str) -> bool:
@@ -98,7 +100,7 @@ def _is_unseen(name: str) -> bool:
 
 
 def _is_known(name: str) -> bool:
-    return format_of(name) is not None or is_clip(PurePosixPath(name))
+    return format_of(name) is not None or is_video(PurePosixPath(name))
 
 
 def _matcher(globs: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
@@ -133,7 +135,7 @@ def _files(
             if not entry.is_dir(follow_symlinks=False):
                 if _is_regular(entry):
                     yield name
-            elif recursive and not _is(entry, barred) and not entry.name.endswith(SEGMENTS):
+            elif recursive and not _is(entry, barred) and not entry.name.endswith(SEGMENTS_SUFFIX):
                 waiting.append(name)
 
 

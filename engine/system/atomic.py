@@ -1,8 +1,8 @@
-"""Puts finished files in place: complete or not at all.
+"""Writes files complete or not at all.
 
-A result is written under a hidden name beside its destination, flushed to the disk, then renamed;
-the same folder is the same file system, so a full disk never leaves a broken final file
-(cli/README.md).
+A file is written under a temporary name in the folder of its target, flushed to the disk, then
+renamed; the same folder is on the same file system, so a full disk never leaves a broken file under
+the final name (cli/README.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PART: Final = re.compile(r"\.varfix-(\d+)\.part$")
 _LONGEST_NAME: Final = 255
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-# The name is the trouble, not the place: other images can still be written.
+# The name is refused, not the folder: other results can still be written.
 _UNNAMEABLE: Final = frozenset(
     {
         errno.ENAMETOOLONG,
@@ -41,85 +41,123 @@ _UNNAMEABLE: Final = frozenset(
 _CLOCK_SLACK: Final = 5.0
 
 
-class Publisher:
-    """Writes results; knows its unfinished ones, so that they can be dropped in a hurry."""
+class AtomicWriter:
+    """Writes results; knows its unfinished files, so that they can be removed before an exit."""
 
     def __init__(self) -> None:
-        self._parts: set[Path] = set()
+        self._unfinished: set[Path] = set()
         self._lock = threading.Lock()
 
-    def publish(self, target: Path, data: bytes) -> None:
-        """Write `data` to `target`, replacing what is there; folders are made as needed.
+    def write(self, target: Path, data: bytes) -> None:
+        """Write a result, replacing an older file; missing folders are created.
 
         Raises:
-            DiskFullError: No space left.
-            OutputDeniedError: The folder or file may not be written.
-            EncodeError: There can be no file of this name: too long, or a folder is in its place.
+            DiskFullError: The disk is full.
+            OutputDeniedError: Access to the folder or file is denied.
+            EncodeError: The file system cannot hold a file of this name.
             OutputError: The system refuses for another reason.
         """
-        part = part_path(target)
-        with translated(target, len(data)), _named(target):
+        with translate_os_errors(target, len(data)), _translate_name_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists() and not (target.is_file() or target.is_dir()):
-                raise FileExistsError(errno.EEXIST, "a device or pipe has this name")
-            with self._lock:
-                self._parts.add(part)
-            try:
+            _refuse_special_file(target)
+            with self._tracked(target), replacement(target) as part:
                 _write(part, data)
-                part.replace(target)
-            finally:
-                self._forget(part)
 
-    def move(self, part: Path, target: Path) -> None:
-        """Put a finished file in its place, replacing what is there.
-
-        Args:
-            part: on the same file system as `target`.
-            target: its final name.
-
-        Raises:
-            DiskFullError: No space left.
-            OutputDeniedError: The folder or file may not be written.
-            EncodeError: There can be no file of this name.
-            OutputError: The system refuses for another reason.
-        """
-        with translated(target, part.stat().st_size), _named(target):
-            if target.exists() and not (target.is_file() or target.is_dir()):
-                raise FileExistsError(errno.EEXIST, "a device or pipe has this name")
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            part.replace(target)
-
-    def drop(self) -> None:
-        """Remove every unfinished file; for leaving at once."""
+    def discard(self) -> None:
+        """Remove every unfinished file, before the process exits at once."""
         with self._lock:
-            parts = list(self._parts)
+            parts = list(self._unfinished)
         for part in parts:
-            self._forget(part)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
-    def _forget(self, part: Path) -> None:
+    @contextmanager
+    def _tracked(self, target: Path) -> Iterator[None]:
+        part = temporary_path(target)
+        with self._lock:
+            self._unfinished.add(part)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._unfinished.discard(part)
+
+
+@contextmanager
+def replacement(target: Path) -> Iterator[Path]:
+    """Write a file in the block, which replaces the target when the block succeeds.
+
+    After an error nothing is left. Errors of the system pass unchanged.
+
+    Args:
+        target: In a folder that exists.
+
+    Yields:
+        The temporary path to write to.
+    """
+    part = temporary_path(target)
+    try:
+        yield part
+        flush_and_rename(part, target)
+    finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        with self._lock:
-            self._parts.discard(part)
+
+
+def write_file(target: Path, data: bytes) -> None:
+    """Write a file, complete or not at all; see `replacement`."""
+    with replacement(target) as part:
+        _write(part, data)
 
 
 def _write(part: Path, data: bytes) -> None:
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
+    part.write_bytes(data)
+
+
+def flush_and_rename(part: Path, target: Path) -> None:
+    """Flush a written file to the disk, then give it its final name, replacing an older file.
+
+    Args:
+        part: On the same file system as `target`.
+        target: The final path.
+    """
+    with part.open("rb+") as file:
         os.fsync(file.fileno())
+    part.replace(target)
 
 
-def part_path(target: Path) -> Path:
-    """The hidden name under which a file is written: `.NAME.varfix-PID.part`, shortened to fit."""
+def move_result(part: Path, target: Path) -> None:
+    """Give a finished result its final name, replacing an older file.
+
+    Args:
+        part: On the same file system as `target`.
+        target: The final path.
+
+    Raises:
+        DiskFullError: The disk is full.
+        OutputDeniedError: Access to the folder or file is denied.
+        EncodeError: The file system cannot hold a file of this name.
+        OutputError: The system refuses for another reason.
+    """
+    with translate_os_errors(target, part.stat().st_size), _translate_name_errors(target):
+        _refuse_special_file(target)
+        flush_and_rename(part, target)
+
+
+def _refuse_special_file(target: Path) -> None:
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise FileExistsError(errno.EEXIST, "a device or pipe has this name")
+
+
+def temporary_path(target: Path) -> Path:
+    """Return the path under which a file is written: `.NAME.varfix-PID.part`, shortened to fit."""
     suffix = f".varfix-{os.getpid()}.part"
     name = target.name
     if _size(name) > _LONGEST_NAME - 1 - len(suffix):
-        # The checksum keeps apart two long names that are cut to the same beginning.
+        # The checksum distinguishes two long names that are cut to the same beginning.
         suffix = f"-{zlib.crc32(os.fsencode(name)):08x}{suffix}"
     while _size(name) > _LONGEST_NAME - 1 - len(suffix):
-        name = name[:-1]  # whole characters: some file systems refuse torn ones
+        name = name[:-1]  # whole characters: some file systems refuse incomplete ones
     return target.with_name(f".{name}{suffix}")
 
 
@@ -128,7 +166,7 @@ def _size(name: str) -> int:
 
 
 def remove_stale_parts(folder: Path) -> int:
-    """Remove unfinished files that dead processes left below `folder`; returns how many."""
+    """Remove unfinished files of processes that have ended, below `folder`; return their number."""
     removed = 0
     for path in folder.rglob(".*.part"):
         match = _PART.search(path.name)
@@ -141,10 +179,10 @@ def remove_stale_parts(folder: Path) -> int:
 
 
 def _writing(pid: int, changed: float) -> bool:
-    """Whether the process `pid` lives and can have changed a file at that time.
+    """Return whether the process `pid` runs and can have changed a file at that time.
 
-    Numbers are used again, in containers even at once: a process that started after the last
-    change of a file is not the one that writes it.
+    Process numbers are reused, in containers even at once: a process that started after the last
+    change of a file does not write it.
     """
     try:
         return psutil.Process(pid).create_time() <= changed + _CLOCK_SLACK
@@ -155,7 +193,7 @@ def _writing(pid: int, changed: float) -> bool:
 
 
 @contextmanager
-def _named(target: Path) -> Iterator[None]:
+def _translate_name_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -168,8 +206,13 @@ def _named(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def translated(target: Path, size: int = 0) -> Iterator[None]:
-    """Turn the system's refusals to write `target` into varfix's errors."""
+def translate_os_errors(target: Path, size: int = 0) -> Iterator[None]:
+    """Turn the system's errors of writing `target` into varfix's errors.
+
+    Args:
+        target: The file.
+        size: Its bytes, for the message about a full disk.
+    """
     try:
         yield
     except OSError as error:
@@ -189,6 +232,6 @@ def _free(folder: Path) -> str:
     with suppress(OSError):
         files = os.statvfs(folder) if hasattr(os, "statvfs") else None
         if files is not None and files.f_files and not files.f_favail:
-            return "its file system can hold no more files, "
+            return "no inodes left, "
         return f"{psutil.disk_usage(os.fspath(folder)).free / 1e6:.1f} MB free, "
     return ""

@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 _POLL = 0.2  # seconds after which a thread looks whether it is still wanted
 
 
-class Ahead(Generic[Value]):
+class Prefetcher(Generic[Value]):
     """Iterates over a source on a thread of its own, a few values ahead of its reader."""
 
     def __init__(self, source: Iterator[Value], depth: int) -> None:
@@ -66,7 +66,7 @@ class Ahead(Generic[Value]):
         return False
 
 
-class Behind(Generic[Value]):
+class BackgroundWriter(Generic[Value]):
     """Takes values to a function that runs on a thread of its own, in order."""
 
     def __init__(self, work: Callable[[Value], None], depth: int) -> None:

@@ -6,7 +6,6 @@ is a part. A server that has another file by now, or cannot serve the rest alone
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import shutil
 import time
@@ -27,7 +26,8 @@ from varfix.engine.errors import (
     ModelChecksumError,
     ModelDownloadError,
 )
-from varfix.engine.system.atomic import translated
+from varfix.engine.system.atomic import translate_os_errors
+from varfix.engine.system.digests import file_sha256
 
 Progress = Callable[[int, int | None], None]
 """Told how many bytes are there, and how many there will be, if that is known."""
@@ -108,11 +108,11 @@ def fetch(wanted: Fetch, progress: Progress) -> str:
         ModelChecksumError: It is not the file that it should be; it was removed.
         OutputError: It cannot be written.
     """
-    with translated(wanted.target):
+    with translate_os_errors(wanted.target):
         wanted.target.parent.mkdir(parents=True, exist_ok=True)
         part = _fetched(wanted, progress)
         path = _part(wanted.target)
-        digest = digest_of(path)
+        digest = file_sha256(path)
         expected = wanted.sha256 or part.sha256
         _record(wanted.target).unlink(missing_ok=True)
         if expected and digest != expected:
@@ -124,12 +124,6 @@ def fetch(wanted: Fetch, progress: Progress) -> str:
             )
         path.replace(wanted.target)
     return digest
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _part(target: Path) -> Path:

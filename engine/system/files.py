@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,25 +11,10 @@ from typing import BinaryIO, Final
 
 from varfix.engine.errors import DecodeUnsupportedError, SourceReadError
 
-# What ends a line, moves a cursor, or turns the direction of writing.
-_UNSPOKEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def readable(name: str) -> str:
-    """A name that can be printed and put into JSON, whatever bytes it is made of.
-
-    A readable name stays as it is, also where the system's own names are not in UTF-8.
-    """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def spoken(name: str) -> str:
-    """A name for the middle of a sentence: as `readable`, and on one line."""
-    return _UNSPOKEN.sub(lambda found: repr(found[0])[1:-1], readable(name))
-
-
-def read_source(path: Path, most: int | None = None) -> tuple[os.stat_result, bytes]:
+def read_file(path: Path, most: int | None = None) -> tuple[os.stat_result, bytes]:
     """Read a file whole, with its identity as of the reading.
 
     Args:

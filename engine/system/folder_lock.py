@@ -1,7 +1,7 @@
-"""One run at a time for one destination.
+"""Locks a destination, so that only one run writes to it.
 
-The system's own lock falls with its process, however that ends. Where a file system has none (some
-network shares), a file with the owner's process number takes its place.
+The system releases its lock when the process ends, however it ends. Where a file system has no
+locks (some network shares), a file with the owner's process number replaces it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from typing import Final
 import filelock
 
 from varfix.engine.errors import OutputLockedError
-from varfix.engine.storage.manifest import FOLDER
-from varfix.engine.system.atomic import remove_stale_parts, translated
+from varfix.engine.system.atomic import remove_stale_parts, translate_os_errors
+from varfix.engine.system.state_folder import STATE_FOLDER
 
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 @contextmanager
-def exclusive(destination: Path | None) -> Iterator[None]:
-    """Hold a destination for this run alone, and clear what dead runs left there.
+def lock_folder(destination: Path | None) -> Iterator[None]:
+    """Hold a destination for this run alone, and remove the unfinished files of ended runs.
+
+    Args:
+        destination: The folder; None locks nothing.
 
     Raises:
         OutputLockedError: Another run writes there.
@@ -32,16 +35,16 @@ def exclusive(destination: Path | None) -> Iterator[None]:
     if destination is None:
         yield
         return
-    folder = destination / FOLDER
-    with translated(folder):
+    folder = destination / STATE_FOLDER
+    with translate_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with translated(folder):
+    with translate_os_errors(folder):
         try:
             lock = _acquired(folder)
-        except filelock.Timeout as held:  # an OSError itself, so not outside `translated`
+        except filelock.Timeout as held:  # an OSError itself, hence inside `translate_os_errors`
             raise OutputLockedError(
-                f"{destination}: another varfix is writing here",
-                hint=f"wait for it, or name another folder ({held.lock_file} is its mark)",
+                f"{destination}: locked by another varfix process",
+                hint=f"wait for it, or name another folder (lock file: {held.lock_file})",
             ) from None
     try:
         remove_stale_parts(destination)
@@ -51,7 +54,7 @@ def exclusive(destination: Path | None) -> Iterator[None]:
 
 
 def _acquired(folder: Path) -> filelock.BaseFileLock:
-    """Take the lock at once (filelock.Timeout), in the way that the file system offers."""
+    """Return the lock, acquired at once (filelock.Timeout), of the kind the file system offers."""
     lock: filelock.BaseFileLock = filelock.FileLock(folder / "lock", fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)

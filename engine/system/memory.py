@@ -22,17 +22,17 @@ _GROUPS: Final = (
 )
 
 
-def available() -> int:
+def available_memory() -> int:
     """Return the bytes that can be taken without swapping or being killed."""
     return min([int(psutil.virtual_memory().available), *_group_rooms()])
 
 
-def automatic_queue() -> int:
+def default_queue_bytes() -> int:
     """Return the bytes of images in flight when nobody said: a quarter of what is available.
 
     At least one photograph must fit; more than a few do not make a run faster.
     """
-    return min(max(available() // 4, _LEAST), _MOST)
+    return min(max(available_memory() // 4, _LEAST), _MOST)
 
 
 def _group_rooms() -> list[int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import PurePath
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -16,31 +15,9 @@ import numpy.typing as npt
 
 Samples = npt.NDArray[Any]
 
-# Names that are taken for clips in a folder.
-CLIP_EXTENSIONS: Final = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
-# End of the name of the folder in which a clip's finished segments lie.
-SEGMENTS: Final = ".varfix"
-_FOR_WEBM: Final = ("auto", "av1", "libsvtav1", "libaom-av1", "libvpx-vp9")
 # Numbers of ISO/IEC 23091-2, which all containers use.
 UNSPECIFIED: Final = 2
 FULL: Final = 2  # range in FFmpeg's numbers; 1 is narrow, 0 is unspecified and means narrow
-
-
-def is_clip(path: PurePath) -> bool:
-    """Whether a file's name is that of a clip."""
-    return path.suffix.lower() in CLIP_EXTENSIONS
-
-
-def result_suffix(suffix: str, codec: str) -> str:
-    """The end of the name of a result in a folder: the source's, where that container is written.
-
-    Args:
-        suffix: of the source, with its dot.
-        codec: that was asked for.
-    """
-    if suffix.lower() == ".avi" or codec == "ffv1":
-        return ".mkv"
-    return ".mkv" if suffix.lower() == ".webm" and codec not in _FOR_WEBM else suffix
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from varfix.engine.errors import Interrupted
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
-from varfix.engine.system.background import Ahead, Behind
-from varfix.engine.system.memory import automatic_queue
+from varfix.engine.system.background import BackgroundWriter, Prefetcher
+from varfix.engine.system.memory import default_queue_bytes
 from varfix.engine.video.clip import Clip, Frame, Layout, Samples
 from varfix.engine.video.color import YcbcrConverter
 from varfix.engine.video.deflicker import DeflickerSettings, deflicker
@@ -100,7 +100,7 @@ class FrameStreamContext:
     def queue_depth(self) -> int:
         """Number of frames that may wait between two stages."""
         cost = self.layout.width * self.layout.height * _BYTES_PER_PIXEL
-        return max(2, min(_MAX_WAITING, automatic_queue() // 4 // cost))
+        return max(2, min(_MAX_WAITING, default_queue_bytes() // 4 // cost))
 
 
 class FrameSource(Protocol):
@@ -146,7 +146,7 @@ def stream_frames(
 
     with ExitStack() as stack:
         stack.callback(frames.close)
-        writer = Behind(write, context.queue_depth)
+        writer = BackgroundWriter(write, context.queue_depth)
         # Also after a failure or a stop: the restored frames may complete a segment.
         stack.callback(writer.settle)
         wanted = range(source.begin, _ENDLESS)
@@ -183,7 +183,7 @@ class _ModelInput:
         self._turns, self._times = turns, context.times
         self._is_stopping = context.callbacks.is_stopping
         self._stored: dict[int, Frame] = {}
-        self._prefetched = Ahead(self._convert(), context.queue_depth)
+        self._prefetched = Prefetcher(self._convert(), context.queue_depth)
 
     def __iter__(self) -> Iterator[tuple[int, Floats]]:
         values = iter(self._prefetched)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from varfix.engine.errors import EncodeError
-from varfix.engine.system.atomic import translated
+from varfix.engine.system.atomic import translate_os_errors
 from varfix.engine.video.clip import Clip, TimeRange
 from varfix.engine.video.probe import av_path, open_container
 from varfix.engine.video.segments import Segment
@@ -108,7 +108,7 @@ def assemble(mux_input: MuxInput, encoded: EncodedSegments, part: Path) -> MuxRe
     import av.error
 
     size = sum(segment.size for segment in encoded.segments)
-    with ExitStack() as stack, translated(part, size):
+    with ExitStack() as stack, translate_os_errors(part, size):
         source = None
         if mux_input.source is not None:
             source = stack.enter_context(open_container(mux_input.source))

@@ -18,8 +18,8 @@ from typing import Final
 from varfix.engine.errors import DecodeUnsupportedError, PlanError
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
-from varfix.engine.system.atomic import part_path
-from varfix.engine.system.folder_lock import exclusive
+from varfix.engine.system.atomic import temporary_path
+from varfix.engine.system.folder_lock import lock_folder
 from varfix.engine.video.clip import NO_PIPE, ByteSink, Clip, Pipe, TimeRange
 from varfix.engine.video.deflicker import temporal_context
 from varfix.engine.video.frame_pipeline import (
@@ -93,7 +93,7 @@ def restore_clip(
         stored = f"frames are stored as {encoding.layout.name} instead of {clip.layout.name}"
         callbacks.warn("pixel_format", f"{stored}, which {encoding.encoder} does not support")
     folder, times = SegmentFolder(target), StageTimes()
-    with exclusive(folder.path):
+    with lock_folder(folder.path):
         finished = folder.begin(_identity(request, encoding, settings))
         context = FrameStreamContext(encoding.layout, clip, callbacks, times)
         writer = SegmentWriter(folder, encoding, _segment_frames(encoding, settings), finished)
@@ -151,7 +151,7 @@ def _mux(
             hint="compare --from and --to with the length of the video",
         )
     encoded = EncodedSegments([folder.path_of(number) for number in range(len(segments))], segments)
-    part = part_path(folder.path / name)
+    part = temporary_path(folder.path / name)
     result = assemble(mux_input, encoded, part)
     verify(mux_input, encoded, part, result)
     for stream in result.lost:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from varfix.engine.errors import DiskFullError, EncodeError
-from varfix.engine.system.atomic import translated
+from varfix.engine.system.atomic import translate_os_errors
 from varfix.engine.video.clip import Frame, Samples
 from varfix.engine.video.reader import checksum
 from varfix.engine.video.segments import Segment, SegmentFolder
@@ -52,7 +52,7 @@ class SegmentWriter:
             EncodeError: The encoder fails.
             OutputError: The disk is full, or writing fails.
         """
-        with translated(self._folder.path, self._encoding.layout.frame_bytes):
+        with translate_os_errors(self._folder.path, self._encoding.layout.frame_bytes):
             if self._encoder is None:
                 self._encoder = SegmentEncoder(self._part, self._encoding)
             self._encoder.add(planes)
@@ -75,7 +75,7 @@ class SegmentWriter:
     def _finish_segment(self) -> None:
         encoder = self._encoder
         assert encoder is not None
-        with translated(self._folder.path, self._encoding.layout.frame_bytes):
+        with translate_os_errors(self._folder.path, self._encoding.layout.frame_bytes):
             encoder.finish()
             if count_frames(self._part) != len(self._times):
                 raise self._incomplete()

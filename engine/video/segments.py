@@ -18,9 +18,9 @@ from typing import Final
 
 import msgspec
 
-from varfix.engine.storage.manifest import digest_of_file
-from varfix.engine.system.atomic import translated
-from varfix.engine.video.clip import SEGMENTS
+from varfix.engine.system.atomic import translate_os_errors
+from varfix.engine.system.digests import edge_digest_of_file
+from varfix.engine.system.state_folder import SEGMENTS_SUFFIX
 
 _STATE: Final = "state.json"
 _VERSION: Final = 1
@@ -77,7 +77,7 @@ class SegmentFolder:
             OutputError: The folder cannot be written.
         """
         wanted = _State(version=_VERSION, identity=dict(identity))
-        with translated(self.path):
+        with translate_os_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if self._state() != wanted:
                 self._clear(0)
@@ -103,7 +103,7 @@ class SegmentFolder:
         Raises:
             OutputError: The disk is full, or writing fails.
         """
-        with translated(self.path, segment.size):
+        with translate_os_errors(self.path, segment.size):
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(self.path_of(number))
@@ -116,7 +116,7 @@ class SegmentFolder:
             delay=delay,
             last=last,
             size=part.stat().st_size,
-            sha256=digest_of_file(part),
+            sha256=edge_digest_of_file(part),
         )
 
     def remove(self) -> None:
@@ -134,7 +134,7 @@ class SegmentFolder:
             record = (self.path / _record_name(number)).read_bytes()
             segment = msgspec.json.decode(record, type=Segment)
             path = self.path_of(number)
-            if path.stat().st_size == segment.size and digest_of_file(path) == segment.sha256:
+            if path.stat().st_size == segment.size and edge_digest_of_file(path) == segment.sha256:
                 return segment
         return None
 
@@ -157,7 +157,7 @@ class SegmentFolder:
 
 def folder_of(target: Path) -> Path:
     """Return the folder of a result's segments while the result is unfinished."""
-    return target.with_name(f"{target.name}{SEGMENTS}")
+    return target.with_name(f"{target.name}{SEGMENTS_SUFFIX}")
 
 
 def _record_name(number: int) -> str:

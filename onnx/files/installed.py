@@ -26,8 +26,8 @@ from varfix.engine.errors import (
     OutputLockedError,
 )
 from varfix.engine.models.card import MODELS, Release
-from varfix.engine.system.atomic import translated
-from varfix.engine.system.download import digest_of
+from varfix.engine.system.atomic import translate_os_errors
+from varfix.engine.system.digests import file_sha256
 from varfix.onnx.files.model_files import ModelFiles, find_model, installed_path, model_folder
 
 ORIGIN: Final = "origin.json"
@@ -73,7 +73,7 @@ def source_files(paths: Sequence[Path], urls: Sequence[str] = ()) -> tuple[Sourc
             raise ModelMissingError(f"{path}: no such checkpoint")
     places = [*urls, *[""] * (len(paths) - len(urls))]
     return tuple(
-        SourceFile(path.name, path.stat().st_size, digest_of(path), url)
+        SourceFile(path.name, path.stat().st_size, file_sha256(path), url)
         for path, url in zip(paths, places, strict=True)
     )
 
@@ -131,7 +131,7 @@ def install(name: str, origin: Origin, terms: str, export: Export) -> ModelFiles
     """
     final = installed_path(name).parent
     made, old = (final.with_name(f".{name}.{word}") for word in ("part", "old"))
-    with translated(final), _alone(name):
+    with translate_os_errors(final), _alone(name):
         _recover(final, made, old)
         _require_room(final.parent, sum(file.size for file in origin.files))
         made.mkdir()
@@ -159,7 +159,7 @@ def remove(name: str) -> None:
     final = installed_path(name).parent
     if not installed_path(name).is_file():
         raise ModelMissingError(f"{name}: not installed in {model_folder()}.")
-    with translated(final), _alone(name):
+    with translate_os_errors(final), _alone(name):
         old = final.with_name(f".{name}.old")
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)  # gone at once, also where removing gigabytes takes its time

@@ -21,7 +21,7 @@ from varfix.engine.restoration.explanation import (
     sheets,
 )
 from varfix.engine.restoration.prior_maps import sample_prior, thumbnail
-from varfix.engine.system.atomic import Publisher
+from varfix.engine.system.atomic import AtomicWriter
 from varfix.onnx.files.card import check_companion, weights_path
 from varfix.onnx.files.model_files import ModelFiles, find_model
 from varfix.onnx.inference.intermediate_outputs import read_nodes, value_after, with_results
@@ -77,7 +77,7 @@ def explain(
     for name, sheet in sheets(explanation).items():
         data = io.BytesIO()
         sheet.save(data, "PNG")
-        Publisher().publish(folder / name, data.getvalue())
+        AtomicWriter().write(folder / name, data.getvalue())
         written.append(folder / name)
     return written
 

@@ -25,7 +25,7 @@ from varfix.engine.errors import (
     OutputLockedError,
 )
 from varfix.engine.events import ItemFail, ItemStart, RunEnd
-from varfix.engine.system.folder_lock import exclusive
+from varfix.engine.system.folder_lock import lock_folder
 
 
 def full_after(count, monkeypatch):
@@ -120,7 +120,7 @@ def test_a_name_that_the_destination_cannot_hold_costs_one_picture(setup):
 def test_two_runs_do_not_write_to_one_destination(setup):
     setup.draw("a.png")
     plan = setup.plan()
-    with exclusive(setup.out), pytest.raises(OutputLockedError) as caught:
+    with lock_folder(setup.out), pytest.raises(OutputLockedError) as caught:
         setup.run(plan=plan)
     assert caught.value.exit_code == 6
     assert setup.events == []

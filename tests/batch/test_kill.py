@@ -15,7 +15,7 @@ KILLS = {
 def die(part, data):
     part.write_bytes(data[: len(data) // 2])
     kill()
-arm(publish, "_write", die)
+arm(atomic, "_write", die)
 """,
     "before the final name": """
 arm(Path, "replace", lambda part, target: kill())
@@ -33,24 +33,24 @@ def die(manifest, entry):
     with path.open("ab") as file:
         file.write(b'{"dst": "half')
     kill()
-arm(Manifest, "append", die)
+arm(FileManifest, "append", die)
 """,
     "after an entry": """
-entered = Manifest.append
+entered = FileManifest.append
 def die(manifest, entry):
     entered(manifest, entry)
     kill()
-arm(Manifest, "append", die)
+arm(FileManifest, "append", die)
 """,
 }
 
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
-from varfix.engine.system import atomic as publish
+from varfix.engine.system import atomic
 from varfix.engine.batch.run import run_batch
 from varfix.engine.batch.context import Options
-from varfix.engine.storage.manifest import Manifest
+from varfix.engine.storage.manifest import FileManifest
 from varfix.engine.batch.plan import BatchRequest, plan_batch
 from support.identity import IdentityRestorer
 from varfix.engine.settings.types import IoSettings, Settings

@@ -37,7 +37,7 @@ from varfix.engine.events import Event, ItemDone, ItemStart, RetryCounts
 from varfix.engine.restoration.restorer import DeviceUsed
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.manifest import Entry
-from varfix.engine.storage.store import store_of
+from varfix.engine.storage.open import store_of
 
 TOGETHER = 50
 CARD = IDENTITY_CARD
@@ -169,7 +169,7 @@ def measured(ray: Any, workers: int, seconds: float, lasting: float) -> dict[str
         folder = store_of(Path(name))
         places = [(f"{n % 99}/{n}.png", Path(name, f"{n}.png")) for n in range(count)]
         items = [Item(n, src, src, path, path, None) for n, (src, path) in enumerate(places)]
-        plan = Plan(Path(name), "recipe", items, manifest=folder.memory())
+        plan = Plan(Path(name), "recipe", items, manifest=folder.manifest())
         plan.source = plan.target = folder
         log = EventLog([Sink("log", nowhere, lambda: None)])
 

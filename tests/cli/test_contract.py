@@ -16,8 +16,8 @@ from varfix.engine.batch import processor as maker
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import Event
 from varfix.engine.storage import scan
-from varfix.engine.system import atomic as publish
-from varfix.engine.system.folder_lock import exclusive
+from varfix.engine.system import atomic
+from varfix.engine.system.folder_lock import lock_folder
 from varfix.onnx.inference.open_model import OnnxRestorer
 
 MANY = 120
@@ -113,7 +113,7 @@ def test_5_when_a_picture_does_not_fit_into_memory(run, good, monkeypatch):
 def test_5_when_a_picture_would_not_fit_and_nothing_is_tried(run, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     Image.new("1", (9000, 9000)).save(tmp_path / "in" / "pano.png")
-    monkeypatch.setattr(maker, "available", lambda: 1_200_000_000)
+    monkeypatch.setattr(maker, "available_memory", lambda: 1_200_000_000)
     monkeypatch.setattr(maker, "read_picture", pytest.fail)
     result = run()
     (failed,) = events(result, "item.fail")
@@ -123,14 +123,14 @@ def test_5_when_a_picture_would_not_fit_and_nothing_is_tried(run, tmp_path, monk
 
 
 def test_6_when_another_run_holds_the_folder(run, good, tmp_path):
-    with exclusive(tmp_path / "out"):
+    with lock_folder(tmp_path / "out"):
         result = run()
     assert result.exit_code == ExitCode.OUTPUT
     assert f"{tmp_path / 'out'}" in result.stderr
 
 
 def test_6_when_the_disk_is_full_with_what_is_done_and_what_to_do(run, good, monkeypatch):
-    real, calls = publish._write, []
+    real, calls = atomic._write, []
 
     def write(part, data):
         calls.append(part)
@@ -138,7 +138,7 @@ def test_6_when_the_disk_is_full_with_what_is_done_and_what_to_do(run, good, mon
             raise OSError(errno.ENOSPC, "No space left on device")
         real(part, data)
 
-    monkeypatch.setattr(publish, "_write", write)
+    monkeypatch.setattr(atomic, "_write", write)
     result = run("-j", "1")
     assert ended(result) == (ExitCode.OUTPUT, "failed")
     assert "no space left" in result.stderr
@@ -288,13 +288,13 @@ def test_a_second_signal_leaves_at_once_and_drops_what_is_unfinished(tmp_path, p
     picture(tmp_path / "in" / "a.bmp")
     code = """
 import sys, time
-from varfix.engine.system import atomic as publish
+from varfix.engine.system import atomic
 from varfix.cli.main import invoke
 def stuck(part, data):
     part.write_bytes(data[:9])
     print("writing", flush=True)
     time.sleep(60)
-publish._write = stuck
+atomic._write = stuck
 sys.exit(invoke(sys.argv[1:]))
 """
     from_here = [sys.executable, "-c", code, "dir", tmp_path / "in", tmp_path / "out"]

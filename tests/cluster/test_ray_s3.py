@@ -7,7 +7,7 @@ from zlib import crc32
 import pytest
 from support.s3_server import EXPIRED, SERVER_ERROR, s3_in_environment
 
-from varfix.engine.storage.store import open_store
+from varfix.engine.storage.open import open_store
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,7 +72,7 @@ def machines(s3, machines):
 
 def results(job):
     store = open_store(job.target)._objects
-    names = [name for name, _ in store.every() if not name.startswith(".varfix/")]
+    names = [name for name, _ in store.list() if not name.startswith(".varfix/")]
     return dict(zip(names, store.read_all(names), strict=True))
 
 

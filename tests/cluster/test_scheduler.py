@@ -25,7 +25,7 @@ from varfix.engine.errors import (
     OutputDeniedError,
 )
 from varfix.engine.events import ItemDone, ItemFail, ItemStart, RunEnd, RunStart, Warn
-from varfix.engine.system import atomic as publish
+from varfix.engine.system import atomic
 
 NAMES = [f"{number % 3}/{number}.png" for number in range(12)]
 
@@ -75,13 +75,13 @@ def test_what_is_done_is_skipped(works):
 
 def test_a_result_is_entered_before_it_is_there(works, monkeypatch):
     seen = []
-    real = publish.Publisher.publish
+    real = atomic.AtomicWriter.write
 
     def watched(self, target, data):
         seen.append(target.relative_to(works.out).as_posix() in entries(works))
         real(self, target, data)
 
-    monkeypatch.setattr(publish.Publisher, "publish", watched)
+    monkeypatch.setattr(atomic.AtomicWriter, "write", watched)
     works.crewed()
     assert seen == [True] * 12
 
@@ -167,10 +167,10 @@ class Deaf(Hall):
 
 def test_a_result_that_was_published_but_not_reported_is_not_made_again(works, monkeypatch):
     published = []
-    real = publish.Publisher.publish
+    real = atomic.AtomicWriter.write
     monkeypatch.setattr(
-        publish.Publisher,
-        "publish",
+        atomic.AtomicWriter,
+        "write",
         lambda self, target, data: (published.append(target.name), real(self, target, data)),
     )
     expected = unbroken(works)
@@ -284,7 +284,7 @@ def test_failures_are_told_as_ever_and_stop_nothing(works):
 
 def test_a_full_disk_ends_the_run_with_what_is_done_kept(works, monkeypatch):
     expected = unbroken(works)
-    real, written = publish._write, []
+    real, written = atomic._write, []
 
     def full(part, data):
         written.append(part)
@@ -292,11 +292,11 @@ def test_a_full_disk_ends_the_run_with_what_is_done_kept(works, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         real(part, data)
 
-    monkeypatch.setattr(publish, "_write", full)
+    monkeypatch.setattr(atomic, "_write", full)
     with pytest.raises(DiskFullError):
         works.crewed()
     assert works.of(RunEnd)[0].exit == ExitCode.OUTPUT
-    monkeypatch.setattr(publish, "_write", real)
+    monkeypatch.setattr(atomic, "_write", real)
     works.hall = Hall()
     assert works.crewed().skipped >= 4
     assert works.results() == expected

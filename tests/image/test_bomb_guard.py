@@ -12,7 +12,7 @@ from varfix.engine.errors import DecodeTruncatedError, DecodeUnknownError, Decod
 from varfix.engine.image.bomb_guard import largest_file
 from varfix.engine.image.header import probe
 from varfix.engine.image.reader import read_picture
-from varfix.engine.system.files import read_source
+from varfix.engine.system.files import read_file
 
 LIMIT = 500_000_000
 MIB = 1 << 20
@@ -213,10 +213,10 @@ def test_a_file_far_larger_than_its_image_is_not_read(tmp_path):
     with path.open("ab") as file:
         file.truncate(1 << 40)
     with pytest.raises(DecodeUnsupportedError, match="too large for its image"):
-        read_source(path, largest_file(probe(path)))
+        read_file(path, largest_file(probe(path)))
 
 
 def test_a_file_of_ordinary_size_is_read_whole(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png() + bytes(MIB))
-    assert read_source(path, largest_file(probe(path)))[1] == path.read_bytes()
+    assert read_file(path, largest_file(probe(path)))[1] == path.read_bytes()

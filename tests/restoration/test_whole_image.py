@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from support.identity import IdentityRestorer
 
+from varfix.engine.batch.fingerprint import settings_fingerprint
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.prior_maps import thumbnail
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import Settings, TileSettings
-from varfix.engine.storage.manifest import recipe_of
 
 CARD = ModelCard(
     name="square", licence="CC0-1.0", tile=64, multiple=64, overlap=16, guidance="tile"
@@ -123,9 +123,18 @@ def test_whole_blends_with_the_source():
 
 
 def test_only_unusual_choices_make_another_recipe():
-    usual = recipe_of(Settings(), "model", 64)
-    assert recipe_of(GLOBAL, "model", 64) == usual
-    assert len({usual, recipe_of(BY_TILE, "model", 64), recipe_of(WHOLE, "model", 64)}) == 3
+    usual = settings_fingerprint(Settings(), "model", 64)
+    assert settings_fingerprint(GLOBAL, "model", 64) == usual
+    assert (
+        len(
+            {
+                usual,
+                settings_fingerprint(BY_TILE, "model", 64),
+                settings_fingerprint(WHOLE, "model", 64),
+            }
+        )
+        == 3
+    )
 
 
 def test_whole_shrinks_as_the_networks_own_program_does():

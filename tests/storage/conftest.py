@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from varfix.engine.storage.store import open_store, store_of
+from varfix.engine.storage.open import open_store, store_of
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")

@@ -2,21 +2,19 @@
 
 import json
 import socket
-from pathlib import Path
 
 import pytest
 from support.runs import Inverter, Setup
 from support.s3_server import DENIED, EXPIRED, KEYS, SERVER_ERROR, SLOW_DOWN
 
 from varfix.engine.batch.context import Options
-from varfix.engine.batch.plan import BatchRequest, Item, plan_batch
+from varfix.engine.batch.plan import BatchRequest, plan_batch
 from varfix.engine.batch.run import run_batch
 from varfix.engine.errors import ExitCode, OutputDeniedError, StoreAccessError, StoreError
 from varfix.engine.events import ItemFail, ItemSkip, RunEnd
 from varfix.engine.settings.types import IoSettings, Settings
 from varfix.engine.storage import objects as store_objects
-from varfix.engine.storage.store import open_store
-from varfix.engine.system.atomic import Publisher
+from varfix.engine.storage.open import open_store
 
 SETTINGS = Settings(io=IoSettings(jobs=2))
 NAMES = tuple(f"n/{number}.png" for number in range(4))
@@ -58,7 +56,7 @@ class Bucket:
 
     def results(self):
         store = open_store(f"{self.address}/out")._objects
-        names = [name for name, _ in store.every() if not name.startswith(".varfix/")]
+        names = [name for name, _ in store.list() if not name.startswith(".varfix/")]
         return {name: store.read(name) for name in names}
 
     def unbroken(self):
@@ -229,6 +227,5 @@ def mute(monkeypatch):
 def test_a_store_that_falls_silent_is_given_up(mute, size, monkeypatch):
     monkeypatch.setattr(store_objects, "_LONGEST", 2.0 if size > 100 else 600.0)
     monkeypatch.setattr(store_objects, "_SLOWEST", 1e9)
-    item = Item(0, "a.png", "a.png", Path("a.png"), Path("a.png"), None)
     with pytest.raises(StoreError, match=r"no answer in time|does not answer"):
-        mute.publish(item, b"x" * size, Publisher())
+        mute.publish("a.png", b"x" * size, overwrite=False)

@@ -4,8 +4,8 @@ import pytest
 from support.storage_runs import Places, picture, planned, restore, states
 
 from varfix.engine.storage import object_manifest as store_memory
-from varfix.engine.storage.object_manifest import JOURNAL, StoreMemory
-from varfix.engine.storage.store import open_store
+from varfix.engine.storage.object_manifest import JOURNAL, ObjectManifest
+from varfix.engine.storage.open import open_store
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_large_destination_is_not_listed_again(places, s3, monkeypatch):
     plan = planned(places)
     assert plan.manifest._there is None
     assert sorted(item.src for item in plan.items) == ["new.png", "stranger.png"]
-    with pytest.raises(Exception, match="did not make"):
+    with pytest.raises(Exception, match="another program has written"):
         restore(plan)
     assert places.get("stranger.png") == b"somebody's own"
 
@@ -83,11 +83,11 @@ def test_scattered_records_are_put_together_and_nothing_is_lost(places, monkeypa
     removed = []
     with monkeypatch.context() as patch:
         patch.setattr(type(objects), "remove", lambda self, name: removed.append(name))
-        StoreMemory(objects).begin()  # killed before the old parts are removed
+        ObjectManifest(objects).prepare()  # killed before the old parts are removed
     assert len(removed) == 9
     assert states(planned(places)) == before
-    StoreMemory(objects).begin()
-    assert len(list(objects.every(JOURNAL))) == 2
+    ObjectManifest(objects).prepare()
+    assert len(list(objects.list(JOURNAL))) == 2
     assert states(planned(places)) == before
     assert set(before.values()) == {"done"}
 
@@ -99,7 +99,7 @@ def test_a_full_part_is_followed_by_another(places, monkeypatch):
     for number in range(8):
         places.put(f"{number}.png", picture())
     restore(planned(places))
-    assert len(list(places.target._objects.every(JOURNAL))) == 3
+    assert len(list(places.target._objects.list(JOURNAL))) == 3
     assert set(states(planned(places)).values()) == {"done"}
 
 

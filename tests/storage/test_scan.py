@@ -31,18 +31,18 @@ def found(source, destination=None, **filters):
 
 def test_pictures_are_known_by_their_names_in_any_case(tree):
     source = tree("a.jpg", "b.JPEG", "c.PNG", "d.webp", "e.tif", "f.tiff", "g.avif", "h.bmp")
-    assert len(found(source).pictures) == 8
+    assert len(found(source).sources) == 8
 
 
 def test_other_files_are_counted(tree):
     result = found(tree("a.jpg", "notes.txt", "song.mp3", "README"))
-    assert result.pictures == ["a.jpg"]
+    assert result.sources == ["a.jpg"]
     assert sorted(result.ignored) == ["README", "notes.txt", "song.mp3"]
 
 
 def test_names_come_in_natural_order_with_folders(tree):
     source = tree("10.jpg", "9.jpg", "b/2.jpg", "b/11.jpg", "a/1.jpg")
-    assert found(source).pictures == ["9.jpg", "10.jpg", "a/1.jpg", "b/2.jpg", "b/11.jpg"]
+    assert found(source).sources == ["9.jpg", "10.jpg", "a/1.jpg", "b/2.jpg", "b/11.jpg"]
 
 
 def test_hidden_and_system_files_are_not_even_counted(tree):
@@ -50,22 +50,22 @@ def test_hidden_and_system_files_are_not_even_counted(tree):
         "a.jpg", ".b.jpg", ".git/c.jpg", "Thumbs.db", "__MACOSX/d.jpg", "$RECYCLE.BIN/e.jpg"
     )
     result = found(source)
-    assert (result.pictures, result.ignored) == (["a.jpg"], [])
+    assert (result.sources, result.ignored) == (["a.jpg"], [])
 
 
 def test_without_recursion_folders_are_left_alone(tree):
-    assert found(tree("a.jpg", "b/c.jpg"), recursive=False).pictures == ["a.jpg"]
+    assert found(tree("a.jpg", "b/c.jpg"), recursive=False).sources == ["a.jpg"]
 
 
 def test_a_destination_inside_the_source_is_left_out(tree):
     source = tree("a.jpg", "out/a.jpg", "out/b/c.jpg", "x/out/d.jpg")
-    assert found(source, source / "out").pictures == ["a.jpg", "x/out/d.jpg"]
+    assert found(source, source / "out").sources == ["a.jpg", "x/out/d.jpg"]
 
 
 def test_a_destination_is_recognized_by_another_way_to_it(tree, tmp_path):
     source = tree("a.jpg", "out/a.jpg")
     (tmp_path / "link").symlink_to(source / "out")
-    assert found(source, tmp_path / "link").pictures == ["a.jpg"]
+    assert found(source, tmp_path / "link").sources == ["a.jpg"]
 
 
 def test_links_to_folders_are_not_followed_and_links_to_files_are(tree, tmp_path):
@@ -73,14 +73,14 @@ def test_links_to_folders_are_not_followed_and_links_to_files_are(tree, tmp_path
     (source / "loop").symlink_to(source)
     (source / "other.jpg").symlink_to(source / "a" / "b.jpg")
     (source / "broken.jpg").symlink_to(tmp_path / "nowhere")
-    assert found(source).pictures == ["a/b.jpg", "other.jpg"]
+    assert found(source).sources == ["a/b.jpg", "other.jpg"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_pipes_with_a_pictures_name_are_left_alone(tree):
     source = tree("a.jpg")
     os.mkfifo(source / "b.jpg")
-    assert found(source).pictures == ["a.jpg"]
+    assert found(source).sources == ["a.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_pipes_with_a_pictures_name_are_left_alone(tree):
 )
 def test_globs_follow_the_rules_of_gitignore(tree, filters, expected):
     source = tree("a.jpg", "b.png", "c.webp", "x/a.jpg", "x/d.png", "x/y/e.jpg")
-    assert found(source, **filters).pictures == expected
+    assert found(source, **filters).sources == expected
 
 
 def test_what_filters_leave_out_counts_as_ignored(tree):
@@ -116,7 +116,7 @@ def test_a_folder_that_may_not_be_read_is_told_with_its_path(tree, monkeypatch):
 
     monkeypatch.setattr(module.os, "scandir", guarded)
     result = found(source)
-    assert result.pictures == ["a.jpg"]
+    assert result.sources == ["a.jpg"]
     assert result.denied == [str(source / "private")]
 
 
@@ -126,7 +126,7 @@ def test_names_that_are_no_text_are_found(tree):
         (source / os.fsdecode(b"caf\xe9.jpg")).touch()
     except OSError:
         pytest.skip("this file system wants UTF-8")
-    assert found(source).pictures == ["a.jpg", os.fsdecode(b"caf\xe9.jpg")]
+    assert found(source).sources == ["a.jpg", os.fsdecode(b"caf\xe9.jpg")]
 
 
 def test_folders_may_be_nested_deeper_than_pythons_stack(tmp_path):
@@ -139,4 +139,4 @@ def test_folders_may_be_nested_deeper_than_pythons_stack(tmp_path):
         result = found(tmp_path)
     finally:
         sys.setrecursionlimit(limit)
-    assert result.pictures == ["d/" * 150 + "a.jpg"]
+    assert result.sources == ["d/" * 150 + "a.jpg"]

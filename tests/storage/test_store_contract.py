@@ -15,9 +15,9 @@ from varfix.engine.errors import (
     SourceReadError,
 )
 from varfix.engine.settings.types import OutputSettings, Settings
-from varfix.engine.storage.manifest import entry_of
+from varfix.engine.storage.identity import UNKNOWN
+from varfix.engine.storage.manifest import image_entry
 from varfix.engine.storage.scan import Filters
-from varfix.engine.system.atomic import Publisher
 
 HARD = ["with space.png", "a#b?c%20d&e+f=g.png", "d'é漢字/Ünï.png", "10% [x] {y}*.png", "a::b.png"]
 
@@ -32,7 +32,7 @@ def test_pictures_are_found_in_natural_order_and_nothing_else(places):
     for name in (".hidden.png", ".git/a.png", "Thumbs.db", "__MACOSX/a.png", "clip.varfix/a.png"):
         places.put(name, b"x")
     found = places.source.find(Filters(), None, places.target)
-    assert found.pictures == ["b9.jpg", "b10.png", "sub/c.webp"]
+    assert found.sources == ["b9.jpg", "b10.png", "sub/c.webp"]
     assert found.ignored == ["notes.txt"]
 
 
@@ -41,7 +41,7 @@ def test_filters_follow_the_rules_of_gitignore(places):
         places.put(name, b"x")
 
     def found(**filters):
-        return places.source.find(Filters(**filters), None, places.target).pictures
+        return places.source.find(Filters(**filters), None, places.target).sources
 
     assert found(exclude=("raw/",)) == ["a.png", "deep/d.jpg"]
     assert found(include=("*.jpg",)) == ["deep/d.jpg"]
@@ -53,7 +53,7 @@ def test_results_inside_the_source_are_no_sources(places):
     places.put("outer.png", b"x")
     places.put("out/b.png", b"x")
     inner = places.at("source", "out")
-    assert places.source.find(Filters(), None, inner).pictures == ["a.png", "outer.png"]
+    assert places.source.find(Filters(), None, inner).sources == ["a.png", "outer.png"]
 
 
 @pytest.mark.parametrize("name", HARD)
@@ -88,7 +88,7 @@ def test_a_file_that_is_gone_empty_or_no_picture_costs_itself_alone(places):
     assert {item.src for item in plan.items} == set(errors)
     for item in plan.items:
         with pytest.raises(errors[item.src]):
-            plan.source.fetch(item, admit)
+            plan.source.fetch(item.src, UNKNOWN, admit)
 
 
 def test_a_picture_can_be_refused_for_its_header(places):
@@ -99,7 +99,7 @@ def test_a_picture_can_be_refused_for_its_header(places):
         raise MemoryError(header.width, header.height)
 
     with pytest.raises(MemoryError) as refused:
-        places.source.fetch(item, refuse)
+        places.source.fetch(item.src, UNKNOWN, refuse)
     assert refused.value.args == (8, 4)
 
 
@@ -144,8 +144,10 @@ def test_a_run_killed_at_any_moment_is_continued_rightly(places):
     later = planned(places)
     assert states(later) == {"a.png": "done", "b.png": "todo"}
     (item,) = later.items
-    entry = entry_of((item.dst, item.src), later.source.fetch(item, admit).stat, "recipe", b"new")
-    with pytest.raises(Killed), later.manifest.entering(entry, replaces=False):
+    entry = image_entry(
+        (item.dst, item.src), later.source.fetch(item.src, UNKNOWN, admit).stat, "recipe", b"new"
+    )
+    with pytest.raises(Killed), later.manifest.recording(entry, replaces=False):
         raise Killed  # entered, but never published
     assert states(planned(places)) == {"a.png": "done", "b.png": "todo"}
     plan.manifest.close()
@@ -161,7 +163,8 @@ def test_a_pickled_place_is_the_same_place(places):
     plan = planned(places)
     (item,) = plan.items
     source, target = pickled((plan.source, plan.target))
-    target.publish(pickled(item), source.fetch(pickled(item), admit).data, Publisher())
+    data = source.fetch(item.src, UNKNOWN, admit).data
+    target.publish(item.dst, data, overwrite=False)
     assert places.get("a.png") == picture()
 
 
@@ -202,4 +205,4 @@ def test_transparency_that_would_be_lost_is_refused_somewhere(places):
     jpeg = Settings(output=OutputSettings(format="jpg"))
     with pytest.raises(AlphaLostError):
         (item,) = planned(places, jpeg).items
-        check_fetched(item, places.source.fetch(item, admit), jpeg)
+        check_fetched(item, places.source.fetch(item.src, UNKNOWN, admit), jpeg)

@@ -7,9 +7,10 @@ from PIL import Image
 
 from varfix.engine.batch.plan import BatchRequest, plan_batch
 from varfix.engine.settings.types import Settings
-from varfix.engine.storage.manifest import entry_of
-from varfix.engine.storage.store import Store, open_store, store_of
-from varfix.engine.system.atomic import Publisher
+from varfix.engine.storage.identity import KnownFile
+from varfix.engine.storage.manifest import image_entry
+from varfix.engine.storage.open import open_store, store_of
+from varfix.engine.storage.store import Store
 
 
 @dataclass
@@ -68,11 +69,11 @@ def restore(plan, note=None):
     """Publish every source as its own result, as a run would."""
     with plan.held():
         for item in plan.items:
-            fetched = plan.source.fetch(item, admit)
+            fetched = plan.source.fetch(item.src, KnownFile(item.header, item.stamp), admit)
             data = fetched.data + b"restored"
-            entry = entry_of((item.dst, item.src), fetched.stat, plan.recipe, data)
-            with plan.manifest.entering(entry, plan.target.replaces(item)):
-                plan.target.publish(item, data, Publisher())
+            entry = image_entry((item.dst, item.src), fetched.stat, plan.recipe, data)
+            with plan.manifest.recording(entry, plan.target.replaces(item.dst, item.source)):
+                plan.target.publish(item.dst, data, overwrite=item.replaces)
                 if note is not None:
                     note(item)
         plan.manifest.close()

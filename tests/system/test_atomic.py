@@ -17,14 +17,18 @@ from varfix.engine.errors import (
     OutputError,
     OutputLockedError,
 )
-from varfix.engine.system import atomic as module
-from varfix.engine.system.atomic import Publisher, part_path, remove_stale_parts
-from varfix.engine.system.folder_lock import exclusive
+from varfix.engine.system.atomic import (
+    AtomicWriter,
+    remove_stale_parts,
+    temporary_path,
+    translate_os_errors,
+)
+from varfix.engine.system.folder_lock import lock_folder
 
 
 @pytest.fixture
-def publisher():
-    return Publisher()
+def writer():
+    return AtomicWriter()
 
 
 @pytest.fixture
@@ -61,28 +65,26 @@ def refusing(code):
     return refuse
 
 
-def test_a_file_appears_whole_in_folders_made_for_it(publisher, tmp_path):
-    publisher.publish(tmp_path / "a" / "b" / "c.png", b"data")
+def test_a_file_appears_whole_in_folders_made_for_it(writer, tmp_path):
+    writer.write(tmp_path / "a" / "b" / "c.png", b"data")
     assert (tmp_path / "a" / "b" / "c.png").read_bytes() == b"data"
     assert names(tmp_path) == ["a", "b", "c.png"]
 
 
-def test_an_older_file_is_replaced(publisher, tmp_path):
+def test_an_older_file_is_replaced(writer, tmp_path):
     (tmp_path / "c.png").write_bytes(b"older and longer")
-    publisher.publish(tmp_path / "c.png", b"new")
+    writer.write(tmp_path / "c.png", b"new")
     assert (tmp_path / "c.png").read_bytes() == b"new"
 
 
-def test_the_final_name_appears_only_after_all_bytes_are_on_the_disk(
-    publisher, tmp_path, monkeypatch
-):
+def test_the_final_name_appears_only_after_all_bytes_are_on_the_disk(writer, tmp_path, monkeypatch):
     seen = []
 
     def look(descriptor):
         seen.append((names(tmp_path), os.fstat(descriptor).st_size))
 
     monkeypatch.setattr(os, "fsync", look)
-    publisher.publish(tmp_path / "c.png", b"data")
+    writer.write(tmp_path / "c.png", b"data")
     assert seen == [([f".c.png.varfix-{os.getpid()}.part"], 4)]
 
 
@@ -99,7 +101,7 @@ def test_the_final_name_appears_only_after_all_bytes_are_on_the_disk(
     ],
 )
 def test_a_refusal_leaves_the_older_file_and_nothing_else(
-    publisher, tmp_path, monkeypatch, call, code, error
+    writer, tmp_path, monkeypatch, call, code, error
 ):
     target = tmp_path / "c.png"
     target.write_bytes(b"older")
@@ -107,65 +109,65 @@ def test_a_refusal_leaves_the_older_file_and_nothing_else(
         *{"fsync": (os, "fsync"), "replace": (Path, "replace")}[call], refusing(code)
     )
     with pytest.raises(error) as caught:
-        publisher.publish(target, b"new")
+        writer.write(target, b"new")
     assert type(caught.value) is error
     assert target.read_bytes() == b"older"
     assert names(tmp_path) == ["c.png"]
 
 
-def test_a_full_disk_is_told_with_numbers_and_what_to_do(publisher, tmp_path, monkeypatch):
+def test_a_full_disk_is_told_with_numbers_and_what_to_do(writer, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", refusing(errno.ENOSPC))
     with pytest.raises(DiskFullError) as caught:
-        publisher.publish(tmp_path / "c.png", bytes(500_000))
+        writer.write(tmp_path / "c.png", bytes(500_000))
     assert f"{tmp_path}: no space left" in caught.value.message
     assert "next file needs about 0.5 MB" in caught.value.message
     assert "run the same command again" in caught.value.hint
 
 
-def test_a_disk_that_is_really_full_keeps_what_fits_and_nothing_partial(publisher, tiny_disk):
-    publisher.publish(tiny_disk / "fits.png", bytes(20_000))
+def test_a_disk_that_is_really_full_keeps_what_fits_and_nothing_partial(writer, tiny_disk):
+    writer.write(tiny_disk / "fits.png", bytes(20_000))
     for _ in range(2):
         with pytest.raises(DiskFullError):
-            publisher.publish(tiny_disk / "large.png", bytes(100_000))
+            writer.write(tiny_disk / "large.png", bytes(100_000))
     assert names(tiny_disk) == ["fits.png"]
-    publisher.publish(tiny_disk / "fits too.png", bytes(20_000))
+    writer.write(tiny_disk / "fits too.png", bytes(20_000))
 
 
-def test_a_disk_without_room_for_another_name_says_so(publisher, tiny_disk):
+def test_a_disk_without_room_for_another_name_says_so(writer, tiny_disk):
     subprocess.run(["mount", "-o", "remount,size=9m,nr_inodes=4", str(tiny_disk)], check=True)
-    with pytest.raises(DiskFullError, match="its file system can hold no more files"):
+    with pytest.raises(DiskFullError, match="no inodes left"):
         for number in range(9):
-            publisher.publish(tiny_disk / f"{number}.png", b"data")
+            writer.write(tiny_disk / f"{number}.png", b"data")
 
 
-def test_a_read_only_disk_is_a_denial(publisher, tiny_disk):
+def test_a_read_only_disk_is_a_denial(writer, tiny_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
     with pytest.raises(OutputDeniedError):
-        publisher.publish(tiny_disk / "a" / "c.png", b"data")
+        writer.write(tiny_disk / "a" / "c.png", b"data")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may do anything")
-def test_a_folder_without_write_permission_is_a_denial(publisher, tmp_path):
+def test_a_folder_without_write_permission_is_a_denial(writer, tmp_path):
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(OutputDeniedError, match="permission denied"):
-            publisher.publish(tmp_path / "c.png", b"data")
+            writer.write(tmp_path / "c.png", b"data")
     finally:
         tmp_path.chmod(0o755)
 
 
 @pytest.mark.parametrize("character", ["a", "é", "漢"])
-def test_the_longest_name_that_the_system_takes_can_be_written(publisher, tmp_path, character):
+def test_the_longest_name_that_the_system_takes_can_be_written(writer, tmp_path, character):
     room = 255 - len(".png")
     name = character * (room // len(character.encode()))
     name += "x" * (room - len(name.encode())) + ".png"
     assert len(name.encode()) == 255
-    publisher.publish(tmp_path / name, b"data")
+    writer.write(tmp_path / name, b"data")
     assert names(tmp_path) == [name]
 
 
 def test_long_names_are_shortened_by_whole_characters_and_stay_apart(tmp_path):
-    parts = [part_path(tmp_path / f"{'漢' * 80}{number}.png").name for number in range(3)]
+    parts = [temporary_path(tmp_path / f"{'漢' * 80}{number}.png").name for number in range(3)]
     assert len(set(parts)) == 3
     for part in parts:
         part.encode("utf-8")  # no torn character
@@ -174,23 +176,23 @@ def test_long_names_are_shortened_by_whole_characters_and_stay_apart(tmp_path):
         assert part.endswith(f".varfix-{os.getpid()}.part")
 
 
-def test_a_name_that_cannot_be_costs_one_picture_and_not_the_run(publisher, tmp_path):
+def test_a_name_that_cannot_be_costs_one_picture_and_not_the_run(writer, tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").write_bytes(b"mine")
     for target in ("a" * 253 + ".png", "folder.png", "file/c.png"):
         with pytest.raises(EncodeError) as caught:
-            publisher.publish(tmp_path / target, b"data")
+            writer.write(tmp_path / target, b"data")
         assert isinstance(caught.value, ItemError)
     assert names(tmp_path) == ["file", "folder.png"]
 
 
-def test_a_name_that_is_no_text_can_be_written(publisher, tmp_path):
+def test_a_name_that_is_no_text_can_be_written(writer, tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     try:
         (tmp_path / name).touch()
     except OSError:
         pytest.skip("this file system wants UTF-8")
-    publisher.publish(tmp_path / name, b"data")
+    writer.write(tmp_path / name, b"data")
     assert (tmp_path / name).read_bytes() == b"data"
 
 
@@ -204,14 +206,14 @@ def test_unfinished_files_of_dead_processes_are_removed_everywhere(tmp_path, dea
 
 
 def test_unfinished_files_of_living_processes_are_kept(tmp_path):
-    part = part_path(tmp_path / "c.png")
+    part = temporary_path(tmp_path / "c.png")
     part.touch()
     assert remove_stale_parts(tmp_path) == 0
     assert part.exists()
 
 
 def test_a_number_used_again_does_not_keep_an_older_process_file(tmp_path):
-    part = part_path(tmp_path / "c.png")
+    part = temporary_path(tmp_path / "c.png")
     part.touch()
     os.utime(part, (1_000_000_000, 1_000_000_000))
     assert remove_stale_parts(tmp_path) == 1
@@ -224,7 +226,7 @@ def test_other_hidden_files_are_left_alone(tmp_path, dead_pid):
     assert len(names(tmp_path)) == 3
 
 
-def test_leaving_in_a_hurry_drops_what_is_unfinished(publisher, tmp_path, monkeypatch):
+def test_leaving_in_a_hurry_drops_what_is_unfinished(writer, tmp_path, monkeypatch):
     writing, go_on = threading.Event(), threading.Event()
 
     def wait(_):
@@ -236,14 +238,14 @@ def test_leaving_in_a_hurry_drops_what_is_unfinished(publisher, tmp_path, monkey
 
     def write():
         try:
-            publisher.publish(tmp_path / "c.png", b"data")
+            writer.write(tmp_path / "c.png", b"data")
         except OutputError as error:
             errors.append(error)
 
     thread = threading.Thread(target=write)
     thread.start()
     assert writing.wait(20)
-    publisher.drop()
+    writer.discard()
     assert names(tmp_path) == []
     go_on.set()
     thread.join(20)
@@ -252,10 +254,14 @@ def test_leaving_in_a_hurry_drops_what_is_unfinished(publisher, tmp_path, monkey
 
 
 def test_two_runs_do_not_write_to_one_destination(tmp_path):
-    second = exclusive(tmp_path)
-    with exclusive(tmp_path), pytest.raises(OutputLockedError, match="another varfix"), second:
+    second = lock_folder(tmp_path)
+    with (
+        lock_folder(tmp_path),
+        pytest.raises(OutputLockedError, match="locked by another varfix"),
+        second,
+    ):
         pass
-    with exclusive(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
@@ -267,7 +273,7 @@ def test_a_dead_runs_lock_does_not_hold(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert done.returncode == 9
-    with exclusive(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
@@ -284,13 +290,13 @@ def no_locks(request, monkeypatch):
 
 def test_without_locks_a_file_keeps_runs_apart(tmp_path, no_locks):
     with (
-        exclusive(tmp_path),
+        lock_folder(tmp_path),
         pytest.raises(OutputLockedError) as caught,
-        exclusive(tmp_path),
+        lock_folder(tmp_path),
     ):
         pass
     assert str(tmp_path / ".varfix" / "lock.owner") in caught.value.hint
-    with exclusive(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
@@ -304,29 +310,29 @@ def test_without_locks_a_dead_run_does_not_hold(tmp_path, no_locks):
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert done.returncode == 9
     assert (tmp_path / ".varfix" / "lock.owner").exists()
-    with exclusive(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
 def test_taking_a_destination_clears_what_dead_runs_left(tmp_path, dead_pid):
     part = tmp_path / f".c.png.varfix-{dead_pid}.part"
     part.touch()
-    with exclusive(tmp_path):
+    with lock_folder(tmp_path):
         assert not part.exists()
 
 
 def test_a_destination_that_is_a_file_is_an_output_problem(tmp_path):
     (tmp_path / "file").write_bytes(b"mine")
-    with pytest.raises(OutputError), exclusive(tmp_path / "file"):
+    with pytest.raises(OutputError), lock_folder(tmp_path / "file"):
         pass
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
 def test_a_single_file_needs_no_lock():
-    with exclusive(None):
+    with lock_folder(None):
         pass
 
 
 def test_errors_are_translated_once(tmp_path):
-    with pytest.raises(DiskFullError), module.translated(tmp_path / "c.png", 10):
+    with pytest.raises(DiskFullError), translate_os_errors(tmp_path / "c.png", 10):
         raise OSError(errno.ENOSPC, "No space left on device")

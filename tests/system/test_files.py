@@ -7,7 +7,8 @@ import pytest
 
 from varfix.engine.errors import SourceReadError
 from varfix.engine.image.header import probe
-from varfix.engine.system.files import read_source, readable, spoken
+from varfix.engine.system.display_names import printable, single_line
+from varfix.engine.system.files import read_file
 
 
 @pytest.mark.parametrize(
@@ -23,13 +24,13 @@ from varfix.engine.system.files import read_source, readable, spoken
     ],
 )
 def test_in_a_sentence_a_name_stays_on_its_line_and_moves_no_cursor(name, words):
-    assert spoken(name) == words
+    assert single_line(name) == words
 
 
 def test_a_file_comes_with_its_identity(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"12345")
-    stat, data = read_source(path)
+    stat, data = read_file(path)
     assert (stat.st_size, data) == (5, b"12345")
 
 
@@ -49,11 +50,11 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "fstat", fstat)
     with pytest.raises(SourceReadError, match="changed while it was read"):
-        read_source(path)
+        read_file(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-@pytest.mark.parametrize("reader", [read_source, probe])
+@pytest.mark.parametrize("reader", [read_file, probe])
 def test_a_pipe_or_a_socket_in_a_files_place_does_not_hold_up_the_run(tmp_path, reader):
     pipe, plug = tmp_path / "a.png", tmp_path / "b.png"
     os.mkfifo(pipe)
@@ -70,8 +71,8 @@ def test_a_link_to_itself_is_told(tmp_path):
     path = tmp_path / "a.png"
     path.symlink_to(path)
     with pytest.raises(SourceReadError, match="cannot be read"):
-        read_source(path)
+        read_file(path)
 
 
 def test_a_name_that_is_no_text_can_be_printed():
-    assert readable(os.fsdecode(b"a\xff.png")) == "a\\xff.png"
+    assert printable(os.fsdecode(b"a\xff.png")) == "a\\xff.png"

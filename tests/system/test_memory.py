@@ -11,7 +11,7 @@ from varfix.engine.batch.processor import queue_of
 from varfix.engine.formats import Header
 from varfix.engine.settings.types import IoSettings, Settings
 from varfix.engine.system import memory
-from varfix.engine.system.memory import automatic_queue, available
+from varfix.engine.system.memory import available_memory, default_queue_bytes
 
 MIB = 1 << 20
 PHOTO = Header("jpeg", 6000, 4000, has_alpha=False, depth=8)  # 24 MP
@@ -38,16 +38,16 @@ def machine(monkeypatch, tmp_path):
 )
 def test_the_queue_is_a_quarter_of_what_is_free_within_bounds(machine, free, queue):
     machine(free)
-    assert automatic_queue() == queue * MIB
+    assert default_queue_bytes() == queue * MIB
 
 
 def test_a_containers_limit_counts(machine):
     machine(64000, str(3000 * MIB), str(1000 * MIB))
-    assert available() == 2000 * MIB
+    assert available_memory() == 2000 * MIB
     machine(64000, "max")
-    assert available() == 64000 * MIB
+    assert available_memory() == 64000 * MIB
     machine(64000, str(MIB), str(2 * MIB))
-    assert available() == 0
+    assert available_memory() == 0
 
 
 def test_photographs_overlap_by_default(machine):

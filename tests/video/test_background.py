@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from varfix.engine.system.background import Ahead, Behind
+from varfix.engine.system.background import BackgroundWriter, Prefetcher
 
 
 def test_values_arrive_in_order():
-    assert list(Ahead(iter(range(50)), 3)) == list(range(50))
+    assert list(Prefetcher(iter(range(50)), 3)) == list(range(50))
 
 
 def test_only_so_many_are_made_ahead():
@@ -20,7 +20,7 @@ def test_only_so_many_are_made_ahead():
             made.append(number)
             yield number
 
-    ahead = Ahead(numbers(), 3)
+    ahead = Prefetcher(numbers(), 3)
     time.sleep(0.1)
     assert len(made) <= 5
     ahead.close()
@@ -32,7 +32,7 @@ def test_a_failure_arrives_after_the_values_before_it():
         yield 1
         raise ValueError("torn")
 
-    values = iter(Ahead(failing(), 3))
+    values = iter(Prefetcher(failing(), 3))
     assert next(values) == 1
     with pytest.raises(ValueError, match="torn"):
         next(values)
@@ -48,7 +48,7 @@ def test_closing_closes_the_source():
         finally:
             closed.set()
 
-    ahead = Ahead(endless(), 2)
+    ahead = Prefetcher(endless(), 2)
     next(iter(ahead))
     ahead.close()
     assert closed.is_set()
@@ -56,7 +56,7 @@ def test_closing_closes_the_source():
 
 def test_work_is_done_in_order_and_finished():
     done = []
-    behind = Behind(done.append, 2)
+    behind = BackgroundWriter(done.append, 2)
     for number in range(20):
         behind.put(number)
     behind.finish()
@@ -67,7 +67,7 @@ def test_a_failure_of_the_work_is_raised_to_who_hands_over():
     def fail(value):
         raise ValueError(f"cannot take {value}")
 
-    behind = Behind(fail, 1)
+    behind = BackgroundWriter(fail, 1)
     with pytest.raises(ValueError, match="cannot take 0"):
         for number in range(100):
             behind.put(number)
@@ -79,7 +79,7 @@ def test_a_failure_of_the_work_is_raised_to_who_hands_over():
 
 def test_settling_works_off_what_waits():
     done = []
-    behind = Behind(lambda value: (time.sleep(0.01), done.append(value)), 5)
+    behind = BackgroundWriter(lambda value: (time.sleep(0.01), done.append(value)), 5)
     for number in range(5):
         behind.put(number)
     behind.settle()

@@ -16,7 +16,7 @@ from support.identity import IdentityRestorer
 
 from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import DiskFullError, ExitCode, OutputLockedError
-from varfix.engine.system.folder_lock import exclusive
+from varfix.engine.system.folder_lock import lock_folder
 from varfix.engine.video import restore_clip as video_run
 from varfix.engine.video.reader import ClipReader
 from varfix.engine.video.segments import SegmentFolder
@@ -152,7 +152,7 @@ def test_a_source_that_cannot_seek_is_read_from_its_beginning(film, restore, mon
 
 def test_two_runs_do_not_make_the_same_file(film, restore):
     source = film("clip.mkv")
-    with exclusive(folder(source)), pytest.raises(OutputLockedError):
+    with lock_folder(folder(source)), pytest.raises(OutputLockedError):
         restore(source)
 
 

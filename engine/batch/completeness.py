@@ -1,0 +1,25 @@
+"""Tells a complete image or video from one that an interruption cut short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from varfix.engine.errors import DecodeError
+from varfix.engine.formats import is_video
+from varfix.engine.image.reader import read_picture
+from varfix.engine.video.truncation import expected_end
+
+_MAX_PIXELS: Final = 1 << 31  # varfix wrote the file, so its size is no attack
+
+
+def is_complete(path: Path) -> bool:
+    """Return whether a file can be read to its end: an image is decoded, a video's boxes walked."""
+    try:
+        if is_video(path):
+            with path.open("rb") as file:
+                return (expected_end(file) or 0) <= path.stat().st_size
+        read_picture(path.read_bytes(), max_pixels=_MAX_PIXELS)
+    except (DecodeError, OSError):
+        return False
+    return True

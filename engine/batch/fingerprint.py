@@ -1,0 +1,55 @@
+"""Fingerprints of the settings that decide a result, by which a later run knows its results.
+
+The manifest stores them under the key `recipe`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Final
+
+import msgspec
+
+from varfix.engine.settings.types import Settings
+from varfix.engine.video.clip import TimeRange
+
+_LENGTH: Final = 16  # hex digits
+
+
+def settings_fingerprint(settings: Settings, model_sha256: str, tile: int) -> str:
+    """Return the fingerprint of model, tile size, and settings that decide a result's bytes.
+
+    Device, threads, batch and limits change the speed, not the results, and are left out.
+
+    Args:
+        settings: Resolved settings.
+        model_sha256: Digest of all graphs of the model.
+        tile: Side of the tiles in pixels.
+    """
+    values = msgspec.to_builtins(settings)
+    decisive = {key: values[key] for key in ("strength", "output")}
+    decisive["task"] = values["model"]["task"]
+    decisive["overlap"] = values["tile"]["overlap"]
+    decisive |= {"model": model_sha256, "tile": tile}
+    # Only where they differ from the default: results made before these settings existed match.
+    added = {"tone": settings.tile.tone == "tile", "whole": settings.tile.whole}
+    decisive |= {key: True for key, value in added.items() if value}
+    return _digest(decisive)
+
+
+def clip_fingerprint(fingerprint: str, settings: Settings, cut: TimeRange) -> str:
+    """Return the fingerprint of everything that decides a restored video.
+
+    Args:
+        fingerprint: From `settings_fingerprint`.
+        settings: Resolved settings.
+        cut: The part of the video.
+    """
+    video = msgspec.to_builtins(settings.video)
+    return _digest([fingerprint, video, str(cut.begin), str(cut.end)])
+
+
+def _digest(values: Any) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
