@@ -1,6 +1,7 @@
-"""Images of a prior: where it enters, which of its scales, and what it says.
+"""Draws how a prior contributes: in which regions, with which scales, and with which content.
 
-After the paper's figures 7 (regions) and 2 (scales replaced); the bars are the weights of eq. 3.
+As the figures 7 (regions) and 2 (replaced scales) of the VarFormer paper; the bars are the weights
+of its equation 3.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 Floats = npt.NDArray[np.float32]
 Step = tuple[str, Floats]
-"""A caption, and the image (H, W, 3) in [0, 1] that belongs under it."""
+"""A caption, and its image (H, W, 3) in [0, 1]."""
 
 SIDES: Final = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
-"""Sides of the prior's token maps, coarse to fine: its scales."""
+"""Sides of the prior's token maps (its scales), from coarse to fine."""
 
 _GAP: Final = 12  # pixels around each image of a sheet
 _LINE: Final = 26  # height of a caption
@@ -26,20 +27,21 @@ _ACROSS: Final = 4  # images in a row
 _INK: Final = (32, 32, 32)
 _FAINT: Final = (208, 208, 208)
 _BAR: Final = (47, 110, 178)
-_OVERLAY: Final = 0.6  # how much of the heat, and how little of the image, is seen
+_OVERLAY: Final = 0.6  # opacity of the heat map over the image
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a network says about an image, and about its prior for it.
+    """How a network restored an image with its prior.
 
     Attributes:
-        picture: (H, W, 3) in [0, 1], as the network saw it.
-        levels: names of the places where the prior enters.
-        regions: for each of them (h, w) in [0, 1], the prior's share at every place of the image.
+        picture: (H, W, 3) in [0, 1], the network's input.
+        levels: Names of the levels at which the prior is merged.
+        regions: For each level (h, w) in [0, 1], the prior's share at every place of the image.
         scales: (levels, K), the weight of each of the prior's scales; each row's sum is 1.
-        steps: the image with more and more of what the prior says; of one size.
-        kinds: how likely each kind of damage is, in [0, 1]; empty where the network does not say.
+        steps: The image with increasing parts of the prior; of one size.
+        kinds: Probability of each kind of damage, in [0, 1]; empty for networks without this
+            output.
     """
 
     picture: Floats
@@ -51,7 +53,7 @@ class Explanation:
 
 
 def sheets(explanation: Explanation) -> dict[str, Image.Image]:
-    """All images by file name."""
+    """Draw all sheets; return them by file name."""
     drawn = {
         "regions.png": region_sheet(explanation),
         "scales.png": scale_sheet(explanation),
@@ -66,9 +68,9 @@ def sheets(explanation: Explanation) -> dict[str, Image.Image]:
 
 
 def region_sheet(explanation: Explanation) -> Image.Image:
-    """The image, then the prior's share at each level as heat over it (bright: much)."""
+    """Draw the image, then the prior's share at each level as a heat map over it."""
     tiles = [_bytes(explanation.picture)]
-    captions = ["as the network sees it"]
+    captions = ["input of the network"]
     for level, region in zip(explanation.levels, explanation.regions, strict=True):
         tiles.append(heat(explanation.picture, region))
         captions.append(f"{level}: {_shares(region)} prior")
@@ -76,13 +78,13 @@ def region_sheet(explanation: Explanation) -> Image.Image:
 
 
 def _shares(region: Floats) -> str:
-    """The least and the greatest share in per cent; of small ones also tenths."""
+    """Return the least and the greatest share in percent; small ones with tenths."""
     ends = [f"{share:.{0 if share > 0.095 else 1}%}" for share in (region.min(), region.max())]
     return " to ".join(dict.fromkeys(ends))
 
 
 def heat(picture: Floats, region: Floats) -> npt.NDArray[np.uint8]:
-    """A share (h, w) in [0, 1] as heat over a gray image (H, W, 3); the scale is 0 to 1."""
+    """Draw a share (h, w) in [0, 1] as a heat map over the grayscale of an image (H, W, 3)."""
     import cv2
 
     height, width = picture.shape[:2]
@@ -95,24 +97,24 @@ def heat(picture: Floats, region: Floats) -> npt.NDArray[np.uint8]:
 
 
 def replacements(
-    asked: Floats, increments: Floats, decode: Callable[[Floats], Floats]
+    degraded: Floats, predicted: Floats, decode: Callable[[Floats], Floats]
 ) -> Iterator[Step]:
-    """The degraded image's latent, drawn with more and more of its first scales replaced.
+    """Yield the decoded latent with increasing numbers of its first scales replaced.
 
     Args:
-        asked: (K, C, n, n), what each scale of the degraded image adds to its latent.
-        increments: the same of the predicted clean image.
-        decode: draws a latent (C, n, n) as an image (S, S, 3) in [0, 1].
+        degraded: (K, C, n, n), contribution of each scale of the degraded image to its latent.
+        predicted: The same for the predicted clean image.
+        decode: Decodes a latent (C, n, n) to an image (S, S, 3) in [0, 1].
     """
-    yield "nothing replaced", decode(replaced(asked, increments, 0))
-    for count in range(1, len(asked) + 1):
-        picture = decode(replaced(asked, increments, count))
+    yield "nothing replaced", decode(replaced(degraded, predicted, 0))
+    for count in range(1, len(degraded) + 1):
+        picture = decode(replaced(degraded, predicted, count))
         yield f"{count} replaced, to {_size(count)}", picture
 
 
-def replaced(asked: Floats, increments: Floats, count: int) -> Floats:
-    """The latent (C, n, n) whose first `count` scales are predicted, the others as they were."""
-    parts = [increments[:count], asked[count:]]
+def replaced(degraded: Floats, predicted: Floats, count: int) -> Floats:
+    """Return the latent (C, n, n) with its first `count` scales replaced by predicted ones."""
+    parts = [predicted[:count], degraded[count:]]
     latent: Floats = np.concatenate(parts).sum(0, dtype=np.float32)
     return latent
 
@@ -120,12 +122,12 @@ def replaced(asked: Floats, increments: Floats, count: int) -> Floats:
 def additions(
     maps: Floats, parts: Mapping[str, slice], restore: Callable[[Floats], Floats]
 ) -> Iterator[Step]:
-    """An image restored with more and more of its prior, and how much each part changes it.
+    """Yield the image restored with increasing parts of its prior, and the change by each part.
 
     Args:
-        maps: (C, n, n) of the whole prior; where all of them are zero, it says nothing.
-        parts: what is added one after another, by name.
-        restore: restores the image with such maps.
+        maps: (C, n, n), the whole prior; all zeros mean no prior.
+        parts: Channels to add one after another, by name.
+        restore: Restores the image with given maps.
     """
     known = np.zeros_like(maps)
     before = restore(known)
@@ -138,17 +140,17 @@ def additions(
         before = picture
 
 
-def guided_parts(channels: int, kinds: int, latent: int) -> dict[str, slice]:
-    """Where a guided model's prior keeps what, in the order in which `additions` adds it.
+def prior_parts(channels: int, kinds: int, latent: int) -> dict[str, slice]:
+    """Return the channels of a prior's parts, in the order in which `additions` adds them.
 
     Args:
-        channels: of the maps: scales, tone grid, evidence.
-        kinds: channels of evidence.
-        latent: channels of each scale.
+        channels: Channels of the maps: scales, tone grid, degradation scores.
+        kinds: Channels of degradation scores.
+        latent: Channels of each scale.
     """
     scales = len(SIDES) * latent
     parts = {
-        "what is wrong": slice(channels - kinds, channels),
+        "degradation": slice(channels - kinds, channels),
         "tone": slice(scales, channels - kinds),
     }
     for count in range(1, len(SIDES) + 1):
@@ -161,20 +163,20 @@ def _size(count: int) -> str:
 
 
 def scale_sheet(explanation: Explanation) -> Image.Image:
-    """A chart for every level: one bar for each scale, all of the same height."""
+    """Draw a chart for every level with one bar for each scale; all charts have one range."""
     highest = float(explanation.scales.max())
     charts = [bars(weights, SIDES, highest) for weights in explanation.scales]
     return _sheet(charts, [f"{level}: weight by scale" for level in explanation.levels])
 
 
 def kind_sheet(kinds: Mapping[str, float]) -> Image.Image:
-    """One bar for each kind of damage; full height is certainty."""
+    """Draw one bar for each kind of damage; full height is probability 1."""
     chart = bars(np.array(list(kinds.values()), np.float32), list(kinds), 1.0)
-    return _sheet([chart], ["how likely which damage is there"])
+    return _sheet([chart], ["probability of each kind of damage"])
 
 
 def bars(weights: Floats, labels: Sequence[object], highest: float) -> npt.NDArray[np.uint8]:
-    """A bar chart (240, 320, 3) of weights up to `highest`, with a label under each bar."""
+    """Draw a bar chart (240, 320, 3) of weights up to `highest`, with a label under each bar."""
     width, height, bottom, top = 320, 240, 24, 20
     image = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(11)
@@ -195,7 +197,7 @@ def _bytes(values: Floats) -> npt.NDArray[np.uint8]:
 
 
 def _sheet(tiles: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str]) -> Image.Image:
-    """Images of one size in rows, each with a caption above it."""
+    """Arrange images of one size in rows, each with a caption above it."""
     height, width = tiles[0].shape[:2]
     across = min(_ACROSS, len(tiles))
     down = -(-len(tiles) // across)

@@ -1,6 +1,6 @@
-"""What the whole image tells each tile: its thumbnail, and the crop of the prior's maps.
+"""Input and output of the prior: the thumbnail of an image, and its maps sampled on a tile.
 
-Source: engine/README.md, "Model contract" (guidance `image`).
+See engine/README.md, "Model contract" (guidance `image`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def thumbnail(pixels: Floats, size: int) -> Floats:
 
     Args:
         pixels: (H, W, 3) float32 in [0, 1].
-        size: side of the square; the aspect ratio is not kept.
+        size: Side of the square; the aspect ratio is not kept.
 
     Returns:
         (size, size, 3) float32 in [0, 1].
@@ -26,7 +26,7 @@ def thumbnail(pixels: Floats, size: int) -> Floats:
     height, width = pixels.shape[:2]
     if (height, width) == (size, size):
         return pixels
-    # One axis at a time: asked to shrink one and stretch the other, OpenCV averages neither.
+    # One axis at a time: if one axis shrinks and the other grows, OpenCV averages neither.
     steps = [(size, height), (size, size)] if width > height else [(width, size), (size, size)]
     for step in steps:
         pixels = np.asarray(cv2.resize(pixels, step, interpolation=cv2.INTER_AREA), np.float32)
@@ -43,18 +43,18 @@ def sample_prior(
     """Sample the prior's maps on a tile.
 
     Cell i of n covers the i-th n-th of the image. The maps are sampled bilinearly at the center
-    of each `stride` x `stride` block of the tile: what a block gets depends on where it lies in
-    the image, and not on the tile.
+    of each `stride` x `stride` block of the tile: the value of a block depends on its place in
+    the image, not on the tile.
 
     Args:
         maps: (C, n, n) over the whole image.
-        picture: height and width in pixels.
-        origin: first row and column of the tile.
-        sides: height and width of the tile, multiples of `stride`.
-        stride: pixels per sample.
+        picture: Height and width of the image in pixels.
+        origin: First row and column of the tile.
+        sides: Height and width of the tile, multiples of `stride`.
+        stride: Pixels per sample.
 
     Returns:
-        (C, height / stride, width / stride) of the tile.
+        (C, height / stride, width / stride) for the tile.
     """
     rows, columns = (
         sampling_matrix(start, side // stride, stride, whole, cells)
@@ -65,7 +65,7 @@ def sample_prior(
 
 
 def sampling_matrix(start: int, count: int, stride: int, whole: int, cells: int) -> Floats:
-    """Bilinear sampling along one axis as a (count, cells) matrix; clamped at the borders."""
+    """Return the (count, cells) matrix of bilinear sampling along one axis; clamped at borders."""
     centers = start + stride * (np.arange(count, dtype=np.float32) + 0.5)
     position = np.clip(centers * (cells / whole) - 0.5, 0.0, cells - 1.0)
     distance = np.abs(position[:, None] - np.arange(cells, dtype=np.float32))

@@ -1,4 +1,4 @@
-"""One image through a restorer: prior once, tiles in batches, joined, blended with the source."""
+"""Restores one image: the prior once, tiles in batches, joined and blended with the source."""
 
 from __future__ import annotations
 
@@ -26,10 +26,15 @@ Progress = Callable[[int, int], None]
 
 
 def tile_grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings) -> TileGrid:
-    """The tiles that an image of that height and width will be extract_tile into.
+    """Return the tile grid of an image with the least work for the restorer.
 
-    Those that are the least work for the restorer. They cover the image and its mirrored
-    `margin`, from whose corner they are counted.
+    The tiles cover the image and its mirrored `margin`; their coordinates begin at the corner of
+    the margin.
+
+    Args:
+        restorer: The model.
+        size: Height and width in pixels.
+        settings: Tiling.
     """
     card, wanted = restorer.card, settings.tile.overlap
     overlap = min(card.overlap if wanted is None else wanted, restorer.tile // 3)
@@ -41,12 +46,12 @@ def tile_grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings)
 
 
 def margin(restorer: Restorer) -> int:
-    """Mirrored pixels around the image that are restored and dropped.
+    """Return the width of the mirrored border that is restored and then dropped, in pixels.
 
-    Between tiles the outermost pixels are dropped because a network sees too little around them; at
-    the image's own edge they are no better (measured: noise 25 came back at 24 dB in the
-    outermost row, at 34 dB inside). One sample of the prior on each side is enough, and keeps
-    tiles aligned. Models without image guidance take tiles as they were trained: edge to edge.
+    Between tiles the outermost pixels are dropped because a network has too little context there;
+    at the edge of the image they are no better (measured: noise 25 was restored to 24 dB in the
+    outermost row, to 34 dB inside). One sample of the prior on each side is enough, and keeps
+    tiles aligned. Models without image guidance get tiles as in training, without a border.
     """
     return restorer.card.prior_stride if restorer.card.guidance == "image" else 0
 
@@ -62,19 +67,19 @@ def restore_image(
     """Restore an image.
 
     Args:
-        restorer: the model.
+        restorer: The model.
         pixels: (H, W, 3) float32 in [0, 1]; not changed unless `overwrite_input`.
-        settings: strength, task and tiling.
-        progress: told tiles done and tiles in all.
-        maps: the prior's maps (C, 16, 16) to go by; None = those of this image.
-        overwrite_input: write the result into `pixels` where possible, which saves the memory of
+        settings: Strength, task and tiling.
+        progress: Receives the numbers of finished tiles and of all tiles.
+        maps: Maps (C, 16, 16) of a prior; None computes the prior of this image.
+        overwrite_input: Write the result into `pixels` where possible, which saves the memory of
             a second image.
 
     Returns:
         (H, W, 3) float32 in [0, 1]; `pixels` itself at strength 0.
 
     Raises:
-        NonFiniteError: The model gives invalid values for this image.
+        NonFiniteError: The model produced invalid values for this image.
         DeviceMemoryError: A single tile does not fit the device.
     """
     if settings.strength == 0.0:
@@ -86,7 +91,7 @@ def restore_image(
     tone = by_tile and settings.tile.tone == "global" and len(grid) > 1
     target = pixels if overwrite_input and not tone else np.empty_like(pixels)
     blender = TileBlender(
-        grid, _layer(target, pixels, margin(restorer), 1.0 if tone else settings.strength)
+        grid, _row_sink(target, pixels, margin(restorer), 1.0 if tone else settings.strength)
     )
     done = 0
     if maps is None and restorer.card.guidance == "image":
@@ -102,66 +107,66 @@ def restore_image(
     return target
 
 
-def _layer(target: Floats, source: Floats, edge: int, strength: float) -> RowSink:
-    """Put rows that are restored into `target`, without the margin, blended with the source.
+def _row_sink(target: Floats, source: Floats, edge: int, strength: float) -> RowSink:
+    """Return a sink that blends rows without their margin with the source, into `target`.
 
-    The target may be the source: of what is overwritten no later tile sees anything. The mirrored
-    pixels below the last row are nearer to it than the last tiles' first row.
+    The target may be the source: no later tile reads an overwritten row. Even the mirrored pixels
+    below the last row come from rows after the last tiles' first row.
     """
     height, width = source.shape[:2]
 
-    def lay(top: int, rows: Floats) -> None:
+    def write(top: int, rows: Floats) -> None:
         begin, end = max(0, top - edge), min(height, top - edge + len(rows))
         if begin < end:
             inner = rows[begin - (top - edge) : end - (top - edge), edge : edge + width]
             target[begin:end] = blend(source[begin:end], inner, strength)
 
-    return lay
+    return write
 
 
 def _restored(
     restorer: Restorer, pixels: Floats, grid: TileGrid, maps: Floats | None
 ) -> Iterator[Floats]:
-    """Restored tiles (N, *sides, 3) in the grid's order, as many at once as the device takes."""
+    """Yield batches of restored tiles (N, *sides, 3) in the grid's order."""
     edge = margin(restorer)
     places = [(top - edge, left - edge) for top, left in grid]
     done = 0
     while done < len(places):
         now = places[done : done + restorer.batch]
         tiles = np.stack([extract_tile(pixels, place, grid.sides) for place in now])
-        pieces = None if maps is None else _pieces(restorer, maps, pixels, now, grid.sides)
+        tile_maps = None if maps is None else _tile_maps(restorer, maps, pixels, now, grid.sides)
         try:
-            yield restorer.restore(tiles, pieces)
+            yield restorer.restore(tiles, tile_maps)
         except NonFiniteError as error:
             raise _located(error, done, grid) from error
         done += len(now)
 
 
-def _pieces(
+def _tile_maps(
     restorer: Restorer,
     maps: Floats,
     pixels: Floats,
     places: list[tuple[int, int]],
     sides: tuple[int, int],
 ) -> Floats:
-    """The prior's maps sampled on each tile, (N, C, height / stride, width / stride)."""
+    """Return the prior's maps sampled on each tile, (N, C, height / stride, width / stride)."""
     size, stride = (pixels.shape[0], pixels.shape[1]), restorer.card.prior_stride
     return np.stack([sample_prior(maps, size, place, sides, stride) for place in places])
 
 
 def _located(error: NonFiniteError, done: int, grid: TileGrid) -> NonFiniteError:
-    """The error with the bad tile's row and column in the image, where it names a tile."""
+    """Return the error with the row and column of its tile, if it names a tile."""
     if error.tile is None:
         return error
     row, column = divmod(done + error.tile, len(grid.columns.starts))
     return NonFiniteError(
-        f"the model produced invalid values in tile {row},{column} even in fp32.",
+        f"the model produced invalid values in tile {row},{column} even in fp32",
         tile=done + error.tile,
     )
 
 
 def blend(source: Floats, restored: Floats, strength: float) -> Floats:
-    """`source + strength (restored - source)`; exact at 0 and 1. Overwrites `restored`."""
+    """Return `source + strength (restored - source)`, exact at 0 and 1; overwrite `restored`."""
     if strength < 1.0:
         restored -= source
         restored *= np.float32(strength)

@@ -1,4 +1,4 @@
-"""The port behind which inference happens."""
+"""The interface of inference: a restorer of tiles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class DeviceUsed:
-    """What was asked for, and what really computes."""
+    """The requested device, and the actual device, provider and precision."""
 
     requested: str
     device: str
@@ -25,7 +25,12 @@ class DeviceUsed:
 
 @dataclass(frozen=True)
 class Retries:
-    """How often work was repeated: in fp32 after invalid values, in halves after lack of memory."""
+    """Repetitions so far.
+
+    Attributes:
+        fp32: Batches repeated in fp32 after invalid values.
+        oom: Batches repeated in halves after lack of memory.
+    """
 
     fp32: int = 0
     oom: int = 0
@@ -41,35 +46,35 @@ class Restorer(Protocol):
 
     @property
     def tile(self) -> int:
-        """Side in pixels of the square tiles that `restore` likes best."""
+        """Preferred side of square tiles in pixels."""
         ...
 
     @property
     def tile_step(self) -> int:
-        """Sides of other tiles are multiples of this; `tile` where there are none."""
+        """Sides of other tiles are multiples of this; equal to `tile` if it is the only size."""
         ...
 
     @property
     def batch(self) -> int:
-        """How many tiles to pass at once; may shrink during a run."""
+        """Number of tiles in a batch; may shrink during a run."""
         ...
 
     @property
     def used(self) -> DeviceUsed:
-        """Where and in which precision it computes."""
+        """Device and precision."""
         ...
 
     @property
     def retries(self) -> Retries:
-        """What had to be repeated so far."""
+        """Repetitions so far."""
         ...
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """Look at a whole image once.
+        """Compute the prior of a whole image.
 
         Args:
             thumbnail: (S, S, 3) float32 in [0, 1], S from the card.
-            task: a member of `models.TASKS`.
+            task: A member of `varfix.engine.models.card.TASKS`.
 
         Returns:
             (C, 16, 16) float32 for models with guidance `image`, otherwise None.
@@ -81,14 +86,14 @@ class Restorer(Protocol):
 
         Args:
             tiles: (N, height, width, 3) float32 in [0, 1], both sides `tile`, or multiples of
-                `tile_step`, see `tiling.plan_rectangles`.
+                `tile_step` as in `varfix.engine.restoration.tiling.plan_rectangles`.
             prior: (N, C, height / stride, width / stride), the maps sampled on each tile, or None.
 
         Returns:
             (N, height, width, 3) float32 in [0, 1].
 
         Raises:
-            NonFiniteError: The model gives invalid values even in fp32.
-            DeviceMemoryError: One tile alone does not fit the device.
+            NonFiniteError: The model produced invalid values even in fp32.
+            DeviceMemoryError: A single tile does not fit the device.
         """
         ...

@@ -1,9 +1,9 @@
-"""Where tiles lie and how they are joined; pure numpy.
+"""Places tiles and blends them; pure numpy.
 
 Along each axis tiles start at even distances. Where two overlap, the outer half of the overlap is
-dropped on both sides, because a network's outermost pixels are the least trustworthy, and the inner
+dropped on both sides, because a network's outermost pixels are the least reliable, and the inner
 half is cross-faded by a raised cosine. Cross-fading is `a + w (b - a)`, which is exact where both
-tiles agree: so an identity network returns the image bit for bit.
+tiles agree: an identity network returns the image bit for bit.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 RowSink = Callable[[int, Floats], None]
+"""Takes the number of the first row, and finished rows (n, W, 3)."""
 
-LONGEST = 2
-"""Sides of rectangular tiles in those of square ones, at most."""
+MAX_SIDE_RATIO = 2
+"""Longest side of a rectangular tile divided by the side of a square one."""
 
-LARGEST_SINGLE = 1.5
-"""Pixels of an image's only tile in those of a square one, at most."""
+MAX_SINGLE_RATIO = 1.5
+"""Most pixels of an image's only tile divided by the pixels of a square one."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Axis:
     """Tiles along one axis.
 
     Attributes:
-        length: pixels of the image.
-        size: pixels of a tile.
-        starts: first pixel of each tile, ascending from 0; the last tile may reach past the end.
+        length: Pixels of the image.
+        size: Pixels of a tile.
+        starts: First pixel of each tile, ascending from 0; the last tile may extend past the end.
     """
 
     length: int
@@ -39,11 +40,11 @@ class Axis:
     starts: tuple[int, ...]
 
     def fade(self, index: int) -> tuple[int, Floats]:
-        """Where tile `index` takes over from the one before it.
+        """Return the cross-fade from the previous tile to tile `index`.
 
         Returns:
             The first faded pixel, and the rising weights (W,) in [0, 1) of tile `index` from there;
-            before them its weight is 0, after them 1.
+            its weight is 0 before them and 1 after them.
         """
         start = self.starts[index]
         overlap = self.starts[index - 1] + self.size - start
@@ -56,26 +57,26 @@ class Axis:
 def plan_axis(length: int, size: int, overlap: int, align: int = 1) -> Axis:
     """Place the fewest tiles that overlap by at least `overlap`, evenly, on multiples of `align`.
 
-    Even distances leave no sliver at the end; alignment makes networks with strides and windows see
-    the same pixels at the same places in neighboring tiles.
+    Even distances leave no narrow tile at the end; with alignment, networks with strides and
+    windows get the same pixels at the same places in neighboring tiles.
     """
     if length <= size:
         return Axis(length, size, (0,))
-    reach = -(-(length - size) // align)  # of the last tile, in units of align
+    reach = -(-(length - size) // align)  # start of the last tile, in units of align
     step = max(1, (size - overlap) // align)
     gaps = -(-reach // step)
     starts = tuple(align * round(i * reach / gaps) for i in range(gaps + 1))
     return Axis(length, size, starts)
 
 
-def fitted(axis: Axis, overlap: int, align: int, step: int) -> Axis:
-    """Make the tiles of an axis as small as their number allows: the work is the tiles' area.
+def shrink_tiles(axis: Axis, overlap: int, align: int, step: int) -> Axis:
+    """Return the axis with its tiles as small as their number allows, for the least work.
 
     Args:
-        axis: from `plan_axis`.
-        overlap: least number of pixels that neighbors share; a third of a tile at most.
-        align: tiles start at multiples of this.
-        step: sides of tiles are multiples of this, except for the side that the axis has.
+        axis: From `plan_axis`.
+        overlap: Least overlap of neighbors in pixels; at most a third of a tile.
+        align: Tiles start at multiples of this.
+        step: Sides of tiles are multiples of this, except for the current size of the axis.
     """
     count = len(axis.starts)
     least = max(-(-(axis.length + (count - 1) * overlap) // count), 3 * overlap if count > 1 else 1)
@@ -98,9 +99,9 @@ class TileGrid:
         """Height and width of every tile."""
         return self.rows.size, self.columns.size
 
-    def fitted(self, overlap: int, align: int, step: int) -> TileGrid:
-        """As many tiles, each as small as possible; see the function of this name."""
-        axes = (fitted(axis, overlap, align, step) for axis in (self.rows, self.columns))
+    def shrink_tiles(self, overlap: int, align: int, step: int) -> TileGrid:
+        """Return the same number of tiles, each as small as possible."""
+        axes = (shrink_tiles(axis, overlap, align, step) for axis in (self.rows, self.columns))
         return TileGrid(*axes)
 
     @property
@@ -112,7 +113,7 @@ class TileGrid:
         return len(self.rows.starts) * len(self.columns.starts)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """First row and column of each tile, in the order in which `TileBlender` wants them."""
+        """Yield first row and column of each tile, in the order of `TileBlender.add`."""
         for top in self.rows.starts:
             for left in self.columns.starts:
                 yield top, left
@@ -122,11 +123,11 @@ def plan_tiles(height: int, width: int, size: int, overlap: int, align: int = 1)
     """Cover an image with square tiles.
 
     Args:
-        height: pixels, at least 1.
-        width: pixels, at least 1.
-        size: side of a tile in pixels.
-        overlap: least number of pixels that neighbors share, below `size`.
-        align: tiles start at multiples of this.
+        height: Pixels, at least 1.
+        width: Pixels, at least 1.
+        size: Side of a tile in pixels.
+        overlap: Least overlap of neighbors in pixels, below `size`.
+        align: Tiles start at multiples of this.
     """
     return TileGrid(plan_axis(height, size, overlap, align), plan_axis(width, size, overlap, align))
 
@@ -134,34 +135,34 @@ def plan_tiles(height: int, width: int, size: int, overlap: int, align: int = 1)
 def plan_rectangles(
     height: int, width: int, size: int, overlap: int, align: int, step: int
 ) -> TileGrid:
-    """Cover an image with the tiles that leave least to compute, square or not.
+    """Cover an image with the rectangular tiles that need the least work.
 
-    Tiles have the pixels of a square one at most, which is what memory they take. An image that
-    is not much larger than that is one tile: every seam costs its overlap.
+    A tile has at most as many pixels as a square one, so that it needs no more memory. An image
+    not much larger than that is one tile: every seam costs its overlap.
 
     Args:
-        height: pixels, at least 1.
-        width: pixels, at least 1.
-        size: side of a square tile in pixels.
-        overlap: least number of pixels that neighbors share; a third of `size` at most.
-        align: tiles start at multiples of this.
-        step: sides of tiles are multiples of this.
+        height: Pixels, at least 1.
+        width: Pixels, at least 1.
+        size: Side of a square tile in pixels.
+        overlap: Least overlap of neighbors in pixels; at most a third of `size`.
+        align: Tiles start at multiples of this.
+        step: Sides of tiles are multiples of this.
     """
-    sides = range(step, LONGEST * size + 1, step)
+    sides = range(step, MAX_SIDE_RATIO * size + 1, step)
     whole = TileGrid(*(Axis(length, -(-length // step) * step, (0,)) for length in (height, width)))
-    grids = [plan_tiles(height, width, size, overlap, align).fitted(overlap, align, step)]
-    if whole.work <= LARGEST_SINGLE * size**2 and max(whole.sides) <= sides[-1]:
+    grids = [plan_tiles(height, width, size, overlap, align).shrink_tiles(overlap, align, step)]
+    if whole.work <= MAX_SINGLE_RATIO * size**2 and max(whole.sides) <= sides[-1]:
         grids.append(whole)
     for tall in (side for side in sides if side >= 3 * overlap):
         wide = min(size**2 // tall // step * step, sides[-1])
         if wide >= max(step, 3 * overlap):
             axes = plan_axis(height, tall, overlap, align), plan_axis(width, wide, overlap, align)
-            grids.append(TileGrid(*axes).fitted(overlap, align, step))
+            grids.append(TileGrid(*axes).shrink_tiles(overlap, align, step))
     return min(grids, key=lambda grid: (grid.work, len(grid)))
 
 
 def extract_tile(pixels: Floats, place: tuple[int, int], sides: tuple[int, int]) -> Floats:
-    """Cut the tile (*sides, 3) of (H, W, 3) that starts at a place; mirrored beyond the edges."""
+    """Return the tile (*sides, 3) of (H, W, 3) at a place; mirrored beyond the edges."""
     (top, left), (height, width) = place, sides
     ends = top + height <= pixels.shape[0] and left + width <= pixels.shape[1]
     if min(place) >= 0 and ends:
@@ -172,7 +173,7 @@ def extract_tile(pixels: Floats, place: tuple[int, int], sides: tuple[int, int])
 
 
 def mirrored_indices(start: int, count: int, length: int) -> npt.NDArray[np.intp]:
-    """Indices of `count` pixels from `start`, reflected at both ends as often as needed."""
+    """Return the indices of `count` pixels from `start`, reflected repeatedly at both ends."""
     if length == 1:
         return np.zeros(count, np.intp)
     period = 2 * (length - 1)
@@ -181,24 +182,25 @@ def mirrored_indices(start: int, count: int, length: int) -> npt.NDArray[np.intp
 
 
 class TileBlender:
-    """Joins tiles, given in the grid's order; holds a row of tiles, and gives away whole rows.
+    """Blends tiles, given in the grid's order; keeps one row of tiles, and emits finished rows.
 
     Attributes:
-        picture: what was joined, where nobody else takes the rows.
+        grid: Places of the tiles.
+        picture: (H, W, 3), the result, if no sink takes the rows.
     """
 
-    def __init__(self, grid: TileGrid, lay: RowSink | None = None) -> None:
+    def __init__(self, grid: TileGrid, sink: RowSink | None = None) -> None:
         """Begin an image.
 
         Args:
-            grid: where tiles lie.
-            lay: takes finished rows and the number of the first, from top to bottom; no tile that
-                comes later covers them. The array is used again afterwards.
+            grid: Places of the tiles.
+            sink: Takes the number of the first finished row, and the rows, from top to bottom; no
+                later tile covers them. The array is reused afterwards.
         """
         width = grid.columns.length
         self.grid = grid
-        self.picture = np.empty((0 if lay else grid.rows.length, width, 3), np.float32)
-        self._lay = lay or self._keep
+        self.picture = np.empty((0 if sink else grid.rows.length, width, 3), np.float32)
+        self._sink = sink or self._keep
         self._strip = np.empty((grid.rows.size, width, 3), np.float32)
         self._covered = self._strip[:0]
         self._count = 0
@@ -212,7 +214,7 @@ class TileBlender:
         self._count += 1
 
     def _finish(self, row: int) -> None:
-        """Join a row of tiles with what it covers, and give away what the next does not cover."""
+        """Blend a row of tiles with the previous one; emit what the next one does not cover."""
         axis, strip = self.grid.rows, self._strip
         start, end = axis.starts[row], [*axis.starts, axis.length][row + 1]
         if row > 0:
@@ -223,14 +225,14 @@ class TileBlender:
             strip[:solid] = self._covered[:solid]
         if end < axis.length:
             self._covered = strip[end - start :].copy()
-        self._lay(start, strip[: end - start])
+        self._sink(start, strip[: end - start])
 
     def _keep(self, top: int, rows: Floats) -> None:
         self.picture[top : top + len(rows)] = rows
 
 
 def _join(whole: Floats, part: Floats, axis: Axis, index: int) -> None:
-    """RowSink part `index` of an axis over what lies there; both have that axis first."""
+    """Blend part `index` of an axis into the whole; the axis is the first of both arrays."""
     start, length = axis.starts[index], axis.length
     solid = start
     if index > 0:

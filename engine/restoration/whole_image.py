@@ -1,8 +1,8 @@
-"""The image as a whole, for models that only see squares of one size (guidance `tile`).
+"""Restores the image as a whole, for models whose input is one tile (guidance `tile`).
 
-Such a model restores each tile for itself, and neighbors may disagree on tone: a large image
-shows patches. So the image is also restored once, shrunk to the model's own size, and whatever
-is coarser than a tile is taken from there; tiles keep everything else (engine/README.md).
+Such a model restores each tile independently, so neighbors may differ in tone: a large image gets
+patches. Therefore the image is also restored once at the model's input size, and everything coarser
+than a tile is taken from that result; tiles give everything else (engine/README.md).
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from varfix.engine.restoration.restorer import Restorer
 Floats = npt.NDArray[np.float32]
 
 COARSE = 8
-"""A tile's place in the thumbnail, in standard deviations of the blur that tells tone from detail.
+"""Width of a tile in the thumbnail, in standard deviations of the blur that separates the tone.
 
-Of patches twice as wide as a tile 93 % are taken away; of detail an eighth as wide, nothing.
+Patches twice as wide as a tile are reduced by 93 %; detail an eighth as wide is not changed.
 """
 
 _BAND = 256  # rows at a time
 
 
 def restore_thumbnail(restorer: Restorer, pixels: Floats) -> Floats:
-    """Restore (H, W, 3) shrunk to one tile: (T, T, 3)."""
+    """Return (H, W, 3) shrunk to one tile and restored: (T, T, 3)."""
     restored: Floats = restorer.restore(thumbnail(pixels, restorer.tile)[None], None)[0]
     return restored
 
 
 def restore_resized(restorer: Restorer, pixels: Floats) -> Floats:
-    """Restore an image as the released programs do: squashed to one tile, and stretched back.
+    """Restore an image as the reference programs do: resized to one tile, and resized back.
 
     Args:
-        restorer: the model.
+        restorer: The model.
         pixels: (H, W, 3) float32 in [0, 1].
 
     Returns:
-        (H, W, 3) float32 in [0, 1]; detail finer than the tile's pixels is gone.
+        (H, W, 3) float32 in [0, 1]; detail finer than the tile's pixels is lost.
     """
     import cv2
 
     height, width = pixels.shape[:2]
     side = restorer.tile
-    # Figures are only comparable with the same way of shrinking.
+    # Published figures are comparable only with the same resampling.
     shrink = _lanczos if restorer.card.squash == "lanczos" else _bilinear
     restored: Floats = restorer.restore(shrink(pixels, side)[None], None)[0]
     if (height, width) == (side, side):
         return restored
-    stretched = cv2.resize(restored, (width, height), interpolation=cv2.INTER_CUBIC)
-    clipped: Floats = np.clip(np.asarray(stretched, np.float32), 0.0, 1.0)
+    resized = cv2.resize(restored, (width, height), interpolation=cv2.INTER_CUBIC)
+    clipped: Floats = np.clip(np.asarray(resized, np.float32), 0.0, 1.0)
     return clipped
 
 
@@ -71,14 +71,14 @@ def _lanczos(pixels: Floats, side: int) -> Floats:
 
 
 def transfer_tone(picture: Floats, whole: Floats) -> Floats:
-    """Give an image the tone of a small restored one; overwrites `picture`.
+    """Give an image the tone of a small restored one; overwrite `picture`.
 
     Args:
-        picture: (H, W, 3) float32 in [0, 1], joined from tiles of side T, H or W above T.
-        whole: (T, T, 3), the same image restored at once.
+        picture: (H, W, 3) float32 in [0, 1], blended from tiles of side T, H or W above T.
+        whole: (T, T, 3), the same image restored as one tile.
 
     Returns:
-        `picture`: unchanged where both agree.
+        `picture`, unchanged where both agree.
     """
     import cv2
 

@@ -99,23 +99,23 @@ class Tags:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip's header.
+    """A video's header.
 
     Attributes:
-        layout: of the frames as varfix works on them.
-        stored: FFmpeg's name of the pixel format in the file; may be another than the layout's.
-        codec: of the frames, by FFmpeg's name.
-        container: FFmpeg's short names of the container, by commas.
-        stream: number of the stream that is restored.
-        time_base: seconds of a tick.
-        rate: frames per second, on average; only a guess where frames vary in length.
-        frames: how many there are, by the header or by its duration; None when it tells neither.
-        start: seconds on the clip's own clock at which it begins.
-        end: tick at which its last frame ends, where the header tells.
-        seconds: how long it is, None when unknown.
-        aspect: width of a pixel by its height; None when not said.
-        display_matrix: the nine numbers of a display matrix, None for upright frames.
-        tags: of the colors.
+        layout: Layout of the frames during restoration.
+        stored: FFmpeg's name of the pixel format in the file; may differ from the layout's.
+        codec: FFmpeg's name of the codec of the frames.
+        container: FFmpeg's short names of the container, separated by commas.
+        stream: Index of the stream to restore.
+        time_base: Seconds of a tick.
+        rate: Average frames per second; an estimate if frames differ in duration.
+        frames: Number of frames according to the header or its duration; None if unknown.
+        start: Start time on the video's own clock, in seconds.
+        end: Tick at which the last frame ends; None if unknown.
+        seconds: Duration; None if unknown.
+        aspect: Width of a pixel divided by its height; None if unspecified.
+        display_matrix: Nine numbers; None for upright frames.
+        tags: Color tags.
     """
 
     layout: Layout

@@ -16,7 +16,7 @@ from varfix.engine.restoration.explanation import (
     Explanation,
     Floats,
     additions,
-    guided_parts,
+    prior_parts,
     replacements,
     sheets,
 )
@@ -140,8 +140,8 @@ def _guided(restorer: OnnxRestorer, found: ModelFiles, pixels: Floats, task: str
     session = start(with_results(found.restore.read_bytes(), names), SessionPlan(CPU))
     view = _View(session, fitted(pixels, restorer.tile, card.multiple), card.prior_stride)
     told = dict(zip(names, view.values(names, maps), strict=True))
-    parts = guided_parts(card.prior_channels, len(KINDS), LATENT)
-    kinds = maps[parts["what is wrong"]].mean((1, 2)).tolist()
+    parts = prior_parts(card.prior_channels, len(KINDS), LATENT)
+    kinds = maps[parts["degradation"]].mean((1, 2)).tolist()
     return Explanation(
         picture=view.picture,
         levels=tuple(FUSIONS),

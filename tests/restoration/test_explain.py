@@ -11,8 +11,8 @@ from varfix.engine.restoration.explanation import (
     Explanation,
     additions,
     bars,
-    guided_parts,
     heat,
+    prior_parts,
     region_sheet,
     replaced,
     replacements,
@@ -61,7 +61,7 @@ def test_each_number_of_replaced_scales_is_drawn_once(latents):
 
 def test_a_prior_is_added_part_by_part_until_it_is_whole():
     maps = np.random.default_rng(2).random((26, 2, 2)).astype(np.float32)
-    parts = guided_parts(channels=26, kinds=2, latent=2)
+    parts = prior_parts(channels=26, kinds=2, latent=2)
     seen = []
 
     def restore(known):
@@ -74,7 +74,7 @@ def test_a_prior_is_added_part_by_part_until_it_is_whole():
     added = [int(((now != 0) & (before == 0)).sum()) // 4 for before, now in pairwise(seen)]
     assert added == [2, 4] + [2] * SCALES  # evidence, tone, then every scale
     change = 255.0 * abs(float(seen[1].mean() - seen[0].mean()))
-    assert steps[1][0] == f"+ what is wrong: changes {change:.1f} of 255"
+    assert steps[1][0] == f"+ degradation: changes {change:.1f} of 255"
 
 
 def test_every_sheet_is_drawn_and_kinds_only_where_known(explanation):

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 
 from varfix.engine.image.picture import to_floats, to_integers
 from varfix.engine.restoration.tiling import (
-    LARGEST_SINGLE,
-    LONGEST,
+    MAX_SIDE_RATIO,
+    MAX_SINGLE_RATIO,
     Axis,
     TileBlender,
     extract_tile,
-    fitted,
     mirrored_indices,
     plan_axis,
     plan_rectangles,
     plan_tiles,
+    shrink_tiles,
 )
 
 SIZES = [(1, 1), (1, 7), (5, 3), (63, 64), (64, 64), (65, 64), (200, 131), (4097, 33), (33, 4097)]
@@ -66,12 +66,12 @@ def test_there_is_no_sliver_and_no_tile_too_many(planned):
 
 
 @given(axes(), st.sampled_from([1, 2, 4]))
-def test_fitted_tiles_are_as_many_and_as_small_as_they_can_be(planned, factor):
+def test_shrunk_tiles_are_as_many_and_as_small_as_possible(planned, factor):
     axis, overlap, align = planned
     step = factor * align
     overlap = min(overlap, axis.size // 3)
     axis = plan_axis(axis.length, axis.size, overlap, align)
-    small = fitted(axis, overlap, align, step)
+    small = shrink_tiles(axis, overlap, align, step)
     assert len(small.starts) == len(axis.starts)
     assert small.size == axis.size or small.size % step == 0
     assert small.size <= axis.size
@@ -89,12 +89,12 @@ def test_fitted_tiles_are_as_many_and_as_small_as_they_can_be(planned, factor):
     ("length", "side"), [(1, 64), (64, 64), (65, 128), (320, 320), (500, 512), (520, 320)]
 )
 def test_no_side_is_longer_than_a_image_needs(length, side):
-    assert fitted(plan_axis(length, 512, 32, 16), 32, 16, 64).size == side
+    assert shrink_tiles(plan_axis(length, 512, 32, 16), 32, 16, 64).size == side
 
 
 def test_where_no_smaller_tile_is_known_the_full_one_stays():
     axis = plan_axis(10, 64, 16)
-    assert fitted(axis, 16, 1, 64) is axis
+    assert shrink_tiles(axis, 16, 1, 64) is axis
 
 
 @given(axes())
@@ -158,10 +158,10 @@ def test_identity_holds_for_any_tiling(height, width, data):
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([4, 8, 16]))
-def test_identity_holds_for_fitted_tiles(height, width, step):
+def test_identity_holds_for_shrunk_tiles(height, width, step):
     pixels = np.random.default_rng(height * 61 + width).random((height, width, 3), np.float32)
     for grid in (
-        plan_tiles(height, width, 64, 12, 4).fitted(12, 4, step),
+        plan_tiles(height, width, 64, 12, 4).shrink_tiles(12, 4, step),
         plan_rectangles(height, width, 64, 12, 4, step),
     ):
         blender = TileBlender(grid)
@@ -173,12 +173,12 @@ def test_identity_holds_for_fitted_tiles(height, width, step):
 @given(st.integers(1, 12_000), st.integers(1, 12_000), st.sampled_from([(32, 16), (96, 16)]))
 def test_rectangles_are_less_work_than_squares_and_take_no_more_memory(height, width, tiling):
     grid = plan_rectangles(height, width, 512, *tiling, 64)
-    squares = plan_tiles(height, width, 512, *tiling).fitted(*tiling, 64)
+    squares = plan_tiles(height, width, 512, *tiling).shrink_tiles(*tiling, 64)
     assert grid.work <= squares.work
-    assert max(grid.sides) <= LONGEST * 512
+    assert max(grid.sides) <= MAX_SIDE_RATIO * 512
     assert all(side % 64 == 0 for side in grid.sides)
     single = len(grid) == 1
-    assert np.prod(grid.sides) <= (LARGEST_SINGLE if single else 1.0) * 512**2
+    assert np.prod(grid.sides) <= (MAX_SINGLE_RATIO if single else 1.0) * 512**2
     for axis in (grid.rows, grid.columns):
         assert (axis.size - np.diff(axis.starts) >= tiling[0]).all()
         assert axis.starts[-1] + axis.size >= axis.length
