@@ -223,9 +223,9 @@ def _row_facts(row: Row) -> dict[str, Any]:
         "megapixels": round(speed.megapixels, 3),
         "width": speed.width,
         "height": speed.height,
-        "pictures": speed.pictures,
-        "bare_mp_per_second": round(1.0 / speed.bare, 4),
-        "end_to_end_mp_per_second": round(1.0 / speed.whole, 4),
+        "pictures": speed.images,
+        "bare_mp_per_second": round(1.0 / speed.model_seconds, 4),
+        "end_to_end_mp_per_second": round(1.0 / speed.file_seconds, 4),
         "overhead": round(speed.overhead, 4),
         "cpu_seconds_per_megapixel": round(speed.cpu, 4),
         "busy": speed.busy,
@@ -250,7 +250,7 @@ def _lines(
         speed = row.speed
         lent = "" if row.device_mb is None else f"{row.device_mb} MB"
         yield (
-            f"{speed.megapixels:5.2f} MP  {speed.pictures:8}  {speed.bare:10.3f}  "
-            f"{speed.whole:16.3f}  {speed.overhead:6.3f}  {speed.cpu:9.2f}  "
+            f"{speed.megapixels:5.2f} MP  {speed.images:8}  {speed.model_seconds:10.3f}  "
+            f"{speed.file_seconds:16.3f}  {speed.overhead:6.3f}  {speed.cpu:9.2f}  "
             f"{speed.memory / 1e6:4.0f} MB  {lent:>7}"
         )

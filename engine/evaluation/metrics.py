@@ -23,7 +23,7 @@ K1, K2 = 0.01, 0.03
 
 @dataclass(frozen=True)
 class Scores:
-    """How near a restored image is to its target.
+    """Similarity of a restored image and its target.
 
     Attributes:
         psnr: Over all channels, in dB; infinite for equal images.

@@ -1,7 +1,7 @@
-"""Measures restorations: which file belongs to which target, fixed synthetic damage, scores.
+"""Measures restorations: pairs of files, fixed synthetic damage, scores.
 
-Everything is measured on what a file holds, that is after rounding to 8 bits, because that is what
-people get and what published numbers are computed from.
+Everything is measured after rounding to 8 bits, as in a file, because users get files and published
+figures are computed from files.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Degrade = Callable[[Integers, int], Integers]
 """Damages (H, W, 1 or 3) uint8, given the index of the file in its sorted folder."""
 
 Compare = Callable[[Floats, Floats], Scores]
-"""Scores an image against its target, both (H, W, 3) in [0, 1]; ValueError if it cannot."""
+"""Scores an image against its target, both (H, W, 3) in [0, 1]; raises ValueError if impossible."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image to measure and the image it should be, under the name that reports use."""
+    """An image to measure, its target, and its name in reports."""
 
     name: str
     source: Path
@@ -46,7 +46,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image to restore and what it should become, (H, W, 1 or 3) uint8 each."""
+    """An image to restore and its target, (H, W, 1 or 3) uint8 each."""
 
     name: str
     source: Integers
@@ -55,7 +55,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The pairs of two folders, and how many targets no image was found for."""
+    """The pairs of two folders, and the number of targets without an image."""
 
     pairs: tuple[Pair, ...]
     unused: int = 0
@@ -68,7 +68,7 @@ class Measured:
     Attributes:
         name: The file's name.
         restored: After restoration.
-        before: Of the damaged input; None where only the result is known.
+        before: Scores of the damaged input; None if only the result is known.
     """
 
     name: str
@@ -77,33 +77,33 @@ class Measured:
 
     @property
     def gain(self) -> float | None:
-        """PSNR won by the restoration, in dB; None without an input to compare with."""
+        """Gain in PSNR by the restoration, in dB; None without an input to compare with."""
         if self.before is None:
             return None
-        # Equal infinities: both are perfect, nothing was won.
+        # Equal infinities: both are perfect.
         if self.restored.psnr == self.before.psnr:
             return 0.0
         return self.restored.psnr - self.before.psnr
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return the images under a folder, hidden ones left out, sorted by relative path as text.
+    """Return the images under a folder without hidden ones, sorted by relative path as text.
 
     Raises:
-        NothingToDoError: There is no folder, or no image in it.
+        NothingToDoError: The folder does not exist, or contains no image.
     """
-    found = [path for path in folder.rglob("*") if _is_picture(path, folder)]
+    found = [path for path in folder.rglob("*") if _is_image(path, folder)]
     if not found:
-        what = "No images under" if folder.is_dir() else "No such folder:"
-        raise NothingToDoError(f"{what} {folder}")
+        reason = "no images" if folder.is_dir() else "no such folder"
+        raise NothingToDoError(f"{folder}: {reason}")
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def find_pairs(sources: Path, targets: Path) -> Pairing:
-    """Match every image under `sources` with the one of the same name under `targets`.
+    """Match every image under `sources` with the image of the same name under `targets`.
 
-    Names match with their folders; the extension counts only when more than one file fits. Two
-    files are a pair whatever their names.
+    Names include folders; the extension matters only if more than one file matches. Two files are a
+    pair whatever their names.
 
     Raises:
         NothingToDoError: There are no images.
@@ -121,24 +121,24 @@ def parse_degradation(text: str) -> Degrade:
     """Read `noise:SIGMA`, sigma in 0..255, or a protocol name of `synthetic_damage`.
 
     Raises:
-        ConfigError: There is no such degradation, or its number makes no sense.
+        ConfigError: The degradation is unknown, or its number is out of range.
     """
     kind, colon, number = text.partition(":")
     if kind in PROTOCOLS:
         if colon:
-            raise ConfigError(f"--degrade {text}: {kind} takes no number.")
+            raise ConfigError(f"--degrade {text}: {kind} takes no number")
         return lambda samples, index: damage(samples, kind, index)
     if kind != "noise":
         known = ", ".join(["noise:SIGMA", *PROTOCOLS])
         raise ConfigError(
-            f'--degrade {text}: unknown degradation "{kind}".', hint=f"Known: {known}."
+            f'--degrade {text}: unknown degradation "{kind}"', hint=f"use one of {known}"
         )
     try:
         sigma = float(number)
     except ValueError:
         sigma = math.nan
     if not 0 <= sigma <= 255:
-        raise ConfigError(f"--degrade {text}: expected a number from 0 to 255, as in noise:25.")
+        raise ConfigError(f"--degrade {text}: expected a number from 0 to 255, as in noise:25")
     return lambda samples, index: add_noise(samples, sigma, index)
 
 
@@ -175,7 +175,7 @@ def score_degraded(
 
 
 def paired_samples(pairs: Iterable[Pair], max_pixels: int) -> list[Callable[[], Sample]]:
-    """One function for each pair, which reads it when it is called."""
+    """Return one function for each pair, which reads it when called."""
 
     def read(pair: Pair) -> Sample:
         source, target = (_stored(_read(p, max_pixels)) for p in (pair.source, pair.target))
@@ -185,7 +185,7 @@ def paired_samples(pairs: Iterable[Pair], max_pixels: int) -> list[Callable[[], 
 
 
 def degraded_samples(folder: Path, degrade: Degrade, max_pixels: int) -> list[Callable[[], Sample]]:
-    """One function for each image under a folder, which reads and damages it when it is called.
+    """Return one function for each image under a folder, which reads and damages it when called.
 
     Raises:
         NothingToDoError: There are no images.
@@ -205,7 +205,7 @@ def measure(sample: Sample, restore: Restore, compare: Compare = score) -> Measu
         ItemError: It cannot be compared or restored.
     """
     name, source, target = sample.name, sample.source, sample.target
-    before = _compare(name, source, target, compare)  # sizes that differ: found before the work
+    before = _compare(name, source, target, compare)  # finds different sizes before the restoration
     try:
         restored = restore(to_floats(source))
         result = to_integers(restored, depth=8, gray=source.shape[2] == 1)
@@ -216,12 +216,12 @@ def measure(sample: Sample, restore: Restore, compare: Compare = score) -> Measu
 
 def mean(measured: Sequence[Measured]) -> Measured:
     """Average each score over at least one image."""
-    before = [one.before for one in measured if one.before is not None]
-    restored = Scores.mean([one.restored for one in measured])
+    before = [scores.before for scores in measured if scores.before is not None]
+    restored = Scores.mean([scores.restored for scores in measured])
     return Measured("mean", restored, Scores.mean(before) if before else None)
 
 
-def _is_picture(path: Path, folder: Path) -> bool:
+def _is_image(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return not hidden and format_of(path) is not None and path.is_file()
 
@@ -242,10 +242,10 @@ def _pair(
     name = PurePosixPath(path.relative_to(sources).as_posix())
     candidates = by_name.get(name) or by_name.get(name.with_suffix("")) or []
     if not candidates:
-        raise PlanError(f"{path} has no target of the same name under {targets}.")
+        raise PlanError(f"{path}: no target of the same name under {targets}")
     if len(candidates) > 1:
         names = ", ".join(candidate.name for candidate in candidates)
-        raise PlanError(f"{path} has more than one target under {targets}: {names}.")
+        raise PlanError(f"{path}: more than one target under {targets} ({names})")
     return Pair(str(name), path, candidates[0])
 
 
@@ -259,14 +259,14 @@ def _read(path: Path, max_pixels: int) -> Picture:
 
 
 def _stored(picture: Picture) -> Integers:
-    """Return what an 8-bit file of the image holds: (H, W, 1 or 3) uint8."""
+    """Return the samples of an 8-bit file of the image: (H, W, 1 or 3) uint8."""
     return to_integers(picture.pixels, depth=8, gray=picture.info.mode == "gray")
 
 
 def _compare(name: str, restored: Integers, target: Integers, compare: Compare = score) -> Scores:
     if restored.shape[:2] != target.shape[:2]:
         sizes = " and ".join(f"{w} x {h}" for h, w in (restored.shape[:2], target.shape[:2]))
-        raise ItemError(f"{name}: the images differ in size, {sizes} pixels.")
+        raise ItemError(f"{name}: the images differ in size ({sizes} pixels)")
     try:
         return compare(to_floats(restored), to_floats(target))
     except ValueError as error:

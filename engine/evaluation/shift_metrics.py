@@ -1,8 +1,8 @@
-"""Scores of deblurred images, which may be right but a little off to one side.
+"""Scores deblurred images, which may be correct but slightly shifted.
 
-The protocol is that of the Levin et al. 2009 benchmark (its `comp_upto_shift`): the restored
-image is moved by -5 to 5 pixels in steps of a quarter along both axes, bilinearly, borders of 15
-pixels are left out, and the shift of the least squared error counts.
+The protocol is that of the benchmark of Levin et al. 2009 (`comp_upto_shift`): the restored image
+is shifted by -5 to 5 pixels in quarter steps along both axes, bilinearly; borders of 15 pixels are
+left out, and the shift with the least squared error counts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STEPS: Final = 4
 
 BORDER: Final = 15
 BAND: Final = 64
-"""Rows of which all whole-pixel shifts are held in memory at once."""
+"""Rows processed at once, with all their whole-pixel shifts in memory."""
 
 
 def score_up_to_shift(restored: Floats, target: Floats) -> Scores:
@@ -42,17 +42,19 @@ def score_up_to_shift(restored: Floats, target: Floats) -> Scores:
     if restored.shape != target.shape:
         raise ValueError(f"images differ in size: {restored.shape} and {target.shape}")
     if min(restored.shape[:2]) < 2 * BORDER + 11:
-        raise ValueError(f"the search for a shift needs {2 * BORDER + 11} x {2 * BORDER + 11}")
+        raise ValueError(
+            f"the search for a shift needs at least {2 * BORDER + 11} x {2 * BORDER + 11} pixels"
+        )
     return score(shifted(restored, best_shift(restored, target)), inner(target))
 
 
 def inner(picture: Floats) -> Floats:
-    """The image without its borders."""
+    """Return the image without its borders."""
     return picture[BORDER:-BORDER, BORDER:-BORDER]
 
 
 def shifted(picture: Floats, shift: Shift) -> Floats:
-    """The inner part of an image (H, W, C) moved by (down, right) pixels, bilinearly."""
+    """Return the inner part of an image (H, W, C) shifted by (down, right) pixels, bilinearly."""
     total = np.zeros(inner(picture).shape)
     for (y, x), weight in _corners(shift):
         total += weight * _moved(picture, y, x)
@@ -60,10 +62,10 @@ def shifted(picture: Floats, shift: Shift) -> Floats:
 
 
 def best_shift(restored: Floats, target: Floats) -> Shift:
-    """The (down, right) shift of `restored` with the least squared error to `target`.
+    """Return the (down, right) shift of `restored` with the least squared error to `target`.
 
-    All 1681 shifts are compared. A bilinear shift is a weighted sum of four shifts by whole pixels,
-    so that every error follows from the products of the 121 whole ones with each other.
+    All 1681 shifts are compared. A bilinear shift is a weighted sum of four whole-pixel shifts, so
+    every error follows from the inner products of the 121 whole-pixel shifts.
     """
     products, matches = _products(restored, target)
     offsets = np.arange(-REACH * STEPS, REACH * STEPS + 1) / STEPS
@@ -75,14 +77,14 @@ def best_shift(restored: Floats, target: Floats) -> Shift:
             weights = np.array([weight for _, weight in corners])
             error = weights @ products[np.ix_(places, places)] @ weights
             error -= 2.0 * (weights @ matches[places])
-            # Of equal errors the smallest shift counts: a flat image has not moved.
+            # Among equal errors the smallest shift counts: a flat image has not moved.
             if (error, abs(down) + abs(right)) < (least - 1e-9, np.inf):
                 best, least = (float(down), float(right)), float(error)
     return best
 
 
 def _products(restored: Floats, target: Floats) -> tuple[Doubles, Doubles]:
-    """Inner products of all whole shifts with each other, and with the target."""
+    """Return the inner products of all whole-pixel shifts with each other and with the target."""
     count = (2 * REACH + 1) ** 2
     products, matches = np.zeros((count, count)), np.zeros(count)
     wanted = inner(target).astype(np.float64)
@@ -103,7 +105,7 @@ def _moved(picture: Floats, down: int, right: int) -> Doubles:
 
 
 def _corners(shift: Shift) -> list[tuple[tuple[int, int], float]]:
-    """The whole shifts around one, and their weights."""
+    """Return the whole-pixel shifts around a shift, and their weights."""
     sides = []
     for value in shift:
         low = int(np.floor(value))

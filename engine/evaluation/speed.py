@@ -1,7 +1,7 @@
-"""How fast a model is here: bare, and from files to files.
+"""Measures the speed of a model on this machine: the model alone, and from files to files.
 
-The images are made, not shipped: noise with the spectrum of photographs, so that decoders and
-encoders have the work that photographs give them. What is restored matters to no network's speed.
+The images are synthetic: noise with the spectrum of camera images, so that decoders and encoders
+have a realistic load. The content of an image does not change the speed of a network.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ from varfix.engine.batch.run import run_batch
 from varfix.engine.events import Event, RunEnd
 from varfix.engine.image.picture import Picture, PictureInfo
 from varfix.engine.image.writer import write_picture
-from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.restoration.restorer import DeviceUsed, Restorer, Retries
+from varfix.engine.restoration.restorer import Restorer
+from varfix.engine.restoration.restorer_proxy import RestorerProxy
 from varfix.engine.settings.types import OutputSettings, Settings
 
 Floats = npt.NDArray[np.float32]
 
 ASPECT: Final = 1.5
-"""Width over height of the images, as most cameras have it."""
+"""Width divided by height of the images, as in most cameras."""
 
-WORTHWHILE: Final = 24.0
-"""Megapixels that a measurement restores, where that takes at most `MOST` images."""
+MEGAPIXELS: Final = 24.0
+"""Megapixels of all images of a measurement, with at most `MAX_IMAGES` images."""
 
-MOST: Final = 40
-_SLOPE: Final = 1.1  # spectral amplitude falls with frequency, to this power, in photographs
+MAX_IMAGES: Final = 40
+_SLOPE: Final = 1.1  # spectral amplitude of camera images falls with this power of frequency
 _GRAIN: Final = 6.0 / 255.0
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured at one size.
+    """Results of one image size.
 
     Attributes:
-        width: of the images in pixels.
-        height: of the images in pixels.
-        pictures: how many were restored from files to files.
-        bare: seconds per megapixel in the model alone, on the tiles of these images.
-        whole: seconds per megapixel from JPEG files to JPEG files, the model being loaded.
-        busy: share of the time from files to files that each stage was at work.
-        cpu: seconds of CPU per megapixel in the model alone, over all threads.
-        memory: the greatest memory of the process so far, in bytes.
+        width: Width of the images in pixels.
+        height: Height of the images in pixels.
+        images: Number of images restored from files to files.
+        model_seconds: Seconds per megapixel in the model alone, on the tiles of these images.
+        file_seconds: Seconds per megapixel from JPEG files to JPEG files, with a loaded model.
+        busy: Share of the time from files to files in which each stage worked.
+        cpu: CPU seconds per megapixel in the model alone, over all threads.
+        memory: Peak memory of the process so far, in bytes.
     """
 
     width: int
     height: int
-    pictures: int
-    bare: float
-    whole: float
+    images: int
+    model_seconds: float
+    file_seconds: float
     busy: dict[str, float]
     cpu: float
     memory: int
@@ -71,16 +71,16 @@ class Speed:
 
     @property
     def overhead(self) -> float:
-        """Time from files to files over that in the model alone."""
-        return self.whole / self.bare
+        """Time from files to files divided by time in the model alone."""
+        return self.file_seconds / self.model_seconds
 
 
 def synthetic_image(megapixels: float, seed: int = 0) -> Floats:
-    """Make an image (H, W, 3) in [0, 1], of a size that is a multiple of nothing in particular.
+    """Generate an image (H, W, 3) in [0, 1], whose sides are no particular multiple.
 
     Args:
-        megapixels: about as many, at an aspect of 3:2.
-        seed: the same seed gives the same image on every machine, but for rounding.
+        megapixels: Approximate size, at an aspect ratio of 3:2.
+        seed: Equal seeds give equal images on every machine, except for rounding.
     """
     import cv2
 
@@ -100,103 +100,78 @@ def synthetic_image(megapixels: float, seed: int = 0) -> Floats:
 
 
 def image_count(megapixels: float) -> int:
-    """How many images of a size make a worthwhile measurement."""
-    return max(1, min(MOST, round(WORTHWHILE / megapixels)))
+    """Return the number of images of a size for a reliable measurement."""
+    return max(1, min(MAX_IMAGES, round(MEGAPIXELS / megapixels)))
 
 
 def measure(restorer: Restorer, settings: Settings, megapixels: float, folder: Path) -> Speed:
     """Measure one size.
 
     Args:
-        restorer: the model, ready to run.
-        settings: as a run of `varfix dir` would have them.
-        megapixels: of each image.
-        folder: an empty folder for the images and their results.
+        restorer: The model, ready to run.
+        settings: The settings of a run of `varfix dir`.
+        megapixels: Size of each image.
+        folder: An empty folder for the images and their results.
     """
     pixels = synthetic_image(megapixels)
     height, width = pixels.shape[:2]
     size = height * width / 1e6
     count = image_count(megapixels)
     end, seconds = time_files(restorer, pixels, settings, count, folder)
-    memory = peak_memory()  # before the tiles are held for the bare run
-    bare, cpu = time_model(restorer, pixels, settings, max(1, count // 4))
+    memory = peak_memory()  # before the recorded tiles take memory
+    model_seconds, cpu = time_model(restorer, pixels, settings, max(1, count // 4))
     return Speed(
         width=width,
         height=height,
-        pictures=count,
-        bare=bare / size,
-        whole=seconds / count / size,
+        images=count,
+        model_seconds=model_seconds / size,
+        file_seconds=seconds / count / size,
         busy=end.busy,
         cpu=cpu / size,
         memory=memory,
     )
 
 
-class CallRecorder:
-    """A restorer that remembers what it was asked, so that the model alone can be asked again."""
+class CallRecorder(RestorerProxy):
+    """A restorer that records its calls, so that they can be repeated in the model alone.
+
+    Attributes:
+        calls: Functions that repeat one call each, in order.
+    """
 
     def __init__(self, restorer: Restorer) -> None:
-        self._restorer = restorer
-        self.asked: list[Callable[[], object]] = []
-
-    @property
-    def card(self) -> ModelCard:
-        """The card of the restorer behind."""
-        return self._restorer.card
-
-    @property
-    def tile(self) -> int:
-        """The tile of the restorer behind."""
-        return self._restorer.tile
-
-    @property
-    def tile_step(self) -> int:
-        """The step of the restorer behind."""
-        return self._restorer.tile_step
-
-    @property
-    def batch(self) -> int:
-        """The batch of the restorer behind."""
-        return self._restorer.batch
-
-    @property
-    def used(self) -> DeviceUsed:
-        """Where the restorer behind computes."""
-        return self._restorer.used
-
-    @property
-    def retries(self) -> Retries:
-        """What the restorer behind had to repeat."""
-        return self._restorer.retries
+        """Wrap a restorer."""
+        super().__init__(restorer)
+        self.calls: list[Callable[[], object]] = []
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """Ask, and remember the question."""
-        self.asked.append(lambda: self._restorer.prior(thumbnail, task))
+        """Record and forward the call."""
+        self.calls.append(lambda: self._restorer.prior(thumbnail, task))
         return self._restorer.prior(thumbnail, task)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
-        """Ask, and remember the question."""
-        self.asked.append(lambda: self._restorer.restore(tiles, prior))
+        """Record and forward the call."""
+        self.calls.append(lambda: self._restorer.restore(tiles, prior))
         return self._restorer.restore(tiles, prior)
 
 
 def time_model(
     restorer: Restorer, pixels: Floats, settings: Settings, times: int
 ) -> tuple[float, float]:
-    """Seconds, and CPU seconds, of one image in the model alone, on the very tiles of a run."""
+    """Return seconds and CPU seconds of one image in the model alone, on the tiles of a run."""
     recorder = CallRecorder(restorer)
     restore_image(recorder, pixels, settings)
     start, before = time.perf_counter(), time.process_time()
     for _ in range(times):
-        for ask in recorder.asked:
-            ask()
+        for call in recorder.calls:
+            call()
     return (time.perf_counter() - start) / times, (time.process_time() - before) / times
 
 
 def time_files(
     restorer: Restorer, pixels: Floats, settings: Settings, count: int, folder: Path
 ) -> tuple[RunEnd, float]:
-    """Restore `count` JPEG files into another folder, as `varfix dir` does; the end and seconds."""
+    """Restore `count` JPEG files as `varfix dir` does; return the last event and seconds."""
     source = folder / "in"
     source.mkdir()
     picture = Picture(pixels, None, PictureInfo(format="jpeg", depth=8))
@@ -216,7 +191,7 @@ def time_files(
 
 
 def peak_memory() -> int:
-    """The greatest resident memory of this process so far, in bytes."""
+    """Return the peak resident memory of this process so far, in bytes."""
     if sys.platform == "win32":
         import psutil
 

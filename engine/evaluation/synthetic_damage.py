@@ -1,8 +1,8 @@
-"""Synthetic damage with fixed seeds, for measuring: the same images on every machine.
+"""Synthetic damage with fixed seeds for measurements: the same images on every machine.
 
-Plain numpy in double precision, apart from what training uses, so that a model is not examined with
-its own exercises. The random numbers come from PCG64, seeded with the protocol and the index of
-the file in its sorted folder.
+Plain numpy in double precision, independent of the degradations in training, so that a model is not
+tested on its training data. The random numbers come from PCG64, seeded with the protocol and the
+index of the file in its sorted folder.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy.typing as npt
 from varfix.engine.image.picture import Integers
 
 Doubles = npt.NDArray[np.float64]
-Protocol = Callable[[Doubles, np.random.Generator], Doubles]
-"""Damages (H, W, C) in [0, 1]; the result may leave the range."""
+DamageProtocol = Callable[[Doubles, np.random.Generator], Doubles]
+"""Damages (H, W, C) in [0, 1]; the result may exceed the range."""
 
 GAMMA = 2.2
 KERNEL = 41
-"""Side of kernels: streaks and paths fit in."""
+"""Side of kernels, large enough for streaks and paths."""
 
 
 def add_noise(samples: Integers, sigma: float, seed: int) -> Integers:
@@ -34,7 +34,7 @@ def add_noise(samples: Integers, sigma: float, seed: int) -> Integers:
         seed: Of numpy's PCG64.
 
     Returns:
-        (H, W, C) uint8, rounded and clipped: a file could not hold more.
+        (H, W, C) uint8, rounded and clipped as in a file.
     """
     noise = np.random.Generator(np.random.PCG64(seed)).standard_normal(samples.shape)
     return np.clip(np.rint(samples + sigma * noise), 0, 255).astype(np.uint8)
@@ -49,7 +49,7 @@ def damage(samples: Integers, name: str, index: int) -> Integers:
 
 
 def rain(clean: Doubles, rng: np.random.Generator) -> Doubles:
-    """Two layers of streaks, 15 to 35 pixels long, that add gray light."""
+    """Add two layers of gray streaks, 15 to 35 pixels long."""
     lean = rng.uniform(-0.4, 0.4)
     light = np.zeros(clean.shape[:2])
     for _ in range(2):
@@ -60,7 +60,7 @@ def rain(clean: Doubles, rng: np.random.Generator) -> Doubles:
 
 
 def haze(clean: Doubles, rng: np.random.Generator) -> Doubles:
-    """Scattering over ground that recedes to a horizon, with slow clouds; white or gray light."""
+    """Add scattering over ground up to a horizon, with smooth clouds and white or gray light."""
     height, width = clean.shape[:2]
     ground = np.linspace(1.0, 0.1, height)[:, None] ** rng.uniform(0.7, 1.5)
     depth = 0.75 * ground + 0.5 * _clouds((height, width), rng)
@@ -70,14 +70,14 @@ def haze(clean: Doubles, rng: np.random.Generator) -> Doubles:
 
 
 def low_light(clean: Doubles, rng: np.random.Generator) -> Doubles:
-    """An exposure of 0.05 to 0.15 in linear light, with little shot and read noise."""
+    """Reduce the exposure to 0.05 to 0.15 in linear light; add little shot and read noise."""
     light = clean**GAMMA * rng.uniform(0.05, 0.15)
     noise = rng.standard_normal(clean.shape) * np.sqrt(2e-5 * light + 1e-8)
     return np.asarray(np.maximum(light + noise, 0.0) ** (1.0 / GAMMA), np.float64)
 
 
 def blur(clean: Doubles, rng: np.random.Generator) -> Doubles:
-    """Shake of a hand along a path 9 to 25 pixels wide, and a trace of noise (sigma 1)."""
+    """Blur along the path of a shaking hand, 9 to 25 pixels wide; add noise of sigma 1."""
     heading = rng.uniform(0.0, 2.0 * math.pi)
     angles = heading + np.cumsum(rng.uniform(0.0, 0.25) * rng.standard_normal(128))
     path = np.cumsum(np.stack([np.sin(angles), np.cos(angles)], 1), 0)
@@ -90,7 +90,7 @@ def blur(clean: Doubles, rng: np.random.Generator) -> Doubles:
 
 
 def snow(clean: Doubles, rng: np.random.Generator) -> Doubles:
-    """Round flakes of three sizes, stretched by the wind, under a light veil."""
+    """Add round flakes of three sizes, stretched by wind, and a light veil."""
     wind = rng.uniform(-1.0, 1.0)
     cover = np.zeros(clean.shape[:2])
     for radius, density in ((0.7, 3e-3), (1.4, 1.2e-3), (2.6, 4e-4)):
@@ -102,10 +102,10 @@ def snow(clean: Doubles, rng: np.random.Generator) -> Doubles:
     return clean * (1.0 - cover) + rng.uniform(0.85, 1.0) * cover
 
 
-PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+PROTOCOLS: Mapping[str, DamageProtocol] = MappingProxyType(
     {"rain": rain, "haze": haze, "lowlight": low_light, "blur": blur, "snow": snow}
 )
-"""Name, which is also the task that a user would ask for -> what it does. The order is the seed."""
+"""Damage by name, which is also the name of the task. The order determines the seeds."""
 
 
 def convolve(picture: Doubles, kernel: Doubles) -> Doubles:
@@ -119,7 +119,7 @@ def convolve(picture: Doubles, kernel: Doubles) -> Doubles:
 
 
 def _stroke(angle: float, length: float, width: float) -> Doubles:
-    """A soft line (KERNEL, KERNEL), at most one; `angle` from the vertical, `width` a deviation."""
+    """Return a soft line (KERNEL, KERNEL), at most 1; `angle` from the vertical, `width` sigma."""
     axis = np.arange(KERNEL) - KERNEL // 2
     y, x = axis[:, None], axis[None, :]
     along, across = y * np.cos(angle) + x * np.sin(angle), x * np.cos(angle) - y * np.sin(angle)
@@ -129,7 +129,7 @@ def _stroke(angle: float, length: float, width: float) -> Doubles:
 
 
 def _clouds(size: tuple[int, int], rng: np.random.Generator) -> Doubles:
-    """Smooth random bumps (H, W) in [0, 1]: a few waves of random direction."""
+    """Return smooth random values (H, W) in [0, 1]: a few waves of random direction."""
     y, x = (np.linspace(0.0, 1.0, length) for length in size)
     field = np.zeros(size)
     for _ in range(6):

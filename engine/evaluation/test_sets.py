@@ -1,7 +1,7 @@
-"""Everything that a model is measured on, and the table that comes of it.
+"""The test sets of a model, and the table of results.
 
-A folder of test sets holds one folder for each: `input` and `target` of the same names where the
-damage is real, clean images where varfix damages them (`engine/evaluation/synthetic_damage.py`).
+A folder of test sets contains one folder for each: `input` and `target` with files of the same
+names if the damage is real, or clean images that `engine/evaluation/synthetic_damage.py` damages.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Benchmark:
     """One line of the table.
 
     Attributes:
-        title: what people read.
-        folder: of the test set.
-        task: what a user would ask for; empty where nothing is wrong.
-        degrade: how clean images are damaged, as `varfix eval --degrade` takes it; None where
-            the folder holds pairs.
-        compare: how a result is scored.
+        title: Title in the table.
+        folder: Folder of the test set.
+        task: The matching task; empty if the images are clean.
+        degrade: Damage of clean images, a value of `varfix eval --degrade`; None if the folder
+            contains pairs.
+        compare: Scores a result.
     """
 
     title: str
@@ -74,20 +74,20 @@ BENCHMARKS: tuple[Benchmark, ...] = (
 
 
 class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A trial's averages over its images.
+    """Averages over the images of one benchmark.
 
     Attributes:
-        set: the trial's title.
-        folder: of the test set.
-        task: the preset of `preset`; empty where there is none.
-        pictures: how many.
-        megapixels: restored, in all.
-        input: scores of the damaged images; None where they are the targets.
-        auto: restored without a hint.
-        preset: restored under the task's own preset; None where there is none.
-        worst: the least change in PSNR of any image under any preset.
-        seconds: of wall-clock time for each restored megapixel.
-        cpu_seconds: of all threads together.
+        set: Title of the benchmark.
+        folder: Folder of the test set.
+        task: Task of `preset`; empty without a task.
+        pictures: Number of images.
+        megapixels: Restored megapixels.
+        input: Scores of the damaged images; None if they are the targets.
+        auto: Scores after restoration without a task.
+        preset: Scores after restoration with the task; None without a task.
+        worst: Least change in PSNR of any image with or without the task, in dB.
+        seconds: Wall-clock seconds per restored megapixel.
+        cpu_seconds: CPU seconds of all threads per restored megapixel.
     """
 
     set: str
@@ -105,12 +105,12 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class BenchmarkFilter:
-    """Which part of the table is wanted.
+    """Selects a part of the table.
 
     Attributes:
-        only: folders; none for all.
-        sample: images of each set, evenly spaced; None for all.
-        titles: lines; none for all.
+        only: Folders; empty for all.
+        sample: Number of images of each set, evenly spaced; None for all.
+        titles: Titles of lines; empty for all.
     """
 
     only: Sequence[str] = ()
@@ -119,94 +119,102 @@ class BenchmarkFilter:
 
 
 def run_benchmarks(
-    folder: Path, restore: RestoreAs, choice: BenchmarkFilter, max_pixels: int
+    folder: Path, restore: RestoreAs, benchmark_filter: BenchmarkFilter, max_pixels: int
 ) -> Iterator[BenchmarkResult]:
     """Measure a model on every test set that the folder holds, in the order of `BENCHMARKS`.
 
     Raises:
-        ConfigError: A set was asked for that is no trial's.
-        NothingToDoError: The folder holds none of them.
+        ConfigError: A requested test set is unknown.
+        NothingToDoError: The folder contains no test set.
         ItemError: An image cannot be read, compared or restored.
     """
-    known = {trial.folder for trial in BENCHMARKS}
-    for name in choice.only:
+    known = {benchmark.folder for benchmark in BENCHMARKS}
+    for name in benchmark_filter.only:
         if name not in known:
-            raise ConfigError(f'no test set "{name}"', hint=f"known: {', '.join(sorted(known))}")
+            raise ConfigError(
+                f'no test set "{name}"', hint=f"use one of {', '.join(sorted(known))}"
+            )
     wanted = [
-        trial
-        for trial in BENCHMARKS
-        if (not choice.only or trial.folder in choice.only)
-        and (not choice.titles or trial.title in choice.titles)
-        and (folder / trial.folder).is_dir()
+        benchmark
+        for benchmark in BENCHMARKS
+        if (not benchmark_filter.only or benchmark.folder in benchmark_filter.only)
+        and (not benchmark_filter.titles or benchmark.title in benchmark_filter.titles)
+        and (folder / benchmark.folder).is_dir()
     ]
     if not wanted:
         raise NothingToDoError(
-            f"No test sets under {folder} (looked for {', '.join(sorted(known))})"
+            f"{folder}: no test sets (expected folders: {', '.join(sorted(known))})"
         )
-    for trial in wanted:
-        samples = _samples(trial, folder / trial.folder, max_pixels)
-        yield _row(trial, _spread(samples, choice.sample), restore)
+    for benchmark in wanted:
+        samples = _samples(benchmark, folder / benchmark.folder, max_pixels)
+        yield _row(benchmark, _evenly_spaced(samples, benchmark_filter.sample), restore)
 
 
-def _samples(trial: Benchmark, folder: Path, max_pixels: int) -> Sequence[Callable[[], Sample]]:
-    """One function for each image, which reads and damages it."""
-    if trial.degrade is None:
+def _samples(benchmark: Benchmark, folder: Path, max_pixels: int) -> Sequence[Callable[[], Sample]]:
+    """Return one function for each image, which reads and damages it."""
+    if benchmark.degrade is None:
         pairs = find_pairs(folder / "input", folder / "target").pairs
         return paired_samples(pairs, max_pixels)
-    degrade: Degrade = parse_degradation(trial.degrade)
+    degrade: Degrade = parse_degradation(benchmark.degrade)
     return degraded_samples(folder, degrade, max_pixels)
 
 
-def _spread(
+def _evenly_spaced(
     samples: Sequence[Callable[[], Sample]], count: int | None
 ) -> Sequence[Callable[[], Sample]]:
-    """Up to `count` of them, evenly spaced."""
+    """Return up to `count` samples, evenly spaced."""
     if count is None or count >= len(samples):
         return samples
     return [samples[(2 * i + 1) * len(samples) // (2 * count)] for i in range(count)]
 
 
 def _row(
-    trial: Benchmark, samples: Sequence[Callable[[], Sample]], restore: RestoreAs
+    benchmark: Benchmark, samples: Sequence[Callable[[], Sample]], restore: RestoreAs
 ) -> BenchmarkResult:
-    clock = RestoreTimer()
+    timer = RestoreTimer()
     before: list[Scores] = []
     auto: list[Scores] = []
     preset: list[Scores] = []
     changes: list[float | None] = []
     for read in samples:
         sample = read()
-        for task, column in (("auto", auto), (trial.task, preset)):
+        for task, column in (("auto", auto), (benchmark.task, preset)):
             if task:
-                one = measure(sample, clock.timed(restore, task), trial.compare)
-                column.append(one.restored)
-                changes.append(one.gain)
-        assert one.before is not None
-        before.append(one.before)
+                measured = measure(sample, timer.timed(restore, task), benchmark.compare)
+                column.append(measured.restored)
+                changes.append(measured.gain)
+        assert measured.before is not None
+        before.append(measured.before)
     perfect = all(math.isinf(scores.psnr) for scores in before)
     return BenchmarkResult(
-        set=trial.title,
-        folder=trial.folder,
-        task=trial.task,
+        set=benchmark.title,
+        folder=benchmark.folder,
+        task=benchmark.task,
         pictures=len(samples),
-        megapixels=clock.megapixels,
+        megapixels=timer.megapixels,
         input=None if perfect else Scores.mean(before),
         auto=Scores.mean(auto),
         preset=Scores.mean(preset) if preset else None,
         worst=None if perfect else min(change for change in changes if change is not None),
-        seconds=clock.wall / clock.megapixels,
-        cpu_seconds=clock.cpu / clock.megapixels,
+        seconds=timer.wall / timer.megapixels,
+        cpu_seconds=timer.cpu / timer.megapixels,
     )
 
 
 class RestoreTimer:
-    """Adds up what restorations cost."""
+    """Adds up the time of restorations.
+
+    Attributes:
+        wall: Wall-clock seconds.
+        cpu: CPU seconds.
+        megapixels: Restored megapixels.
+    """
 
     def __init__(self) -> None:
         self.wall = self.cpu = self.megapixels = 0.0
 
     def timed(self, restore: RestoreAs, task: str) -> Callable[[Floats], Floats]:
-        """The same restoration under that task, its time added up here."""
+        """Return the restoration with a task, timed."""
 
         def run(pixels: Floats) -> Floats:
             wall, cpu = time.perf_counter(), time.process_time()
@@ -223,12 +231,12 @@ HEADINGS = ("set", "images", "input", "auto", "gain", "SSIM", "preset", "gain", 
 
 
 def heading() -> str:
-    """The first two lines of the table in Markdown."""
+    """Return the first two lines of the table in Markdown."""
     return f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}"
 
 
 def line(row: BenchmarkResult) -> str:
-    """A row in Markdown; PSNR in dB."""
+    """Return a row in Markdown; PSNR in dB."""
     known = None if row.input is None else row.input.psnr
     cells = [row.set, str(row.pictures), "∞" if known is None else f"{known:.2f}"]
     cells += [_decibels(row.auto.psnr), _gain(row.auto, known), f"{row.auto.ssim:.4f}"]

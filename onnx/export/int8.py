@@ -22,10 +22,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from varfix.engine.errors import ModelContractError, NothingToDoError
-from varfix.engine.evaluation.speed import CallRecorder
 from varfix.engine.models.card import TASKS
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import Floats
+from varfix.engine.restoration.restorer_proxy import RestorerProxy
 from varfix.engine.settings.types import ModelSettings, Settings
 from varfix.engine.train.data.photos import SUFFIXES, cut_picture, decode, random_cut
 from varfix.engine.train.degradations.mix import DEGRADATIONS, Mix, degrade
@@ -113,7 +113,7 @@ def _samples(model: Path, photos: Sequence[np.ndarray]) -> Iterator[Sample]:
         yield from restorer.taken()
 
 
-class _Listener(CallRecorder):
+class _Listener(RestorerProxy):
     """A restorer that keeps what its graph was given."""
 
     def __init__(self, restorer: Any) -> None:

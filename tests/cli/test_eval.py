@@ -96,7 +96,7 @@ def test_usage_that_means_nothing_is_refused(varfix, arguments, text):
 def test_no_pictures_is_nothing_to_do(varfix, tmp_path):
     result = varfix("eval", tmp_path, tmp_path)
     assert result.exit_code == 3
-    assert f"No images under {tmp_path}" in result.stderr
+    assert f"{tmp_path}: no images" in result.stderr
 
 
 def test_all_prints_the_table_as_markdown_or_as_json(varfix, folders, identity):
@@ -118,4 +118,4 @@ def test_all_prints_the_table_as_markdown_or_as_json(varfix, folders, identity):
 def test_all_without_any_set_is_nothing_to_do(varfix, tmp_path, identity):
     result = varfix("eval", "--all", tmp_path, "-m", identity, "-d", "cpu")
     assert result.exit_code == 3
-    assert "No test sets under" in result.stderr
+    assert ": no test sets" in result.stderr

@@ -104,7 +104,7 @@ def test_a_image_without_target_is_refused_and_a_target_without_image_counted(fo
     save(target / "b.png")
     assert find_pairs(restored, target).unused == 1
     save(restored / "c.png")
-    with pytest.raises(PlanError, match=r"c\.png has no target"):
+    with pytest.raises(PlanError, match=r"c\.png: no target"):
         find_pairs(restored, target)
 
 

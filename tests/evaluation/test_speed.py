@@ -20,7 +20,7 @@ class SlowRestorer(IdentityRestorer):
 
 @pytest.fixture
 def speed(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "MOST", 4)
+    monkeypatch.setattr(bench, "MAX_IMAGES", 4)
     return bench.measure(SlowRestorer(), Settings(), 0.02, tmp_path)
 
 
@@ -38,12 +38,12 @@ def test_a_synthetic_image_has_the_requested_size_and_detail_at_every_scale():
 def test_the_time_of_the_model_alone_is_the_tiles_time(speed):
     tiles = 12  # 173x115 pixels in tiles of 64
     least = tiles * 0.02 / speed.megapixels
-    assert least <= speed.bare < 3 * least
+    assert least <= speed.model_seconds < 3 * least
 
 
 def test_files_to_files_takes_no_less_than_the_model_alone(speed):
     assert speed.overhead > 0.95
-    assert speed.pictures == 4
+    assert speed.images == 4
     assert speed.busy["infer"] > 0.3
     assert speed.memory > 10e6
 

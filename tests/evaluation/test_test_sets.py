@@ -57,7 +57,9 @@ def rows(val, restore=same, **choice):
 
 def test_every_set_that_is_there_becomes_a_row(val):
     folders = {"kodak24", "rain100h"}
-    assert list(rows(val)) == [trial.title for trial in BENCHMARKS if trial.folder in folders]
+    assert list(rows(val)) == [
+        benchmark.title for benchmark in BENCHMARKS if benchmark.folder in folders
+    ]
 
 
 def test_every_row_has_a_preset_but_the_one_where_nothing_is_wrong(val):
@@ -120,7 +122,7 @@ def test_a_sample_takes_images_evenly(val):
 def test_unknown_sets_and_folders_without_any_are_refused(val, tmp_path):
     with pytest.raises(ConfigError, match='no test set "kodak25"'):
         rows(val, only=["kodak25"])
-    with pytest.raises(NothingToDoError, match="No test sets"):
+    with pytest.raises(NothingToDoError, match="no test sets"):
         rows(tmp_path / "kodak24")
 
 

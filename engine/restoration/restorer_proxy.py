@@ -1,0 +1,52 @@
+"""A restorer that forwards every call to another one; a base for observers of a model."""
+
+from __future__ import annotations
+
+from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.restorer import DeviceUsed, Floats, Restorer, Retries
+
+
+class RestorerProxy:
+    """Forwards to another restorer; subclasses override `prior` or `restore`."""
+
+    def __init__(self, restorer: Restorer) -> None:
+        """Wrap a restorer."""
+        self._restorer = restorer
+
+    @property
+    def card(self) -> ModelCard:
+        """The wrapped restorer's card."""
+        return self._restorer.card
+
+    @property
+    def tile(self) -> int:
+        """The wrapped restorer's preferred tile."""
+        return self._restorer.tile
+
+    @property
+    def tile_step(self) -> int:
+        """The wrapped restorer's step of tile sizes."""
+        return self._restorer.tile_step
+
+    @property
+    def batch(self) -> int:
+        """The wrapped restorer's batch."""
+        return self._restorer.batch
+
+    @property
+    def used(self) -> DeviceUsed:
+        """The wrapped restorer's device and precision."""
+        return self._restorer.used
+
+    @property
+    def retries(self) -> Retries:
+        """The wrapped restorer's repetitions."""
+        return self._restorer.retries
+
+    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+        """Compute the prior of a whole image; see `Restorer.prior`."""
+        return self._restorer.prior(thumbnail, task)
+
+    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+        """Restore tiles; see `Restorer.restore`."""
+        return self._restorer.restore(tiles, prior)
