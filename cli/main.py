@@ -210,9 +210,10 @@ def _show_traceback(error: BaseException, terminal: Terminal) -> None:
 
 
 def _write_traceback(text: str) -> Path:
-    from platformdirs import user_cache_path
+    from varfix.engine.system.app_folders import cache_folder
 
-    folder = user_cache_path("varfix", appauthor=False, ensure_exists=True)
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / time.strftime("traceback-%Y%m%d-%H%M%S.txt")
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path

@@ -74,8 +74,7 @@ def command(as_json: bool, terminal: Terminal) -> int:
 
 
 def _examine() -> Report:
-    import platformdirs
-
+    from varfix.engine.system.app_folders import config_folder
     from varfix.engine.video.encoder_check import check_encoders
 
     devices, problems = _devices()
@@ -89,7 +88,7 @@ def _examine() -> Report:
         devices=devices,
         codecs=codecs,
         encoders=encoders,
-        config=str(platformdirs.user_config_path("varfix", appauthor=False) / "varfix.yaml"),
+        config=str(config_folder() / "varfix.yaml"),
         problems=(*problems, *broken),
     )
 

@@ -6,7 +6,6 @@ that memory does not grow with the number of images; it appears whole, once the 
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from abc import abstractmethod
@@ -30,7 +29,7 @@ from varfix.engine.events import (
     RunStart,
     Warn,
 )
-from varfix.engine.system.atomic import temporary_path, translate_os_errors
+from varfix.engine.system.atomic import replacement, translate_os_errors
 
 if TYPE_CHECKING:
     from varfix.engine.image.picture import Floats
@@ -270,13 +269,5 @@ def _spool(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def _publish(path: Path, writer: Writer, story: Story) -> None:
-    part = temporary_path(path)
-    with translate_os_errors(path):
-        try:
-            with part.open("wb") as out:
-                writer.compose(story, out)
-                out.flush()
-                os.fsync(out.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    with translate_os_errors(path), replacement(path) as part, part.open("wb") as out:
+        writer.compose(story, out)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
-import platformdirs
 import yaml
 from msgspec import Meta, Struct
 
@@ -24,6 +23,7 @@ from varfix.engine.settings.layers import (
     preset_about,
     preset_names,
 )
+from varfix.engine.system.app_folders import config_folder
 
 __all__ = [
     "ClusterSettings",
@@ -281,7 +281,7 @@ def standard_layers(
     """
     environ = environ if environ is not None else {}
     preset = preset or environ.get("VARFIX_PRESET") or None
-    user_dir = user_dir or platformdirs.user_config_path("varfix", appauthor=False)
+    user_dir = user_dir or config_folder()
     layers = [] if preset else load_preset("auto")
     for folder in (user_dir, project_dir):
         path = folder / "varfix.yaml"

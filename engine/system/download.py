@@ -7,7 +7,6 @@ is a part. A server that has another file by now, or cannot serve the rest alone
 from __future__ import annotations
 
 import http.client
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -22,12 +21,12 @@ import msgspec
 
 from varfix.engine.errors import (
     ConfigError,
-    DiskFullError,
     ModelChecksumError,
     ModelDownloadError,
 )
-from varfix.engine.system.atomic import translate_os_errors
+from varfix.engine.system.atomic import flush_and_rename, translate_os_errors
 from varfix.engine.system.digests import file_sha256
+from varfix.engine.system.disk_space import require_disk_space
 
 Progress = Callable[[int, int | None], None]
 """Told how many bytes are there, and how many there will be, if that is known."""
@@ -122,7 +121,7 @@ def fetch(wanted: Fetch, progress: Progress) -> str:
                 f" {expected[:12]}…), download removed.",
                 hint="Try again; if it happens twice, the published file has changed.",
             )
-        path.replace(wanted.target)
+        flush_and_rename(path, wanted.target)
     return digest
 
 
@@ -190,7 +189,7 @@ def _attempt(wanted: Fetch, progress: Progress) -> Part:
         digest = told.sha256 or (known.sha256 if known and start else "")
         part = msgspec.structs.replace(part, sha256=digest)
         _record(wanted.target).write_bytes(msgspec.json.encode(part))
-        _require_room(wanted.target.parent, (part.size or start) - start)
+        require_disk_space(wanted.target.parent, (part.size or start) - start)
         _copy(response, wanted.target, start, lambda done: progress(done, part.size))
     have = _size(wanted.target)
     if part.size is not None and have != part.size:
@@ -218,15 +217,6 @@ def _described(response: Any, url: str, start: int) -> Part:
     validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     size = start + int(length) if length is not None else None
     return Part(url=url, validator=validator, size=size)
-
-
-def _require_room(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise DiskFullError(
-            f"{folder}: no space left ({free / 1e9:.1f} GB free, {size / 1e9:.1f} GB needed)",
-            hint="free space and run the same command again",
-        )
 
 
 def _begins(response: Any) -> int | None:

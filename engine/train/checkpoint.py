@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
+from varfix.engine.system.atomic import replacement
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write a state beside the last one, then replace it."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
+    """Write a state and flush it to the disk, then replace the last one."""
+    with replacement(path) as part:
+        torch.save(state, part)
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
@@ -29,9 +29,8 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the weights of a network as safetensors."""
-    part = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
-    part.replace(path)
+    with replacement(path) as part:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

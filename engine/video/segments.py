@@ -9,7 +9,6 @@ one.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from varfix.engine.system.atomic import translate_os_errors
+from varfix.engine.system.atomic import flush_and_rename, translate_os_errors, write_file
 from varfix.engine.system.digests import edge_digest_of_file
 from varfix.engine.system.state_folder import SEGMENTS_SUFFIX
 
@@ -81,7 +80,7 @@ class SegmentFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if self._state() != wanted:
                 self._clear(0)
-                self._write(_STATE, msgspec.json.encode(wanted))
+                write_file(self.path / _STATE, msgspec.json.encode(wanted))
             segments: list[Segment] = []
             while (segment := self._intact(len(segments))) is not None:
                 segments.append(segment)
@@ -104,10 +103,8 @@ class SegmentFolder:
             OutputError: The disk is full, or writing fails.
         """
         with translate_os_errors(self.path, segment.size):
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            part.replace(self.path_of(number))
-            self._write(_record_name(number), msgspec.json.encode(segment))
+            flush_and_rename(part, self.path_of(number))
+            write_file(self.path / _record_name(number), msgspec.json.encode(segment))
 
     def describe(self, part: Path, times: list[tuple[int, int]], delay: int, last: int) -> Segment:
         """Return the description of a written file."""
@@ -145,14 +142,6 @@ class SegmentFolder:
         for path in self.path.iterdir():
             if path.name not in keep and path.is_file():
                 path.unlink()
-
-    def _write(self, name: str, data: bytes) -> None:
-        part = self.path / f"{name}.part"
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path / name)
 
 
 def folder_of(target: Path) -> Path:

@@ -20,6 +20,7 @@ import msgspec
 
 from varfix.engine.errors import ModelChecksumError, ModelContractError, ModelMissingError
 from varfix.engine.models.card import PREFIX, ModelCard, from_metadata, to_metadata
+from varfix.engine.system.atomic import replacement
 from varfix.onnx.files import protobuf as wire
 
 PRIOR_SUFFIX: Final = ".prior.onnx"
@@ -89,10 +90,9 @@ def write_card(path: Path, card: ModelCard) -> ModelCard:
     Returns:
         The card as written.
     """
-    part = path.with_name(f".{path.name}.part")
-    card = _write_with_card(path, part, card)
-    part.replace(path)  # only now: Windows does not replace a file that is still mapped
-    return card
+    with replacement(path) as part:
+        # The mapping ends before the rename: Windows does not replace a mapped file.
+        return _write_with_card(path, part, card)
 
 
 def _write_with_card(path: Path, part: Path, card: ModelCard) -> ModelCard:

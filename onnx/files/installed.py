@@ -20,7 +20,6 @@ import msgspec
 
 from varfix.engine.errors import (
     ConfigError,
-    DiskFullError,
     ModelChecksumError,
     ModelMissingError,
     OutputLockedError,
@@ -28,6 +27,7 @@ from varfix.engine.errors import (
 from varfix.engine.models.card import MODELS, Release
 from varfix.engine.system.atomic import translate_os_errors
 from varfix.engine.system.digests import file_sha256
+from varfix.engine.system.disk_space import require_disk_space
 from varfix.onnx.files.model_files import ModelFiles, find_model, installed_path, model_folder
 
 ORIGIN: Final = "origin.json"
@@ -133,7 +133,7 @@ def install(name: str, origin: Origin, terms: str, export: Export) -> ModelFiles
     made, old = (final.with_name(f".{name}.{word}") for word in ("part", "old"))
     with translate_os_errors(final), _alone(name):
         _recover(final, made, old)
-        _require_room(final.parent, sum(file.size for file in origin.files))
+        require_disk_space(final.parent, int(_ROOM * sum(file.size for file in origin.files)))
         made.mkdir()
         try:
             export(made / f"{name}.onnx")
@@ -189,16 +189,6 @@ def _recover(final: Path, made: Path, old: Path) -> None:
     if old.exists() and not final.exists():
         old.rename(final)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _require_room(folder: Path, size: int) -> None:
-    free, needed = shutil.disk_usage(folder).free, int(_ROOM * size)
-    if free < needed:
-        raise DiskFullError(
-            f"{folder}: no space left ({free / 1e9:.1f} GB free, about {needed / 1e9:.1f} GB"
-            " needed)",
-            hint="free space and run the same command again",
-        )
 
 
 def terms_of(release: Release) -> str:

@@ -10,10 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-import platformdirs
-
 from varfix.engine.errors import ModelMissingError
 from varfix.engine.models.card import MODELS, ModelEntry
+from varfix.engine.system.app_folders import data_folder
 from varfix.onnx.files.card import checked_digest, decoder_path, half_path, int8_path, prior_path
 
 FOLDER_VARIABLE: Final = "VARFIX_MODELS"
@@ -48,7 +47,7 @@ def model_folder() -> Path:
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
         return Path(chosen)
-    return platformdirs.user_data_path("varfix", appauthor=False) / "models"
+    return data_folder() / "models"
 
 
 def installed_path(name: str) -> Path:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import platformdirs
 
 from varfix.engine.errors import DeviceMemoryError
+from varfix.engine.system.app_folders import cache_folder
+from varfix.engine.system.atomic import write_file
 from varfix.onnx.inference.hardware import Gpu, find_gpu
 from varfix.onnx.inference.memory_guard import LARGEST_BATCH, SHARE
 from varfix.onnx.inference.restorer import OnnxRestorer
@@ -99,7 +99,7 @@ def _key(restorer: OnnxRestorer, gpu: Gpu) -> str:
 
 def book_path() -> Path:
     """Return the file in which lines are remembered."""
-    return platformdirs.user_cache_path("varfix", appauthor=False) / "batches.json"
+    return cache_folder() / "batches.json"
 
 
 def remembered(key: str) -> Line | None:
@@ -113,11 +113,9 @@ def remembered(key: str) -> Line | None:
 def remember(key: str, line: Line) -> None:
     """Write a line down; where that is not possible it is measured again next time."""
     path = book_path()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({**_book(), key: asdict(line)}))
-        part.replace(path)
+        write_file(path, json.dumps({**_book(), key: asdict(line)}).encode())
 
 
 def _book() -> dict[str, dict[str, int]]:

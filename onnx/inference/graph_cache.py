@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import os
 import platform
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -21,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-import platformdirs
+from varfix.engine.system.app_folders import cache_folder
+from varfix.engine.system.atomic import flush_and_rename
+from varfix.engine.system.disk_space import free_bytes
 
 Begun = TypeVar("Begun")
 
@@ -76,7 +77,7 @@ def begin_warm(
 
 def graphs_folder() -> Path:
     """Return the folder of the kept graphs."""
-    return platformdirs.user_cache_path("varfix", appauthor=False) / "graphs"
+    return cache_folder() / "graphs"
 
 
 def _begin_keeping(model: Path, kept: Path, begin: Callable[[Source], Begun]) -> Begun:
@@ -99,7 +100,7 @@ def _begin_keeping(model: Path, kept: Path, begin: Callable[[Source], Begun]) ->
 def _can_keep(model: Path, folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
+        free = free_bytes(folder)
         return os.access(folder, os.W_OK) and free > _ROOM * model.stat().st_size
     except OSError:
         return False
@@ -107,9 +108,7 @@ def _can_keep(model: Path, folder: Path) -> bool:
 
 def _publish(part: Path, kept: Path) -> None:
     """Give a written graph its name, and make room: a power cut must not leave half of one."""
-    with part.open("r+b") as file:
-        os.fsync(file.fileno())
-    part.replace(kept)
+    flush_and_rename(part, kept)
     _prune(kept.parent)
 
 

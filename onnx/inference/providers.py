@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import platformdirs
-
+from varfix.engine.system.app_folders import cache_folder
 from varfix.onnx.inference.hardware import find_gpu
 
 PROVIDERS: Final = {
@@ -134,7 +133,7 @@ def _engine_cache(key: str) -> dict[str, str]:
 
 def tensorrt_folder() -> Path:
     """Return the folder of the engines that TensorRT has built."""
-    return platformdirs.user_cache_path("varfix", appauthor=False) / "tensorrt"
+    return cache_folder() / "tensorrt"
 
 
 def engine_key(plan: SessionPlan, checksum: str, version: str) -> str:

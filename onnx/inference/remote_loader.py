@@ -11,6 +11,7 @@ from pathlib import Path
 from varfix.engine.cluster.worker import Warner
 from varfix.engine.models.card import MODELS
 from varfix.engine.settings.types import Settings
+from varfix.engine.system.atomic import write_file
 from varfix.onnx.files.model_files import find_model, model_digest
 from varfix.onnx.inference.cores import THREADS_VARIABLE
 from varfix.onnx.inference.open_model import OnnxRestorer, open_restorer
@@ -48,9 +49,7 @@ class ModelOpening:
         for name, data in self.files:
             path = folder / name
             if not path.is_file() or path.read_bytes() != data:
-                part = folder / f".{name}.{os.getpid()}"
-                part.write_bytes(data)
-                part.replace(path)
+                write_file(path, data)
         return os.fspath(folder / self.files[0][0])
 
 

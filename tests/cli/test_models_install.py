@@ -15,7 +15,6 @@ from support.http_server import Server
 from varfix.engine.errors import ExitCode, ModelContractError
 from varfix.engine.models.card import MODELS
 from varfix.onnx.export import architectures
-from varfix.onnx.files import installed as library
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB
 PATH = "/wsy541/VarFormer/resolve/main/net_g_last.pth"
@@ -203,7 +202,7 @@ def test_what_a_killed_import_left_is_cleared_or_put_back(varfix, checkpoint, fo
 
 def test_a_disk_without_room_is_exit_6(varfix, checkpoint, monkeypatch, tmp_path, exported):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(library.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     result = varfix("models", "import", "mine", checkpoint)
     assert result.exit_code == ExitCode.OUTPUT
     assert "no space left" in result.stderr

@@ -268,8 +268,8 @@ def test_two_runs_do_not_write_to_one_destination(tmp_path):
 def test_a_dead_runs_lock_does_not_hold(tmp_path):
     script = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from varfix.engine.system.folder_lock import exclusive\n"
-        "with exclusive(Path(sys.argv[1])):\n    os._exit(9)\n"
+        "from varfix.engine.system.folder_lock import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])):\n    os._exit(9)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert done.returncode == 9
@@ -304,8 +304,8 @@ def test_without_locks_a_dead_run_does_not_hold(tmp_path, no_locks):
     script = (
         "import fcntl, os, sys\nfrom pathlib import Path\n"
         "def refuse(*_):\n    raise OSError(37, 'no locks here')\n"
-        "fcntl.flock = refuse\nfrom varfix.engine.system.folder_lock import exclusive\n"
-        "with exclusive(Path(sys.argv[1])):\n    os._exit(9)\n"
+        "fcntl.flock = refuse\nfrom varfix.engine.system.folder_lock import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])):\n    os._exit(9)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert done.returncode == 9

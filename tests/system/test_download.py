@@ -13,7 +13,6 @@ from varfix.engine.errors import (
     ModelChecksumError,
     ModelDownloadError,
 )
-from varfix.engine.system import download
 from varfix.engine.system.download import Fetch, fetch, mirrored
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
@@ -131,7 +130,7 @@ def test_a_server_that_is_not_there_is_told(tmp_path):
 
 def test_a_disk_without_room_is_told_before_the_bytes_come(get, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(DiskFullError, match=r"0\.0 GB free"):
         get()
 

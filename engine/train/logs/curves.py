@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.errors import NothingToDoError
+from varfix.engine.system.atomic import replacement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,9 +59,8 @@ def draw_curves(metrics: Path, picture: Path) -> None:
             plot.set_axis_off()
         for plot, name in zip(row, sorted(curves), strict=False):
             _draw(plot, f"{stage}: {name}", curves[name])
-    part = picture.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=90)
-    part.replace(picture)
+    with replacement(picture) as part:
+        figure.savefig(part, format="png", dpi=90)
 
 
 def _draw(plot: Axes, title: str, curve: Curve) -> None:

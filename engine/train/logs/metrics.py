@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from varfix.engine.system.atomic import write_file
+
 
 class Journal:
     """Appends lines, and forgets those of steps that a restored state has not done."""
@@ -28,9 +30,7 @@ class Journal:
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if _is_done(line, done)]
-        part = self.path.with_suffix(".part")
-        part.write_text("".join(kept), encoding="utf-8")
-        part.replace(self.path)
+        write_file(self.path, "".join(kept).encode())
 
 
 def _is_done(line: str, done: Mapping[str, int]) -> bool:

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from varfix.engine.system.atomic import replacement
+
 GAP = 6
 LINE = 16
 """Height of a line of Pillow's built-in font, with some air."""
@@ -45,9 +47,8 @@ def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
             pen.text((left, top), cell.label, fill=INK)
             sheet.paste(_image(cell.picture), (left, top + LINE))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    sheet.save(part, format="PNG")
-    part.replace(path)
+    with replacement(path) as part:
+        sheet.save(part, format="PNG")
 
 
 def _image(picture: Tensor) -> Image.Image:
