@@ -1,8 +1,8 @@
-"""Looks at an image file before any library does, and stops what is made to exhaust it.
+"""Rejects image files that exhaust a decoder, before any library reads them.
 
-A few hundred bytes can ask a decoder for terabytes: directories whose entries all point to the same
-megabytes, text that inflates without end, a header of one size and data of another. What is found
-here is refused; what passes needs memory and time in proportion to its pixels.
+A few hundred bytes can make a decoder allocate terabytes: directories whose entries all point to
+the same megabytes, text that inflates without end, a header of one size and data of another. Files
+that pass need memory and time in proportion to their pixels.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from varfix.engine.formats import Header
 
 _MIB: Final = 1 << 20
 
-# What text, profiles and previews may take beside the pixels.
-MOST_METADATA: Final = 64 * _MIB
-# Sixteen bits of four channels, kept twice: pages of smaller copies are common in TIFF.
+# Most bytes of text, profiles and previews besides the pixels.
+MAX_METADATA: Final = 64 * _MIB
+# Four channels of 16 bits, twice: pages with smaller copies are common in TIFF.
 _BYTES_PER_PIXEL: Final = 16
 
 _PNG_SIGNATURE: Final = 8
@@ -38,21 +38,21 @@ _MOST_DIRECTORIES: Final = 1024
 
 
 def largest_file(header: Header) -> int:
-    """Return how many bytes a file of such an image can sensibly have."""
-    return header.width * header.height * _BYTES_PER_PIXEL + MOST_METADATA
+    """Return the largest plausible size of a file with this header, in bytes."""
+    return header.width * header.height * _BYTES_PER_PIXEL + MAX_METADATA
 
 
 def check(kind: str, stream: IO[bytes]) -> None:
-    """Refuse a file whose structure alone would exhaust a library; leaves the stream at its start.
+    """Reject a file whose structure would exhaust a library; leave the stream at its start.
 
     Args:
-        kind: A key of `formats.FORMATS`, from the file's first bytes.
+        kind: A key of `varfix.engine.formats.FORMATS`, from the file's first bytes.
         stream: The whole file.
 
     Raises:
-        DecodeUnsupportedError: It holds far more text or profiles than any image.
+        DecodeUnsupportedError: The file has far more text or profiles than any image.
         EOFError: A TIFF ends before its first directory.
-        ValueError: A TIFF's directories are absurd.
+        ValueError: A TIFF directory is malformed.
     """
     try:
         if kind == "png":
@@ -64,25 +64,25 @@ def check(kind: str, stream: IO[bytes]) -> None:
 
 
 def _check_png(stream: IO[bytes]) -> None:
-    """Walk the chunks before the pixels, which libraries read into memory whole."""
+    """Check the chunks before the pixels, which libraries read into memory completely."""
     at, number = _PNG_SIGNATURE, 0
-    while at <= MOST_METADATA and number <= _MOST_CHUNKS:
+    while at <= MAX_METADATA and number <= _MOST_CHUNKS:
         stream.seek(at)
         head = stream.read(8)
         if len(head) < 8 or head[4:] == b"IDAT":
             return
         at += 12 + int.from_bytes(head[:4], "big")
         number += 1
-    if stream.seek(0, io.SEEK_END) >= MOST_METADATA or number > _MOST_CHUNKS:
+    if stream.seek(0, io.SEEK_END) >= MAX_METADATA or number > _MOST_CHUNKS:
         raise DecodeUnsupportedError(
-            f"holds more than {MOST_METADATA // _MIB} MB of text or profiles before its pixels",
-            hint="Save it again without metadata.",
+            f"more than {MAX_METADATA // _MIB} MiB of text or profiles before the pixels",
+            hint="save the image again without metadata",
         )
 
 
 @dataclass(frozen=True)
 class _Directory:
-    """One TIFF directory: the file bytes of all its values, and where it leads."""
+    """One TIFF directory: the bytes of all its values, and the directories it refers to."""
 
     length: int
     end: int
@@ -99,15 +99,15 @@ def _check_tiff(stream: IO[bytes]) -> None:
             raise EOFError("a value of the first TIFF directory is missing")
         total += directory.length
         seen += 1
-        # Values may be shared between directories, but not by so many.
+        # A few directories may share values; so many indicate an attack.
         if total > 4 * size + _MIB or seen > _MOST_DIRECTORIES:
-            raise ValueError("the TIFF's directories are absurd")
+            raise ValueError("malformed TIFF directory")
     if not seen:
         raise EOFError("the TIFF directory is missing")
 
 
 class _Walk:
-    """Goes through the directories of a TIFF file, each once."""
+    """Visits the directories of a TIFF file, each once."""
 
     def __init__(self, stream: IO[bytes], size: int) -> None:
         stream.seek(0)
@@ -115,10 +115,10 @@ class _Walk:
         self._stream, self._size = stream, size
         self._order = "<" if head[:2] == b"II" else ">"
         self._big = head[2:4] in (b"+\x00", b"\x00+")
-        self._start = self._unpacked("Q" if self._big else "I", head, 8 if self._big else 4)[0]
+        self._start = self._unpack("Q" if self._big else "I", head, 8 if self._big else 4)[0]
 
     def directories(self) -> Iterator[_Directory]:
-        """Yield the first directory, then those it leads to; unreadable later ones are left out."""
+        """Yield the first directory, then those it refers to; skip unreadable later ones."""
         waiting, seen = [self._start], set()
         while waiting:
             at = waiting.pop()
@@ -137,36 +137,36 @@ class _Walk:
         counted = "Q" if self._big else "H"
         step, head = struct.calcsize("<" + form), struct.calcsize("<" + counted)
         self._stream.seek(at)
-        count = self._unpacked(counted, self._stream.read(head))[0]
+        count = self._unpack(counted, self._stream.read(head))[0]
         if count > 0xFFFF:
-            raise ValueError("the TIFF's directories are absurd")
+            raise ValueError("malformed TIFF directory")
         block = self._stream.read(count * step + struct.calcsize("<" + wide))
         length, end, links = 0, 0, []
         for index in range(count):
-            tag, kind, values, place = self._unpacked(form, block, index * step)
-            taken = self._taken(kind, values)
+            tag, kind, values, place = self._unpack(form, block, index * step)
+            taken = self._value_bytes(kind, values)
             length += taken
             end = max(end, place + taken if taken else 0)
             if tag in _LINKS and values == 1:
                 links.append(place)
         after = block[count * step :]
-        following = self._unpacked(wide, after)[0] if len(after) >= struct.calcsize(wide) else 0
+        following = self._unpack(wide, after)[0] if len(after) >= struct.calcsize(wide) else 0
         return _Directory(length, end, tuple(links), following)
 
-    def _taken(self, kind: int, values: int) -> int:
-        """Bytes in the file that an entry points to, 0 if its values lie in the entry itself."""
+    def _value_bytes(self, kind: int, values: int) -> int:
+        """Return the bytes that an entry points to; 0 if its values are in the entry itself."""
         if kind not in _PLAIN_BYTES and values > _MOST_VALUES:
-            raise ValueError("the TIFF's directories are absurd")
+            raise ValueError("malformed TIFF directory")
         sizes = _TYPE_SIZES_BIG if self._big else _TYPE_SIZES
         length = values * sizes.get(kind, 0)
         return length if length > (8 if self._big else 4) else 0
 
-    def _unpacked(self, form: str, data: bytes, at: int = 0) -> tuple[Any, ...]:
+    def _unpack(self, form: str, data: bytes, at: int = 0) -> tuple[Any, ...]:
         return struct.unpack_from(self._order + form, data, at)
 
 
 def check_inflated(data: bytes, compression: str, most: int) -> None:
-    """Refuse compressed bytes that would become more than `most`, keeping none of them.
+    """Reject compressed bytes that inflate to more than `most`; keep none of them.
 
     Args:
         data: One strip or tile.
@@ -174,21 +174,21 @@ def check_inflated(data: bytes, compression: str, most: int) -> None:
         most: Bytes.
 
     Raises:
-        ValueError: They inflate to more, or are damaged.
-        zlib.error: They are damaged.
+        ValueError: The data inflates to more, or is damaged.
+        zlib.error: The data is damaged.
     """
     made = 0
     try:
         for piece in _inflated(data, compression):
             made += piece
             if made > most:
-                raise ValueError("compressed data that inflates without end")
+                raise ValueError("compressed data inflates to more than the image")
     except lzma.LZMAError as error:
-        raise ValueError("compressed data that is damaged") from error
+        raise ValueError("compressed data is damaged") from error
 
 
 def _inflated(data: bytes, compression: str) -> Iterator[int]:
-    """Yield the sizes of the pieces that compressed bytes become, a MiB at most each."""
+    """Yield the sizes of the inflated pieces, at most 1 MiB each."""
     if compression == "zlib":
         inflate = zlib.decompressobj()
         while data and not inflate.eof:

@@ -1,15 +1,15 @@
-"""Colors of files that are not sRGB: shown to the model as sRGB, changed as it changes them.
+"""Converts colors of files that are not sRGB for the model, and applies its change to them.
 
-The model knows sRGB only, a smaller space than many a photograph's. A result converted back would
-have lost every color that sRGB lacks. So the file's own samples are kept, and only the *change*
-goes back::
+Models support sRGB only, a smaller gamut than that of many images. A result converted back would
+lose every color outside sRGB. So the file's own samples are kept, and only the *change* is
+converted back::
 
     stored' = stored + encoded(restored) - encoded(to_rgb(stored))
 
-Colors inside sRGB become exactly what the model made of them; those outside, clipped in what the
-model sees, keep what was clipped. A model that changes nothing gives the file's own samples back,
-bit for bit at any depth. Inks are changed until they show what the model made of them, with as
-little change to the black as possible.
+Colors inside sRGB become exactly the model's result. Colors outside, which the model receives
+clipped, keep the clipped part. A model that changes nothing gives the file's own samples, bit for
+bit at any depth. CMYK inks are adjusted until they have the model's colors, with as little change
+to the black as possible.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ Integers = npt.NDArray[Any]
 
 # Rows converted at once: some twenty temporaries of this height exist at a time.
 _BAND: Final = 64
-# Three steps of 8 bits: the curves of common small sRGB profiles are off by up to two.
-_SAME: Final = 3 / 255
-# Nodes per axis where LittleCMS is sampled: 255 / 17 is whole, so that the nodes are exact.
+# Three steps of 8 bits: the curves of common small sRGB profiles differ by up to two.
+_SRGB_TOLERANCE: Final = 3 / 255
+# Nodes per axis at which LittleCMS is sampled: 255 / 17 is an integer, so nodes are exact.
 _NODES: Final = 18
 _PROFILE_KINDS: Final = {"rgb": "RGB", "gray": "GRAY", "cmyk": "CMYK"}
 _PILLOW_MODES: Final = {"rgb": "RGB", "gray": "L"}
-# Inks are corrected this often at most, and not for what 8 bits cannot show.
-_CORRECTIONS: Final = 4
-_UNSEEN: Final = 1.01 / 255
+# Most corrections of inks, and the largest difference that 8 bits cannot represent.
+_MAX_CORRECTIONS: Final = 4
+_INVISIBLE: Final = 1.01 / 255
 
 _STEPS: Final[Floats] = np.linspace(0, 1, 65536, dtype=np.float32)
 _SRGB_LINEAR: Final = icc.SRGB_CURVE.to_linear(_STEPS)
@@ -45,24 +45,24 @@ _SRGB_ENCODED: Final = icc.SRGB_CURVE.to_encoded(_STEPS**2)
 
 
 class ColorSpace(Protocol):
-    """A space of colors that files are stored in; works on any number of rows."""
+    """A color space of files; converts any number of rows."""
 
     def to_rgb(self, stored: Floats) -> Floats:
-        """Turn stored colors (H, W, C) in [0, 1] into sRGB (H, W, 3) in [0, 1]."""
+        """Convert stored colors (H, W, C) in [0, 1] to sRGB (H, W, 3) in [0, 1]."""
         ...
 
     def apply_change(self, stored: Floats, before: Floats, after: Floats) -> Floats:
-        """Return stored colors (H, W, C) changed as sRGB changed from `before` to `after`."""
+        """Apply the change of sRGB from `before` to `after` to stored colors (H, W, C)."""
         ...
 
 
 @dataclass(frozen=True)
 class SourceSamples:
-    """The samples that an image's sRGB pixels were computed from.
+    """The samples from which an image's sRGB pixels were computed.
 
     Attributes:
         samples: (H, W, 1, 3 or 4) uint8 or uint16, upright, as stored; CMYK as amounts of ink.
-        space: What they mean.
+        space: Their color space.
     """
 
     samples: Integers
@@ -70,37 +70,37 @@ class SourceSamples:
 
 
 class MatrixSpace:
-    """Gray or RGB by curves and a matrix, in floats; curves are looked up at 16 bits."""
+    """Gray or RGB with tone curves and a matrix, in floats; curves are tables of 16 bits."""
 
     def __init__(self, profile: icc.MatrixProfile) -> None:
         self._linear = [curve.to_linear(_STEPS) for curve in profile.curves]
-        # By the square root of light, which spends the steps where eyes and files do.
+        # Indexed by the square root of light: fine steps where eyes and files need them.
         self._encoded = [curve.to_encoded(_STEPS**2) for curve in profile.curves]
         self._to_srgb = self._from_srgb = None
         if profile.matrix is not None:
-            self._to_srgb = _between(profile.matrix, icc.SRGB_MATRIX)
-            self._from_srgb = _between(icc.SRGB_MATRIX, profile.matrix)
+            self._to_srgb = _matrix_between(profile.matrix, icc.SRGB_MATRIX)
+            self._from_srgb = _matrix_between(icc.SRGB_MATRIX, profile.matrix)
 
     def to_rgb(self, stored: Floats) -> Floats:
-        """Turn stored colors into sRGB; what sRGB lacks is clipped."""
-        light = _looked_up(stored, self._linear)
+        """Convert stored colors to sRGB; clip colors outside."""
+        light = _look_up(stored, self._linear)
         light = light.repeat(3, axis=2) if self._to_srgb is None else light @ self._to_srgb
-        return _looked_up(np.sqrt(np.clip(light, 0, 1)), [_SRGB_ENCODED])
+        return _look_up(np.sqrt(np.clip(light, 0, 1)), [_SRGB_ENCODED])
 
     def apply_change(self, stored: Floats, before: Floats, after: Floats) -> Floats:
-        """Add the change as this space encodes it."""
-        return stored + (self._coded(after) - self._coded(before))
+        """Add the change in the encoding of this space."""
+        return stored + (self._encode(after) - self._encode(before))
 
-    def _coded(self, pixels: Floats) -> Floats:
+    def _encode(self, pixels: Floats) -> Floats:
         if self._from_srgb is None:
             gray = pixels.mean(axis=2, dtype=np.float32, keepdims=True)
-            light = _looked_up(gray, [_SRGB_LINEAR])
+            light = _look_up(gray, [_SRGB_LINEAR])
         else:
-            light = _looked_up(pixels, [_SRGB_LINEAR]) @ self._from_srgb
-        return _looked_up(np.sqrt(np.clip(light, 0, 1)), self._encoded)
+            light = _look_up(pixels, [_SRGB_LINEAR]) @ self._from_srgb
+        return _look_up(np.sqrt(np.clip(light, 0, 1)), self._encoded)
 
 
-def _looked_up(values: Floats, tables: list[Floats]) -> Floats:
+def _look_up(values: Floats, tables: list[Floats]) -> Floats:
     """Look up (H, W, C) in [0, 1] in one table of 65536 for all channels or one for each."""
     places = (values * np.float32(65535) + np.float32(0.5)).astype(np.uint16)
     if len(tables) == 1:
@@ -111,16 +111,16 @@ def _looked_up(values: Floats, tables: list[Floats]) -> Floats:
     return found
 
 
-def _between(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Floats:
+def _matrix_between(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Floats:
     """Return the matrix, for rows of colors, from one RGB to another by way of XYZ."""
     return (np.linalg.inv(target) @ source).T.astype(np.float32)
 
 
 class LutSpace:
-    """RGB or gray by any other profile, by LittleCMS; the model sees 8-bit precision.
+    """RGB or gray with any other profile, through LittleCMS; the model gets 8-bit precision.
 
     The change is interpolated between nodes, so that it is smooth at any depth although LittleCMS
-    is asked at 8 bits.
+    runs at 8 bits.
     """
 
     def __init__(self, profile: bytes, mode: str) -> None:
@@ -134,18 +134,18 @@ class LutSpace:
         back = _transform(profile, self._mode, to_srgb=False)
         axis = np.linspace(0, 255, _NODES).round().astype(np.uint8)
         nodes = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
-        table = _applied(back, "RGB", nodes.reshape(_NODES, -1, 3))
+        table = _run_transform(back, "RGB", nodes.reshape(_NODES, -1, 3))
         self._lattice = table.reshape(_NODES**3, -1).astype(np.float32) / np.float32(255)
 
     def to_rgb(self, stored: Floats) -> Floats:
-        """Turn stored colors into sRGB at 8 bits."""
-        return _seen(self._to_srgb, self._mode, stored)
+        """Convert stored colors to sRGB at 8 bits."""
+        return _to_srgb_8bit(self._to_srgb, self._mode, stored)
 
     def apply_change(self, stored: Floats, before: Floats, after: Floats) -> Floats:
-        """Add the change as this space encodes it."""
-        return stored + (self._coded(after) - self._coded(before))
+        """Add the change in the encoding of this space."""
+        return stored + (self._encode(after) - self._encode(before))
 
-    def _coded(self, pixels: Floats) -> Floats:
+    def _encode(self, pixels: Floats) -> Floats:
         """Interpolate linearly in the lattice; pixels in [0, 1]."""
         place = np.moveaxis(pixels, 2, 0) * np.float32(_NODES - 1)
         low = np.minimum(place.astype(np.int32), _NODES - 2)
@@ -161,14 +161,14 @@ class LutSpace:
 
 
 class ProfiledCmyk:
-    """CMYK by a profile: changed as plain inks are, then corrected by what LittleCMS shows.
+    """CMYK with a profile: changed as CMYK without one, then corrected with LittleCMS.
 
-    Going by the profile's own way back from colors to inks would replace the black that the
-    image was separated with by the profile's.
+    A conversion through the profile from colors to inks would replace the black generation of the
+    image by the profile's.
     """
 
     def __init__(self, profile: bytes) -> None:
-        """Prepare the way from inks to colors.
+        """Prepare the conversion from inks to colors.
 
         Raises:
             ValueError: LittleCMS cannot use the profile for this.
@@ -177,17 +177,17 @@ class ProfiledCmyk:
         self._plain = NaiveCmyk()
 
     def to_rgb(self, stored: Floats) -> Floats:
-        """Turn inks (H, W, 4) into sRGB at 8 bits."""
-        return _seen(self._to_srgb, "CMYK", stored)
+        """Convert inks (H, W, 4) to sRGB at 8 bits."""
+        return _to_srgb_8bit(self._to_srgb, "CMYK", stored)
 
     def apply_change(self, stored: Floats, before: Floats, after: Floats) -> Floats:
-        """Change the inks until they show the change, as far as they can."""
+        """Change the inks until their colors have the change, as far as possible."""
         inks, change = stored, after - before
-        for _ in range(_CORRECTIONS):
+        for _ in range(_MAX_CORRECTIONS):
             plain = self._plain.to_rgb(inks)
             inks = self._plain.apply_change(inks, plain, np.clip(plain + change, 0, 1)).clip(0, 1)
             change = after - self.to_rgb(inks)
-            change[np.abs(change) <= _UNSEEN] = 0
+            change[np.abs(change) <= _INVISIBLE] = 0
             if not change.any():
                 break
         return inks
@@ -213,12 +213,12 @@ def _transform(profile: bytes, mode: str, *, to_srgb: bool) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _seen(transform: Any, mode: str, stored: Floats) -> Floats:
+def _to_srgb_8bit(transform: Any, mode: str, stored: Floats) -> Floats:
     samples = np.rint(stored * np.float32(255)).astype(np.uint8)
-    return _applied(transform, mode, samples).astype(np.float32) / np.float32(255)
+    return _run_transform(transform, mode, samples).astype(np.float32) / np.float32(255)
 
 
-def _applied(transform: Any, mode: str, samples: Integers) -> Integers:
+def _run_transform(transform: Any, mode: str, samples: Integers) -> Integers:
     """Run LittleCMS on (H, W, C) uint8."""
     from PIL import Image
 
@@ -229,27 +229,27 @@ def _applied(transform: Any, mode: str, samples: Integers) -> Integers:
 
 
 class NaiveCmyk:
-    """CMYK without a usable profile: each ink takes its share of the light, black of all."""
+    """CMYK without a usable profile: each ink absorbs its share of the light, black of all."""
 
     def to_rgb(self, stored: Floats) -> Floats:
-        """Turn inks (H, W, 4) into sRGB."""
+        """Convert inks (H, W, 4) to sRGB."""
         return (1 - stored[..., :3]) * (1 - stored[..., 3:])
 
     def apply_change(self, stored: Floats, before: Floats, after: Floats) -> Floats:
-        """Change the colors' inks; the black only where it leaves too little light."""
+        """Change the colored inks, and the black only where it leaves too little light."""
         light = 1 - stored[..., 3:]
         # The brightest channel needs at least this much.
         lit = np.maximum(light, after.max(axis=2, keepdims=True))
         same = lit == light
         share = np.maximum(lit, np.float32(1e-6))
         change = np.where(same, stored[..., :3] - (after - before) / share, 1 - after / share)
-        # Pure black hides its colors' inks: they stay as they are.
+        # Under pure black the colored inks are invisible: they stay as they are.
         inks = np.where(lit == 0, stored[..., :3], change)
         return np.dstack([inks, np.where(same, stored[..., 3:], 1 - lit)])
 
 
 def space_of(mode: str, profile: bytes | None) -> tuple[ColorSpace | None, str | None]:
-    """Find out what an image's colors mean.
+    """Return the color space of an image.
 
     Args:
         mode: `rgb`, `gray` or `cmyk`.
@@ -264,16 +264,16 @@ def space_of(mode: str, profile: bytes | None) -> tuple[ColorSpace | None, str |
     try:
         kind = icc.color_model_of(profile)
         if (mode, kind) == ("gray", "RGB"):
-            return None, None  # a common slip; what is meant is the profile's gray
+            return None, None  # a common mistake of writers; the profile's gray is meant
         if kind != _PROFILE_KINDS[mode]:
-            return plain, f"the color profile is for {kind} images and was not used"
-        space = _profiled(mode, profile)
+            return plain, f"the color profile is for {kind} images and is ignored"
+        space = _profile_space(mode, profile)
     except ValueError as error:
-        return plain, f"the color profile cannot be used ({error}): colors are taken as they are"
+        return plain, f"the color profile is ignored ({error})"
     return (None if mode != "cmyk" and _is_srgb(space, mode) else space), None
 
 
-def _profiled(mode: str, profile: bytes) -> ColorSpace:
+def _profile_space(mode: str, profile: bytes) -> ColorSpace:
     if mode == "cmyk":
         return ProfiledCmyk(profile)
     curves = icc.read_matrix_profile(profile)
@@ -286,15 +286,15 @@ def _is_srgb(space: ColorSpace, mode: str) -> bool:
         grid = axis.reshape(1, -1, 1)
     else:
         grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(len(axis), -1, 3)
-    return bool(np.abs(space.to_rgb(grid) - grid).max() <= _SAME)
+    return bool(np.abs(space.to_rgb(grid) - grid).max() <= _SRGB_TOLERANCE)
 
 
 def samples_to_rgb(samples: Integers, space: ColorSpace) -> Floats:
-    """Turn samples of a file into what the model sees.
+    """Convert samples of a file to the model's input.
 
     Args:
         samples: (H, W, 1, 3 or 4) uint8 or uint16.
-        space: What they mean.
+        space: Their color space.
 
     Returns:
         (H, W, 3) float32 in [0, 1], sRGB.
@@ -307,10 +307,10 @@ def samples_to_rgb(samples: Integers, space: ColorSpace) -> Floats:
 
 
 def apply_restored(origin: SourceSamples, pixels: Floats) -> Integers:
-    """Give a file's samples the change that the model made.
+    """Apply the model's change to a file's samples.
 
     Args:
-        origin: The samples before.
+        origin: The source samples.
         pixels: (H, W, 3) float32, nominally in [0, 1]: the restored sRGB.
 
     Returns:

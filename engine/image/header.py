@@ -36,7 +36,7 @@ from varfix.engine.formats import FORMATS, Header, sniff
 from varfix.engine.image import heif_jxl as extras
 from varfix.engine.image import jpeg, tiff
 from varfix.engine.image import metadata as exif
-from varfix.engine.image.bomb_guard import MOST_METADATA, check
+from varfix.engine.image.bomb_guard import MAX_METADATA, check
 from varfix.engine.image.metadata import ORIENTATION, PREFIX
 from varfix.engine.system.files import open_source
 
@@ -45,7 +45,7 @@ from varfix.engine.system.files import open_source
 Image.MAX_IMAGE_PIXELS = None
 # Profiles of several MB exist, and so do programs that keep their whole project in a text.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
-PngImagePlugin.MAX_TEXT_MEMORY = MOST_METADATA
+PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA
 
 # By hand instead of `Image.open`: the format is known from the signature, and a phone's
 # several-picture JPEG is read as the JPEG it also is.

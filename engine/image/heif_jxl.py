@@ -1,7 +1,7 @@
-"""HEIC and JPEG XL, read through packages that are not part of the core installation.
+"""Reads HEIC and JPEG XL through packages that are not part of the core installation.
 
-JPEG XL's package decodes a whole file to tell its size. Headers are read here instead, so that a
-file is planned, or refused for its size, before anything is decoded.
+The JPEG XL package decodes a whole file to find its size. This module reads the header itself, so
+that a file can be planned, or rejected for its size, without decoding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GRAY: Final = 1
 
 
 def open_heif(stream: IO[bytes]) -> ImageFile.ImageFile:
-    """Open a HEIC file; its pixels come upright, 8 bits deep."""
+    """Open a HEIC file; its pixels are upright, with 8 bits."""
     from pillow_heif import HeifImageFile
 
     image: ImageFile.ImageFile = HeifImageFile(stream)
@@ -28,7 +28,7 @@ def open_heif(stream: IO[bytes]) -> ImageFile.ImageFile:
 
 
 class _Bits:
-    """Numbers from a JPEG XL codestream, lowest bit first (ISO 18181-1, 9.2)."""
+    """Reads numbers of a JPEG XL codestream, lowest bit first (ISO 18181-1, 9.2)."""
 
     def __init__(self, data: bytes) -> None:
         self._bits, self._left = int.from_bytes(data, "little"), len(data) * 8
@@ -37,17 +37,17 @@ class _Bits:
         """Return the next `count` bits.
 
         Raises:
-            EOFError: There are no more.
+            EOFError: The data ends.
         """
         if count > self._left:
-            raise EOFError("the JPEG XL header is cut short")
+            raise EOFError("the JPEG XL header is truncated")
         value = self._bits & ((1 << count) - 1)
         self._bits >>= count
         self._left -= count
         return value
 
     def choose(self, *choices: tuple[int, int]) -> int:
-        """Return a number in one of four forms, each (bits, offset)."""
+        """Return a number in one of four encodings, each (bits, offset)."""
         bits, offset = choices[self.take(2)]
         return self.take(bits) + offset
 
@@ -65,11 +65,11 @@ class _Bits:
 
 
 class JxlImageFile(ImageFile.ImageFile):
-    """A JPEG XL file; size and channels from its header, metadata once it is loaded.
+    """A JPEG XL file; size and channels come from its header, metadata from loading.
 
     Attributes:
-        orientation: Turn that the pixels still need, 1 to 8.
-        packed: There is metadata compressed in a way that is not read here.
+        orientation: EXIF orientation of the pixels, 1 to 8.
+        packed: The file has compressed metadata (`brob`), which is not read.
     """
 
     format = "JXL"
@@ -88,26 +88,26 @@ class JxlImageFile(ImageFile.ImageFile):
         self.tile = []
 
     def _describe(self, bits: _Bits) -> None:
-        """Read the header behind the size, as far as the color space (ISO 18181-1, A.6)."""
+        """Read the header from the size to the color space (ISO 18181-1, A.6)."""
         if bits.take(1):
             if bits.take(3) >= 4:
                 self._size = self._size[::-1]
             if bits.take(1):
-                _size(bits)  # of the screen it is meant for
+                _size(bits)  # of the intended display
             if bits.take(2):
-                raise _refused("is animated, or has a preview")
+                raise _unsupported("animation or embedded preview")
         if bits.depth() != 8:
-            raise _refused("does not have 8 bits per channel")
+            raise _unsupported("not 8 bits per channel")
         bits.take(1)
         extra = [_channel(bits) for _ in range(bits.choose((0, 0), (0, 1), (4, 2), (12, 1)))]
         if _BLACK in extra:
-            raise _refused("is CMYK")
+            raise _unsupported("CMYK")
         bits.take(1)
         gray = not bits.take(1) and not bits.take(1) and bits.kind() == _GRAY
         self._mode = ("L" if gray else "RGB") + ("A" if _ALPHA in extra else "")
 
     def load(self) -> Any:
-        """Decode; a JPEG kept inside is decoded as that JPEG."""
+        """Decode the file; decode an embedded JPEG as a JPEG."""
         if self._im is None:
             self._decode()
         return super().load()
@@ -128,7 +128,7 @@ class JxlImageFile(ImageFile.ImageFile):
 
     def _keep(self, boxes: dict[bytes, bytes]) -> None:
         if exif := boxes.get(b"Exif"):
-            # The standard puts an offset first; some writers leave it out.
+            # The standard begins the box with an offset; some writers omit it.
             bare = exif[:4] in (b"II*\x00", b"MM\x00*")
             self.info["exif"] = exif if bare else exif[4 + int.from_bytes(exif[:4], "big") :]
         if b"xml " in boxes:
@@ -150,7 +150,7 @@ class JxlImageFile(ImageFile.ImageFile):
 
 
 def _codestream(data: bytes) -> bytes:
-    """Return the beginning of the codestream, out of its container if it is in one."""
+    """Return the beginning of the codestream, without its container if it has one."""
     if not data.startswith(_CONTAINER):
         return data
     at = 0
@@ -185,7 +185,7 @@ def _side(bits: _Bits, small: int) -> int:
 
 
 def _channel(bits: _Bits) -> int:
-    """Return the kind of an extra channel, and pass over what else is said of it."""
+    """Return the kind of an extra channel; skip its other fields."""
     if bits.take(1):
         return _ALPHA
     kind = bits.kind()
@@ -195,12 +195,12 @@ def _channel(bits: _Bits) -> int:
     if kind == _ALPHA:
         bits.take(1)
     elif kind > _BLACK:
-        raise _refused("has channels beyond color and transparency")
+        raise _unsupported("channels besides color and alpha")
     return kind
 
 
-def _refused(what: str) -> DecodeUnsupportedError:
+def _unsupported(reason: str) -> DecodeUnsupportedError:
     return DecodeUnsupportedError(
-        f"{what}: such a JPEG XL cannot be restored",
-        hint="Convert it to PNG, TIFF or an ordinary 8-bit JPEG XL first.",
+        f"unsupported JPEG XL ({reason})",
+        hint="convert it to PNG, TIFF or an 8-bit JPEG XL, for example with `djxl IMAGE out.png`",
     )

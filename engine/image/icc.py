@@ -1,8 +1,8 @@
-"""ICC profiles of displays and cameras, read as what they are: three curves and a matrix.
+"""Reads ICC profiles that consist of tone curves and a matrix, as those of displays and cameras do.
 
-Pillow runs LittleCMS at 8 bits only, too coarse for 16-bit images. Nearly every wide-gamut
-photograph (Display P3, Adobe RGB, ProPhoto, Rec. 2020) carries a profile simple enough to be
-computed in floats; `varfix.engine.image.color` hands the others to LittleCMS.
+Pillow runs LittleCMS at 8 bits only, too coarse for 16-bit images. Nearly every wide-gamut image
+(Display P3, Adobe RGB, ProPhoto, Rec. 2020) has a profile simple enough for float arithmetic;
+`varfix.engine.image.color` converts with LittleCMS for all other profiles.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _PARAMETERS: Final = (1, 3, 4, 5, 7)
 
 
 class ToneCurve(Protocol):
-    """How one channel of a file relates to light; both ways on floats in [0, 1]."""
+    """Relation of one channel of a file to light; both directions on floats in [0, 1]."""
 
     def to_linear(self, values: Floats) -> Floats:
-        """Turn stored values into light."""
+        """Convert stored values to light."""
         ...
 
     def to_encoded(self, light: Floats) -> Floats:
-        """Turn light into stored values; undoes `to_linear`."""
+        """Convert light to stored values; the inverse of `to_linear`."""
         ...
 
 
@@ -47,7 +47,7 @@ class ParametricCurve:
     f: float = 0.0
 
     def to_linear(self, values: Floats) -> Floats:
-        """Turn stored values into light."""
+        """Convert stored values to light."""
         steep = np.maximum(values * np.float32(self.a) + np.float32(self.b), 0)
         steep **= np.float32(self.g)
         straight = values * np.float32(self.c) + np.float32(self.f)
@@ -55,7 +55,7 @@ class ParametricCurve:
         return np.where(low, straight, steep + np.float32(self.e)).astype(np.float32)
 
     def to_encoded(self, light: Floats) -> Floats:
-        """Turn light into stored values."""
+        """Convert light to stored values."""
         steep = np.maximum(light - np.float32(self.e), 0) ** np.float32(1 / self.g)
         steep = (steep - np.float32(self.b)) / np.float32(self.a)
         if self.c <= 0:
@@ -68,16 +68,16 @@ class ParametricCurve:
 
 @dataclass(frozen=True)
 class SampledCurve:
-    """Samples at equal steps, straight lines between them; never falling."""
+    """Samples at equal steps with linear interpolation; monotonic."""
 
     samples: Floats
 
     def to_linear(self, values: Floats) -> Floats:
-        """Turn stored values into light."""
+        """Convert stored values to light."""
         return np.interp(values, self._steps(), self.samples).astype(np.float32)
 
     def to_encoded(self, light: Floats) -> Floats:
-        """Turn light into stored values."""
+        """Convert light to stored values."""
         return np.interp(light, self.samples, self._steps()).astype(np.float32)
 
     def _steps(self) -> Floats:
@@ -97,7 +97,7 @@ SRGB_MATRIX: Final = np.array(
 
 @dataclass(frozen=True)
 class MatrixProfile:
-    """A profile of curves alone: gray with one, or RGB with three and a matrix to D50 XYZ.
+    """A profile of tone curves: gray with one, or RGB with three and a matrix to D50 XYZ.
 
     Attributes:
         curves: One per channel.
@@ -109,10 +109,10 @@ class MatrixProfile:
 
 
 def color_model_of(profile: bytes) -> str:
-    """Return the kind of colors that a profile is for: `RGB`, `GRAY`, `CMYK`, ….
+    """Return the color model of a profile: `RGB`, `GRAY`, `CMYK`, ….
 
     Raises:
-        ValueError: It is no profile.
+        ValueError: The data is not an ICC profile.
     """
     if len(profile) < _HEADER + 4 or profile[36:40] != b"acsp":
         raise ValueError("not an ICC profile")
@@ -120,7 +120,7 @@ def color_model_of(profile: bytes) -> str:
 
 
 def read_matrix_profile(profile: bytes) -> MatrixProfile | None:
-    """Read a profile that is curves, with a matrix or for gray; None for any other.
+    """Read a profile of tone curves, with a matrix or for gray; return None for any other.
 
     Raises:
         ValueError: The profile is damaged.
@@ -128,7 +128,7 @@ def read_matrix_profile(profile: bytes) -> MatrixProfile | None:
     kind = color_model_of(profile)
     try:
         tags = _tags(profile)
-        # Where a profile has tables too, they are what its maker wants used.
+        # A profile's lookup tables have precedence over its curves.
         if profile[20:24] != b"XYZ " or tags.keys() & {b"A2B0", b"A2B1", b"D2B0", b"D2B1"}:
             return None
         if kind == "GRAY":
@@ -140,7 +140,7 @@ def read_matrix_profile(profile: bytes) -> MatrixProfile | None:
     except (KeyError, IndexError, struct.error) as error:
         raise ValueError("the profile is damaged") from error
     if abs(np.linalg.det(matrix)) < 1e-4:
-        raise ValueError("the profile's primaries lie on a line")
+        raise ValueError("the profile's primaries are collinear")
     return MatrixProfile(curves, matrix)
 
 
@@ -152,7 +152,7 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
     for index in range(count):
         name, at, size = struct.unpack_from(">4sII", profile, _HEADER + 4 + 12 * index)
         if at + size > len(profile):
-            raise ValueError("the profile is cut short")
+            raise ValueError("the profile is truncated")
         found[name] = profile[at : at + size]
     return found
 
@@ -165,19 +165,19 @@ def _curve(tag: bytes) -> ToneCurve:
     if tag[:4] == b"curv":
         return _table(tag)
     if tag[:4] != b"para":
-        raise ValueError("a curve of an unknown kind")
+        raise ValueError("unknown type of tone curve")
     kind = struct.unpack_from(">H", tag, 8)[0]
     values = [v / 65536 for v in struct.unpack_from(f">{_PARAMETERS[kind]}i", tag, 12)]
-    return _sound(_power(kind, values))
+    return _check_power(_power(kind, values))
 
 
 def _power(kind: int, values: list[float]) -> ParametricCurve:
-    """Bring the five kinds of the standard (ICC.1:2022, 10.18) to the last one's form."""
+    """Convert the five types of the standard (ICC.1:2022, 10.18) to the form of the last one."""
     if kind == 0:
         return ParametricCurve(values[0])
     g, a, b = values[:3]
     if a <= 0:
-        raise ValueError("a curve that does not rise")
+        raise ValueError("tone curve is not monotonic")
     if kind in (1, 2):
         offset = values[3] if kind == 2 else 0.0
         return ParametricCurve(g, a, b, 0.0, -b / a, offset, offset)
@@ -186,9 +186,9 @@ def _power(kind: int, values: list[float]) -> ParametricCurve:
     return ParametricCurve(g, a, b, c, d, e, f)
 
 
-def _sound(curve: ParametricCurve) -> ParametricCurve:
+def _check_power(curve: ParametricCurve) -> ParametricCurve:
     if not 0.05 < curve.g < 20 or curve.c < 0:
-        raise ValueError("a curve that does not rise")
+        raise ValueError("tone curve is not monotonic")
     return curve
 
 
@@ -197,10 +197,10 @@ def _table(tag: bytes) -> ToneCurve:
     if count == 0:
         return ParametricCurve(1.0)
     if count == 1:
-        return _sound(ParametricCurve(struct.unpack_from(">H", tag, 12)[0] / 256))
+        return _check_power(ParametricCurve(struct.unpack_from(">H", tag, 12)[0] / 256))
     if 12 + 2 * count > len(tag):
-        raise ValueError("a curve is cut short")
+        raise ValueError("tone curve is truncated")
     samples = np.frombuffer(tag, ">u2", count, 12).astype(np.float32) / np.float32(65535)
     if (np.diff(samples) < 0).any() or samples[0] == samples[-1]:
-        raise ValueError("a curve that does not rise")
+        raise ValueError("tone curve is not monotonic")
     return SampledCurve(samples)

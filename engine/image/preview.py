@@ -1,4 +1,4 @@
-"""Small JPEG copies of images, for people to look at."""
+"""Makes small JPEG copies of images for display."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from varfix.engine.image.picture import Floats, to_integers
 
 _QUALITY: Final = 82
-# Pixels between the samples by which the place of a detail is chosen.
+# Pixels between the samples that determine the place of a detail.
 _STEP: Final = 8
 
 
@@ -18,7 +18,7 @@ def preview(pixels: Floats, side: int) -> bytes:
 
     Args:
         pixels: (H, W, 3) float32 in [0, 1], sRGB.
-        side: in pixels; a smaller image keeps its size.
+        side: Pixels; a smaller image keeps its size.
 
     Returns:
         A JPEG file without metadata.
@@ -39,16 +39,16 @@ def preview(pixels: Floats, side: int) -> bytes:
 
 
 def detail(before: Floats, after: Floats, side: int) -> tuple[slice, slice] | None:
-    """Choose the part of a large image that a restoration changed most.
+    """Choose the region of a large image that a restoration changed most.
 
     Args:
         before: (H, W, 3) float32 in [0, 1].
-        after: the same, restored.
-        side: width of the part in pixels; its height is two thirds of it, less where the image
-            ends.
+        after: The same, restored.
+        side: Width of the region in pixels; its height is two thirds of it, or the height of a
+            smaller image.
 
     Returns:
-        Rows and columns, or None where the image is not larger than the part.
+        Rows and columns; None if the image is not larger than the region.
     """
     import cv2
 

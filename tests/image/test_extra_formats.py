@@ -255,7 +255,7 @@ JXL_HEAD = "1" + "00000" + "100" + "0"
 @pytest.mark.parametrize(
     "bits, what",
     [
-        ("1" + "000" + "0" + "0" + "1", "animated"),
+        ("1" + "000" + "0" + "0" + "1", "animation"),
         ("0" + "0" + "11" + "111100", "8 bits"),
         ("0" + "1" + "00" + "0001", "8 bits"),
         # One extra channel of 8 bits, its kind 1: black.
