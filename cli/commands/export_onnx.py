@@ -80,9 +80,9 @@ def command(  # noqa: PLR0913 (as many as there are facts about a model)
         _only_int8(checkpoints, target, int8, terminal)
         return
     with terminal.busy("Loading PyTorch"), needing_train_extra("export-onnx"):
-        from varfix.onnx.export.architectures import Facts, export_model
+        from varfix.onnx.export.architectures import CardFields, export_model
     with terminal.busy(f"Exporting {target.name}"):
-        export_model(arch, checkpoints, target, Facts(training=training, licence=licence))
+        export_model(arch, checkpoints, target, CardFields(training=training, licence=licence))
     terminal.say(f"{target}: exported and checked against the network.")
     if int8 is not None:
         _write_int8(target, int8, terminal)

@@ -234,11 +234,11 @@ def _convert(
     from varfix.onnx.files.installed import install, origin_of, terms_of
 
     with terminal.busy("Loading PyTorch"), needing_train_extra("models import"):
-        from varfix.onnx.export.architectures import Facts, architecture_named, export_model
+        from varfix.onnx.export.architectures import CardFields, architecture_named, export_model
     arch, given, terms = wanted
     release = _released_as(name)
     arch = architecture_named(release.architecture if release and arch == "auto" else arch, files)
-    facts = Facts(
+    facts = CardFields(
         training=given.get("training") or "",
         licence=given.get("licence") or _UNSTATED,
         depth=release.depth if release else None,

@@ -1,4 +1,4 @@
-"""Which networks' checkpoints can become model files, and how."""
+"""The architectures whose checkpoints can be exported, and how each is exported."""
 
 from __future__ import annotations
 
@@ -28,31 +28,32 @@ from varfix.onnx.export.released_graphs import (
     TOKENS,
     DecoderGraph,
     Network,
+    RestoreVarGraph,
     VarformerGraph,
+    restore_with_tokens,
 )
-from varfix.onnx.export.restorevar_graph import RestoreVarGraph, forced
-from varfix.onnx.export.varformer_s import export_checkpoint
+from varfix.onnx.export.varformer_s import export_varformer_s
 
 SINGLE: Final = re.compile(r"vqvae\.(encoder|quant)|adapter\.|\.head\.|\.word\.|conv_out")
-"""Weights of VarFormer that decide between tokens, or draw the last pixel: few, but sensitive."""
+"""Weights of VarFormer that decide between tokens or compute the pixels: few, but sensitive."""
 
 RESTOREVAR_SINGLE: Final = re.compile(
     r"vqvae\.(encoder|quant)|writer\.(head|word|whole|project|degraded)|conv_out"
 )
-"""Those of RestoreVAR."""
+"""The same for RestoreVAR."""
 
 RESTOREVAR_TASKS: Final = ("auto", "rain", "haze", "lowlight", "blur", "snow")
-"""What the released RestoreVAR was trained for; the network cannot be told which it is."""
+"""Degradations that the published RestoreVAR was trained for; the network has no task input."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the makers of a card must be told: a checkpoint does not know it.
+class CardFields:
+    """Facts that a checkpoint does not contain.
 
     Attributes:
-        training: what the weights were trained on.
+        training: Description of the training data.
         licence: SPDX expression of the weights.
-        depth: blocks that the transformer must have; None for any.
+        depth: Required number of transformer blocks; None for any.
     """
 
     training: str = ""
@@ -62,26 +63,26 @@ class Facts:
 
 @dataclass(frozen=True)
 class Architecture:
-    """How the checkpoints of one network become files.
+    """An architecture that can be exported.
 
     Attributes:
-        files: what its checkpoint files are called, in the order in which they are wanted.
-        export: writes the model file, and those that belong to it beside it.
+        files: Names of its checkpoint files, in the required order.
+        export: Writes the model file and the files next to it.
     """
 
     files: tuple[str, ...]
-    export: Callable[[Sequence[Path], Path, Facts], None]
+    export: Callable[[Sequence[Path], Path, CardFields], None]
 
 
-def export_varformer(checkpoints: Sequence[Path], target: Path, facts: Facts) -> None:
-    """Write the files of a released VarFormer; raises as `load_varformer` and `export_released`."""
+def export_varformer(checkpoints: Sequence[Path], target: Path, fields: CardFields) -> None:
+    """Export a published VarFormer; raises as `load_varformer` and `export_released`."""
     (checkpoint,) = checkpoints
-    network = load_varformer(load_checkpoint(checkpoint), facts.depth)
-    export_released(released_varformer(network, target.stem, facts), target)
+    network = load_varformer(load_checkpoint(checkpoint), fields.depth)
+    export_released(released_varformer(network, target.stem, fields), target)
 
 
-def released_varformer(network: Varformer, name: str, facts: Facts) -> Released:
-    """A VarFormer with what its files need to say."""
+def released_varformer(network: Varformer, name: str, fields: CardFields) -> Released:
+    """Return a VarFormer, ready to be exported."""
     graph, side = VarformerGraph(network), network.vqvae.side
 
     def reference(tile: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +91,7 @@ def released_varformer(network: Varformer, name: str, facts: Facts) -> Released:
         return network.restore_with_prior(picture, prior).clamp(0.0, 1.0), prior.prediction.tokens
 
     card = msgspec.structs.replace(
-        square_card(name, side, facts),
+        square_card(name, side, fields),
         tasks=TASKS,
         levels=graph.levels,
         about=f"VarFormer as published, depth {len(network.var.blocks)}: {side} x {side} pixels",
@@ -107,41 +108,43 @@ def released_varformer(network: Varformer, name: str, facts: Facts) -> Released:
     )
 
 
-def square_card(name: str, side: int, facts: Facts) -> ModelCard:
-    """The card of a network that restores squares of one size, with the prior inside."""
+def square_card(name: str, side: int, fields: CardFields) -> ModelCard:
+    """Return the card of a network with an internal prior that restores squares of one size."""
     return ModelCard(
         name=name,
-        licence=facts.licence,
+        licence=fields.licence,
         tile=side,
         multiple=side,
         overlap=side // 8,
         tiling="internal",
         guidance="tile",
         unrolled=True,
-        training=facts.training,
+        training=fields.training,
     )
 
 
-def export_varformer_s(checkpoints: Sequence[Path], target: Path, facts: Facts) -> None:
-    """Write the files of a VarFormer-S that varfix trained; raises as `export_checkpoint`."""
+def export_trained_varformer_s(
+    checkpoints: Sequence[Path], target: Path, fields: CardFields
+) -> None:
+    """Export a VarFormer-S that varfix trained; raises as `export_varformer_s`."""
     (checkpoint,) = checkpoints
-    export_checkpoint(checkpoint, target, facts.training)
+    export_varformer_s(checkpoint, target, fields.training)
 
 
-def export_restorevar(checkpoints: Sequence[Path], target: Path, facts: Facts) -> None:
-    """Write the file of a released RestoreVAR; raises as `load_restorevar`, `export_released`."""
+def export_restorevar(checkpoints: Sequence[Path], target: Path, fields: CardFields) -> None:
+    """Export a published RestoreVAR; raises as `load_restorevar` and `export_released`."""
     transformer, vqvae = checkpoints
     network = load_restorevar(
-        load_checkpoint(transformer), load_checkpoint(vqvae, VQVAE_NESTINGS), facts.depth
+        load_checkpoint(transformer), load_checkpoint(vqvae, VQVAE_NESTINGS), fields.depth
     )
-    export_released(released_restorevar(network, target.stem, facts), target)
+    export_released(released_restorevar(network, target.stem, fields), target)
 
 
-def released_restorevar(network: RestoreVar, name: str, facts: Facts) -> Released:
-    """A RestoreVAR with what its files need to say."""
+def released_restorevar(network: RestoreVar, name: str, fields: CardFields) -> Released:
+    """Return a RestoreVAR, ready to be exported."""
     side, depth = network.vqvae.side, len(network.writer.blocks)
     card = msgspec.structs.replace(
-        square_card(name, side, facts),
+        square_card(name, side, fields),
         tasks=RESTOREVAR_TASKS,
         squash="lanczos",
         about=f"RestoreVAR, depth {depth}: {side} x {side} pixels, generative",
@@ -150,27 +153,29 @@ def released_restorevar(network: RestoreVar, name: str, facts: Facts) -> Release
         card=card,
         graph=RestoreVarGraph(network),
         results=(RESTORED, TOKENS),
-        reference=lambda tile, tokens: forced(network, tile, tokens),
+        reference=lambda tile, tokens: restore_with_tokens(network, tile, tokens),
         single=RESTOREVAR_SINGLE,
     )
 
 
-def export_trained_varformer(checkpoints: Sequence[Path], target: Path, facts: Facts) -> None:
-    """Write the files of a VarFormer of the released size that varfix trained."""
+def export_trained_varformer(checkpoints: Sequence[Path], target: Path, fields: CardFields) -> None:
+    """Export a VarFormer of the published size that varfix trained."""
     network = _trained(Varformer(VarformerConfig()), checkpoints)
-    export_released(released_varformer(network, target.stem, facts), target)
+    export_released(released_varformer(network, target.stem, fields), target)
 
 
-def export_trained_restorevar(checkpoints: Sequence[Path], target: Path, facts: Facts) -> None:
-    """Write the file of a RestoreVAR that varfix trained."""
+def export_trained_restorevar(
+    checkpoints: Sequence[Path], target: Path, fields: CardFields
+) -> None:
+    """Export a RestoreVAR that varfix trained."""
     from varfix.engine.train.stages.restorevar import Studio
 
     network = _trained(Studio(RestoreVarConfig()), checkpoints)
-    export_released(released_restorevar(network, target.stem, facts), target)
+    export_released(released_restorevar(network, target.stem, fields), target)
 
 
 def _trained(network: Network, checkpoints: Sequence[Path]) -> Network:
-    """The network with the weights of the one checkpoint that training leaves."""
+    """Return the network with the weights of a training run's checkpoint."""
     from varfix.engine.train.checkpoint import load_weights
 
     (checkpoint,) = checkpoints
@@ -179,7 +184,7 @@ def _trained(network: Network, checkpoints: Sequence[Path]) -> Network:
 
 
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {
-    "varformer-s": Architecture(("weights.safetensors",), export_varformer_s),
+    "varformer-s": Architecture(("weights.safetensors",), export_trained_varformer_s),
     "varformer": Architecture(("net_g_last.pth",), export_varformer),
     "varformer-trained": Architecture(("weights.safetensors",), export_trained_varformer),
     "restorevar": Architecture(("restorevar.pth", "vae_restorevar.ckpt"), export_restorevar),
@@ -188,49 +193,50 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
 
 
 def architecture_named(name: str, checkpoints: Sequence[Path]) -> str:
-    """The name of an architecture; for `auto`, of the one whose files look like these.
+    """Return the name of an architecture; for `auto`, guess it from the names of the files.
 
     Raises:
-        ConfigError: There is none, or it wants another number of files.
+        ConfigError: The architecture is unknown, or requires another number of files.
     """
     if name == "auto":
         name = _likely(checkpoints)
     if name not in ARCHITECTURES:
         raise ConfigError(
-            f'no architecture is called "{name}"' if name else "these are no files of one network",
-            hint=f"known: {', '.join(ARCHITECTURES)}",
+            f'unknown architecture: "{name}"'
+            if name
+            else "cannot guess the architecture of these files",
+            hint=f"use --arch with one of {', '.join(ARCHITECTURES)}",
         )
     wanted = ARCHITECTURES[name].files
     if len(checkpoints) != len(wanted):
         raise ConfigError(
-            f"{name} is made from {len(wanted)} file(s) ({', '.join(wanted)}),"
-            f" not from {len(checkpoints)}"
+            f"{name}: requires {len(wanted)} file(s) ({', '.join(wanted)}), got {len(checkpoints)}"
         )
     return name
 
 
 def _likely(checkpoints: Sequence[Path]) -> str:
-    """Go by the files' endings; a lone file of any other ending may be a VarFormer."""
+    """Guess from the extensions; a single file with another extension may be a VarFormer."""
     endings = [path.suffix for path in checkpoints]
-    for name, made in ARCHITECTURES.items():
-        if [Path(file).suffix for file in made.files] == endings:
+    for name, architecture in ARCHITECTURES.items():
+        if [Path(file).suffix for file in architecture.files] == endings:
             return name
     return "varformer" if len(checkpoints) == 1 else ""
 
 
-def export_model(name: str, checkpoints: Sequence[Path], target: Path, facts: Facts) -> None:
+def export_model(name: str, checkpoints: Sequence[Path], target: Path, fields: CardFields) -> None:
     """Write the files of a model.
 
     Args:
-        name: of the architecture, or `auto`.
-        checkpoints: its files.
-        target: the restore graph, `NAME.onnx`.
-        facts: what the card is to say.
+        name: The architecture, or `auto`.
+        checkpoints: Its checkpoint files.
+        target: The restore graph, `NAME.onnx`.
+        fields: Facts for the card.
 
     Raises:
-        ConfigError: There is no such architecture, or it wants other files.
-        ModelMissingError: A file is not there.
-        ModelContractError: A file is another network's, damaged, or holds code; or what was written
-            does not compute what the network computes.
+        ConfigError: The architecture is unknown, or requires other files.
+        ModelMissingError: A file does not exist.
+        ModelContractError: A file is another network's, damaged, or contains code; or an exported
+            file does not compute the network's results.
     """
-    ARCHITECTURES[architecture_named(name, checkpoints)].export(checkpoints, target, facts)
+    ARCHITECTURES[architecture_named(name, checkpoints)].export(checkpoints, target, fields)

@@ -1,8 +1,10 @@
-"""The same graph in half precision, where half precision is enough.
+"""Half precision: as a way to store weights, and as a way to compute.
 
-Convolutions and matrix products with a weight get it in half precision and compute so; everything
-between them (normalization, softmax, residuals, the attention's own products) stays as it was, and
-so does whatever the caller names, such as the layers whose output decides between tokens.
+`store_weights_as_fp16` halves the size of a file: the runtime folds the casts back to single
+precision when it loads the graph. `convert_to_fp16` also makes convolutions and matrix products
+with a weight compute in half precision; everything between them (normalization, softmax,
+residuals, products of attention) stays in single precision, and so do the weights that the caller
+names, such as those of the layers that decide between tokens.
 """
 
 from __future__ import annotations
@@ -12,26 +14,58 @@ from typing import Final
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from onnx_ir.passes import common
+from torch import nn
 
-from varfix.onnx.export.trace import constant, is_weight
+from varfix.onnx.export.trace import SMALL, constant, is_weight
 
-HALF: Final = ir.DataType.FLOAT16
-FLOAT: Final = ir.DataType.FLOAT
+FP16: Final = ir.DataType.FLOAT16
+FP32: Final = ir.DataType.FLOAT
+SUFFIX: Final = ".half"
+"""Ends the name of a value in half precision."""
+
 _PRODUCTS: Final = ("Conv", "Gemm", "MatMul")
 
 
-def halve(model: ir.Model, kept: re.Pattern[str]) -> int:
-    """Change a graph to half precision, in place.
+def round_weights_to_fp16(model: nn.Module) -> None:
+    """Round large weights to half precision, in place, as the files store them."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.numel() >= SMALL:
+                weight.copy_(weight.half().float())
 
-    Args:
-        model: the graph in single precision.
-        kept: matches somewhere in the names of weights that stay as they are.
+
+def store_weights_as_fp16(model: ir.Model) -> int:
+    """Store large weights in half precision, in place; they keep their names behind a cast.
 
     Returns:
-        How many products compute in half precision now.
+        The number of converted weights.
     """
-    graph, halves = model.graph, _Halves(model.graph)
+    graph, values = model.graph, Fp16Values(model.graph)
+    weights = [value for value in graph.initializers.values() if is_weight(value)]
+    first = next(iter(graph))
+    for weight in weights:
+        name = str(weight.name)
+        cast = _cast_node(values.stored(weight), FP32, f"{name}.wide")
+        graph.insert_before(first, cast)
+        weight.replace_all_uses_with(cast.outputs[0])
+        del graph.initializers[name]
+        cast.outputs[0].name = name
+    return len(weights)
+
+
+def convert_to_fp16(model: ir.Model, kept: re.Pattern[str]) -> int:
+    """Make products with weights compute in half precision, in place.
+
+    Args:
+        model: The graph in single precision.
+        kept: Matches somewhere in the names of weights that stay in single precision.
+
+    Returns:
+        The number of products that compute in half precision.
+    """
+    graph, values = model.graph, Fp16Values(model.graph)
     count = 0
     for node in list(graph):
         weight = node.inputs[1] if node.op_type in _PRODUCTS else None
@@ -39,35 +73,36 @@ def halve(model: ir.Model, kept: re.Pattern[str]) -> int:
             continue
         for place, value in enumerate(node.inputs):
             if value is not None:
-                node.replace_input_with(place, halves.of(value, node))
+                node.replace_input_with(place, values.of(value, node))
         _widen(graph, node)
         count += 1
     common.RemoveUnusedNodesPass()(model)  # above all, the weights in single precision
     return count
 
 
-class _Halves:
-    """Values in half precision, each made once."""
+class Fp16Values:
+    """Values of a graph in half precision, each converted once."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
-        self._known: dict[int, ir.Value] = {}
+        self._converted: dict[int, ir.Value] = {}
 
     def of(self, value: ir.Value, user: ir.Node) -> ir.Value:
-        """The value in half precision, available before `user` runs."""
-        if id(value) not in self._known:
-            self._known[id(value)] = (
-                self._stored(value) if value.is_initializer() else self._cast(value, user)
+        """Return the value in half precision, available before `user` runs."""
+        if id(value) not in self._converted:
+            self._converted[id(value)] = (
+                self.stored(value) if value.is_initializer() else self._cast(value, user)
             )
-        return self._known[id(value)]
+        return self._converted[id(value)]
 
-    def _stored(self, value: ir.Value) -> ir.Value:
+    def stored(self, value: ir.Value) -> ir.Value:
+        """Return a constant of the graph that holds an initializer in half precision."""
         tensor = value.const_value
         assert tensor is not None
-        name = f"{value.name}.half"
+        name = f"{value.name}{SUFFIX}"
         half = ir.LazyTensor(
             lambda: ir.Tensor(tensor.numpy().astype(np.float16)),
-            dtype=HALF,
+            dtype=FP16,
             shape=ir.Shape(tensor.shape.numpy()),
             name=name,
         )
@@ -76,18 +111,18 @@ class _Halves:
         return stored
 
     def _cast(self, value: ir.Value, user: ir.Node) -> ir.Value:
-        node = _cast_node(value, HALF, f"{value.name}.half")
+        node = _cast_node(value, FP16, f"{value.name}{SUFFIX}")
         self._graph.insert_before(user, node)
         return node.outputs[0]
 
 
 def _widen(graph: ir.Graph, node: ir.Node) -> None:
-    """Give a node's users its result in single precision, under the name that it had."""
+    """Cast a node's result back to single precision, under the name that it had."""
     result = node.outputs[0]
     users = list(result.uses())
-    cast = _cast_node(result, FLOAT, str(result.name))
+    cast = _cast_node(result, FP32, str(result.name))
     cast.outputs[0].shape = result.shape
-    result.name, result.type = f"{result.name}.product", ir.TensorType(HALF)
+    result.name, result.type = f"{result.name}.product", ir.TensorType(FP16)
     graph.insert_after(node, cast)
     for user, place in users:
         user.replace_input_with(place, cast.outputs[0])

@@ -1,10 +1,10 @@
-"""The restore graph of VarFormer-S in 8-bit integers, for CPUs: twice as fast where it counts.
+"""Quantize the restore graph of VarFormer-S to 8-bit integers, for CPUs.
 
-The residual blocks, nine tenths of the work, multiply integers; what flows between them, the
-prior's part and the finest blocks of the decoder, which draw the image, stay as they are. Ranges
-of the values come from photographs that varfix damages itself, as training does. Weights get seven
-of their eight bits: two products of a full byte overflow the 16 bits in which x86 processors
-without VNNI add them up. Needs the extra `train`.
+The residual blocks, nine tenths of the work, compute in integers. The values between them, the
+prior's layers and the finest blocks of the decoder, which determine the pixels, stay in floating
+point. The ranges are calibrated on photos that varfix degrades as in training. Weights use seven of
+eight bits: two products of full bytes overflow the 16 bits in which x86 processors without VNNI sum
+them. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from varfix.onnx.inference.open_model import open_restorer
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 BLOCKS: Final = re.compile(r"network\.(encoder\.\d|decoder\.[12]|middle)\.\d\.conv[12]\.weight")
-"""Weights that become integers. With those of `decoder.0` clean images lose 0.1 dB (measured)."""
+"""Weights that are quantized. With those of `decoder.0`, clean images lose 0.1 dB (measured)."""
 
-PICTURES: Final = 78
+CALIBRATION_IMAGES: Final = 78
 SIDE: Final = 256
-CLOSE: Final = 0.01
-"""The root mean square difference from single precision above which something is wrong."""
+MAX_RMS: Final = 0.01
+"""Largest root mean square difference from single precision that is accepted."""
 
 _WEIGHTS: Final = 63
 _LEVELS: Final = 255
@@ -49,60 +49,60 @@ Ranges = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What a restore graph is run on: tiles (N, 3, H, W) and their pieces of the prior."""
+class CalibrationSample:
+    """Inputs of a restore graph: tiles (N, 3, H, W) and their parts of the prior."""
 
     tile: Floats
     prior: Floats
 
 
 def export_int8(model: Path, photos: Path) -> float:
-    """Write the integer twin of a model, `NAME.int8.onnx`, beside it.
+    """Write the int8 variant of a model, `NAME.int8.onnx`, next to it.
 
     Args:
-        model: an exported VarFormer-S.
-        photos: a folder of photographs to learn ranges from; no images to be tested on.
+        model: An exported VarFormer-S.
+        photos: Folder of photos for calibration; do not use images of a test set.
 
     Returns:
-        The root mean square difference from the model on damaged photographs, in [0, 1].
+        The root mean square difference from the model on degraded photos, in [0, 1].
 
     Raises:
-        NothingToDoError: There are no photographs.
-        ModelContractError: It is another network, or the result is too far from it.
+        NothingToDoError: The folder contains no photos.
+        ModelContractError: The model is another network, or the result differs too much.
     """
-    samples = list(_samples(model, _photographs(photos)))
+    samples = list(_samples(model, _load_photos(photos)))
     graph = onnx.load(model)
-    quantize(graph, measured_ranges(graph, samples))
+    quantize(graph, calibrate(graph, samples))
     target, card = int8_path(model), read_card(model)
     graph.metadata_props.add(key=MADE_FROM, value=card.sha256)
     onnx.save(graph, target)
     write_card(target, card)
-    distance = _distance(model, target, samples[:: len(DEGRADATIONS) // 2])
-    if not distance <= CLOSE:
+    distance = _rms_difference(model, target, samples[:: len(DEGRADATIONS) // 2])
+    if not distance <= MAX_RMS:
         target.unlink()
         raise ModelContractError(
-            f"{target.name}: differs by {distance:.3g} from single precision (allowed {CLOSE})."
+            f"{target.name}: differs by {distance:.3g} from single precision (allowed {MAX_RMS})"
         )
     return distance
 
 
-def _photographs(folder: Path) -> list[np.ndarray]:
-    """Photographs, evenly spaced over the folder's names."""
+def _load_photos(folder: Path) -> list[np.ndarray]:
+    """Load photos, evenly spaced over the sorted names of the folder."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    chosen = files[:: max(1, len(files) // PICTURES)]
+    chosen = files[:: max(1, len(files) // CALIBRATION_IMAGES)]
     found = [picture for path in chosen if (picture := decode(path)) is not None]
     if not found:
-        raise NothingToDoError(f"no photographs under {folder}")
+        raise NothingToDoError(f"no photos found: {folder}")
     return found
 
 
-def _samples(model: Path, photos: Sequence[np.ndarray]) -> Iterator[Sample]:
-    """Run the model on damaged photographs, each damage in turn, and yield what its graph gets."""
+def _samples(model: Path, photos: Sequence[np.ndarray]) -> Iterator[CalibrationSample]:
+    """Run the model on photos with each degradation in turn; yield the graph's inputs."""
     settings = Settings(device="cpu", model=ModelSettings(precision="fp32"))
-    restorer = _Listener(open_restorer(str(model), settings, warn=lambda code, text: None))
+    restorer = _InputRecorder(open_restorer(str(model), settings, warn=lambda code, text: None))
     rng = torch.Generator().manual_seed(0)
     names = list(DEGRADATIONS)
-    for number in range(PICTURES):
+    for number in range(CALIBRATION_IMAGES):
         photo = photos[number % len(photos)]
         cut = cut_picture(photo, random_cut(photo.shape[:2], SIDE, rng), SIDE)
         clean = torch.as_tensor(cut).permute(2, 0, 1)[None].float() / 255.0
@@ -110,43 +110,43 @@ def _samples(model: Path, photos: Sequence[np.ndarray]) -> Iterator[Sample]:
         task = ModelSettings(task=TASKS[int(damaged.task[0])])
         pixels = damaged.picture[0].permute(1, 2, 0).contiguous().numpy()
         restore_image(restorer, pixels, msgspec.structs.replace(settings, model=task))
-        yield from restorer.taken()
+        yield from restorer.recorded()
 
 
-class _Listener(RestorerProxy):
-    """A restorer that keeps what its graph was given."""
+class _InputRecorder(RestorerProxy):
+    """A restorer that records the inputs of its graph."""
 
     def __init__(self, restorer: Any) -> None:
         super().__init__(restorer)
-        self._samples: list[Sample] = []
+        self._samples: list[CalibrationSample] = []
 
     def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
-        """Keep the tiles; nobody looks at the result."""
+        """Record the tiles and return them unchanged."""
         if prior is None:
-            raise ModelContractError("this model takes no prior: it is no VarFormer-S.")
+            raise ModelContractError("not a VarFormer-S: the model has no prior")
         planes = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2), np.float32)
-        self._samples.append(Sample(planes, np.ascontiguousarray(prior, np.float32)))
+        self._samples.append(CalibrationSample(planes, np.ascontiguousarray(prior, np.float32)))
         return tiles
 
-    def taken(self) -> list[Sample]:
-        """What was kept since the last time."""
+    def recorded(self) -> list[CalibrationSample]:
+        """Return the samples since the last call."""
         samples, self._samples = self._samples, []
         return samples
 
 
-def measured_ranges(model: onnx.ModelProto, samples: Sequence[Sample]) -> Ranges:
-    """The least and greatest value of everything that the integer blocks take and give.
+def calibrate(model: onnx.ModelProto, samples: Sequence[CalibrationSample]) -> Ranges:
+    """Return the range of every value that enters or leaves a quantized block.
 
     Raises:
-        ModelContractError: The graph has no such blocks.
+        ModelContractError: The graph has no blocks of VarFormer-S.
     """
     names = sorted({name for block in _blocks(model.graph) for name in block.values})
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    del watched.graph.output[:]
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    del extended.graph.output[:]
     for name in names:
-        watched.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    session = start(watched.SerializeToString(), SessionPlan(CPU))
+        extended.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    session = start(extended.SerializeToString(), SessionPlan(CPU))
     ranges: Ranges = {}
     for sample in samples:
         found = session.run(names, {"tile": sample.tile, "prior": sample.prior})
@@ -157,44 +157,44 @@ def measured_ranges(model: onnx.ModelProto, samples: Sequence[Sample]) -> Ranges
 
 
 @dataclass(frozen=True)
-class _Block:
-    """A convolution that becomes one of integers, and the activation behind it, if there is one."""
+class _QuantizedConv:
+    """A convolution to be quantized, and the activation after it, if any."""
 
     conv: onnx.NodeProto
     activation: onnx.NodeProto | None
 
     @property
     def values(self) -> list[str]:
-        """Names of what flows in, between and out."""
+        """Names of the values before, between and after the nodes."""
         nodes = [self.conv] if self.activation is None else [self.conv, self.activation]
         return [self.conv.input[0], *(node.output[0] for node in nodes)]
 
 
-def _blocks(graph: onnx.GraphProto) -> list[_Block]:
+def _blocks(graph: onnx.GraphProto) -> list[_QuantizedConv]:
     convs = [
         node for node in graph.node if node.op_type == "Conv" and BLOCKS.fullmatch(node.input[1])
     ]
     if not convs:
-        raise ModelContractError("this graph has no blocks of VarFormer-S.")
-    behind = {node.input[0]: node for node in graph.node if node.op_type == "LeakyRelu"}
-    return [_Block(conv, behind.get(conv.output[0])) for conv in convs]
+        raise ModelContractError("not a VarFormer-S: the graph has none of its blocks")
+    activations = {node.input[0]: node for node in graph.node if node.op_type == "LeakyRelu"}
+    return [_QuantizedConv(conv, activations.get(conv.output[0])) for conv in convs]
 
 
 def quantize(model: onnx.ModelProto, ranges: Ranges) -> None:
-    """Make the blocks' convolutions work in integers, in place.
+    """Quantize the convolutions of the blocks, in place.
 
-    Values are rounded where they enter a convolution and where they leave one, in the form (QDQ)
-    that ONNX Runtime fuses into integer kernels; weights have a scale for each channel.
+    Values are quantized and dequantized before and after every convolution (the QDQ format, which
+    ONNX Runtime fuses into integer kernels); weights have a scale per channel.
     """
-    rewriter = _Rewriter(model.graph, ranges)
+    rewriter = _QdqWriter(model.graph, ranges)
     for block in _blocks(model.graph):
         rewriter.convert(block)
     rewriter.finish()
 
 
 @dataclass
-class _Rewriter:
-    """Collects what to put before and after nodes, and puts it there at last."""
+class _QdqWriter:
+    """Collects the nodes to insert before and after others, and inserts them at the end."""
 
     graph: onnx.GraphProto
     ranges: Ranges
@@ -202,8 +202,8 @@ class _Rewriter:
     after: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
     rounded: dict[str, str] = field(default_factory=dict)
 
-    def convert(self, block: _Block) -> None:
-        """Convert one convolution and its activation."""
+    def convert(self, block: _QuantizedConv) -> None:
+        """Convert a convolution and its activation."""
         conv = block.conv
         source, weight, bias = conv.input
         scale, _ = self._scale(source)
@@ -218,7 +218,7 @@ class _Rewriter:
             self._round_result(block.activation)
 
     def finish(self) -> None:
-        """Put everything in its place, and drop the weights that are not used any more."""
+        """Insert the collected nodes, and remove weights that are no longer used."""
         nodes = [
             each
             for node in self.graph.node
@@ -230,12 +230,12 @@ class _Rewriter:
         del self.graph.node[:]
         self.graph.node.extend(alive)
         used = {name for node in alive for name in node.input}
-        kept = [one for one in self.graph.initializer if one.name in used]
+        kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)
 
     def _round_result(self, node: onnx.NodeProto) -> None:
-        """Round a node's result, which keeps its name for those who take it."""
+        """Quantize a node's result; the dequantized value keeps the name."""
         name = node.output[0]
         node.output[0] = f"{name}.raw"
         self.after[node.name] = self._rounding(f"{name}.raw", name, name)
@@ -243,14 +243,14 @@ class _Rewriter:
 
     def _rounding(self, source: str, key: str, target: str) -> list[onnx.NodeProto]:
         scale, zero = self._scale(key)
-        facts = [self._store(f"{key}.scale", scale), self._store(f"{key}.zero", zero)]
+        parameters = [self._store(f"{key}.scale", scale), self._store(f"{key}.zero", zero)]
         return [
-            helper.make_node("QuantizeLinear", [source, *facts], [f"{key}.byte"]),
-            helper.make_node("DequantizeLinear", [f"{key}.byte", *facts], [target]),
+            helper.make_node("QuantizeLinear", [source, *parameters], [f"{key}.byte"]),
+            helper.make_node("DequantizeLinear", [f"{key}.byte", *parameters], [target]),
         ]
 
     def _scale(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Scale, and the byte that stands for zero, which is always in the range."""
+        """Return the scale and the zero point; zero is always in the range."""
         low, high = self.ranges[name]
         scale = np.float32(max(high - low, 1e-6) / _LEVELS)
         return np.array(scale), np.array(np.clip(round(-low / scale), 0, _LEVELS), np.uint8)
@@ -266,16 +266,18 @@ class _Rewriter:
             (weight, whole, scales),
             (bias, np.round(offsets / joint).astype(np.int32), joint),
         ):
-            facts = [
+            parameters = [
                 self._store(f"{name}.whole", numbers),
                 self._store(f"{name}.scale", steps),
                 self._store(f"{name}.zero", np.zeros(len(steps), numbers.dtype)),
             ]
-            before.append(helper.make_node("DequantizeLinear", facts, [f"{name}.wide"], axis=0))
+            before.append(
+                helper.make_node("DequantizeLinear", parameters, [f"{name}.wide"], axis=0)
+            )
         return f"{weight}.wide", f"{bias}.wide"
 
     def _constant(self, name: str) -> np.ndarray:
-        found = {one.name: one for one in self.graph.initializer}
+        found = {tensor.name: tensor for tensor in self.graph.initializer}
         stored = found.get(f"{name}{_HALF}") or found[name]
         return numpy_helper.to_array(stored).astype(np.float32)
 
@@ -284,12 +286,12 @@ class _Rewriter:
         return name
 
 
-def _distance(model: Path, twin: Path, samples: Sequence[Sample]) -> float:
-    """Root mean square difference of two models' results."""
-    one, other = (start(path, SessionPlan(CPU)) for path in (model, twin))
+def _rms_difference(model: Path, quantized: Path, samples: Sequence[CalibrationSample]) -> float:
+    """Return the root mean square difference of two models' results."""
+    sessions = [start(path, SessionPlan(CPU)) for path in (model, quantized)]
     squares = []
     for sample in samples:
         feeds = {"tile": sample.tile, "prior": sample.prior}
-        first, second = (session.run(["restored"], feeds)[0] for session in (one, other))
+        first, second = (session.run(["restored"], feeds)[0] for session in sessions)
         squares.append(np.square(np.asarray(first, np.float64) - second).mean())
     return float(np.sqrt(np.mean(squares)))

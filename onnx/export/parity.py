@@ -1,4 +1,4 @@
-"""Holds an exported graph against the network it came from."""
+"""Compare an exported graph with the network it was exported from."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class Tolerance:
     mean: float
 
 
-# fp32: far below half of an 8-bit step (0.002), room for another order of summation.
-# fp16: one 8-bit step on average shows as banding, so a quarter of it; single pixels may stray.
+# fp32: far below half of an 8-bit step (0.002), with room for another order of summation.
+# fp16: an 8-bit step on average is visible as banding, so a quarter of it; single pixels may differ
+# by more.
 TOLERANCES: Final = {"float32": Tolerance(1e-3, 2e-5), "float16": Tolerance(2e-2, 1e-3)}
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two arrays are apart, and whether that is near enough."""
+    """Differences of two arrays, and the tolerance for them."""
 
     largest: float
     mean: float
@@ -39,7 +40,7 @@ class Parity:
 
     @property
     def ok(self) -> bool:
-        """Whether both differences are allowed; NaN never is."""
+        """Whether both differences are allowed; NaN is not."""
         return self.largest <= self.tolerance.largest and self.mean <= self.tolerance.mean
 
     def __str__(self) -> str:
@@ -50,7 +51,7 @@ class Parity:
 
 
 def compare(actual: np.ndarray, expected: np.ndarray, dtype: str = "float32") -> Parity:
-    """Return how far `actual` is from `expected`, relative to max(1, largest |expected|).
+    """Return the differences of `actual` and `expected`, relative to max(1, largest |expected|).
 
     Args:
         actual: Any shape, float.
@@ -58,7 +59,7 @@ def compare(actual: np.ndarray, expected: np.ndarray, dtype: str = "float32") ->
         dtype: Precision that computed `actual`, a key of `TOLERANCES`.
 
     Raises:
-        ValueError: The shapes differ, or there is nothing to compare.
+        ValueError: The shapes differ, or the arrays are empty.
     """
     if actual.shape != expected.shape or not expected.size:
         raise ValueError(f"cannot compare shapes {actual.shape} and {expected.shape}")
@@ -73,16 +74,16 @@ def check_against(
     feeds: Feeds,
     dtype: str = "float32",
 ) -> Parity:
-    """Run the graph at `path` on the CPU and compare its only output with the reference's.
+    """Run the graph at `path` on the CPU and compare its only output with the reference.
 
     Args:
         reference: Computes the expected output from the same feeds.
         path: An ONNX file with one output.
-        feeds: Input name to array; the file is opened as it is, no dimension pinned.
+        feeds: Input name to array; symbolic dimensions are not pinned.
         dtype: Precision of the graph's arithmetic, a key of `TOLERANCES`.
 
     Raises:
-        ModelContractError: The graph does not run, gives another shape, or is too far off.
+        ModelContractError: The graph does not run, or its output has another shape or differs.
     """
     session = start(path, SessionPlan(CPU))
     (output,) = session.get_outputs()
@@ -90,9 +91,9 @@ def check_against(
     expected = reference(feeds)
     if actual.shape != expected.shape:
         raise ModelContractError(
-            f"{path.name}: gives {actual.shape}, the network {expected.shape}."
+            f"{path.name}: output of shape {actual.shape}, expected {expected.shape}"
         )
     parity = compare(actual, expected, dtype)
     if not parity.ok:
-        raise ModelContractError(f"{path.name}: {parity}, measured against the network.")
+        raise ModelContractError(f"{path.name}: {parity}, compared with the network")
     return parity

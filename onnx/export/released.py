@@ -1,7 +1,7 @@
-"""Released networks to model files: single and half precision, each held against the network.
+"""Export published networks in single and half precision, and compare both with the network.
 
-A file of more than 2 GB cannot be one protobuf message, so the weights lie in a file of their own
-beside the graph (`NAME.onnx.data`), from which the runtime maps them.
+A protobuf message cannot be larger than 2 GB, so the weights are in a separate file next to the
+graph (`NAME.onnx.data`), from which the runtime maps them.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from torch import Tensor, nn
 from varfix.engine.errors import ModelContractError
 from varfix.engine.evaluation.metrics import psnr
 from varfix.engine.models.card import ModelCard
-from varfix.onnx.export.fp16 import halve
+from varfix.onnx.export.fp16 import convert_to_fp16
 from varfix.onnx.export.parity import Arrays, compare
 from varfix.onnx.export.released_graphs import RESTORED, TOKENS
-from varfix.onnx.export.trace import SMALL, TILE, traced
+from varfix.onnx.export.trace import SMALL, TILE, trace_graph
 from varfix.onnx.files.card import decoder_path, file_digest, half_path, weights_path, write_card
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 EQUAL_TOKENS: Final = 0.99
-"""Share of tokens that must be the network's own choice, given the same ones before them.
+"""Share of tokens that must equal the network's, given the same tokens before them.
 
-Where two are almost equally likely, another order of summation may prefer the other one.
+Where two tokens are almost equally likely, another order of summation may prefer the other.
 """
 
-HALF_TOKENS: Final = 0.995
-HALF_PSNR: Final = 45.0
-"""From here on half precision counts as safe: fewer than 1 in 200 tokens differ, 1.4 of 255."""
+FP16_TOKENS: Final = 0.995
+FP16_PSNR: Final = 45.0
+"""Limits from which half precision is safe: 1 in 200 tokens differs, pixels by 1.4 of 255."""
 
 Reference = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Restores a tile in [0, 1] with given tokens; also returns the tokens it would have chosen."""
+"""Restores a tile in [0, 1] with given tokens; also returns the tokens it predicts itself."""
 
 
 @dataclass(frozen=True)
 class Released:
-    """A released network, ready to become files.
+    """A published network, ready to be exported.
 
     Attributes:
-        card: what the files' cards say, but for digests and agreement.
-        graph: maps a tile (1, 3, T, T) in [0, 1] to named results, `restored` and `tokens` among
+        card: The card, without digests and agreement.
+        graph: Maps a tile (1, 3, T, T) in [0, 1] to named results, `restored` and `tokens` among
             them.
-        results: the names of those that the file returns, `restored` first.
-        reference: the network itself.
-        single: matches in names of weights that stay in single precision in the half file.
-        decoder: maps a latent of the shape `latent` to `restored`, for images of the prior.
-        latent: shape of what the decoder takes.
+        results: Names of the results that the file returns, `restored` first.
+        reference: The network itself.
+        single: Matches in names of weights that stay in single precision in the fp16 file.
+        decoder: Maps a latent of the shape `latent` to `restored`, to show the prior.
+        latent: Shape of the decoder's input.
     """
 
     card: ModelCard
@@ -67,8 +67,8 @@ class Released:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a file made of the example."""
+class GraphOutputs:
+    """Outputs of a file for the example."""
 
     restored: Arrays
     tokens: Arrays
@@ -76,32 +76,32 @@ class Seen:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a file's results compare with those of another one."""
+    """How the outputs of two files compare."""
 
     tokens: float
     psnr: float
 
     @property
     def safe(self) -> bool:
-        """Whether one file can stand for the other."""
-        return self.tokens >= HALF_TOKENS and self.psnr >= HALF_PSNR
+        """Whether one file can replace the other."""
+        return self.tokens >= FP16_TOKENS and self.psnr >= FP16_PSNR
 
     def __str__(self) -> str:
         return f"{self.tokens:.2%} of tokens equal, {self.psnr:.1f} dB"
 
 
 def export_released(released: Released, target: Path) -> ModelCard:
-    """Write a network's files and check them.
+    """Write the files of a network and compare them with it.
 
     Args:
-        released: the network.
-        target: the restore graph, `NAME.onnx`; the others, with names of their own, beside it.
+        released: The network.
+        target: The restore graph, `NAME.onnx`; the other files are written next to it.
 
     Returns:
         The card as written.
 
     Raises:
-        ModelContractError: A file does not compute what the network computes; none is left then.
+        ModelContractError: A file does not compute the network's results; no file is left then.
     """
     graphs = (target, half_path(target), decoder_path(target))
     try:
@@ -115,26 +115,26 @@ def export_released(released: Released, target: Path) -> ModelCard:
 
 def _exported(released: Released, target: Path) -> ModelCard:
     card, side = released.card, released.card.tile
-    example = natural(side)
-    model = traced(released.graph, example, released.results)
+    example = natural_image(side)
+    model = trace_graph(released.graph, example, released.results)
     _save(model, target, card)
     single = _run(target, example)
     _check(released, example, single, target.name)
-    half = half_path(target)
-    halve(model, released.single)
-    _save(model, half, card)
-    agreement = compared(_run(half, example), single)
+    fp16_file = half_path(target)
+    convert_to_fp16(model, released.single)
+    _save(model, fp16_file, card)
+    agreement = compared(_run(fp16_file, example), single)
     fp16 = "ok" if agreement.safe else "unsafe"
     card = msgspec.structs.replace(card, agreement=str(agreement), fp16=fp16)
-    _describe(half, card)
+    _describe(fp16_file, card)
     if released.decoder is not None:
-        drawing = traced(released.decoder, torch.zeros(released.latent), (RESTORED,))
-        _save(drawing, decoder_path(target), card)
+        decoder = trace_graph(released.decoder, torch.zeros(released.latent), (RESTORED,))
+        _save(decoder, decoder_path(target), card)
     return _describe(target, card)
 
 
 def _save(model: ir.Model, path: Path, card: ModelCard) -> None:
-    """Write a graph and, beside it, its weights."""
+    """Write a graph and, next to it, its weights."""
     weights = weights_path(path)
     ir.save(model, path, external_data=weights.name, size_threshold_bytes=4 * SMALL)
     _describe(path, card)
@@ -146,10 +146,10 @@ def _describe(path: Path, card: ModelCard) -> ModelCard:
     return write_card(path, msgspec.structs.replace(card, weights=digest))
 
 
-def natural(side: int, seed: int = 0) -> Tensor:
-    """An image (1, 3, side, side) in [0, 1] whose detail fades with fineness, as in photographs.
+def natural_image(side: int, seed: int = 0) -> Tensor:
+    """Return an image (1, 3, side, side) in [0, 1] with the 1/f spectrum of natural images.
 
-    Networks that know natural images do not know what to make of noise.
+    Networks trained on natural images behave differently on white noise.
     """
     rng = torch.Generator().manual_seed(seed)
     rows, columns = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
@@ -160,31 +160,31 @@ def natural(side: int, seed: int = 0) -> Tensor:
     return spread.clamp(0.0, 1.0)
 
 
-def _run(path: Path, example: Tensor) -> Seen:
-    """Run a file, and let go of its memory."""
+def _run(path: Path, example: Tensor) -> GraphOutputs:
+    """Run a file in a session that is closed afterwards."""
     session = start(path, SessionPlan(CPU))
     restored, tokens = session.run([RESTORED, TOKENS], {TILE: example.numpy()})
-    return Seen(restored, tokens)
+    return GraphOutputs(restored, tokens)
 
 
 @torch.no_grad()
-def _check(released: Released, example: Tensor, seen: Seen, name: str) -> None:
-    """Refuse a file that is not the network.
+def _check(released: Released, example: Tensor, seen: GraphOutputs, name: str) -> None:
+    """Reject a file that does not compute the network's results.
 
-    The network is given the file's tokens, or one doubtful token early on would change all later
-    ones, and the image with them.
+    The network continues from the file's tokens; otherwise a single doubtful token would change all
+    later tokens, and the image.
     """
     restored, tokens = released.reference(example, torch.from_numpy(seen.tokens))
     parity = compare(seen.restored, restored.numpy())
     if not parity.ok:
-        raise ModelContractError(f"{name}: {parity}, measured against the network.")
+        raise ModelContractError(f"{name}: {parity}, compared with the network")
     equal = float((seen.tokens == tokens.numpy()).mean())
     if equal < EQUAL_TOKENS:
-        raise ModelContractError(f"{name}: only {equal:.1%} of its tokens are the network's.")
+        raise ModelContractError(f"{name}: only {equal:.1%} of the tokens equal the network's")
 
 
-def compared(seen: Seen, wanted: Seen) -> Agreement:
-    """How what a file made of the example compares with what another one did."""
+def compared(seen: GraphOutputs, wanted: GraphOutputs) -> Agreement:
+    """Return how the outputs of a file compare with those of another file."""
     equal = float((seen.tokens == wanted.tokens).mean())
     if not np.isfinite(seen.restored).all():
         return Agreement(equal, 0.0)

@@ -1,8 +1,8 @@
-"""A network with unrolled loops as an ONNX graph: traced once, tidied, weights told apart by name.
+"""Trace a network with unrolled loops to an ONNX graph.
 
 The exporter's own optimizer takes minutes for thousands of nodes, and folds what the runtime folds
-when it starts anyway; here only what makes a difference is done. The ten scales of a next-scale
-transformer use the same weights, so each weight must stay one tensor in the file.
+anyway when it loads the graph; only passes that make a difference run here. The ten scales of a
+next-scale transformer use the same weights, so each weight must stay one tensor in the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import _constant_folding as folding
 from torch import Tensor, nn
 
-from varfix.onnx.export.graph_passes import sum_exactly
+from varfix.onnx.export.graph_passes import expand_group_norm
 
 OPSET: Final = 20
 TILE: Final = "tile"
@@ -28,15 +28,15 @@ SMALL: Final = 1024
 """Constants of fewer values than this may be copied, folded, and stay in single precision."""
 
 TRANSPOSED: Final = ".T"
-"""Ends the name of a weight that is stored the other way round than the network has it."""
+"""Ends the name of a weight that is stored with its axes exchanged."""
 
 
-class _Recorded(nn.Module):
-    """Gives a graph's named results as a tuple, and writes their names down."""
+class _TupleOutputs(nn.Module):
+    """Returns a graph's named results as a tuple, and records their names."""
 
     def __init__(self, graph: nn.Module, names: list[str]) -> None:
         super().__init__()
-        self.inner = graph  # `graph` would be taken for that of the traced module
+        self.inner = graph  # the exporter reserves the name `graph`
         self.names = names
 
     def forward(self, tile: Tensor) -> tuple[Tensor, ...]:
@@ -45,21 +45,21 @@ class _Recorded(nn.Module):
         return tuple(results.values())
 
 
-def traced(graph: nn.Module, example: Tensor, results: Sequence[str]) -> ir.Model:
+def trace_graph(graph: nn.Module, example: Tensor, results: Sequence[str]) -> ir.Model:
     """Trace a graph.
 
     Args:
-        graph: maps a tile to named results, of which more may be interesting than are returned:
-            those stay in the file as named values, so that it can be checked stage by stage.
-        example: a tile (1, 3, T, T); the file takes tiles of this size only.
-        results: what the file returns.
+        graph: Maps a tile to named results. Those that the file does not return stay in it as
+            named values, so that it can be checked stage by stage.
+        example: A tile (1, 3, T, T); the file accepts tiles of this size only.
+        results: Names of the results that the file returns.
 
     Returns:
-        The graph, its weights those of the network, not copies.
+        The graph, which shares the weights of the network.
     """
     names: list[str] = []
-    recorded = _Recorded(graph, names).eval()
-    with quiet(), torch.no_grad():
+    recorded = _TupleOutputs(graph, names).eval()
+    with silent_exporter(), torch.no_grad():
         program = torch.export.export(recorded, (example,), strict=False)
         exported = torch.onnx.export(
             program,
@@ -75,7 +75,7 @@ def traced(graph: nn.Module, example: Tensor, results: Sequence[str]) -> ir.Mode
     model = exported.model
     _keep_results(model.graph, results)
     _tidy(model)
-    sum_exactly(model.graph)
+    expand_group_norm(model.graph)
     _store_transposed(model.graph)
     common.RemoveUnusedNodesPass()(model)
     common.ClearMetadataAndDocStringPass()(model)
@@ -110,20 +110,20 @@ def _tidy(model: ir.Model) -> None:
 
 
 def _store_transposed(graph: ir.Graph) -> None:
-    """Store weights as they are multiplied: the runtime would copy them for every use instead."""
+    """Store weights transposed where they are used so; the runtime would copy them for each use."""
     for node in list(graph):
         weight = node.inputs[0] if node.op_type == "Transpose" else None
         if weight is None or not is_weight(weight):
             continue
         order = node.attributes["perm"].as_ints()
-        turned = constant(f"{weight.name}{TRANSPOSED}", _turned(weight, order))
-        graph.register_initializer(turned)
-        node.outputs[0].replace_all_uses_with(turned)
+        transposed = constant(f"{weight.name}{TRANSPOSED}", _transposed(weight, order))
+        graph.register_initializer(transposed)
+        node.outputs[0].replace_all_uses_with(transposed)
         graph.remove(node, safe=True)
 
 
 def is_weight(value: ir.Value | None) -> bool:
-    """Whether a value is a large constant in single precision."""
+    """Return whether a value is a large constant in single precision."""
     return (
         value is not None
         and value.is_initializer()
@@ -134,7 +134,7 @@ def is_weight(value: ir.Value | None) -> bool:
 
 
 def constant(name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    """A constant, to be registered with a graph."""
+    """Return a constant, to be registered with a graph."""
     return ir.Value(
         name=name,
         type=ir.TensorType(tensor.dtype),
@@ -143,8 +143,8 @@ def constant(name: str, tensor: ir.TensorProtocol) -> ir.Value:
     )
 
 
-def _turned(weight: ir.Value, order: Sequence[int]) -> ir.TensorProtocol:
-    """The weight with its axes in another order, made when it is written."""
+def _transposed(weight: ir.Value, order: Sequence[int]) -> ir.TensorProtocol:
+    """Return the weight with its axes in another order, computed when the file is written."""
     tensor = weight.const_value
     assert tensor is not None
     sides = [tensor.shape.numpy()[axis] for axis in order]
@@ -157,8 +157,8 @@ def _turned(weight: ir.Value, order: Sequence[int]) -> ir.TensorProtocol:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the exporter's own chatter off the terminal."""
+def silent_exporter() -> Iterator[None]:
+    """Suppress warnings and log messages of the exporter."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,40 +1,71 @@
-"""PyTorch network to ONNX files with a model card, checked against the network afterwards.
+"""Export VarFormer-S to ONNX files with a model card, then compare the files with the network.
 
-VarFormer-S becomes two graphs: `NAME.onnx` restores tiles, `NAME.prior.onnx` looks at the whole
-image once. The tile's height and width stay symbolic and are pinned when a session opens, so that
-one file serves every tile size while the runtime still plans for fixed shapes.
+The network becomes two graphs: `NAME.onnx` restores tiles, `NAME.prior.onnx` computes the prior
+from a thumbnail of the whole image. The tile's height and width stay symbolic until a session
+opens, so that one file serves every tile size while the runtime still plans for fixed shapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from varfix.engine.models.card import TASKS, ModelCard
 from varfix.engine.networks.varformer_s.model import VarformerS, build_varformer_s
-from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS
-from varfix.engine.networks.varformer_s.unet import MULTIPLE
+from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS, PriorNetwork
+from varfix.engine.networks.varformer_s.unet import MULTIPLE, RestorerNetwork
 from varfix.engine.train.checkpoint import load_weights
-from varfix.onnx.export.graph import PriorGraph, RestoreGraph
+from varfix.onnx.export.fp16 import round_weights_to_fp16, store_weights_as_fp16
+from varfix.onnx.export.graph_passes import (
+    name_sizes,
+    replace_split_sequences,
+    strip_exporter_metadata,
+)
 from varfix.onnx.export.parity import Feeds, check_against
-from varfix.onnx.export.simplify import split_plainly
-from varfix.onnx.export.trace import OPSET, SMALL, quiet
+from varfix.onnx.export.trace import OPSET, silent_exporter
 from varfix.onnx.files.card import prior_path, write_card
 
 Arrays = npt.NDArray[Any]
-STRIDE = 16
+STRIDE: Final = 16
+"""Pixels of a tile per cell of the prior, along each axis."""
+
+
+class PriorGraph(nn.Module):
+    """The prior with the inputs and outputs of the model contract (engine/README.md).
+
+    The network does not know about the export; the wrapper puts the whole prior into one map.
+    """
+
+    def __init__(self, network: PriorNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, thumbnail: Tensor, task: Tensor) -> Tensor:
+        """Map (1, 3, 256, 256) in [0, 1] and (1,) int64 to (1, 422, 16, 16)."""
+        return self.network(thumbnail, task).maps
+
+
+class RestoreGraph(nn.Module):
+    """The restorer with the inputs and outputs of the model contract; results are clamped."""
+
+    def __init__(self, network: RestorerNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tile: Tensor, prior: Tensor) -> Tensor:
+        """Map (B, 3, H, W) in [0, 1] and (B, 422, H / 16, W / 16) to (B, 3, H, W) in [0, 1]."""
+        restored, _ = self.network(tile, prior)
+        return restored.clamp(0.0, 1.0)
 
 
 def varformer_s_card(name: str, training: str) -> ModelCard:
-    """The card of an exported VarFormer-S."""
+    """Return the card of an exported VarFormer-S."""
     return ModelCard(
         name=name,
         licence="Apache-2.0",
@@ -51,26 +82,26 @@ def varformer_s_card(name: str, training: str) -> ModelCard:
     )
 
 
-def export_checkpoint(checkpoint: Path, target: Path, training: str = "") -> None:
-    """Export trained weights to `target` and the prior graph beside it.
+def export_varformer_s(checkpoint: Path, target: Path, training: str = "") -> None:
+    """Export trained weights to `target` and the prior graph next to it.
 
     Args:
         checkpoint: `weights.safetensors` of a training run.
-        target: the restore graph to write, `NAME.onnx`.
-        training: what the weights were trained on, for the card.
+        target: The restore graph to write, `NAME.onnx`.
+        training: Description of the training data, for the card.
 
     Raises:
-        ModelMissingError: If there is no checkpoint.
-        ModelContractError: If the checkpoint is not a VarFormer-S, or the files disagree with it.
+        ModelMissingError: The checkpoint does not exist.
+        ModelContractError: The checkpoint is not a VarFormer-S, or the files disagree with it.
     """
     model = build_varformer_s()
     load_weights(model, checkpoint)
-    export_varformer_s(model, target, varformer_s_card(target.stem, training))
+    export_network(model, target, varformer_s_card(target.stem, training))
 
 
-def export_varformer_s(model: VarformerS, target: Path, card: ModelCard) -> None:
-    """Export a network, then compare the files with it; raises as `export_checkpoint`."""
-    round_to_half(model)
+def export_network(model: VarformerS, target: Path, card: ModelCard) -> None:
+    """Export a network and compare the files with it; raises as `export_varformer_s`."""
+    round_weights_to_fp16(model)
     model.eval()
     prior, restore = PriorGraph(model.prior), RestoreGraph(model.restorer)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,22 +111,14 @@ def export_varformer_s(model: VarformerS, target: Path, card: ModelCard) -> None
     check_against(_reference(restore), target, _arrays(restore_example(seed=1, batch=3)))
 
 
-def round_to_half(model: nn.Module) -> None:
-    """Round large weights to half precision in place: it is how the files store them."""
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.numel() >= SMALL:
-                weight.copy_(weight.half().float())
-
-
 def prior_example(seed: int = 0) -> dict[str, Tensor]:
-    """Inputs of the prior graph by name."""
+    """Return inputs of the prior graph by name."""
     rng = torch.Generator().manual_seed(seed)
     return {"thumbnail": torch.rand(1, 3, 256, 256, generator=rng), "task": torch.tensor([seed])}
 
 
 def restore_example(seed: int = 0, batch: int = 2) -> dict[str, Tensor]:
-    """Inputs of the restore graph by name."""
+    """Return inputs of the restore graph by name."""
     rng = torch.Generator().manual_seed(seed)
     side = 2 * MULTIPLE
     return {
@@ -107,7 +130,7 @@ def restore_example(seed: int = 0, batch: int = 2) -> dict[str, Tensor]:
 def _write(
     graph: nn.Module, example: dict[str, Tensor], outputs: list[str], path: Path, card: ModelCard
 ) -> None:
-    with quiet():
+    with silent_exporter():
         program = torch.onnx.export(
             graph,
             (),
@@ -124,12 +147,12 @@ def _write(
             verbose=False,
         )
     assert program is not None  # nothing was written yet, so the exporter returns the program
+    store_weights_as_fp16(program.model)
     model = program.model_proto
     if "tile" in example:
         name_sizes(model)
-    split_plainly(model)
-    store_half(model)
-    forget_origin(model)
+    replace_split_sequences(model)
+    strip_exporter_metadata(model)
     onnx.save(model, path)
     write_card(path, card)
 
@@ -139,45 +162,6 @@ def _dynamic(example: dict[str, Tensor]) -> dict[str, dict[int, object]] | None:
         return None
     auto = torch.export.Dim.AUTO
     return {name: {0: auto, 2: auto, 3: auto} for name in example}
-
-
-def name_sizes(model: onnx.ModelProto) -> None:
-    """Give the symbolic sizes the names by which a session pins them."""
-    names = {
-        "tile": ("batch", None, "height", "width"),
-        "prior": ("batch", None, "prior_height", "prior_width"),
-        "restored": ("batch", None, "height", "width"),
-    }
-    for value in [*model.graph.input, *model.graph.output]:
-        sizes = value.type.tensor_type.shape.dim
-        for size, name in zip(sizes, names[value.name], strict=True):
-            if name is not None:
-                size.dim_param = name
-    del model.graph.value_info[:]  # they speak of the exporter's own symbols
-
-
-def store_half(model: onnx.ModelProto) -> None:
-    """Store large constants in half precision, each behind a cast that the runtime folds away."""
-    casts = []
-    for constant in model.graph.initializer:
-        values = numpy_helper.to_array(constant)
-        if constant.data_type != TensorProto.FLOAT or values.size < SMALL:
-            continue
-        name = constant.name
-        half = numpy_helper.from_array(values.astype(np.float16), f"{name}.half")
-        constant.CopyFrom(half)
-        casts.append(helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-
-
-def forget_origin(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes: stack traces with paths of the exporting machine."""
-    graph = model.graph
-    for noted in [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]:
-        del noted.metadata_props[:]
-        noted.ClearField("doc_string")
 
 
 def _reference(graph: nn.Module) -> Callable[[Feeds], Arrays]:

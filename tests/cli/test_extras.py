@@ -23,7 +23,7 @@ def engine(monkeypatch):
     def replace(module, function):
         calls = []
         double = types.ModuleType(module)
-        double.Facts = lambda **facts: facts  # of `varfix.onnx.export.architectures`
+        double.CardFields = lambda **facts: facts  # of `varfix.onnx.export.architectures`
         setattr(double, function, lambda *arguments: calls.append(arguments))
         monkeypatch.setitem(sys.modules, module, double)
         return calls

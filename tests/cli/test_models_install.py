@@ -221,7 +221,7 @@ def test_a_checkpoint_that_is_not_there_is_exit_4(varfix, tmp_path):
 def test_an_unknown_architecture_is_named(varfix, checkpoint):
     result = varfix("models", "import", "mine", checkpoint, "--arch", "resnet")
     assert result.exit_code == ExitCode.USAGE
-    assert 'no architecture is called "resnet"' in result.stderr
+    assert 'unknown architecture: "resnet"' in result.stderr
 
 
 def test_a_released_model_that_is_not_installed_says_how_to_get_it(varfix):

@@ -14,6 +14,7 @@ from varfix.engine.settings.types import Settings, resolve, set_layer
 from varfix.engine.train.checkpoint import save_weights
 from varfix.engine.train.initial_weights import load_initial
 from varfix.onnx.export import varformer_s as export
+from varfix.onnx.export.fp16 import round_weights_to_fp16
 from varfix.onnx.files.card import prior_path, read_card, verify_model
 from varfix.onnx.inference.open_model import open_restorer
 
@@ -34,7 +35,7 @@ def exported(network, tmp_path_factory):
     """The exported restore graph; exporting checks both graphs against the network itself."""
     folder = tmp_path_factory.mktemp("exported")
     save_weights(network, folder / "weights.safetensors")
-    export.export_checkpoint(folder / "weights.safetensors", folder / "net.onnx", "nothing yet")
+    export.export_varformer_s(folder / "weights.safetensors", folder / "net.onnx", "nothing yet")
     return folder / "net.onnx"
 
 
@@ -97,7 +98,7 @@ def test_a_session_of_any_tile_size_restores_a_picture_as_the_network_does(
     network, exported, tile, side
 ):
     """Sizes are pinned when the session opens; an image and its margins are one tile, or many."""
-    export.round_to_half(network)
+    round_weights_to_fp16(network)
     picture = np.random.default_rng(0).random((side, side, 3), dtype=np.float32)
     restorer = open_restorer(str(exported), settings(f"tile.size={tile}"))
     itself = InTorch(network, restorer)
@@ -127,8 +128,8 @@ def test_the_runtime_folds_the_half_precision_constants(exported, tmp_path):
 
 def test_a_checkpoint_that_is_none_is_refused(tmp_path):
     with pytest.raises(ModelMissingError, match="no such checkpoint"):
-        export.export_checkpoint(tmp_path / "gone.safetensors", tmp_path / "net.onnx")
+        export.export_varformer_s(tmp_path / "gone.safetensors", tmp_path / "net.onnx")
     (tmp_path / "text.safetensors").write_text("not weights")
     with pytest.raises(ModelContractError, match="not the weights of this network"):
-        export.export_checkpoint(tmp_path / "text.safetensors", tmp_path / "net.onnx")
+        export.export_varformer_s(tmp_path / "text.safetensors", tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()

@@ -28,7 +28,9 @@ def sample():
     tile = cv2.resize(small, (128, 64), interpolation=cv2.INTER_CUBIC).clip(0, 1)
     tile += rng.normal(0, 0.1, tile.shape).astype(np.float32)
     prior = 0.1 * rng.standard_normal((1, read_card_of_model().prior_channels, 4, 8), np.float32)
-    return int8.Sample(np.ascontiguousarray(tile.clip(0, 1).transpose(2, 0, 1)[None]), prior)
+    return int8.CalibrationSample(
+        np.ascontiguousarray(tile.clip(0, 1).transpose(2, 0, 1)[None]), prior
+    )
 
 
 def read_card_of_model():
@@ -38,7 +40,7 @@ def read_card_of_model():
 @pytest.fixture(scope="module")
 def graph(model, sample):
     graph = onnx.load(model)
-    int8.quantize(graph, int8.measured_ranges(graph, [sample]))
+    int8.quantize(graph, int8.calibrate(graph, [sample]))
     return graph
 
 
@@ -82,8 +84,8 @@ def test_single_precision_of_what_became_integers_is_gone(graph):
 
 def test_a_graph_without_such_blocks_is_refused(shelf):
     graph = onnx.load(shelf.restore())
-    with pytest.raises(ModelContractError, match="no blocks of VarFormer-S"):
-        int8.measured_ranges(graph, [])
+    with pytest.raises(ModelContractError, match="has none of its blocks"):
+        int8.calibrate(graph, [])
 
 
 @pytest.fixture

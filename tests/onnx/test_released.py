@@ -25,9 +25,9 @@ from varfix.engine.networks.layers.quantizer import SCALES
 from varfix.engine.restoration.prior_maps import thumbnail
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import Settings, resolve, set_layer
-from varfix.onnx.export.architectures import Facts, released_varformer
-from varfix.onnx.export.fp16 import HALF
-from varfix.onnx.export.released import Agreement, export_released, natural
+from varfix.onnx.export.architectures import CardFields, released_varformer
+from varfix.onnx.export.fp16 import FP16
+from varfix.onnx.export.released import Agreement, export_released, natural_image
 from varfix.onnx.export.released_graphs import EXPLAINED
 from varfix.onnx.files.card import half_path, read_card, verify_model, weights_path
 from varfix.onnx.files.model_files import find_model, imported_names
@@ -96,7 +96,7 @@ def test_its_origin_and_licence_lie_beside_it(path, checkpoint):
 
 
 def test_a_tile_is_restored_as_the_network_does(network):
-    tile = natural(SIDE, seed=3)
+    tile = natural_image(SIDE, seed=3)
     restorer = open_restorer("tiny", CPU)
     assert (restorer.tile, restorer.tile_step, restorer.batch) == (SIDE, SIDE, 1)
     (ours,) = restorer.restore(tile.permute(0, 2, 3, 1).numpy(), None)
@@ -107,7 +107,7 @@ def test_a_tile_is_restored_as_the_network_does(network):
 
 def test_every_stage_is_the_networks_given_its_tokens(network, path):
     """As the golden cases do at full size: named values of the file itself."""
-    tile, stages = natural(SIDE, seed=4), {}
+    tile, stages = natural_image(SIDE, seed=4), {}
     tokens = torch.randint(0, 64, (1, 680), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         picture = 2.0 * tile - 1.0
@@ -124,7 +124,7 @@ def test_every_stage_is_the_networks_given_its_tokens(network, path):
 
 
 def test_what_explains_a_result_comes_with_it(network, path):
-    tile = natural(SIDE, seed=5)
+    tile = natural_image(SIDE, seed=5)
     seen = run_graph(path, ["tokens", *EXPLAINED], {"tile": tile.numpy()})
     with torch.no_grad():
         guidance = network.prior(2.0 * tile - 1.0)
@@ -152,7 +152,7 @@ def test_half_precision_is_where_it_does_no_harm(path):
     half = half_path(path)
     graph = onnx.load(half, load_external_data=False).graph
     halves = {c.name for c in graph.initializer if c.data_type == onnx.TensorProto.FLOAT16}
-    assert HALF.name == "FLOAT16"
+    assert FP16.name == "FLOAT16"
     assert any("encoder.fusion.1.prior.swin" in name for name in halves)
     assert any("feed.0.weight" in name for name in halves)
     for word in ("head.weight", "quantize", "adapter", "conv_out", "vqvae.encoder"):
@@ -170,7 +170,7 @@ def test_half_precision_is_safe_only_where_tokens_and_pixels_agree(tokens, psnr,
 def test_a_larger_picture_is_restored_from_tiles_and_whole(tmp_path):
     from PIL import Image
 
-    pixels = (natural(SIDE * 3)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)[:80]
+    pixels = (natural_image(SIDE * 3)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)[:80]
     Image.fromarray(pixels).save(tmp_path / "in.png")
     results = []
     for extra in ([], ["--whole"], ["--set", "tile.tone=tile"]):
@@ -248,7 +248,7 @@ def test_wrong_files_are_exit_4_and_execute_nothing(wrong, folder, capsys, name,
 def test_the_prior_is_drawn(tmp_path, network):
     from PIL import Image
 
-    pixels = (natural(SIDE)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    pixels = (natural_image(SIDE)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
     Image.fromarray(pixels).resize((50, 40)).save(tmp_path / "in.png")
     command = ["image", "-q", "-m", "tiny", "--explain", str(tmp_path / "why")]
     assert invoke([*command, str(tmp_path / "in.png"), str(tmp_path / "out.png")]) == 0
@@ -276,13 +276,13 @@ def test_a_model_that_tells_nothing_is_refused_before_it_runs(tmp_path, capsys, 
 
 
 def test_a_file_that_is_not_the_network_is_not_left_behind(network, tmp_path):
-    made = released_varformer(network, "wrong", Facts())
+    made = released_varformer(network, "wrong", CardFields())
 
     def other(tile, tokens):
         restored, chosen = made.reference(tile, tokens)
         return restored + 0.01, chosen
 
-    with pytest.raises(ModelContractError, match="measured against the network"):
+    with pytest.raises(ModelContractError, match="compared with the network"):
         export_released(replace(made, graph=Constant(), reference=other), tmp_path / "wrong.onnx")
     assert list(tmp_path.iterdir()) == []
 

@@ -23,7 +23,7 @@ from support.varformer_parity import (
 
 from varfix.engine.networks.checkpoints.load import load_varformer
 from varfix.engine.networks.layers.quantizer import SCALES
-from varfix.onnx.export.architectures import Facts, released_varformer
+from varfix.onnx.export.architectures import CardFields, released_varformer
 from varfix.onnx.export.released import export_released
 from varfix.onnx.files.card import read_card
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
@@ -53,7 +53,7 @@ def path(golden, tmp_path_factory):
     """The exported file of the case's weights; exporting compares it with the network."""
     network = load_varformer(released_state(int(golden["case_seed"])), depth=16)
     target = tmp_path_factory.mktemp("full") / "varformer-d16.onnx"
-    export_released(released_varformer(network, "varformer-d16", Facts()), target)
+    export_released(released_varformer(network, "varformer-d16", CardFields()), target)
     return target
 
 

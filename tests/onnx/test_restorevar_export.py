@@ -21,10 +21,10 @@ from support.restorevar_parity import (
 )
 
 from varfix.engine.errors import ConfigError
-from varfix.onnx.export.architectures import Facts, architecture_named, released_restorevar
-from varfix.onnx.export.released import export_released, natural
-from varfix.onnx.export.restorevar_graph import RestoreVarGraph
-from varfix.onnx.export.trace import traced
+from varfix.onnx.export.architectures import CardFields, architecture_named, released_restorevar
+from varfix.onnx.export.released import export_released, natural_image
+from varfix.onnx.export.released_graphs import RestoreVarGraph
+from varfix.onnx.export.trace import trace_graph
 from varfix.onnx.files.card import verify_model
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
@@ -48,7 +48,7 @@ def graph(golden, tmp_path_factory):
     network = released_network(golden)
     path = tmp_path_factory.mktemp("graph") / "net.onnx"
     results = ("restored", "tokens", "latent", *stage_names(golden))
-    model = traced(RestoreVarGraph(network), natural(network.vqvae.side), results)
+    model = trace_graph(RestoreVarGraph(network), natural_image(network.vqvae.side), results)
     ir.save(model, path, external_data="net.data", size_threshold_bytes=4096)
     return path
 
@@ -102,7 +102,7 @@ def test_from_the_picture_only_uncertain_tokens_may_differ(golden, graph):
 def test_the_exported_file_gives_the_golden_picture_and_says_what_it_is(tmp_path):
     golden = golden_case(3)
     network = released_network(golden)
-    released = released_restorevar(network, "tiny", Facts(training="nothing"))
+    released = released_restorevar(network, "tiny", CardFields(training="nothing"))
     written = export_released(released, tmp_path / "tiny.onnx")
     assert verify_model(tmp_path / "tiny.onnx") == written
     assert (written.tile, written.multiple, written.guidance) == (64, 64, "tile")
@@ -120,5 +120,5 @@ def test_the_exported_file_gives_the_golden_picture_and_says_what_it_is(tmp_path
 def test_two_files_with_these_endings_are_taken_for_a_restorevar():
     files = [Path("restorevar.pth"), Path("vae_restorevar.ckpt")]
     assert architecture_named("auto", files) == "restorevar"
-    with pytest.raises(ConfigError, match="restorevar is made from 2 file"):
+    with pytest.raises(ConfigError, match="restorevar: requires 2 file"):
         architecture_named("restorevar", files[:1])

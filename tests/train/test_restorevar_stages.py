@@ -114,8 +114,8 @@ class Judged:
         likely = forced_logits(model, clean, latent).argmax(-1)
         self.accuracy = float((likely == clean.tokens).float().mean())
         continuous = model.vqvae.encode(signed(batch.targets))
-        self.latent_error = float((model.refined(latent) - continuous).abs().mean())
-        self.drawing = fidelity(model.draw(continuous), batch.targets)
+        self.latent_error = float((model.restored_latent(latent) - continuous).abs().mean())
+        self.drawing = fidelity(model.decode(continuous), batch.targets)
         self.restoring = fidelity(model.restore(signed(batch.patches)), batch.targets)
         self.weights = {name: value.clone() for name, value in model.state_dict().items()}
 

@@ -1,6 +1,6 @@
-"""Convolutional blocks shared by the VQ-VAE and by what is built on it.
+"""Convolutional blocks of the VQ-VAE and of the networks built on it.
 
-Names of parameters follow the public VQ-VAE checkpoint, so that it loads without renaming.
+Names of parameters follow the published VQ-VAE checkpoint, so that it loads without renaming.
 Source: engine/networks/README.md.
 """
 
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    """Affine group normalization with the VQ-VAE's epsilon."""
+    """Return an affine group normalization with the VQ-VAE's epsilon."""
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
@@ -101,7 +101,7 @@ class Middle(nn.Module):
 class Level(nn.Module):
     """Residual blocks of one resolution, each followed by attention where `attended`.
 
-    `block` and `attn` are public names of the checkpoint; the resampling that follows a level
+    `block` and `attn` are names of the published checkpoint; the resampling that follows a level
     is called `downsample` or `upsample` there and belongs to the encoder or decoder.
     """
 
@@ -122,18 +122,18 @@ class Level(nn.Module):
 
 
 def area_matrix(source: int, target: int) -> Tensor:
-    """Adaptive average pooling along one axis as a (target, source) matrix.
+    """Return adaptive average pooling along one axis as a (target, source) matrix.
 
     Constant matrices export to ONNX for every size; the pooling operator does not when
-    `target` does not divide `source`. It is computed on the CPU even where parameters are not
-    (loading builds networks on the meta device).
+    `target` does not divide `source`. The matrix is computed on the CPU even when the network is
+    built on the meta device, as loading does.
     """
     eye = torch.eye(source, device="cpu")
     return functional.adaptive_avg_pool1d(eye[None], target)[0].T.contiguous()
 
 
 def bicubic_matrix(source: int, target: int) -> Tensor:
-    """Bicubic enlargement along one axis (a = -0.75, half-pixel centers) as (target, source)."""
+    """Return bicubic enlargement (a = -0.75, half-pixel centers) as a (target, source) matrix."""
     columns = torch.eye(source, device="cpu").reshape(1, source, source, 1)
     resized = functional.interpolate(columns, size=(target, 1), mode="bicubic")
     return resized[0, :, :, 0].T.contiguous()

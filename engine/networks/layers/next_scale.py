@@ -1,6 +1,6 @@
-"""Next-scale prediction: every scale's tokens follow from the latent that the coarser ones make.
+"""Next-scale prediction: the tokens of a scale follow from the latent of the coarser scales.
 
-What the networks have in common; how a scale's logits come about is theirs.
+The loop is the same for all networks; each computes the logits of a scale in its own way.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from varfix.engine.networks.layers.quantizer import Quantizer, split_scales
 
 @dataclass(frozen=True)
 class Prediction:
-    """The clean image as the transformer sees it.
+    """A transformer's prediction of the clean image.
 
     Attributes:
         tokens: (B, L) int64.
-        logits: (B, L, codes), after guidance.
-        increments: the paper's S, (B, K, latent, side, side): what each scale adds.
-        latent: their sum, (B, latent, side, side).
+        logits: (B, L, codes), after classifier-free guidance.
+        increments: The paper's S, (B, K, latent, side, side): the contribution of each scale.
+        latent: Their sum, (B, latent, side, side).
     """
 
     tokens: Tensor
@@ -36,14 +36,13 @@ def generate(
     quantizer: Quantizer,
     tokens: Tensor | None = None,
 ) -> Prediction:
-    """Predict the tokens of all scales, the most likely ones, coarse to fine.
+    """Predict the most likely tokens of all scales, coarse to fine.
 
     Args:
-        logits_of: logits (B, p * p, codes) of a scale, given its number and the latent of the
-            coarser ones pooled to it, (B, latent, p, p); None for the first.
-        quantizer: turns tokens into increments of the latent.
-        tokens: (B, L) int64 where they are known: each scale then builds on these, not on the
-            most likely ones.
+        logits_of: Returns the logits (B, p * p, codes) of a scale, given its number and the latent
+            of the coarser scales pooled to it, (B, latent, p, p); None for the first.
+        quantizer: Converts tokens to increments of the latent.
+        tokens: (B, L) int64, for teacher forcing: each scale continues from these tokens.
     """
     known = None if tokens is None else split_scales(tokens, quantizer.scales)
     found, scores, increments = [], [], []
@@ -62,12 +61,12 @@ def generate(
 def restore_one_by_one(restore: Callable[[Tensor], Tensor], images: Tensor, side: int) -> Tensor:
     """Restore images (B, 3, side, side) one by one.
 
-    Rounding depends on the batch, and where two tokens are almost equally likely, a different
-    rounding is a different image.
+    Rounding depends on the batch. Where two tokens are almost equally likely, another rounding
+    results in another image.
 
     Raises:
-        ValueError: If the images have another size.
+        ValueError: The images have another size.
     """
     if images.shape[1:] != (3, side, side):
         raise ValueError(f"images must be 3 x {side} x {side}, not {tuple(images.shape[1:])}")
-    return torch.cat([restore(one) for one in images.split(1)])
+    return torch.cat([restore(image) for image in images.split(1)])

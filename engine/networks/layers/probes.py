@@ -1,6 +1,6 @@
-"""Looking inside a network: a function that is handed named intermediate results.
+"""Probes: functions that receive named intermediate results of a network.
 
-A probe is passed down like any other argument, so that nothing is left behind on a module.
+A probe is passed as an argument, so that no state remains on a module.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ Probe = Callable[[str, Tensor], None]
 
 
 def no_probe(name: str, value: Tensor) -> None:
-    """The probe of those who do not look."""
+    """Ignore a result."""
 
 
 def prefixed(probe: Probe, prefix: str) -> Probe:
-    """The same probe, with `prefix` before every name."""
+    """Return a probe that receives names with a prefix."""
     return lambda name, value: probe(prefix + name, value)
 
 
 def suffixed(probe: Probe, suffix: str) -> Probe:
-    """The same probe, with `suffix` after every name."""
+    """Return a probe that receives names with a suffix."""
     return lambda name, value: probe(name + suffix, value)

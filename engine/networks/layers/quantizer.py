@@ -1,7 +1,7 @@
 """Multi-scale residual vector quantization (VAR; engine/networks/README.md).
 
-A latent map is described by token maps of growing size. Each scale encodes what the smaller
-ones left over: pool the rest, look up the nearest code, enlarge, smooth, subtract.
+A latent map is described by token maps of growing size. Each scale encodes the residual of the
+smaller ones: pool it, find the nearest code, enlarge, smooth, subtract.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ FINE_SCALES = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 PHI_OF_SCALE: Mapping[int, tuple[int, ...]] = MappingProxyType(
     {4: (0, 1, 2, 3), 10: (0, 0, 1, 1, 1, 2, 2, 3, 3, 3)}
 )
-"""Which smoothing convolution serves which scale, by the number of scales.
+"""Index of the smoothing convolution of each scale, by the number of scales.
 
-Where two are equally near, the released code's rounding decides.
+Where two are equally near, the rounding of the published code decides.
 """
 
 
 class Phi(nn.Conv2d):
-    """Half the map, plus half its 3x3 convolution: softens what enlargement left blocky."""
+    """Half the map plus half its 3x3 convolution: smooths an enlarged map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, padding=1)
@@ -44,13 +44,13 @@ class Phi(nn.Conv2d):
 
 @dataclass(frozen=True)
 class Quantized:
-    """What quantization found.
+    """A quantized latent.
 
     Attributes:
         tokens: (B, L) int64, all scales in order, each row-major; 680 of `SCALES`.
-        increments: (B, K, C, side, side), what each of the K scales adds to the latent; the
-            paper's S when the tokens are predicted ones.
-        residuals: (B, L, C), the vectors that were matched against the codebook.
+        increments: (B, K, C, side, side), the contribution of each of the K scales to the latent;
+            the paper's S when the tokens are predicted.
+        residuals: (B, L, C), the vectors that were compared with the codebook.
     """
 
     tokens: Tensor
@@ -63,7 +63,7 @@ class Quantized:
         return self.increments.sum(1)
 
     def detach(self) -> Quantized:
-        """The same values, without their history."""
+        """Return the same values, detached from the graph of gradients."""
         return Quantized(self.tokens, self.increments.detach(), self.residuals.detach())
 
 
@@ -83,19 +83,19 @@ class Quantizer(nn.Module):
 
     def forward(self, latent: Tensor) -> Quantized:
         """Quantize a latent (B, C, side, side)."""
-        rest, tokens, increments, residuals = latent, [], [], []
+        residual, tokens, increments, residuals = latent, [], [], []
         for scale in range(len(self.scales)):
-            vectors = flatten(self.pool(rest, scale))
+            vectors = flatten(self.pool(residual, scale))
             found = self.nearest(vectors)
             increment = self.increment(self.embedding(found), scale)
-            rest = rest - increment
+            residual = residual - increment
             tokens.append(found)
             increments.append(increment)
             residuals.append(vectors)
         return Quantized(torch.cat(tokens, 1), torch.stack(increments, 1), torch.cat(residuals, 1))
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """Indices (B, L) of the codes nearest to (B, L, C) by plain squared distance."""
+        """Return the indices (B, L) of the codes nearest to (B, L, C) by squared distance."""
         codes = self.embedding.weight
         distance = (
             vectors.square().sum(-1, keepdim=True)
@@ -118,7 +118,7 @@ class Quantizer(nn.Module):
         return self.phi[self.phi_of_scale[scale]](small)
 
     def pyramid(self, increments: Tensor) -> Tensor:
-        """Transformer inputs of all scales but the first: the latent so far, pooled per scale.
+        """Return the transformer inputs of all scales but the first: the partial latent, pooled.
 
         Args:
             increments: (B, K, C, side, side).
@@ -131,44 +131,44 @@ class Quantizer(nn.Module):
         return torch.cat(rows, 1)
 
     def increments(self, tokens: Tensor) -> Tensor:
-        """What each scale of tokens (B, L) adds to the latent: (B, K, C, side, side)."""
+        """Return the increment of each scale of tokens (B, L): (B, K, C, side, side)."""
         maps = enumerate(split_scales(self.embedding(tokens), self.scales))
         return torch.stack([self.increment(vectors, k) for k, vectors in maps], 1)
 
 
 def flatten(maps: Tensor) -> Tensor:
-    """(B, C, H, W) to row-major vectors (B, H * W, C)."""
+    """Return (B, C, H, W) as row-major vectors (B, H * W, C)."""
     return maps.flatten(2).transpose(1, 2)
 
 
 def split_scales(rows: Tensor, scales: tuple[int, ...] = SCALES) -> list[Tensor]:
-    """Cut (B, L, ...) into the scales' (B, p * p, ...)."""
+    """Split (B, L, ...) into the scales' (B, p * p, ...)."""
     return list(rows.split([p * p for p in scales], dim=1))
 
 
 def scale_of_token(scales: tuple[int, ...] = SCALES) -> Tensor:
-    """(L,) index of the scale to which each token belongs."""
+    """Return the scale of each token, (L,)."""
     maps = [torch.full((p * p,), k, device="cpu") for k, p in enumerate(scales)]
     return torch.cat(maps)
 
 
 def next_scale_mask(scales: tuple[int, ...] = SCALES) -> Tensor:
-    """(L, L) bool: query row may look at key column (its own scale or a coarser one)."""
+    """Return (L, L) bool: a query (row) attends to keys of its own scale and of coarser ones."""
     scale = scale_of_token(scales)
     return scale[:, None] >= scale[None, :]
 
 
 def straight_through(latent: Tensor, quantized: Tensor) -> Tensor:
-    """The quantized latent, with the continuous one's gradient: quantizing itself has none."""
+    """Return the quantized latent with the gradient of the continuous one (straight-through)."""
     return latent + (quantized - latent).detach()
 
 
 def commitment(latent: Tensor, quantized: Quantized) -> Tensor:
-    """Mean squared distance of latent and quantized latent, per scale prefix (VAR's VQ loss).
+    """Return the mean squared distance of latent and quantized latent per scale prefix (VAR).
 
-    Every prefix of the pyramid should already be the best approximation of the latent. With
-    `quantized.detach()` it is the latent that is pulled, otherwise (with a detached latent) the
-    codes; both are needed, or the latent outgrows the codebook.
+    Every prefix of the pyramid should be the best approximation of the latent. With
+    `quantized.detach()` the gradient changes the latent, with a detached latent the codes; both are
+    needed, or the latent outgrows the codebook.
     """
     so_far = quantized.increments.cumsum(1)
     return functional.mse_loss(so_far, latent[:, None].expand_as(so_far))

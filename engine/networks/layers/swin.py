@@ -9,12 +9,12 @@ from varfix.engine.networks.layers.windows import from_windows, to_windows
 
 WINDOW = 4
 SHIFT = 2
-BARRED = -100.0
-"""Added to the logits of two positions that only the roll has made neighbors."""
+MASKED_LOGIT = -100.0
+"""Added to the logits of two positions that are neighbors only because of the roll."""
 
 
 def relative_index() -> Tensor:
-    """(16, 16) int64: which row of the bias table serves query i and key j of a window."""
+    """Return (16, 16) int64: the row of the bias table for query i and key j of a window."""
     places = torch.arange(WINDOW * WINDOW, device="cpu")
     rows, columns = places // WINDOW, places % WINDOW
     span = 2 * WINDOW - 1
@@ -24,16 +24,16 @@ def relative_index() -> Tensor:
 
 
 def shift_mask(side: int) -> Tensor:
-    """(windows, 16, 16): what is added to the logits of a rolled map of `side` x `side`.
+    """Return what is added to the logits of a rolled map of `side` x `side`: (windows, 16, 16).
 
-    The roll brings the far border beside the near one; bands tell them apart.
+    The roll moves the far border next to the near one; bands distinguish the two.
     """
     band = torch.zeros(side, device="cpu")
     band[-WINDOW:] = 1.0
     band[-SHIFT:] = 2.0
     areas = (band[:, None] * 3.0 + band[None, :])[None, None]
     area = to_windows(areas, WINDOW)[..., 0]  # (windows, 16)
-    return (area[:, :, None] != area[:, None, :]) * BARRED
+    return (area[:, :, None] != area[:, None, :]) * MASKED_LOGIT
 
 
 class WindowAttention(nn.Module):
@@ -65,7 +65,7 @@ class WindowAttention(nn.Module):
 class SwinBlock(nn.Module):
     """Window attention and feed-forward, both pre-norm; the windows optionally shifted.
 
-    All of it stays within a window, so the map is cut once and put together once.
+    All operations stay within a window, so the map is split once and joined once.
     """
 
     def __init__(self, channels: int, heads: int, shifted_side: int | None = None) -> None:
@@ -89,8 +89,8 @@ class SwinBlock(nn.Module):
         windows = to_windows(rolled, WINDOW)  # (N, 16, C)
         windows = windows + self.attention(self.norm_attention(windows), self.mask)
         windows = windows + self.feed(self.norm_feed(windows))
-        whole = from_windows(windows, WINDOW, (H, W))
-        return torch.roll(whole, (self.shift, self.shift), (2, 3)) if self.shift else whole
+        joined = from_windows(windows, WINDOW, (H, W))
+        return torch.roll(joined, (self.shift, self.shift), (2, 3)) if self.shift else joined
 
 
 class ResidualSwinBlock(nn.Module):

@@ -1,7 +1,7 @@
 """The multi-scale VQ-VAE of VAR (engine/networks/README.md).
 
-One class serves the released checkpoint (`VqvaeConfig()`) and VarFormer-S's small one, which
-only differs in its configuration.
+The published checkpoint (`VqvaeConfig()`) and VarFormer-S's small VQ-VAE differ only in their
+configuration.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from varfix.engine.networks.layers.quantizer import SCALES, Quantized, Quantizer
 
 @dataclass(frozen=True)
 class VqvaeConfig:
-    """Sizes of a VQ-VAE; the defaults are the released `vae_ch160v4096z32`.
+    """Sizes of a VQ-VAE; the defaults are those of the published `vae_ch160v4096z32`.
 
     Attributes:
         channels: width of the first level.
@@ -52,19 +52,19 @@ class VqvaeConfig:
         return tuple(self.channels * m for m in self.multipliers)
 
     def side(self, level: int = 0) -> int:
-        """Side of a level's maps: from that of the image, folded by `patch`, to the latent's."""
+        """Return the side of a level's maps; level 0 has the image's side divided by `patch`."""
         return self.scales[-1] << (len(self.multipliers) - 1 - level)
 
 
 class EncoderLevel(Level):
-    """A level and the halving after it (none after the last)."""
+    """A level and the downsampling after it (none after the last)."""
 
     def __init__(self, channels: list[int], attended: bool, last: bool, groups: int) -> None:
         super().__init__(channels, attended, groups)
         self.downsample = nn.Identity() if last else Downsample(channels[-1])
 
     def refine(self, x: Tensor) -> Tensor:
-        """Map (B, channels[0], H, W) to (B, channels[-1], H, W): all but the halving."""
+        """Map (B, channels[0], H, W) to (B, channels[-1], H, W): without the downsampling."""
         return super().forward(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,14 +73,14 @@ class EncoderLevel(Level):
 
 
 class DecoderLevel(Level):
-    """A level and the doubling after it (none after the finest)."""
+    """A level and the upsampling after it (none after the finest)."""
 
     def __init__(self, channels: list[int], attended: bool, last: bool, groups: int) -> None:
         super().__init__(channels, attended, groups)
         self.upsample = nn.Identity() if last else Upsample(channels[-1])
 
     def refine(self, x: Tensor) -> Tensor:
-        """Map (B, channels[0], H, W) to (B, channels[-1], H, W): all but the doubling."""
+        """Map (B, channels[0], H, W) to (B, channels[-1], H, W): without the upsampling."""
         return super().forward(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
 
     def levels(self, image: Tensor) -> list[Tensor]:
-        """What every level sees before its halving, fine to coarse; arguments as `features`."""
+        """Return each level's features before its downsampling, fine to coarse; see `features`."""
         x = self.conv_in(functional.pixel_unshuffle(image, self.patch))
         seen = []
         for level in cast("list[EncoderLevel]", list(self.down)):
@@ -117,18 +117,18 @@ class Encoder(nn.Module):
         return seen
 
     def features(self, image: Tensor) -> Tensor:
-        """Bottleneck features (B, widths[-1], 16, 16) of an image (B, 3, H, W) in [-1, 1]."""
+        """Return bottleneck features (B, widths[-1], 16, 16) of images (B, 3, H, W) in [-1, 1]."""
         x = self.conv_in(functional.pixel_unshuffle(image, self.patch))
         for level in self.down:
             x = level(x)
         return self.mid(x)
 
     def project(self, features: Tensor) -> Tensor:
-        """Bottleneck features to the latent (B, latent, 16, 16) before `quant_conv`."""
+        """Return the latent (B, latent, 16, 16) of bottleneck features, before `quant_conv`."""
         return self.conv_out(functional.silu(self.norm_out(features)))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Latent (B, latent, 16, 16) of an image (B, 3, H, W) in [-1, 1]."""
+        """Return the latent (B, latent, 16, 16) of images (B, 3, H, W) in [-1, 1]."""
         return self.project(self.features(image))
 
 
@@ -152,15 +152,15 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(config.channels, 3 * config.patch**2, 3, padding=1)
 
     def bottleneck(self, latent: Tensor) -> Tensor:
-        """Features (B, widths[-1], 16, 16) of (B, latent, 16, 16)."""
+        """Return features (B, widths[-1], 16, 16) of a latent (B, latent, 16, 16)."""
         return self.mid(self.conv_in(latent))
 
     def levels(self, features: Tensor, finest: int) -> dict[int, Tensor]:
-        """What the levels down to `finest` see before their doubling, by level number.
+        """Return the features of the levels down to `finest` before upsampling, by level.
 
         Args:
             features: (B, widths[-1], 16, 16), from `bottleneck`.
-            finest: the finest level to compute; 0 has the image's resolution.
+            finest: The finest level to compute; 0 has the image's resolution.
         """
         x, seen = features, {}
         for i, level in reversed(list(enumerate(cast("list[DecoderLevel]", list(self.up))))):
@@ -172,7 +172,7 @@ class Decoder(nn.Module):
         return seen
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Image (B, 3, H, W), about [-1, 1] but not clamped, of (B, latent, 16, 16)."""
+        """Return the images (B, 3, H, W), about [-1, 1], of a latent (B, latent, 16, 16)."""
         x = self.bottleneck(latent)
         for level in reversed(self.up):
             x = level(x)
@@ -193,18 +193,18 @@ class Vqvae(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Continuous latent (B, latent, 16, 16) of an image (B, 3, 256, 256) in [-1, 1]."""
+        """Return the latent (B, latent, 16, 16) of images (B, 3, 256, 256) in [-1, 1]."""
         return self.quant_conv(self.encoder(image))
 
     def quantized(self, image: Tensor) -> Quantized:
-        """Tokens and increments of an image (B, 3, 256, 256) in [-1, 1]."""
+        """Return tokens and increments of images (B, 3, 256, 256) in [-1, 1]."""
         found: Quantized = self.quantize(self.encode(image))
         return found
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Image (B, 3, 256, 256) of a latent (B, latent, 16, 16); not clamped."""
+        """Return the images (B, 3, 256, 256) of a latent (B, latent, 16, 16), not clamped."""
         return self.decoder(self.post_quant_conv(latent))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Reconstruction (B, 3, 256, 256) in [-1, 1] of an image in [-1, 1]."""
+        """Return the reconstruction (B, 3, 256, 256) in [-1, 1] of images in [-1, 1]."""
         return self.decode(self.quantized(image).latent).clamp(-1.0, 1.0)

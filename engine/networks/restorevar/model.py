@@ -1,8 +1,9 @@
-"""RestoreVAR as released: VAR itself writes the restored image's tokens, at 512 x 512.
+"""RestoreVAR as published: VAR generates the tokens of the restored image, at 512 x 512.
 
-The VQ-VAE encodes the degraded image, the writer predicts the clean one's tokens, the refiner
-makes their latent continuous, the fine-tuned decoder draws it. Source:
-engine/networks/README.md.
+The VQ-VAE encodes the degraded image, the transformer predicts the tokens of the clean one, the
+refiner makes their latent continuous, and the fine-tuned decoder decodes it. Source:
+engine/networks/README.md. The attribute `writer` is the transformer; it is part of the keys of
+checkpoints.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from varfix.engine.networks.restorevar.transformer import (
 
 @dataclass(frozen=True)
 class RestoreVarConfig:
-    """Sizes of all parts; the defaults are the released network's."""
+    """Sizes of all parts; the defaults are the published network's."""
 
     vqvae: VqvaeConfig = field(default_factory=lambda: VqvaeConfig(scales=FINE_SCALES))
     writer: RestoreVarTransformerConfig = field(default_factory=RestoreVarTransformerConfig)
@@ -32,7 +33,7 @@ class RestoreVarConfig:
 
 
 class RestoreVar(nn.Module):
-    """The whole network."""
+    """RestoreVAR: VQ-VAE, transformer and refiner."""
 
     def __init__(self, vqvae: Vqvae, writer: RestoreVarTransformer, refiner: Refiner) -> None:
         super().__init__()
@@ -49,8 +50,8 @@ class RestoreVar(nn.Module):
 
         Args:
             image: (B, 3, 512, 512) in [-1, 1].
-            probe: receives intermediate results.
-            tokens: (B, 2240) int64, the clean image's where they are known; see `generate`.
+            probe: Receives intermediate results.
+            tokens: (B, 2240) int64 of the clean image, for teacher forcing; see `generate`.
 
         Returns:
             (B, 3, 512, 512) in [0, 1].
@@ -62,20 +63,20 @@ class RestoreVar(nn.Module):
     def restored_latent(
         self, latent: Tensor, probe: Probe = no_probe, tokens: Tensor | None = None
     ) -> Tensor:
-        """The restored latent of a degraded one, both (B, latent, 32, 32); as `restore`."""
-        written = self.writer(latent, self.vqvae.quantize, prefixed(probe, "writer/"), tokens)
-        predicted = written.prediction
-        probe("tokens", predicted.tokens)
-        probe("logits", predicted.logits)
-        probe("increments", predicted.increments)
-        probe("quantized", predicted.latent)
-        probe("states", written.states)
+        """Return the restored latent of a degraded one, both (B, latent, 32, 32)."""
+        generated = self.writer(latent, self.vqvae.quantize, prefixed(probe, "writer/"), tokens)
+        prediction = generated.prediction
+        probe("tokens", prediction.tokens)
+        probe("logits", prediction.logits)
+        probe("increments", prediction.increments)
+        probe("quantized", prediction.latent)
+        probe("states", generated.states)
         refined: Tensor = self.refiner(
-            predicted.latent, written.states, prefixed(probe, "refiner/")
+            prediction.latent, generated.states, prefixed(probe, "refiner/")
         )
         probe("refined", refined)
         return refined
 
     def decode(self, latent: Tensor) -> Tensor:
-        """The image (B, 3, 512, 512) in [0, 1] of a refined latent (B, latent, 32, 32)."""
+        """Return the image (B, 3, 512, 512) in [0, 1] of a refined latent (B, latent, 32, 32)."""
         return (self.vqvae.decode(latent).clamp(-1.0, 1.0) + 1.0) / 2.0

@@ -1,6 +1,7 @@
-"""RestoreVAR's latent refiner: the written tokens' latent becomes continuous again.
+"""RestoreVAR's latent refiner: it makes the latent of the predicted tokens continuous.
 
-A small transformer over the latent's positions that reads the writer's last states. Source:
+A small transformer over the latent's positions, with cross-attention to the last states of the
+token transformer. Source:
 engine/networks/README.md, "RestoreVAR".
 """
 
@@ -23,18 +24,17 @@ from varfix.engine.networks.layers.quantizer import flatten
 
 @dataclass(frozen=True)
 class RefinerConfig:
-    """Sizes of the refiner; the defaults are the released one's.
+    """Sizes of the refiner; the defaults are the published network's.
 
     Attributes:
-        width: channels.
-        heads: heads of both attentions.
-        depth: blocks.
-        feed: channels inside the feed-forward part.
-        latent: channels of the latent.
-        states: channels of the writer's states.
-        side: of the latent.
-        length: positions that the table of the writer's states has; only the first ones serve
-            where there are fewer tokens.
+        width: Channels.
+        heads: Heads of both attentions.
+        depth: Number of blocks.
+        feed: Channels inside the feed-forward layers.
+        latent: Channels of the latent.
+        states: Channels of the transformer's states.
+        side: Side of the latent.
+        length: Positions in the table of the states; with fewer tokens, the first ones are used.
     """
 
     width: int = 384
@@ -48,7 +48,7 @@ class RefinerConfig:
 
 
 class JointAttention(nn.Module):
-    """Multi-head self-attention whose queries, keys and values are one product."""
+    """Multi-head self-attention with one joint projection to queries, keys and values."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -82,20 +82,20 @@ class RefinerBlock(nn.Module):
 
     def forward(self, x: Tensor, states: Tensor, probe: Probe = no_probe) -> Tensor:
         """Map (B, M, width) to the same shape, given states (B, L, width)."""
-        heard = self.attention(self.norm_self(x))
-        probe("attention", heard)
-        x = x + heard
+        attended = self.attention(self.norm_self(x))
+        probe("attention", attended)
+        x = x + attended
         fed = self.feed(x)
         probe("feed", fed)
         x = x + fed
-        read = self.cross(self.norm_query(x), self.norm_key_value(states))
-        probe("cross", read)
-        out: Tensor = x + read
+        crossed = self.cross(self.norm_query(x), self.norm_key_value(states))
+        probe("cross", crossed)
+        out: Tensor = x + crossed
         return out
 
 
 class Refiner(nn.Module):
-    """The whole refiner."""
+    """The latent refiner."""
 
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
@@ -111,18 +111,18 @@ class Refiner(nn.Module):
         self.leave = nn.Linear(width, config.latent, bias=False)
 
     def initialize(self) -> None:
-        """Draw the released training's first weights."""
+        """Initialize the weights as the published training does."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 init_weights(module)
 
     def forward(self, latent: Tensor, states: Tensor, probe: Probe = no_probe) -> Tensor:
-        """The continuous latent of a quantized one.
+        """Return the continuous latent of a quantized one.
 
         Args:
-            latent: (B, latent, side, side), the sum of the written increments.
-            states: (B, L, states), the writer's last block, all scales in order.
-            probe: receives every block's branches.
+            latent: (B, latent, side, side), the sum of the predicted increments.
+            states: (B, L, states) of the transformer's last block, all scales in order.
+            probe: Receives the results of every block's branches.
         """
         x = self.enter_latent(self.norm_latent(flatten(latent))) + self.position
         seen = self.enter_states(self.norm_states(states))

@@ -1,8 +1,8 @@
-"""RestoreVAR's transformer: VAR writes the clean image's tokens with the degraded one in view.
+"""RestoreVAR's transformer: VAR predicts the clean tokens, conditioned on the degraded image.
 
 Unlike VarFormer's, it has no AdaLN and no guidance; every block ends with a gated cross-attention
 to the degraded latent, whose keys and values are the same for all scales and computed once.
-Positions are rotations. Source: engine/networks/README.md, "RestoreVAR".
+Positions are rotary. Source: engine/networks/README.md, "RestoreVAR".
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from varfix.engine.networks.layers.quantizer import (
 )
 
 DROP_PER_BLOCK = 0.1 / 24
-"""Released training: the last of 24 blocks would be left out in a tenth of the cases."""
+"""Published training: of 24 blocks, the last one would be dropped in a tenth of the cases."""
 
 
 @dataclass(frozen=True)
 class RestoreVarTransformerConfig:
-    """Sizes of the transformer; the defaults are the released RestoreVAR's.
+    """Sizes of the transformer; the defaults are the published RestoreVAR's.
 
     Attributes:
-        width: channels.
-        heads: heads of both attentions.
-        depth: blocks.
-        latent: channels of the latent.
-        codes: entries of the codebook.
-        classes: classes of the pre-training; one more stands for "any".
-        scales: sides of the token maps.
+        width: Channels.
+        heads: Heads of both attentions.
+        depth: Number of blocks.
+        latent: Channels of the latent.
+        codes: Entries of the codebook.
+        classes: Classes of the pre-training, without the class "any".
+        scales: Sides of the token maps.
     """
 
     width: int = 1024
@@ -68,11 +68,12 @@ class RestoreVarTransformerConfig:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the degraded image says to the transformer, once and for all scales.
+    """What the transformer receives from the degraded image, the same for all scales.
 
     Attributes:
-        start: (B, 1, width), the first scale's only input.
-        caches: of each block's cross-attention, (B, heads, side * side, width / heads).
+        start: (B, 1, width), the only input of the first scale.
+        caches: Keys and values of each block's cross-attention, (B, heads, side * side, width /
+            heads).
     """
 
     start: Tensor
@@ -81,13 +82,14 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class AttentionContext:
-    """What the tokens of one call may look at, and where they are.
+    """What the tokens of one call attend to, and their positions.
 
     Attributes:
-        degraded: the degraded image.
-        coarser: the scales before; None for the first and for all scales at once.
-        rotary: the tokens' positions.
-        mask: (L, L) bool where all scales are there at once: True where a query may look.
+        degraded: Keys and values of the degraded image.
+        coarser: Keys and values of the coarser scales; None for the first scale, and for all scales
+            at once.
+        rotary: Positions of the tokens.
+        mask: (L, L) bool for all scales at once: True where a query attends to a key.
     """
 
     degraded: KeyValueCache
@@ -98,7 +100,7 @@ class AttentionContext:
 
 @dataclass(frozen=True)
 class GeneratedTokens:
-    """The clean image's tokens, and the last block's state of all of them, (B, L, width)."""
+    """The predicted tokens, and the last block's states of all tokens, (B, L, width)."""
 
     prediction: Prediction
     states: Tensor
@@ -119,23 +121,23 @@ class GatedCrossAttention(nn.Module):
         self.gain = nn.Parameter(torch.zeros(()))
 
     def keys_and_values(self, degraded: Tensor, rotary: RotaryEmbedding) -> KeyValueCache:
-        """Keys and values of the degraded image's tokens (B, M, width)."""
+        """Return keys and values of the degraded image's tokens (B, M, width)."""
         k, v = self.key_value(self.norm_key_value(degraded)).chunk(2, -1)
         return KeyValueCache(rotary.apply(unit_heads(k, self.heads)), split_heads(v, self.heads))
 
-    def forward(self, x: Tensor, memory: KeyValueCache, rotary: RotaryEmbedding) -> Tensor:
-        """What (B, L, width) gain from looking, the same shape."""
+    def forward(self, x: Tensor, cache: KeyValueCache, rotary: RotaryEmbedding) -> Tensor:
+        """Return the gated result of the attention of (B, L, width), the same shape."""
         q = unit_heads(self.query(self.norm_query(x)), self.heads)
-        sharp = rotary.apply(q * inverse_temperature(self.sharpness))
-        if self.training:  # a thousand weights per token and head are better never kept
-            found = multi_head_attention(sharp, memory.keys, memory.values, scale=1.0)
+        scaled = rotary.apply(q * inverse_temperature(self.sharpness))
+        if self.training:  # a fused kernel does not store a thousand weights per token and head
+            found = multi_head_attention(scaled, cache.keys, cache.values, scale=1.0)
         else:
-            found = cosine_attention(sharp, memory)
+            found = cosine_attention(scaled, cache)
         return self.gain * self.project(found)
 
 
 class RestoreVarBlock(nn.Module):
-    """Self-attention, feed-forward, and a look at the degraded image."""
+    """Self-attention, feed-forward, and cross-attention to the degraded image."""
 
     def __init__(self, config: RestoreVarTransformerConfig, drop: float) -> None:
         super().__init__()
@@ -148,19 +150,21 @@ class RestoreVarBlock(nn.Module):
     def forward(
         self, x: Tensor, context: AttentionContext, probe: Probe = no_probe
     ) -> tuple[Tensor, KeyValueCache]:
-        """Map (B, L, width) to the same shape; also return the memory with these tokens added."""
-        heard, known = self.attention(self.norm(x), context.coarser, context.rotary, context.mask)
-        probe("attention", heard)
-        x = x + self.drop_path(heard)
+        """Map (B, L, width) to the same shape; also return the cache with these tokens added."""
+        attended, extended = self.attention(
+            self.norm(x), context.coarser, context.rotary, context.mask
+        )
+        probe("attention", attended)
+        x = x + self.drop_path(attended)
         fed = self.feed(self.norm(x))
         probe("feed", fed)
         x = x + self.drop_path(fed)
-        read = self.cross(x, context.degraded, context.rotary)
-        probe("cross", read)
-        return x + self.drop_path(read), known
+        crossed = self.cross(x, context.degraded, context.rotary)
+        probe("cross", crossed)
+        return x + self.drop_path(crossed), extended
 
     def drop_path(self, branch: Tensor) -> Tensor:
-        """In training, leave a branch (B, L, width) out for some images (stochastic depth)."""
+        """In training, drop a branch (B, L, width) for some images (stochastic depth)."""
         if not self.training or self.keep == 1.0:
             return branch
         kept = torch.rand(len(branch), 1, 1, device=branch.device) < self.keep
@@ -188,14 +192,14 @@ class RestoreVarTransformer(nn.Module):
         )
         self.norm = affine_free_norm(width)
         self.head = nn.Linear(width, config.codes)
-        turned = rotary_angles(config.scales, width // config.heads)
-        self.register_buffer("cosines", turned.cos().float(), persistent=False)
-        self.register_buffer("sines", turned.sin().float(), persistent=False)
+        angles = rotary_angles(config.scales, width // config.heads)
+        self.register_buffer("cosines", angles.cos().float(), persistent=False)
+        self.register_buffer("sines", angles.sin().float(), persistent=False)
         self.register_buffer("mask", next_scale_mask(config.scales), persistent=False)
         self.register_buffer("scale_of_token", scale_of_token(config.scales), persistent=False)
 
     def initialize(self) -> None:
-        """Draw the released training's first weights."""
+        """Initialize the weights as the published training does."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 init_weights(module)
@@ -216,14 +220,14 @@ class RestoreVarTransformer(nn.Module):
 
         Args:
             latent: (B, latent, side, side) of the degraded image, before `quant_conv`.
-            quantizer: rotary tokens into increments of the latent.
-            probe: receives every block's branches and state.
-            tokens: (B, L) int64 to build on; see `generate`.
+            quantizer: Converts tokens to increments of the latent.
+            probe: Receives the results of every block's branches, and its state.
+            tokens: (B, L) int64, for teacher forcing; see `generate`.
         """
         return self.predict(self.conditioning(latent), quantizer, probe, tokens)
 
     def conditioning(self, latent: Tensor) -> Conditioning:
-        """What there is to know of a degraded latent (B, latent, side, side)."""
+        """Return the conditioning of a degraded latent (B, latent, side, side)."""
         projected = self.project(flatten(latent))
         seen = self.degraded_tokens(projected)
         overall = self.whole_gain * self.whole(projected.mean(1, keepdim=True))
@@ -233,7 +237,7 @@ class RestoreVarTransformer(nn.Module):
         return Conditioning(start, [block.cross.keys_and_values(seen, grid) for block in blocks])
 
     def degraded_tokens(self, projected: Tensor) -> Tensor:
-        """(B, side * side, width) of (B, side * side, latent)."""
+        """Return tokens (B, side^2, width) of a projected latent (B, side^2, latent)."""
         return self.degraded_word(projected) + self.degraded_scale.weight[0]
 
     def predict(
@@ -260,26 +264,26 @@ class RestoreVarTransformer(nn.Module):
         return GeneratedTokens(generate(logits_of, quantizer, tokens), torch.cat(states, 1))
 
     def teacher_forced_logits(self, conditioning: Conditioning, pyramid: Tensor) -> Tensor:
-        """Logits (B, L, codes) of all scales at once, given the clean image (teacher forcing).
+        """Return the logits (B, L, codes) of all scales at once, given the clean image.
 
         Args:
-            conditioning: of the degraded image.
+            conditioning: Conditioning on the degraded image.
             pyramid: (B, L - 1, latent), the clean latent's prefixes (`Quantizer.pyramid`).
         """
         finer = self.word(pyramid) + self.scale(self.get_buffer("scale_of_token")[1:])
         state = torch.cat([conditioning.start, finer], 1)
         rotary = RotaryEmbedding(self.get_buffer("cosines"), self.get_buffer("sines"))
         mask = self.get_buffer("mask")
-        for memory, block in zip(conditioning.caches, self.blocks, strict=True):
-            state, _ = block(state, AttentionContext(memory, None, rotary, mask))
+        for cache, block in zip(conditioning.caches, self.blocks, strict=True):
+            state, _ = block(state, AttentionContext(cache, None, rotary, mask))
         return self.head(self.norm(state))
 
     def embed(self, rows: Tensor, scale: int) -> Tensor:
-        """Input (B, p * p, width) of a scale, given the pooled latent (B, p * p, latent)."""
+        """Return a scale's input (B, p * p, width), given the pooled latent (B, p * p, latent)."""
         return self.word(rows) + self.scale.weight[scale]
 
     def rotary(self, scale: int) -> RotaryEmbedding:
-        """The positions of a scale's tokens."""
+        """Return the positions of a scale's tokens."""
         first, count = sum(p * p for p in self.scales[:scale]), self.scales[scale] ** 2
         cosines, sines = self.get_buffer("cosines"), self.get_buffer("sines")
         return RotaryEmbedding(cosines.narrow(0, first, count), sines.narrow(0, first, count))

@@ -1,6 +1,6 @@
-"""The released adapter: moves a degraded latent toward clean ones (section 3.2 of the paper).
+"""The adapter of VarFormer: moves a degraded latent toward clean ones (section 3.2 of the paper).
 
-The paper says self-attention; the released network is convolutional: gating, large depthwise
+The paper describes self-attention; the published network is convolutional: gating, large depthwise
 kernels and brightness curves (engine/networks/README.md).
 """
 
@@ -15,7 +15,7 @@ GROUPS = 4
 """Channel groups of the curve convolution."""
 
 CURVES = 3
-"""Times a curve is applied."""
+"""Number of times that a curve is applied."""
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -30,7 +30,7 @@ class ChannelLayerNorm(nn.LayerNorm):
 
 
 class LargeKernel(nn.Module):
-    """Spatial gate: depthwise 5x5, dilated depthwise 7x7, then halving the channels."""
+    """Spatial gate: depthwise 5x5, dilated depthwise 7x7, projection to half the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class LargeKernel(nn.Module):
 
 
 class Curve(nn.Module):
-    """Bends one channel group by quadratic curves that the other groups predict."""
+    """Applies quadratic curves to a channel group; the other groups predict them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -78,11 +78,11 @@ class CurveConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         groups = x.chunk(GROUPS, dim=1)
-        bent = [
+        adjusted = [
             curve(groups[i], torch.cat(groups[:i] + groups[i + 1 :], 1))
             for i, curve in enumerate(self.curves)
         ]
-        return torch.cat(bent, 1)
+        return torch.cat(adjusted, 1)
 
 
 class AdapterBlock(nn.Module):
@@ -110,19 +110,19 @@ class AdapterBlock(nn.Module):
         overall = self.overall(wide.mean((2, 3), keepdim=True))
         gated = overall * self.spatial(wide) * gate_halves(wide)
         y = x + self.beta * self.project_gate(gated)
-        bent = self.curve(gate_halves(self.widen_curve(self.norm_curve(y))))
-        moved: Tensor = self.gamma * self.project_curve(bent)
+        adjusted = self.curve(gate_halves(self.widen_curve(self.norm_curve(y))))
+        moved: Tensor = self.gamma * self.project_curve(adjusted)
         return y + moved
 
 
 def gate_halves(x: Tensor) -> Tensor:
-    """(B, 2 C, H, W) to (B, C, H, W): the first half of the channels times the second."""
+    """Return the first half of the channels of (B, 2 C, H, W) times the second: (B, C, H, W)."""
     first, second = x.chunk(2, dim=1)
     return first * second
 
 
 class CurveAdapter(nn.Module):
-    """A row of adapter blocks."""
+    """A sequence of adapter blocks."""
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()

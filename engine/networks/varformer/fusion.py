@@ -1,7 +1,7 @@
-"""How the prior enters the released network: DAE, AFT and the scale weights (eqs. 3 to 5).
+"""Fusion of the prior with the main branch: scale weights, DAE and AFT (eqs. 3 to 5).
 
-Unlike VarFormer-S's fusion, these look at a whole image of 256 x 256 at once. What differs
-from the paper is listed in engine/networks/README.md, "VarFormer".
+Unlike VarFormer-S's fusion, it depends on the whole image of 256 x 256. engine/networks/README.md,
+"VarFormer", lists the differences from the paper.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class FusionConfig:
     """Sizes of the fusion at one level.
 
     Attributes:
-        channels: of the main branch's features.
-        guide: channels of the VQ-VAE's features at this level.
-        heads: of the window attention.
-        side: of the maps, a multiple of 16.
-        latent: channels of each increment of S.
-        groups: of the group normalizations.
+        channels: Channels of the main branch's features.
+        guide: Channels of the VQ-VAE's features at this level.
+        heads: Heads of the window attention.
+        side: Side of the maps, a multiple of 16.
+        latent: Channels of each increment of S.
+        groups: Groups of the group normalizations.
     """
 
     channels: int
@@ -44,7 +44,7 @@ class FusionConfig:
 
 
 def swin_pair(channels: int, sizes: FusionConfig) -> nn.ModuleList:
-    """Two residual Swin blocks of one level."""
+    """Return two residual Swin blocks of one level."""
     return nn.ModuleList(ResidualSwinBlock(channels, sizes.heads, sizes.side) for _ in range(2))
 
 
@@ -57,7 +57,7 @@ def run_pair(blocks: nn.ModuleList, x: Tensor, probe: Probe) -> Tensor:
 
 
 class ScaleWeightedPrior(nn.Module):
-    """Weighs the ten scales of S for this image and brings them to the level (eq. 3).
+    """Weights the ten scales of S for this image and enlarges them to the level (eq. 3).
 
     The weighted increments are concatenated, not summed, and normalized afterwards.
     """
@@ -79,13 +79,13 @@ class ScaleWeightedPrior(nn.Module):
     def forward(
         self, features: Tensor, guide: Tensor, increments: Tensor, probe: Probe = no_probe
     ) -> Tensor:
-        """The prior at this level, (B, channels, side, side).
+        """Return the prior at this level, (B, channels, side, side).
 
         Args:
-            features: of the main branch, (B, channels, side, side).
-            guide: the VQ-VAE's features at this level, (B, guide, side, side).
+            features: Features of the main branch, (B, channels, side, side).
+            guide: The VQ-VAE's features at this level, (B, guide, side, side).
             increments: S, (B, 10, latent, 16, 16).
-            probe: receives intermediate results.
+            probe: Receives intermediate results.
         """
         weights = self.scale_logits(features, guide, probe).softmax(1)  # (B, 10, 1, 1)
         weighted = (weights[:, :, None] * increments).flatten(1, 2)  # (B, 10 latent, 16, 16)
@@ -96,7 +96,7 @@ class ScaleWeightedPrior(nn.Module):
         return prior
 
     def scale_logits(self, features: Tensor, guide: Tensor, probe: Probe = no_probe) -> Tensor:
-        """(B, 10, 1, 1): the scales' weights before the softmax; arguments as `forward`."""
+        """Return the scales' weights before the softmax, (B, 10, 1, 1); see `forward`."""
         normed = self.norm(torch.cat([guide, features], 1))
         query = self.query(normed)
         probe("prior_query_norm", normed)
@@ -108,7 +108,7 @@ class ScaleWeightedPrior(nn.Module):
 
 
 class RegionEnhancement(nn.Module):
-    """DAE: chooses between features and prior at every pixel (eq. 4)."""
+    """DAE: weights features and prior at every pixel (eq. 4)."""
 
     def __init__(self, sizes: FusionConfig) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class RegionEnhancement(nn.Module):
 
 
 class FeatureTransformation(nn.Module):
-    """AFT: attention to the prior through few mediators (eq. 5)."""
+    """AFT: two-step attention to the prior through a small mediator (eq. 5)."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()

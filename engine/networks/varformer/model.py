@@ -1,7 +1,7 @@
-"""VarFormer as released: the paper's network at depth 16, for images of 256 x 256.
+"""VarFormer as published: the paper's network at depth 16, for images of 256 x 256.
 
-A frozen VQ-VAE and VAR supply the prior (section 3.2 of the paper); the main encoder and decoder
-use it level by level (section 3.3). Source: engine/networks/README.md.
+A frozen VQ-VAE and VAR compute the prior (section 3.2 of the paper); the main encoder and decoder
+use it at every level but the finest (section 3.3). Source: engine/networks/README.md.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from varfix.engine.networks.varformer.var import Var, VarConfig
 
 @dataclass(frozen=True)
 class VarformerConfig:
-    """Sizes of all parts; the defaults are the released network's.
+    """Sizes of all parts; the defaults are the published network's.
 
     Attributes:
-        vqvae: of the VQ-VAE, and of the main encoder and decoder, which follow it.
-        var: of the transformer.
-        adapter: blocks of the adapter.
-        encoder_heads: heads of the main encoder's window attention.
-        decoder_heads: heads of the main decoder's.
+        vqvae: Sizes of the VQ-VAE, and of the main encoder and decoder, which have its layers.
+        var: Sizes of the transformer.
+        adapter: Number of blocks of the adapter.
+        encoder_heads: Heads of the main encoder's window attention.
+        decoder_heads: Heads of the main decoder's window attention.
     """
 
     vqvae: VqvaeConfig = field(default_factory=VqvaeConfig)
@@ -49,7 +49,7 @@ class VarformerConfig:
 
 
 def fusions(config: VqvaeConfig, heads: int, channels: tuple[int, ...]) -> nn.ModuleDict:
-    """The fusions of levels 1 and coarser by number; `channels` lists the main branch's."""
+    """Return the fusions of level 1 and coarser; `channels` are the main branch's."""
     guided = range(1, len(config.widths))
     sizes = (
         FusionConfig(
@@ -66,7 +66,7 @@ def fusions(config: VqvaeConfig, heads: int, channels: tuple[int, ...]) -> nn.Mo
 
 
 class MainEncoder(Encoder):
-    """The VQ-VAE's encoder again, with the prior entering before every level but the finest."""
+    """The VQ-VAE's encoder, with a fusion before every level but the finest."""
 
     def __init__(self, config: VqvaeConfig, heads: int) -> None:
         super().__init__(config)
@@ -80,9 +80,9 @@ class MainEncoder(Encoder):
 
         Args:
             image: (B, 3, 256, 256) in [-1, 1].
-            guides: the VQ-VAE encoder's levels, fine to coarse.
+            guides: The VQ-VAE encoder's levels, fine to coarse.
             increments: S, (B, 10, latent, 16, 16).
-            probe: receives intermediate results.
+            probe: Receives intermediate results.
 
         Returns:
             The latent (B, latent, 16, 16) before `quant_conv`, and this encoder's levels.
@@ -103,12 +103,12 @@ class MainEncoder(Encoder):
 
 
 class MainDecoder(nn.Module):
-    """Latent to image: mix-up with the main encoder, then the prior, at every level."""
+    """Latent to image: at every level mix-up with the main encoder, then fusion of the prior."""
 
     def __init__(self, config: VqvaeConfig, heads: int) -> None:
         super().__init__()
         widths, last = config.widths, len(config.widths) - 1
-        after = (config.channels, *widths)  # what a level hands to the next finer one
+        after = (config.channels, *widths)  # input channels of the next finer level
         self.conv_in = nn.Conv2d(config.latent, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1], config.groups)
         self.fusion = fusions(config, heads, widths[1:])
@@ -129,14 +129,14 @@ class MainDecoder(nn.Module):
         increments: Tensor,
         probe: Probe = no_probe,
     ) -> Tensor:
-        """What the network draws, (B, 3, 256, 256), before the image itself is mixed in.
+        """Return the decoded image (B, 3, 256, 256), before it is blended with the input.
 
         Args:
             latent: (B, latent, 16, 16), of the main encoder, after `quant_conv`.
-            encoded: the main encoder's levels, fine to coarse.
-            guides: the VQ-VAE decoder's levels by number, all but the finest.
+            encoded: The main encoder's levels, fine to coarse.
+            guides: The VQ-VAE decoder's levels by number, all but the finest.
             increments: S, (B, 10, latent, 16, 16).
-            probe: receives intermediate results.
+            probe: Receives intermediate results.
         """
         x = self.conv_in(latent)
         probe("conv_in", x)
@@ -144,7 +144,7 @@ class MainDecoder(nn.Module):
         probe("mid", x)
         for i, level in reversed(list(enumerate(cast("list[DecoderLevel]", list(self.up))))):
             seen = prefixed(probe, f"L{i}/")
-            x = self.mixed(x, encoded[i], i)
+            x = self.mix_up(x, encoded[i], i)
             seen("mix", x)
             if i > 0:
                 x = self.fusion[str(i)](x, guides[i], increments, seen)
@@ -152,31 +152,31 @@ class MainDecoder(nn.Module):
             seen("blocks_out", x)
             x = level.upsample(x)
             seen("upsample", x)
-        drawn: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
-        probe("conv_out", drawn)
-        return drawn
+        decoded: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
+        probe("conv_out", decoded)
+        return decoded
 
-    def mixed(self, decoded: Tensor, encoded: Tensor, level: int) -> Tensor:
-        """Mix-up skip (eq. 6): a learned blend of decoder and encoder features."""
+    def mix_up(self, decoded: Tensor, encoded: Tensor, level: int) -> Tensor:
+        """Return the learned blend of decoder and encoder features (mix-up skip, eq. 6)."""
         share = self.theta[level].sigmoid()
         return share * decoded + (1.0 - share) * encoded
 
-    def with_image(self, drawn: Tensor, image: Tensor) -> Tensor:
-        """A learned blend of what was drawn with the image itself, clamped to [-1, 1]."""
+    def blend_with_input(self, decoded: Tensor, image: Tensor) -> Tensor:
+        """Return a learned blend of the decoded image and the input, clamped to [-1, 1]."""
         share = self.picture_share
-        return ((1.0 - share) * drawn + share * image).clamp(-1.0, 1.0)
+        return ((1.0 - share) * decoded + share * image).clamp(-1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class VarformerPrior:
-    """What the frozen part says about an image.
+    """The prior of an image, from the frozen part of the network.
 
     Attributes:
-        guides: the VQ-VAE encoder's levels of the degraded image, fine to coarse.
+        guides: The VQ-VAE encoder's levels of the degraded image, fine to coarse.
         tokens: (B, 680) int64 of the degraded image, after the adapter.
-        adapted: (B, latent, 16, 16), the adapter's output quantized, for the matching loss; its
-            gradient goes to the adapter as if nothing had been quantized.
-        prediction: the clean image's tokens and increments.
+        adapted: (B, latent, 16, 16), the adapter's quantized output, for the matching loss; its
+            gradient reaches the adapter (straight-through).
+        prediction: Tokens and increments of the clean image.
     """
 
     guides: list[Tensor]
@@ -186,7 +186,7 @@ class VarformerPrior:
 
 
 class Varformer(nn.Module):
-    """The whole network."""
+    """VarFormer: VQ-VAE, adapter, VAR, main encoder and main decoder."""
 
     def __init__(self, config: VarformerConfig) -> None:
         super().__init__()
@@ -207,8 +207,8 @@ class Varformer(nn.Module):
 
         Args:
             image: (B, 3, 256, 256) in [-1, 1].
-            probe: receives intermediate results.
-            tokens: (B, 680) int64, the clean image's where they are known; see `Var.forward`.
+            probe: Receives intermediate results.
+            tokens: (B, 680) int64 of the clean image, for teacher forcing; see `Var.forward`.
 
         Returns:
             (B, 3, 256, 256) in [0, 1].
@@ -219,7 +219,7 @@ class Varformer(nn.Module):
     def prior(
         self, image: Tensor, probe: Probe = no_probe, tokens: Tensor | None = None
     ) -> VarformerPrior:
-        """The prior (section 3.2 of the paper); arguments as in `restore`."""
+        """Return the prior (section 3.2 of the paper); arguments as in `restore`."""
         guides = self.vqvae.encoder.levels(image)
         for i, level in enumerate(guides):
             probe(f"vqenc/Level_{i}", level)
@@ -249,13 +249,13 @@ class Varformer(nn.Module):
         )
         latent = self.vqvae.quant_conv(encoded)
         probe("mainenc_z", latent)
-        drawn = self.decoder(
+        decoded = self.decoder(
             latent, levels, self.clean_levels(prior, probe), increments, prefixed(probe, "maindec/")
         )
-        return (self.decoder.with_image(drawn, image) + 1.0) / 2.0
+        return (self.decoder.blend_with_input(decoded, image) + 1.0) / 2.0
 
     def clean_levels(self, prior: VarformerPrior, probe: Probe = no_probe) -> dict[int, Tensor]:
-        """The VQ-VAE decoder's levels of the predicted clean image, all but the finest."""
+        """Return the VQ-VAE decoder's levels of the predicted image, all but the finest."""
         decoder = self.vqvae.decoder
         features = decoder.bottleneck(self.vqvae.post_quant_conv(prior.prediction.latent))
         probe("vqdec/z_quant", features)

@@ -1,8 +1,8 @@
-"""VAR, the next-scale transformer, with the released cross-attention to the degraded image.
+"""VAR, the next-scale transformer, with VarFormer's cross-attention to the degraded image.
 
-Scale by scale, coarse to fine, the tokens of the clean image are predicted from those already
-predicted; the degraded image's own pyramid asks the questions. Keys and values of earlier
-scales are handed from call to call as values. Source: engine/networks/README.md.
+Scale by scale, coarse to fine, it predicts the tokens of the clean image from those already
+predicted; the degraded image's pyramid supplies the queries of the cross-attention. Keys and values
+of earlier scales are passed from call to call. Source: engine/networks/README.md.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from varfix.engine.networks.layers.probes import Probe, no_probe, suffixed
 from varfix.engine.networks.layers.quantizer import SCALES, Quantizer, flatten, split_scales
 
 GUIDANCE_ROWS = 2
-"""Rows per image: the two of classifier-free guidance, here of the same class."""
+"""Rows per image: the two of classifier-free guidance, here with the same class."""
 
 
 @dataclass(frozen=True)
 class VarConfig:
-    """Sizes of the transformer; the defaults are the released VarFormer's.
+    """Sizes of the transformer; the defaults are the published VarFormer's.
 
     Attributes:
-        width: channels; VAR has 64 per block.
-        heads: heads of the self-attention; VAR has one per block.
-        depth: blocks.
-        cross: how many of the first blocks are followed by cross-attention; VAR alone has none.
-        cross_heads: heads of the cross-attention, whatever the depth.
-        latent: channels of the latent.
-        codes: entries of the codebook.
-        classes: classes of the pre-training; one more stands for "any".
-        guidance: strength of classifier-free guidance at the finest scale.
+        width: Channels; VAR has 64 per block.
+        heads: Heads of the self-attention; VAR has one per block.
+        depth: Number of blocks.
+        cross: Number of blocks that a cross-attention follows; VAR alone has none.
+        cross_heads: Heads of the cross-attention, at any depth.
+        latent: Channels of the latent.
+        codes: Entries of the codebook.
+        classes: Classes of the pre-training, without the class "any".
+        guidance: Strength of classifier-free guidance at the finest scale.
     """
 
     width: int = 1024
@@ -67,22 +67,22 @@ class VarBlock(nn.Module):
         self.feed = feed_forward(width)
 
     def forward(
-        self, x: Tensor, condition: Tensor, memory: KeyValueCache | None
+        self, x: Tensor, condition: Tensor, cache: KeyValueCache | None
     ) -> tuple[Tensor, KeyValueCache]:
-        """Map (N, L, width) to the same shape, given a condition (width,) and the memory."""
+        """Map (N, L, width) to the same shape, given a condition (width,) and the cache."""
         parts = self.modulation(functional.silu(condition)).chunk(6, -1)
         gain_attention, gain_feed, scale_attention, scale_feed, shift_attention, shift_feed = parts
         moved = self.norm(x) * (1.0 + scale_attention) + shift_attention
-        attended, known = self.attention(moved, memory)
+        attended, known = self.attention(moved, cache)
         x = x + gain_attention * attended
         fed: Tensor = self.feed(self.norm(x) * (1.0 + scale_feed) + shift_feed)
         return x + gain_feed * fed, known
 
 
 class CrossAttention(nn.Module):
-    """The degraded image's tokens ask, the transformer's state of the same scale answers.
+    """Cross-attention from the degraded image (queries) to the transformer's state (keys, values).
 
-    The answer replaces the state.
+    The result replaces the state.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -95,9 +95,9 @@ class CrossAttention(nn.Module):
         self.value_bias = nn.Parameter(torch.zeros(width))
         self.project = nn.Linear(width, width)
 
-    def forward(self, question: Tensor, state: Tensor) -> Tensor:
-        """Map a question and a state, both (2 B, L, width) with images slowest, to the next."""
-        q = split_heads(self.query(question) + self.query_bias, self.heads)
+    def forward(self, queries: Tensor, state: Tensor) -> Tensor:
+        """Map queries and a state, both (2 B, L, width) with images slowest, to the next state."""
+        q = split_heads(self.query(queries) + self.query_bias, self.heads)
         k, v = self.key_value(state).chunk(2, -1)
         k, v = split_heads(k, self.heads), split_heads(v + self.value_bias, self.heads)
         weights = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
@@ -105,11 +105,11 @@ class CrossAttention(nn.Module):
 
 
 def merge_heads_as_published(attended: Tensor) -> Tensor:
-    """(2 B, heads, L, d) to (2 B, L, heads * d) in the released network's order.
+    """Return (2 B, heads, L, d) as (2 B, L, heads * d) in the order of the published network.
 
-    The released code transposes the wrong axes: per image, all vectors are listed by head, then
-    guidance half, then position, and that list is cut into rows. Heads and positions mix, and the
-    halves, equal until then, become different. The weights were trained so.
+    The published code transposes the wrong axes: per image, it lists all vectors by head, guidance
+    row and position, and splits the list into rows. Heads and positions mix, and the two rows,
+    equal until then, become different. The weights were trained so.
     """
     N, heads, L, d = attended.shape
     listed = attended.reshape(N // GUIDANCE_ROWS, GUIDANCE_ROWS, heads, L, d).transpose(1, 2)
@@ -147,64 +147,65 @@ class Var(nn.Module):
 
         Args:
             pyramid: (B, 679, latent), the degraded latent pooled to scales 1..9.
-            quantizer: rotary tokens into increments of the latent.
-            probe: receives the state after every block (2 B, L, width), and the logits.
-            tokens: (B, 680) int64 where they are known: each scale then builds on these, not on
-                the most likely ones (teacher forcing).
+            quantizer: Converts tokens to increments of the latent.
+            probe: Receives the state after every block (2 B, L, width), and the logits.
+            tokens: (B, 680) int64, for teacher forcing: each scale continues from these tokens.
         """
-        questions = self.questions(pyramid)
+        queries = self.queries(pyramid)
         caches: list[KeyValueCache | None] = [None] * len(self.blocks)
 
         def logits_of(k: int, pooled: Tensor | None) -> Tensor:
-            state = questions[k] if pooled is None else self.embed(pooled, k)
+            state = queries[k] if pooled is None else self.embed(pooled, k)
             seen = suffixed(probe, f"/s{k}")
-            state, caches[:] = self.run(questions[k], state, caches, seen)
-            halves = self.logits(state)
-            seen("logits_precfg", halves)
-            return self.guided(halves, k)
+            state, caches[:] = self.run(queries[k], state, caches, seen)
+            logits = self.logits(state)
+            seen("logits_precfg", logits)
+            return self.guided(logits, k)
 
         return generate(logits_of, quantizer, tokens)
 
-    def questions(self, pyramid: Tensor) -> list[Tensor]:
-        """What the degraded image asks at each scale: ten times (2 B, p * p, width)."""
-        begin = self.condition.weight[-1] + self.start + self.place(0)
+    def queries(self, pyramid: Tensor) -> list[Tensor]:
+        """Return the queries of the degraded image by scale: ten times (2 B, p * p, width)."""
+        begin = self.condition.weight[-1] + self.start + self.position_embedding(0)
         finer = pyramid.split([p * p for p in SCALES[1:]], dim=1)
-        asked = [self.word(rows) + self.place(k) for k, rows in enumerate(finer, start=1)]
+        words = [
+            self.word(rows) + self.position_embedding(k) for k, rows in enumerate(finer, start=1)
+        ]
         return [
             begin.expand(GUIDANCE_ROWS * len(pyramid), -1, -1),
-            *(rows.repeat_interleave(GUIDANCE_ROWS, dim=0) for rows in asked),
+            *(rows.repeat_interleave(GUIDANCE_ROWS, dim=0) for rows in words),
         ]
 
-    def place(self, scale: int) -> Tensor:
-        """(1, p * p, width): what tells the positions of a scale apart from all others."""
+    def position_embedding(self, scale: int) -> Tensor:
+        """Return the embedding of scale and position, (1, p * p, width)."""
         return self.scale.weight[scale] + split_scales(self.position)[scale]
 
     def embed(self, pooled: Tensor, scale: int) -> Tensor:
-        """State (2 B, p * p, width) from which a scale starts, given (B, latent, p, p)."""
-        rows = self.word(flatten(pooled)) + self.place(scale)
+        """Return the first state (2 B, p * p, width) of a scale, given (B, latent, p, p)."""
+        rows = self.word(flatten(pooled)) + self.position_embedding(scale)
         return rows.repeat_interleave(GUIDANCE_ROWS, dim=0)
 
     def run(
-        self, question: Tensor, state: Tensor, caches: list[KeyValueCache | None], probe: Probe
+        self, queries: Tensor, state: Tensor, caches: list[KeyValueCache | None], probe: Probe
     ) -> tuple[Tensor, list[KeyValueCache | None]]:
-        """Take the state of a scale (2 B, L, width) through all blocks; also return caches."""
+        """Run a scale's state (2 B, L, width) through all blocks; also return the caches."""
         condition, known = self.condition.weight[-1], list(caches)
         for b, block in enumerate(self.blocks):
             state, known[b] = block(state, condition, caches[b])
             probe(f"block{b}", state)
             if b < len(self.cross):
-                state = self.cross[b](question, state)
+                state = self.cross[b](queries, state)
                 probe(f"cross{b}", state)
         return state, known
 
     def logits(self, state: Tensor) -> Tensor:
-        """(2 B, L, codes) of a state (2 B, L, width)."""
+        """Return the logits (2 B, L, codes) of a state (2 B, L, width)."""
         modulation = self.head_modulation(functional.silu(self.condition.weight[-1]))
         scale, shift = modulation.chunk(2, -1)
         return self.head(self.norm(state) * (1.0 + scale) + shift)
 
     def guided(self, logits: Tensor, scale: int) -> Tensor:
-        """(B, L, codes): the first half of (2 B, L, codes), moved away from the second."""
+        """Return (B, L, codes): classifier-free guidance of the logits (2 B, L, codes)."""
         first, second = logits.unflatten(0, (-1, GUIDANCE_ROWS)).unbind(1)
         share = self.guidance * scale / (len(SCALES) - 1)
         return (1.0 + share) * first - share * second
