@@ -48,16 +48,16 @@ def score_up_to_shift(restored: Floats, target: Floats) -> Scores:
     return score(shifted(restored, best_shift(restored, target)), inner(target))
 
 
-def inner(picture: Floats) -> Floats:
+def inner(image: Floats) -> Floats:
     """Return the image without its borders."""
-    return picture[BORDER:-BORDER, BORDER:-BORDER]
+    return image[BORDER:-BORDER, BORDER:-BORDER]
 
 
-def shifted(picture: Floats, shift: Shift) -> Floats:
+def shifted(image: Floats, shift: Shift) -> Floats:
     """Return the inner part of an image (H, W, C) shifted by (down, right) pixels, bilinearly."""
-    total = np.zeros(inner(picture).shape)
+    total = np.zeros(inner(image).shape)
     for (y, x), weight in _corners(shift):
-        total += weight * _moved(picture, y, x)
+        total += weight * _moved(image, y, x)
     return total.astype(np.float32)
 
 
@@ -97,11 +97,11 @@ def _products(restored: Floats, target: Floats) -> tuple[Doubles, Doubles]:
     return products, matches
 
 
-def _moved(picture: Floats, down: int, right: int) -> Doubles:
-    height, width = picture.shape[:2]
+def _moved(image: Floats, down: int, right: int) -> Doubles:
+    height, width = image.shape[:2]
     rows = slice(BORDER - down, height - BORDER - down)
     columns = slice(BORDER - right, width - BORDER - right)
-    return picture[rows, columns].astype(np.float64)
+    return image[rows, columns].astype(np.float64)
 
 
 def _corners(shift: Shift) -> list[tuple[tuple[int, int], float]]:

@@ -108,10 +108,10 @@ PROTOCOLS: Mapping[str, DamageProtocol] = MappingProxyType(
 """Damage by name, which is also the name of the task. The order determines the seeds."""
 
 
-def convolve(picture: Doubles, kernel: Doubles) -> Doubles:
+def convolve(image: Doubles, kernel: Doubles) -> Doubles:
     """Convolve every channel of (H, W, C) with a square odd kernel; borders mirrored."""
     half = kernel.shape[0] // 2
-    padded = np.pad(picture, ((half, half), (half, half), (0, 0)), mode="symmetric")
+    padded = np.pad(image, ((half, half), (half, half), (0, 0)), mode="symmetric")
     size = padded.shape[:2]
     spectrum = np.fft.rfft2(padded, axes=(0, 1)) * np.fft.rfft2(kernel, s=size)[..., None]
     full = np.fft.irfft2(spectrum, s=size, axes=(0, 1))

@@ -35,7 +35,7 @@ class Explanation:
     """How a network restored an image with its prior.
 
     Attributes:
-        picture: (H, W, 3) in [0, 1], the network's input.
+        image: (H, W, 3) in [0, 1], the network's input.
         levels: Names of the levels at which the prior is merged.
         regions: For each level (h, w) in [0, 1], the prior's share at every place of the image.
         scales: (levels, K), the weight of each of the prior's scales; each row's sum is 1.
@@ -44,7 +44,7 @@ class Explanation:
             output.
     """
 
-    picture: Floats
+    image: Floats
     levels: tuple[str, ...]
     regions: Sequence[Floats]
     scales: Floats
@@ -58,7 +58,7 @@ def sheets(explanation: Explanation) -> dict[str, Image.Image]:
         "regions.png": region_sheet(explanation),
         "scales.png": scale_sheet(explanation),
         "steps.png": _sheet(
-            [_bytes(picture) for _, picture in explanation.steps],
+            [_bytes(image) for _, image in explanation.steps],
             [caption for caption, _ in explanation.steps],
         ),
     }
@@ -69,10 +69,10 @@ def sheets(explanation: Explanation) -> dict[str, Image.Image]:
 
 def region_sheet(explanation: Explanation) -> Image.Image:
     """Draw the image, then the prior's share at each level as a heat map over it."""
-    tiles = [_bytes(explanation.picture)]
+    tiles = [_bytes(explanation.image)]
     captions = ["input of the network"]
     for level, region in zip(explanation.levels, explanation.regions, strict=True):
-        tiles.append(heat(explanation.picture, region))
+        tiles.append(heat(explanation.image, region))
         captions.append(f"{level}: {_shares(region)} prior")
     return _sheet(tiles, captions)
 
@@ -83,15 +83,15 @@ def _shares(region: Floats) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def heat(picture: Floats, region: Floats) -> npt.NDArray[np.uint8]:
+def heat(image: Floats, region: Floats) -> npt.NDArray[np.uint8]:
     """Draw a share (h, w) in [0, 1] as a heat map over the grayscale of an image (H, W, 3)."""
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     share = cv2.resize(region, (width, height), interpolation=cv2.INTER_LINEAR)
     heated = _bytes(np.asarray(share, np.float32))
     colored = cv2.applyColorMap(heated, cv2.COLORMAP_INFERNO)[..., ::-1]
-    gray = _bytes(np.repeat(picture.mean(2, keepdims=True), 3, 2))
+    gray = _bytes(np.repeat(image.mean(2, keepdims=True), 3, 2))
     blended = _OVERLAY * colored.astype(np.float32) + (1.0 - _OVERLAY) * gray
     return blended.round().astype(np.uint8)
 
@@ -108,8 +108,8 @@ def replacements(
     """
     yield "nothing replaced", decode(replaced(degraded, predicted, 0))
     for count in range(1, len(degraded) + 1):
-        picture = decode(replaced(degraded, predicted, count))
-        yield f"{count} replaced, to {_size(count)}", picture
+        image = decode(replaced(degraded, predicted, count))
+        yield f"{count} replaced, to {_size(count)}", image
 
 
 def replaced(degraded: Floats, predicted: Floats, count: int) -> Floats:
@@ -134,10 +134,10 @@ def additions(
     yield "without prior", before
     for name, channels in parts.items():
         known[channels] = maps[channels]
-        picture = restore(known)
-        change = 255.0 * float(np.abs(picture - before).mean())
-        yield f"+ {name}: changes {change:.1f} of 255", picture
-        before = picture
+        image = restore(known)
+        change = 255.0 * float(np.abs(image - before).mean())
+        yield f"+ {name}: changes {change:.1f} of 255", image
+        before = image
 
 
 def prior_parts(channels: int, kinds: int, latent: int) -> dict[str, slice]:

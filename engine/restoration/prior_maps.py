@@ -35,7 +35,7 @@ def thumbnail(pixels: Floats, size: int) -> Floats:
 
 def sample_prior(
     maps: Floats,
-    picture: tuple[int, int],
+    image: tuple[int, int],
     origin: tuple[int, int],
     sides: tuple[int, int],
     stride: int,
@@ -48,7 +48,7 @@ def sample_prior(
 
     Args:
         maps: (C, n, n) over the whole image.
-        picture: Height and width of the image in pixels.
+        image: Height and width of the image in pixels.
         origin: First row and column of the tile.
         sides: Height and width of the tile, multiples of `stride`.
         stride: Pixels per sample.
@@ -58,7 +58,7 @@ def sample_prior(
     """
     rows, columns = (
         sampling_matrix(start, side // stride, stride, whole, cells)
-        for start, side, whole, cells in zip(origin, sides, picture, maps.shape[1:], strict=True)
+        for start, side, whole, cells in zip(origin, sides, image, maps.shape[1:], strict=True)
     )
     crop: Floats = np.matmul(np.matmul(rows, maps), columns.T)
     return crop

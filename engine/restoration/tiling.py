@@ -186,7 +186,7 @@ class TileBlender:
 
     Attributes:
         grid: Places of the tiles.
-        picture: (H, W, 3), the result, if no sink takes the rows.
+        image: (H, W, 3), the result, if no sink takes the rows.
     """
 
     def __init__(self, grid: TileGrid, sink: RowSink | None = None) -> None:
@@ -199,7 +199,7 @@ class TileBlender:
         """
         width = grid.columns.length
         self.grid = grid
-        self.picture = np.empty((0 if sink else grid.rows.length, width, 3), np.float32)
+        self.image = np.empty((0 if sink else grid.rows.length, width, 3), np.float32)
         self._sink = sink or self._keep
         self._strip = np.empty((grid.rows.size, width, 3), np.float32)
         self._covered = self._strip[:0]
@@ -228,7 +228,7 @@ class TileBlender:
         self._sink(start, strip[: end - start])
 
     def _keep(self, top: int, rows: Floats) -> None:
-        self.picture[top : top + len(rows)] = rows
+        self.image[top : top + len(rows)] = rows
 
 
 def _join(whole: Floats, part: Floats, axis: Axis, index: int) -> None:

@@ -70,21 +70,21 @@ def _lanczos(pixels: Floats, side: int) -> Floats:
     return np.asarray(shrunk, np.float32) / np.float32(255.0)
 
 
-def transfer_tone(picture: Floats, whole: Floats) -> Floats:
-    """Give an image the tone of a small restored one; overwrite `picture`.
+def transfer_tone(image: Floats, whole: Floats) -> Floats:
+    """Give an image the tone of a small restored one; overwrite `image`.
 
     Args:
-        picture: (H, W, 3) float32 in [0, 1], blended from tiles of side T, H or W above T.
+        image: (H, W, 3) float32 in [0, 1], blended from tiles of side T, H or W above T.
         whole: (T, T, 3), the same image restored as one tile.
 
     Returns:
-        `picture`, unchanged where both agree.
+        `image`, unchanged where both agree.
     """
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     side = len(whole)
-    missing = whole - thumbnail(picture, side)
+    missing = whole - thumbnail(image, side)
     # A tile covers side / height of the image, and so of the thumbnail; at most all of it.
     sigmas = [side * min(1.0, side / length) / COARSE for length in (height, width)]
     tone = cv2.GaussianBlur(
@@ -94,5 +94,5 @@ def transfer_tone(picture: Floats, whole: Floats) -> Floats:
     for top in range(0, height, _BAND):
         count = min(_BAND, height - top)
         band = (sampling_matrix(top, count, 1, height, side) @ rows).reshape(count, side, 3)
-        picture[top : top + count] += cv2.resize(band, (width, count))
-    return np.clip(picture, 0.0, 1.0, out=picture)
+        image[top : top + count] += cv2.resize(band, (width, count))
+    return np.clip(image, 0.0, 1.0, out=image)

@@ -121,7 +121,7 @@ def _of_tile(restorer: OnnxRestorer, found: ModelFiles, pixels: Floats) -> Expla
 
     told = {name: value[0] for name, value in restorer.results(RESULTS, seen).items()}
     return Explanation(
-        picture=seen,
+        image=seen,
         levels=restorer.card.levels,
         regions=list(told["regions"]),
         scales=told["scales"],
@@ -143,7 +143,7 @@ def _guided(restorer: OnnxRestorer, found: ModelFiles, pixels: Floats, task: str
     parts = prior_parts(card.prior_channels, len(KINDS), LATENT)
     kinds = maps[parts["degradation"]].mean((1, 2)).tolist()
     return Explanation(
-        picture=view.picture,
+        image=view.picture,
         levels=tuple(FUSIONS),
         regions=[told[name][0, 1] for name in decisions.regions],
         scales=np.stack([told[name][0].mean((1, 2)) for name in decisions.scales]),

@@ -121,7 +121,7 @@ def test_rain_is_told_as_rain(shipped):
     assert told.kinds["rain"] > 0.5
     assert np.allclose(told.scales.sum(1), 1.0, atol=1e-4)
     first, last = told.steps[0][1], told.steps[-1][1]
-    assert first.shape == last.shape == told.picture.shape
+    assert first.shape == last.shape == told.image.shape
     assert np.abs(first - last).mean() > 0.02  # it is the prior that knows what to do
 
 

@@ -28,7 +28,7 @@ def explanation():
     weights = rng.random((2, SCALES)).astype(np.float32)
     picture = rng.random((HEIGHT, WIDTH, 3)).astype(np.float32)
     return Explanation(
-        picture=picture,
+        image=picture,
         levels=("encoder 1", "decoder 1"),
         regions=[rng.random((8, 12)).astype(np.float32), rng.random((4, 6)).astype(np.float32)],
         scales=weights / weights.sum(1, keepdims=True),
@@ -95,7 +95,7 @@ def test_heat_is_brighter_where_the_prior_counts_more():
 def test_the_image_itself_is_first(explanation):
     sheet = np.asarray(region_sheet(explanation))
     first = sheet[12 + 26 : 12 + 26 + HEIGHT, 12 : 12 + WIDTH]
-    assert np.abs(first / 255.0 - explanation.picture).max() < 0.003
+    assert np.abs(first / 255.0 - explanation.image).max() < 0.003
 
 
 def test_bars_are_as_high_as_their_weights():

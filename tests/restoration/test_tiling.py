@@ -122,8 +122,8 @@ def test_weights_of_all_tiles_sum_to_one_everywhere(height, width, tiling):
         blender = TileBlender(grid)
         for number in range(len(grid)):
             blender.add(np.full((tiling[0], tiling[0], 3), number == chosen, np.float32))
-        assert blender.picture.min() >= 0.0
-        total += blender.picture
+        assert blender.image.min() >= 0.0
+        total += blender.image
     np.testing.assert_allclose(total, 1.0, atol=1e-5)
 
 
@@ -132,7 +132,7 @@ def joined(pixels, size, overlap, align=1, change=lambda tile, place: tile):
     blender = TileBlender(grid)
     for place in grid:
         blender.add(change(extract_tile(pixels, place, (size, size)), place))
-    return blender.picture
+    return blender.image
 
 
 @pytest.mark.parametrize("depth", [8, 16])
@@ -167,7 +167,7 @@ def test_identity_holds_for_shrunk_tiles(height, width, step):
         blender = TileBlender(grid)
         for place in grid:
             blender.add(extract_tile(pixels, place, grid.sides))
-        assert np.array_equal(blender.picture, pixels)
+        assert np.array_equal(blender.image, pixels)
 
 
 @given(st.integers(1, 12_000), st.integers(1, 12_000), st.sampled_from([(32, 16), (96, 16)]))
@@ -240,7 +240,7 @@ def test_two_constants_are_joined_by_a_raised_cosine():
     blender = TileBlender(grid)
     blender.add(np.zeros((64, 64, 3), np.float32))
     blender.add(np.ones((64, 64, 3), np.float32))
-    line = blender.picture[10, :, 1]
+    line = blender.image[10, :, 1]
     expected = 0.5 - 0.5 * np.cos(np.pi * (np.arange(8) + 0.5) / 8)
     assert not line[:52].any()
     np.testing.assert_allclose(line[52:60], expected, atol=1e-6)
