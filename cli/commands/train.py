@@ -182,10 +182,10 @@ def ablate(
     auto, and under the preset of the task behind a slash.
     """
     with terminal.busy("Loading PyTorch"), needing_train_extra("train ablate"):
-        from varfix.engine.evaluation.test_sets import Choice
+        from varfix.engine.evaluation.test_sets import BenchmarkFilter
         from varfix.engine.train.ablation import run_ablations, table
     done = []
-    for one in run_ablations(weights, folder, Choice(only, sample)):
+    for one in run_ablations(weights, folder, BenchmarkFilter(only, sample)):
         terminal.say(f"{one.name}: done")
         done.append(one)
     click.echo(table(done))
