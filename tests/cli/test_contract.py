@@ -159,7 +159,7 @@ def test_a_truncated_picture_fails_alone(run, good, tmp_path):
     (failed,) = events(result, "item.fail")
     assert failed["code"] == "decode_truncated"
     assert "file ends early" in failed["message"]
-    assert "so that a gray band is not mistaken for a result" in result.stderr
+    assert "not restored: the missing part would be gray" in result.stderr
     assert not (tmp_path / "out" / "cut.jpg").exists()
 
 
