@@ -87,6 +87,14 @@ ALIASES: Final[dict[str, str]] = {"jpg": "jpeg", "tif": "tiff", "heic": "heif"}
 
 # Ends of names that mark videos in a folder.
 VIDEO_EXTENSIONS: Final = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+# Containers that varfix writes: FFmpeg's muxers by the ends of names.
+CONTAINERS: Final = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+}
 _WEBM_CODECS: Final = ("auto", "av1", "libsvtav1", "libaom-av1", "libvpx-vp9")
 
 # Offset, bytes, what it is. Names without a slash are keys of FORMATS.
@@ -162,7 +170,7 @@ def is_video(path: PurePath) -> bool:
     return path.suffix.lower() in VIDEO_EXTENSIONS
 
 
-def result_suffix(suffix: str, codec: str) -> str:
+def result_suffix(suffix: str, codec: str, fallback: str = ".mkv") -> str:
     """Return the end of the name of a restored video, which decides its container.
 
     It is the source's own where varfix writes that container and it holds the codec.
@@ -170,8 +178,12 @@ def result_suffix(suffix: str, codec: str) -> str:
     Args:
         suffix: End of the source's name, with its dot.
         codec: The setting `video.codec`.
+        fallback: For sources in other containers. Matroska holds almost every stream; a caller that
+            knows the streams may prefer another.
     """
-    if suffix.lower() == ".avi" or codec == "ffv1":
+    if suffix.lower() not in CONTAINERS:
+        return fallback
+    if codec == "ffv1":
         return ".mkv"
     return ".mkv" if suffix.lower() == ".webm" and codec not in _WEBM_CODECS else suffix
 

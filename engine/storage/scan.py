@@ -1,4 +1,4 @@
-"""Finds the images below a folder (cli/README.md)."""
+"""Finds the images and videos below a folder (cli/README.md)."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Filters:
     """Which files count; globs follow the rules of gitignore.
 
     Attributes:
-        include: keep only what one of these matches; empty keeps everything.
-        exclude: drop what one of these matches.
-        recursive: look into folders.
+        include: Keep only names that match one of these; empty keeps all.
+        exclude: Leave out names that match one of these.
+        recursive: Include subfolders.
     """
 
     include: tuple[str, ...] = ()
@@ -46,13 +46,13 @@ class Filters:
 
 @dataclass
 class ScanResult:
-    """What a scan found.
+    """The result of a scan.
 
     Attributes:
-        sources: names of images and videos below the source, with `/`, in natural order.
-        ignored: files that are no images, or were filtered out.
-        denied: folders that may not be read.
-        versions: of objects that a listing has reported.
+        sources: Names of images and videos below the source, with `/`, in natural order.
+        ignored: Names of other files, and of those that the filters left out.
+        denied: Folders without read permission.
+        versions: Versions of listed objects.
     """
 
     sources: list[str] = field(default_factory=list)
@@ -62,40 +62,40 @@ class ScanResult:
 
 
 def scan(source: Path, destination: Path | None, filters: Filters) -> ScanResult:
-    """Walk a folder. Hidden and system files are not even counted; links to folders not followed.
+    """Walk a folder; skip hidden files, system files, and links to folders.
 
     Args:
-        source: the folder.
-        destination: left out when it lies inside the source.
-        filters: which files count.
+        source: The folder.
+        destination: Left out when it is inside the source.
+        filters: Which files count.
     """
-    found = ScanResult()
-    barred = destination.stat() if destination is not None and destination.is_dir() else None
-    apply_filters(_files(source, barred, filters.recursive, found.denied), filters, found)
-    return found
+    result = ScanResult()
+    excluded = destination.stat() if destination is not None and destination.is_dir() else None
+    apply_filters(_files(source, excluded, filters.recursive, result.denied), filters, result)
+    return result
 
 
-def apply_filters(names: Iterable[str], filters: Filters, found: ScanResult) -> None:
-    """Put names into `found`: the images in their order, and what is left out."""
+def apply_filters(names: Iterable[str], filters: Filters, result: ScanResult) -> None:
+    """Sort names into `result`: sources in natural order, and ignored names."""
     include, exclude = _matcher(filters.include), _matcher(filters.exclude)
     for name in names:
         wanted = not filters.include or include.match_file(name)
         if wanted and not exclude.match_file(name) and _is_known(name):
-            found.sources.append(name)
+            result.sources.append(name)
         else:
-            found.ignored.append(name)
-    found.sources = _ordered(found.sources)
+            result.ignored.append(name)
+    result.sources = _ordered(result.sources)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file, or a folder above it, is passed over in every search."""
+    """Return whether every scan skips a file, because of its name or that of a folder above it."""
     *folders, last = name.split("/")
-    return _is_unseen(last) or any(
-        _is_unseen(part) or part.endswith(SEGMENTS_SUFFIX) for part in folders
+    return _is_skipped(last) or any(
+        _is_skipped(part) or part.endswith(SEGMENTS_SUFFIX) for part in folders
     )
 
 
-def _is_unseen(name: str) -> bool:
+def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
@@ -108,19 +108,19 @@ def _matcher(globs: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
 
 
 def _ordered(names: list[str]) -> list[str]:
-    """Natural order; names equal in it (`1.jpg`, `01.jpg`) in plain order, on every file system."""
+    """Return names in natural order; equal ones (`1.jpg`, `01.jpg`) by bytes, on every system."""
     return natsort.natsorted(sorted(names, key=_sortable), key=_sortable)
 
 
 def _sortable(name: str) -> str:
-    """Names that are no valid UTF-8 hold lone surrogates, which do not compare everywhere."""
+    """Return a sort key; names that are not valid UTF-8 do not compare on every system."""
     return name.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def _files(
-    root: Path, barred: os.stat_result | None, recursive: bool, denied: list[str]
+    root: Path, excluded: os.stat_result | None, recursive: bool, denied: list[str]
 ) -> Iterator[str]:
-    waiting = [""]  # not recursion: folders can be nested deeper than Python's stack
+    waiting = [""]  # no recursion: folders can be nested deeper than Python's stack
     while waiting:
         below = waiting.pop()
         try:
@@ -130,27 +130,29 @@ def _files(
             continue
         for entry in entries:
             name = f"{below}/{entry.name}" if below else entry.name
-            if _is_unseen(entry.name):
+            if _is_skipped(entry.name):
                 continue
             if not entry.is_dir(follow_symlinks=False):
                 if _is_regular(entry):
                     yield name
-            elif recursive and not _is(entry, barred) and not entry.name.endswith(SEGMENTS_SUFFIX):
+            elif (
+                recursive and not _is(entry, excluded) and not entry.name.endswith(SEGMENTS_SUFFIX)
+            ):
                 waiting.append(name)
 
 
-def _is(entry: os.DirEntry[str], barred: os.stat_result | None) -> bool:
-    """Whether an entry is the destination, by whatever path that was given."""
-    if barred is None:
+def _is(entry: os.DirEntry[str], excluded: os.stat_result | None) -> bool:
+    """Return whether an entry is the destination, however its path was written."""
+    if excluded is None:
         return False
     with suppress(OSError):
-        # Not `entry.stat()`: it knows no file numbers on Windows.
-        return os.path.samestat(Path(entry.path).stat(), barred)
+        # Not `entry.stat()`: it has no file numbers on Windows.
+        return os.path.samestat(Path(entry.path).stat(), excluded)
     return False
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:
-    """True for files and links to files; pipes, sockets and links to folders are left alone."""
+    """Return whether an entry is a file or a link to a file, and no pipe, socket or folder."""
     try:
         return stat.S_ISREG(entry.stat().st_mode)
     except OSError:

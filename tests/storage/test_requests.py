@@ -51,7 +51,7 @@ def test_a_large_destination_is_not_listed_again(places, s3, monkeypatch):
     for number in range(6):
         places.put(f"{number}.png", picture())
     restore(planned(places))
-    monkeypatch.setattr(store_memory, "LOOKED_AT", 3)
+    monkeypatch.setattr(store_memory, "MAX_LISTED", 3)
     places.put("new.png", picture())
     places.put("stranger.png", picture())
     places.put("stranger.png", b"somebody's own", "target")
@@ -77,8 +77,8 @@ def test_scattered_records_are_put_together_and_nothing_is_lost(places, monkeypa
         places.put(f"{number}.png", picture(number))
         restore(planned(places))
     before = states(planned(places))
-    monkeypatch.setattr(store_memory, "_SCATTERED", 4)
-    monkeypatch.setattr(store_memory, "_FOLDED", 5)
+    monkeypatch.setattr(store_memory, "_MAX_PARTS", 4)
+    monkeypatch.setattr(store_memory, "_MERGED_RECORDS", 5)
     objects = places.target._objects
     removed = []
     with monkeypatch.context() as patch:
