@@ -46,7 +46,7 @@ class ObjectManifest:
         self._entries: dict[str, Entry] = {}
         self._journal: ObjectJournal | None = None
         with translate_store_errors(display_address(objects.address)):
-            self._seen = dict(objects.list(JOURNAL))
+            self._seen = dict(objects.list_objects(JOURNAL))
             self._parts = sorted(self._seen)
             self._run = 1 + max((_run_of(name) for name in self._parts), default=0)
             pending = self._read()
@@ -62,7 +62,7 @@ class ObjectManifest:
         """
         place = display_address(self._objects.address)
         with translate_store_errors(place):
-            if dict(self._objects.list(JOURNAL)) != self._seen:
+            if dict(self._objects.list_objects(JOURNAL)) != self._seen:
                 raise OutputLockedError(
                     f"{place}: another varfix process has written here since this run was planned",
                     hint="run the same command again",
@@ -132,7 +132,7 @@ class ObjectManifest:
     def _list(self) -> dict[str, int] | None:
         """Return the sizes of all objects by name; None when there are too many to list."""
         there: dict[str, int] = {}
-        for name, version in self._objects.list():
+        for name, version in self._objects.list_objects():
             if len(there) >= MAX_LISTED and self._entries:
                 return None
             if not name.startswith(f"{STATE_FOLDER}/"):

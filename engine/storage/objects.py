@@ -46,7 +46,7 @@ class Objects:
     def __reduce__(self) -> tuple[type[Objects], tuple[str]]:
         return Objects, (self.address,)
 
-    def list(
+    def list_objects(
         self, below: str = "", *, recursive: bool = True
     ) -> Iterator[tuple[str, ObjectVersion]]:
         """Yield names and identities of all objects below a folder, page by page.

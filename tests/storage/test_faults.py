@@ -56,7 +56,7 @@ class Bucket:
 
     def results(self):
         store = open_store(f"{self.address}/out")._objects
-        names = [name for name, _ in store.list() if not name.startswith(".varfix/")]
+        names = [name for name, _ in store.list_objects() if not name.startswith(".varfix/")]
         return {name: store.read(name) for name in names}
 
     def unbroken(self):

@@ -87,7 +87,7 @@ def test_scattered_records_are_put_together_and_nothing_is_lost(places, monkeypa
     assert len(removed) == 9
     assert states(planned(places)) == before
     ObjectManifest(objects).prepare()
-    assert len(list(objects.list(JOURNAL))) == 2
+    assert len(list(objects.list_objects(JOURNAL))) == 2
     assert states(planned(places)) == before
     assert set(before.values()) == {"done"}
 
@@ -99,7 +99,7 @@ def test_a_full_part_is_followed_by_another(places, monkeypatch):
     for number in range(8):
         places.put(f"{number}.png", picture())
     restore(planned(places))
-    assert len(list(places.target._objects.list(JOURNAL))) == 3
+    assert len(list(places.target._objects.list_objects(JOURNAL))) == 3
     assert set(states(planned(places)).values()) == {"done"}
 
 
