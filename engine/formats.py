@@ -1,4 +1,4 @@
-"""What varfix knows of file formats, as data: names, limits, signatures.
+"""File formats as data: names, limits, signatures.
 
 Imports no imaging library, so that planning a run and printing help stay cheap.
 """
@@ -19,18 +19,18 @@ class Format:
     """Facts about one file format.
 
     Attributes:
-        name: How the engine calls it.
-        label: How messages call it.
-        extensions: The first is the one given to new files.
+        name: Key of `FORMATS`.
+        label: Name in messages.
+        extensions: The first is used for new files.
         max_side: Largest width or height in pixels.
-        alpha: Transparency survives.
+        alpha: Transparency is kept.
         depths: Bits per channel that can be stored.
-        icc: A color profile survives.
-        exif: EXIF and XMP survive.
-        cmyk: Inks can be stored.
-        iptc: An IPTC record survives.
-        module: The package outside of the core installation that reads and writes it, by the name
-            it is imported under; empty = none is needed.
+        icc: A color profile is kept.
+        exif: EXIF and XMP are kept.
+        cmyk: CMYK can be stored.
+        iptc: An IPTC record is kept.
+        module: Import name of the optional package that reads and writes it; empty = none is
+            needed.
     """
 
     name: str
@@ -75,7 +75,7 @@ FORMATS: Final[dict[str, Format]] = {
     "avif": Format("avif", "AVIF", (".avif",), 65536),
     "bmp": Format("bmp", "BMP", (".bmp", ".dib"), 2**31 - 1, alpha=False, icc=False, exif=False),
     "heif": Format("heif", "HEIC", (".heic", ".heif", ".hif"), 16384, module="pillow_heif"),
-    # Its library writes no profile.
+    # Its library cannot write a profile.
     "jxl": Format("jxl", "JPEG XL", (".jxl",), 2**30, icc=False, module="pillow_jxl"),
 }
 
@@ -97,7 +97,7 @@ CONTAINERS: Final = {
 }
 _WEBM_CODECS: Final = ("auto", "av1", "libsvtav1", "libaom-av1", "libvpx-vp9")
 
-# Offset, bytes, what it is. Names without a slash are keys of FORMATS.
+# Offset, bytes, format. Names without a slash are keys of FORMATS; others are MIME types.
 SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\xff\xd8\xff", "jpeg"),
     (0, b"\x89PNG\r\n\x1a\n", "png"),
@@ -131,13 +131,13 @@ _BMP_HEADER_SIZES: Final = (12, 40, 52, 56, 64, 108, 124)
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image's first bytes say of it.
+    """Size and format of an image, from its first bytes.
 
     Attributes:
         format: A key of `FORMATS`.
         width: In pixels, after the orientation tag is applied.
         height: In pixels, after the orientation tag is applied.
-        has_alpha: There is a transparency channel or color, perhaps opaque everywhere.
+        has_alpha: The image has a transparency channel or color, perhaps opaque everywhere.
         depth: 8 or 16 bits per channel.
     """
 
@@ -160,8 +160,8 @@ def format_named(name: str) -> Format:
 
 
 def format_of(path: PurePath | str) -> str | None:
-    """Return the format a file's name promises, or None when it promises none."""
-    # Not `PurePath(path).suffix`: it takes ten times as long, and scans ask it of every file.
+    """Return the format of a file by its name; None when the name is not that of an image."""
+    # Not `PurePath(path).suffix`: it takes ten times as long, and scans call this for every file.
     return EXTENSIONS.get(os.path.splitext(path)[1].lower())  # noqa: PTH122
 
 
@@ -194,7 +194,7 @@ def extension_of(name: str) -> str:
 
 
 def sniff(data: bytes) -> str:
-    """Tell from its first bytes what a file is.
+    """Return the format of a file by its first bytes.
 
     Returns:
         A key of `FORMATS`, or a MIME type (recognizable by its slash) for everything else.
@@ -202,14 +202,14 @@ def sniff(data: bytes) -> str:
     head = data[:4096]
     for offset, magic, kind in SIGNATURES:
         if head.startswith(magic, offset):
-            return "avif" if kind == "heif" and _says_avif(head) else kind
+            return "avif" if kind == "heif" and _is_avif(head) else kind
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "bmp"
     return "text/plain" if _is_text(head) else "application/octet-stream"
 
 
-def _says_avif(head: bytes) -> bool:
-    """Tell whether an image box of no particular brand names AVIF among its compatible ones."""
+def _is_avif(head: bytes) -> bool:
+    """Return whether a generic image container lists AVIF among its compatible brands."""
     brands = head[16 : int.from_bytes(head[:4], "big")]
     return head[8:12] in (b"mif1", b"msf1") and b"avif" in brands
 
@@ -220,18 +220,18 @@ def output_format(source: str, wanted: str) -> str:
 
 
 def check_output(name: str, header: Header, wanted: str, flatten: str | None) -> None:
-    """Refuse, before any work, what the output format cannot hold.
+    """Refuse, before any work, an image that the output format cannot store.
 
     Args:
         name: The source's name, for the message.
         header: The source, with `has_alpha` false if its alpha is known to be opaque.
         wanted: `keep` or a format.
-        flatten: Color to put under transparency; None = transparency must survive.
+        flatten: Color to put under transparency; None = transparency must be kept.
 
     Raises:
         PlanError: The format needs a package that is not installed.
         FormatLimitError: The image is too wide or too high.
-        AlphaLostError: The image has transparency, the format has none, nothing to put under it.
+        AlphaLostError: The image has transparency, the format has none, and `flatten` is None.
     """
     form = FORMATS[output_format(header.format, wanted)]
     if not form.available:
