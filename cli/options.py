@@ -88,7 +88,7 @@ class FormatChoice(click.Choice[str]):
         """Return the format's name, in lower case."""
         name = str(value).lower()
         if name in EXTRA_FORMATS and name not in self.choices:
-            self.fail(f"'{name}' is not installed. {format_named(name).remedy}", param, ctx)
+            self.fail(f"'{name}' is not available; {format_named(name).remedy}", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -53,7 +53,7 @@ class Format:
     @property
     def remedy(self) -> str:
         """What to do where the format is not available."""
-        return f'Install what it needs: pip install "varfix[{self.name}]".'
+        return f'install it: pip install "varfix[{self.name}]"'
 
 
 FORMATS: Final[dict[str, Format]] = {
@@ -235,17 +235,17 @@ def check_output(name: str, header: Header, wanted: str, flatten: str | None) ->
     """
     form = FORMATS[output_format(header.format, wanted)]
     if not form.available:
-        raise PlanError(f"{name} → {form.label}: {form.remedy}")
+        raise PlanError(f"{name} → {form.label}: not available", hint=form.remedy)
     side = max(header.width, header.height)
     if side > form.max_side:
         raise FormatLimitError(
-            f"{name} → {form.label}: {side} px is over {form.label}'s {form.max_side} px. "
-            "Use --format tiff."
+            f"{name} → {form.label}: {side} px is over {form.label}'s {form.max_side} px",
+            hint="use --format tiff",
         )
     if header.has_alpha and not form.alpha and flatten is None:
         raise AlphaLostError(
-            f"{name} has transparency, {form.label} cannot hold it. "
-            "Use --format png, or --set output.flatten=white."
+            f"{name} has transparency, {form.label} cannot store it",
+            hint="use --format png, or --set output.flatten=white",
         )
 
 

@@ -294,22 +294,21 @@ def test_probe_of_a_missing_file_is_a_read_error(tmp_path):
 
 def test_limits_of_formats_are_checked_before_any_work():
     wide = Header("png", 24000, 10, False, 8)
-    text = "pano.jpg → WebP: 24000 px is over WebP's 16383 px. Use --format tiff."
+    text = "pano.jpg → WebP: 24000 px is over WebP's 16383 px"
     with pytest.raises(FormatLimitError) as caught:
         check_output("pano.jpg", wide, "webp", None)
     assert caught.value.message == text
+    assert caught.value.hint == "use --format tiff"
     check_output("pano.jpg", wide, "keep", None)
 
 
 def test_lost_alpha_is_refused_before_any_work():
     header = Header("png", 10, 10, True, 8)
-    text = (
-        "logo.png has transparency, JPEG cannot hold it. "
-        "Use --format png, or --set output.flatten=white."
-    )
+    text = "logo.png has transparency, JPEG cannot store it"
     with pytest.raises(AlphaLostError) as caught:
         check_output("logo.png", header, "jpg", None)
     assert caught.value.message == text
+    assert caught.value.hint == "use --format png, or --set output.flatten=white"
     check_output("logo.png", header, "jpg", "white")
     check_output("logo.png", header, "keep", None)
 
