@@ -168,13 +168,13 @@ def test_a_place_that_may_not_be_written_ends_the_run(remote):
         remote.run()
 
 
-def test_a_destination_that_may_not_be_listed_is_told_before_any_work(remote):
+def test_a_destination_that_may_not_be_listed_is_reported_before_any_work(remote):
     remote.faults.refuse = lambda kind, path, count: DENIED if kind == "LIST" else None
     with pytest.raises(StoreAccessError, match="access denied"):
         remote.run()
 
 
-def test_no_secret_is_told(remote):
+def test_no_secret_is_shown(remote):
     expire_after(remote, 0)
     with pytest.raises(StoreError) as ended:
         remote.run()

@@ -103,7 +103,7 @@ def test_a_full_part_is_followed_by_another(places, monkeypatch):
     assert set(states(planned(places)).values()) == {"done"}
 
 
-def test_a_source_put_again_is_told_from_its_former_self_within_the_same_second(places):
+def test_a_source_put_again_differs_from_its_former_self_within_the_same_second(places):
     former, later = (picture(shade, fmt="BMP") for shade in (2, 3))
     assert len(former) == len(later)
     places.put("a.bmp", former)

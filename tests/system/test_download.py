@@ -44,7 +44,7 @@ def left(tmp_path):
     return sorted(path.name for path in (tmp_path / "models").iterdir())
 
 
-def test_a_file_comes_whole_and_its_digest_is_told(get):
+def test_a_file_comes_whole_and_its_digest_is_returned(get):
     seen = []
     assert get(progress=lambda *now: seen.append(now)) == (DIGEST, CONTENT)
     assert seen[-1] == (len(CONTENT), len(CONTENT))
@@ -117,20 +117,20 @@ def test_a_refusal_that_passes_is_waited_for(get, server):
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_refusal_for_good_is_told_at_once(get, server, status):
+def test_a_refusal_for_good_is_reported_at_once(get, server, status):
     server.refusals = [status]
     with pytest.raises(ModelDownloadError, match=f"the server responds {status}"):
         get()
     assert len(server.asked) == 1
 
 
-def test_a_server_that_is_not_there_is_told(tmp_path):
+def test_a_server_that_is_not_there_is_reported(tmp_path):
     wanted = DownloadRequest("http://127.0.0.1:9/net.pth", tmp_path / "net.pth", pause=0.001)
     with pytest.raises(ModelDownloadError, match="refused"):
         download(wanted, lambda done, size: None)
 
 
-def test_a_disk_without_room_is_told_before_the_bytes_come(get, monkeypatch, tmp_path):
+def test_a_disk_without_room_is_reported_before_the_bytes_come(get, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(DiskFullError, match=r"0\.0 GB free"):
