@@ -17,7 +17,7 @@ def facts(monkeypatch):
     """Pretend that the devices are as given."""
 
     def pretend(providers=(("cpu", True),), **changes):
-        found = devices.DeviceFacts(
+        found = devices.DeviceCheck(
             **{
                 "runtime": "1.31",
                 "packages": ("onnxruntime 1.31",),
@@ -25,14 +25,14 @@ def facts(monkeypatch):
                 "cores": 2,
                 "gpus": (),
                 "providers": tuple(
-                    devices.ProviderFact(device=name, provider=name, works=works, detail="why")
+                    devices.ProviderStatus(device=name, provider=name, works=works, detail="why")
                     for name, works in providers
                 ),
                 "auto": "cpu",
                 **changes,
             }
         )
-        monkeypatch.setattr(devices, "device_facts", lambda: found)
+        monkeypatch.setattr(devices, "check_devices", lambda: found)
 
     return pretend
 
@@ -122,7 +122,7 @@ def test_a_runtime_that_does_not_load_is_exit_5_and_the_rest_is_still_checked(va
     def broken():
         raise DeviceUnavailableError("ONNX Runtime does not load.", hint="Reinstall varfix.")
 
-    monkeypatch.setattr(devices, "device_facts", broken)
+    monkeypatch.setattr(devices, "check_devices", broken)
     result = varfix("doctor")
     assert result.exit_code == 5
     assert "ONNX Runtime does not load. Reinstall varfix." in result.stdout

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from varfix.cli.missing_extras import needing_train_extra
+from varfix.cli.missing_extras import require_train_extra
 from varfix.engine.train.request import Job
 
 
@@ -108,7 +108,7 @@ def test_without_torch_both_say_how_to_get_it(varfix, no_torch, weights, tmp_pat
 
 
 def test_an_import_that_fails_for_another_reason_is_not_blamed_on_the_extra():
-    with pytest.raises(ImportError, match="nonsense"), needing_train_extra("train"):
+    with pytest.raises(ImportError, match="nonsense"), require_train_extra("train"):
         raise ImportError("nonsense", name="varfix.engine.nonsense")
 
 

@@ -13,7 +13,7 @@ import pytest
 from support.http_server import Server
 
 from varfix.engine.errors import ExitCode, ModelContractError
-from varfix.engine.models.card import MODELS
+from varfix.engine.models.registry import MODELS
 from varfix.onnx.export import architectures
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB
@@ -70,13 +70,13 @@ def test_a_pulled_model_is_there_whole(varfix, server, folder, exported):
     assert (architecture, contents) == ("varformer", [CONTENT])
     assert (facts.depth, facts.licence) == (16, "LicenseRef-unstated")
     made = folder / "varformer-d16"
-    assert left(made) == ["LICENCE.md", "origin.json", "varformer-d16.onnx"]
-    assert "No licence for this code" in (made / "LICENCE.md").read_text()
+    assert left(made) == ["LICENSE.md", "origin.json", "varformer-d16.onnx"]
+    assert "No license for this code" in (made / "LICENSE.md").read_text()
     (origin,) = json.loads((made / "origin.json").read_text())["files"]
     assert origin["sha256"] == hashlib.sha256(CONTENT).hexdigest()
     assert origin["size"] == len(CONTENT)
     assert left(folder / ".downloads" / "varformer-d16") == []
-    assert "No licence for this code" in result.stderr  # said before it is used
+    assert "No license for this code" in result.stderr  # said before it is used
 
 
 def test_a_pulled_model_can_be_used_listed_verified_and_removed(
@@ -163,7 +163,7 @@ def test_an_imported_model_has_the_name_and_facts_that_were_given(
         "rain",
         None,
     )
-    assert (folder / "mine" / "LICENCE.md").read_text() == "do as you like"
+    assert (folder / "mine" / "LICENSE.md").read_text() == "do as you like"
     assert "mine" in varfix("models").stdout
 
 

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varfix.engine.errors import ModelContractError
-from varfix.engine.models.card import MODELS, TASKS, ModelCard, from_metadata, to_metadata
+from varfix.engine.models.card import TASKS, ModelCard, from_metadata, to_metadata
+from varfix.engine.models.registry import MODELS
 from varfix.engine.settings.types import ModelSettings, Settings
 
 CARD = ModelCard(

@@ -7,7 +7,8 @@ from support.sessions import ON_CPU, Exhausted, Faulty, noise, restorer_of, text
 from varfix.engine.errors import DeviceError, DeviceMemoryError, ExitCode, NonFiniteError
 from varfix.onnx.inference import memory_guard as guard
 from varfix.onnx.inference.hardware import Gpu
-from varfix.onnx.inference.open_model import Graphs, OnnxRestorer, Placement, open_restorer
+from varfix.onnx.inference.open_model import open_restorer
+from varfix.onnx.inference.restorer import Graphs, OnnxRestorer, Placement
 from varfix.onnx.inference.runtime import CPU
 from varfix.onnx.inference.signature import Signature
 

@@ -1,7 +1,7 @@
 import pytest
 
 from varfix.engine.errors import ModelChecksumError, ModelMissingError
-from varfix.engine.models.card import MODELS, ModelEntry
+from varfix.engine.models.registry import MODELS, ModelEntry
 from varfix.onnx.files.card import read_card, write_card
 from varfix.onnx.files.model_files import find_model, model_digest
 
@@ -12,7 +12,7 @@ def test_a_path_names_a_model_and_its_companions(shelf):
     assert found.name == "pair"
     assert found.restore == path
     assert found.prior == path.with_name("pair.prior.onnx")
-    assert found.half == path.with_name("pair.fp16.onnx")
+    assert found.fp16 == path.with_name("pair.fp16.onnx")
 
 
 def test_a_mistyped_name_gets_a_suggestion():

@@ -72,8 +72,8 @@ def test_cuda_is_an_error_where_there_is_none(shelf, monkeypatch):
 def test_the_automatic_batch_fits_the_free_memory(shelf, monkeypatch, free, vram, tile, batch):
     found = None if free is None else Gpu("some", free, free)
     monkeypatch.setattr(guard, "find_gpu", lambda index: found)
-    assert guard.auto_batch(shelf.card(vram_mb=vram), CUDA, tile) == batch
-    assert guard.auto_batch(shelf.card(vram_mb=vram), CPU, tile) == 1
+    assert guard.estimated_batch(shelf.card(vram_mb=vram), CUDA, tile) == batch
+    assert guard.estimated_batch(shelf.card(vram_mb=vram), CPU, tile) == 1
 
 
 def test_ordinary_failures_are_not_memory():

@@ -14,7 +14,7 @@ from varfix.engine.errors import (
     NonFiniteError,
 )
 from varfix.engine.settings.types import ModelSettings, Settings, TileSettings
-from varfix.onnx.inference.cores import usable_cores
+from varfix.onnx.inference.hardware import usable_cores
 from varfix.onnx.inference.open_model import open_restorer
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 

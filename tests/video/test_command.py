@@ -262,7 +262,7 @@ def test_the_same_command_resumes_after_ctrl_c(film, shelf, tmp_path):
     if process.returncode == 0:
         pytest.skip("too fast to be interrupted")
     assert process.returncode == 130
-    assert b"Stopping after the current frame. Ctrl-C again" in said
+    assert b"stopping after the current frame; press Ctrl-C again" in said
     assert not target.exists()
     kept = len(list(parts.glob("seg-*.json")))
     assert kept
