@@ -140,7 +140,7 @@ def test_a_list_that_is_none_of_lines_is_not_taken_for_one(restore, tree, tmp_pa
     (tmp_path / "list").write_bytes(data)
     result = restore("--files-from", tmp_path / "list")
     assert result.exit_code == 2
-    assert "list: holds NUL; give -0" in result.stderr
+    assert "list: contains NUL bytes; use -0" in result.stderr
 
 
 def test_what_windows_editors_begin_a_list_with_is_no_name(restore, tree, tmp_path):

@@ -103,7 +103,7 @@ def test_without_torch_both_say_how_to_get_it(varfix, no_torch, weights, tmp_pat
     ):
         result = varfix(*arguments)
         assert result.exit_code == 2
-        assert f"varfix {arguments[0]} needs torch, which is not installed." in result.stderr
+        assert f"varfix {arguments[0]} requires torch, which is not installed" in result.stderr
         assert 'pip install "varfix[train]"' in result.stderr
 
 

@@ -95,7 +95,7 @@ def images(card):
 def test_a_csv_has_a_line_for_each_picture(restore, tmp_path):
     result = restore("--report", tmp_path / "r.csv")
     assert result.exit_code == 1
-    assert f"Report: {tmp_path / 'r.csv'}" in result.stderr
+    assert f"report: {tmp_path / 'r.csv'}" in result.stderr
     with (tmp_path / "r.csv").open(newline="") as file:
         rows = {row["src"]: row for row in csv.DictReader(file)}
     assert {name: row["status"] for name, row in rows.items()} == {

@@ -71,9 +71,9 @@ def test_other_programs_keys_and_later_facts_are_ignored():
         ({"varfix.prior_channels": "0"}, "prior_channels"),
         ({"varfix.prior_stride": "12"}, "prior_stride"),
         ({"varfix.multiple": "0"}, "multiple"),
-        ({"varfix.vram_mb": "{"}, "card is not valid"),
+        ({"varfix.vram_mb": "{"}, "invalid model card"),
         ({"varfix.layout": "NHWC"}, "layout"),
-        ({"varfix.schema": "2"}, "has schema 2, this varfix reads schema 1"),
+        ({"varfix.schema": "2"}, "has schema 2, expected 1"),
         ({"varfix.schema": "new"}, "has schema new"),
     ],
 )

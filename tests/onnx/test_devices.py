@@ -88,7 +88,7 @@ def start(text, tmp_path):
 
 
 def text_of(error):
-    return f"{error.message} {error.hint}"
+    return f"{error.message}; {error.hint}"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_auto_blames_a_broken_file_not_the_gpu(machine, tmp_path):
         pass
 
     machine(compiled=[CUDA], error=InvalidProtobuf("[ONNXRuntimeError] : 7 : X : parsing failed."))
-    with pytest.raises(ModelContractError, match=r"net\.onnx: .* parsing failed\."):
+    with pytest.raises(ModelContractError, match=r"net\.onnx: .*parsing failed\)"):
         start("auto", tmp_path)
 
 
@@ -199,9 +199,9 @@ def test_cuda_without_a_cuda_package_is_an_error_with_the_repair(machine, tmp_pa
     with pytest.raises(DeviceUnavailableError) as caught:
         start("cuda", tmp_path)
     assert text_of(caught.value) == (
-        "--device cuda: ONNX Runtime has no CUDA provider here. "
-        "Installed: onnxruntime 1.31.1 (CPU). "
-        'Fix: pip uninstall -y onnxruntime && pip install "varfix[cuda]". See varfix doctor.'
+        "--device cuda: ONNX Runtime has no CUDA provider here; "
+        "installed: onnxruntime 1.31.1 (CPU); "
+        'run: pip uninstall -y onnxruntime && pip install "varfix[cuda]", or see varfix doctor'
     )
     assert caught.value.exit_code == 5
     assert fake.asked == []
@@ -213,8 +213,8 @@ def test_cuda_whose_libraries_are_missing_is_an_error_that_names_one(machine, tm
         start("cuda:0", tmp_path)
     assert text_of(caught.value) == (
         "--device cuda:0: ONNX Runtime has no working CUDA provider here "
-        "(libcublasLt.so.13 not found). Installed: onnxruntime-gpu 1.31.1. "
-        'Fix: pip install "varfix[cuda]". See varfix doctor.'
+        "(libcublasLt.so.13 not found); installed: onnxruntime-gpu 1.31.1; "
+        'run: pip install "varfix[cuda]", or see varfix doctor'
     )
 
 
@@ -242,8 +242,8 @@ def test_looking_for_cuda_libraries_writes_nothing_to_stdout(machine, tmp_path, 
 def test_two_packages_over_each_other_are_found_with_the_repair(machine):
     machine(packages=["onnxruntime 1.30.0", "onnxruntime-gpu 1.31.1"])
     assert package_conflict() == (
-        "onnxruntime and onnxruntime-gpu are installed over each other, which can disable the GPU. "
-        "Fix: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+        "onnxruntime and onnxruntime-gpu overwrite each other, which can disable the GPU; "
+        "run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
     )
 
 

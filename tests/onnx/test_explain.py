@@ -140,5 +140,5 @@ def test_any_picture_is_fitted_to_about_one_tile(sides, fitting):
 
 def test_graphs_of_other_programs_tell_nothing(shelf, tmp_path):
     path = shelf.foreign((1, 3, "H", "W"))
-    with pytest.raises(ConfigError, match="does not tell how"):
+    with pytest.raises(ConfigError, match="no outputs for --explain"):
         explain.require_explainable(str(path), open_restorer(str(path), ON_CPU))

@@ -61,15 +61,15 @@ def test_no_memory_for_one_tile_is_an_error_with_the_numbers(shelf, monkeypatch)
     with pytest.raises(DeviceMemoryError) as caught:
         restorer.restore(noise(8), None)
     assert text_of(caught.value) == (
-        "Out of GPU memory at batch 1 (tile 64, 0.9 GB needed, 1.9 GB free). "
-        "Close other programs or use --device cpu."
+        "out of GPU memory at batch 1 (tile 64, 0.9 GB needed, 1.9 GB free); "
+        "close other programs, or use --device cpu"
     )
     assert caught.value.exit_code == ExitCode.DEVICE
 
 
 def test_no_memory_on_the_cpu_does_not_blame_a_gpu(shelf):
     restorer, _ = restorer_of(shelf, Faulty(most=0), device=CPU, batch=1)
-    with pytest.raises(DeviceMemoryError, match=r"Out of memory at batch 1 \(tile 64\)"):
+    with pytest.raises(DeviceMemoryError, match=r"out of memory at batch 1 \(tile 64\)"):
         restorer.restore(noise(1), None)
 
 

@@ -152,5 +152,5 @@ def test_graphs_that_start_at_once_or_are_huge_are_not_kept(model, folder, monke
     monkeypatch.setattr(warm, "_WORTHWHILE", range(1 << 20, 256 << 20))
     with model.open("r+b") as file:
         file.truncate(size)
-    assert start_cached(model, list, lambda source: source) == warm.Source(model)
+    assert start_cached(model, list, lambda source: source) == warm.GraphSource(model)
     assert not folder.exists()

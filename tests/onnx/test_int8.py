@@ -131,7 +131,7 @@ def test_a_twin_of_older_weights_is_refused_with_the_way_to_a_new_one(twins):
 
 
 def test_a_model_without_twin_says_so(shelf):
-    with pytest.raises(ModelMissingError, match="no int8 graph"):
+    with pytest.raises(ModelMissingError, match="int8 variant not found"):
         open_restorer(str(shelf.pair()), INT8)
 
 

@@ -197,7 +197,7 @@ def test_a_damaged_file_of_weights_is_found(path):
         with pytest.raises(ModelChecksumError, match=r"tiny\.onnx\.data"):
             verify_model(path)
         weights.unlink()
-        with pytest.raises(ModelMissingError, match="must lie beside it"):
+        with pytest.raises(ModelMissingError, match="not found next to it"):
             open_restorer("tiny", CPU)
     finally:
         weights.write_bytes(content)

@@ -16,7 +16,7 @@ def noise(count, edge=64, seed=0):
 
 
 def text_of(error):
-    return f"{error.message} {error.hint}"
+    return f"{error.message}; {error.hint}"
 
 
 class Faulty:
