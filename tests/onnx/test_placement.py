@@ -95,5 +95,5 @@ def test_sessions_that_fail_in_odd_ways_still_name_the_model(shelf):
 
 def test_an_overlap_of_more_than_a_third_of_the_tile_is_refused(shelf):
     settings = resolve([set_layer(["device=cpu", "tile.overlap=30"])]).settings
-    with pytest.raises(ConfigError, match="more than a third of tile.size, 64"):
+    with pytest.raises(ConfigError, match=r"more than a third of tile\.size, 64"):
         open_restorer(str(shelf.restore()), settings)
