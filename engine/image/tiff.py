@@ -76,7 +76,7 @@ def read_deep(data: bytes) -> tuple[Integers, Integers | None]:
     colors = samples.shape[2] - len(extra)
     if (photometric, colors) not in _KINDS:
         raise DecodeUnsupportedError(
-            "a TIFF with these channels cannot be restored", hint="Convert it to RGB first."
+            "a TIFF with these channels cannot be restored", hint="convert it to RGB first"
         )
     if photometric == _WHITE_IS_ZERO:
         samples[..., 0] = 65535 - samples[..., 0]
@@ -149,12 +149,12 @@ def _samples_by_opencv(data: bytes, channels: int) -> Integers:
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16:
         raise DecodeUnsupportedError(
-            "a TIFF compressed like this cannot be read", hint="Save it uncompressed or as PNG."
+            "a TIFF compressed like this cannot be read", hint="save it uncompressed or as PNG"
         )
     array = array.reshape(*array.shape[:2], -1)
     if array.shape[2] != channels or channels == 2:
         raise DecodeUnsupportedError(
-            "a TIFF with these channels cannot be read", hint="Save it uncompressed or as PNG."
+            "a TIFF with these channels cannot be read", hint="save it uncompressed or as PNG"
         )
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
     return np.asarray(array[..., order])
