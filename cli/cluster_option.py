@@ -14,8 +14,8 @@ from varfix.cli.options import Decorator, option
 from varfix.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from varfix.engine.cluster.pool import Crew
-    from varfix.engine.cluster.worker import Facts
+    from varfix.engine.cluster.messages import WorkerInfo
+    from varfix.engine.cluster.pool import WorkerPool
     from varfix.engine.settings.types import Settings
 
 # Seconds until the first worker must be ready: a cluster may have to start a machine first.
@@ -43,45 +43,49 @@ cluster_option: Decorator = option(
 @contextmanager
 def start_pool(
     address: str, settings: Settings, terminal: Terminal
-) -> Iterator[tuple[Crew, Settings, Any]]:
-    """Start the workers of a cluster and stop them after the block.
+) -> Iterator[tuple[WorkerPool, Settings, Any]]:
+    """Start the workers of a cluster; stop them after the block.
 
     Args:
-        address: Value of `cluster_option`.
+        address: The value of `cluster_option`.
         settings: Resolved settings.
-        terminal: Shows progress.
+        terminal: Shows what the command waits for.
 
     Yields:
-        The pool, the settings of each worker, and the remote model.
+        The pool, the settings of each worker, and the model of a worker.
 
     Raises:
         ConfigError: Ray is not installed.
-        DeviceError: There is no such cluster, or no room in it.
+        DeviceError: The cluster does not exist, or has no free resources.
         ModelError: The model is missing, or not one that varfix runs.
     """
     with ExitStack() as stack:
         with terminal.busy(f"Connecting to the cluster ({address})"):
-            from varfix.engine.cluster.pool import Crew
-            from varfix.engine.cluster.ray_transport import Cluster, settings_for, share_of
+            from varfix.engine.cluster.pool import WorkerPool
+            from varfix.engine.cluster.ray_transport import RayCluster
+            from varfix.engine.cluster.resources import resources_for, worker_settings
             from varfix.onnx.inference.remote_loader import pack_model
 
-            cluster = Cluster(address)
+            cluster = RayCluster(address)
             stack.callback(cluster.close)
-            share = share_of(settings.cluster, cluster.nodes(), settings.device)
-            settings = settings_for(settings, share)
-            link = cluster.link(pack_model(settings, max(1, int(share.cpus))), share)
-            stack.callback(link.close)
-        crew = Crew(link)
-        workers = f"{share.workers} worker{'s' if share.workers > 1 else ''}"
-        with terminal.busy(f"Starting {workers} ({share.cpus:g} CPUs, {share.gpus:g} GPUs each)"):
-            facts = crew.open(_START_TIMEOUT)
-        yield crew, settings, _model(crew, facts)
+            resources = resources_for(settings.cluster, cluster.nodes(), settings.device)
+            settings = worker_settings(settings, resources)
+            loader = pack_model(settings, max(1, int(resources.cpus)))
+            transport = cluster.transport(loader, resources)
+            stack.callback(transport.close)
+        pool = WorkerPool(transport)
+        workers = f"{resources.workers} worker{'s' if resources.workers > 1 else ''}"
+        with terminal.busy(
+            f"Starting {workers} ({resources.cpus:g} CPUs, {resources.gpus:g} GPUs each)"
+        ):
+            info = pool.open(_START_TIMEOUT)
+        yield pool, settings, _model(pool, info)
 
 
-def _model(crew: Crew, facts: Facts) -> Any:
-    """Return the model of the first worker that is ready."""
-    from varfix.engine.cluster.worker import DistantModel
+def _model(pool: WorkerPool, info: WorkerInfo) -> Any:
+    """Return the model of the worker that was ready first."""
+    from varfix.engine.cluster.worker import RemoteRestorer
 
-    first = next(number for number, post in crew.posts.items() if post.facts is facts)
-    ask: Callable[..., object] = partial(crew.link.call, first)
-    return DistantModel(facts, ask)
+    first = next(number for number, state in pool.workers.items() if state.info is info)
+    call: Callable[..., object] = partial(pool.transport.call, first)
+    return RemoteRestorer(info, call)

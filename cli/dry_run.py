@@ -17,7 +17,8 @@ from varfix.cli.terminal import Terminal
 from varfix.engine.errors import ExitCode
 
 if TYPE_CHECKING:
-    from varfix.engine.batch.plan import Item, Plan
+    from varfix.engine.batch.item import Item
+    from varfix.engine.batch.plan import Plan
     from varfix.engine.restoration.restorer import Restorer
     from varfix.engine.settings.resolve import Resolved
     from varfix.engine.settings.types import Settings

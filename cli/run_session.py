@@ -17,10 +17,10 @@ from varfix.engine.errors import ExitCode
 if TYPE_CHECKING:
     from varfix.cli.event_log import Sink
     from varfix.cli.progress import LiveProgress, PlainProgress
-    from varfix.engine.batch.context import Options
+    from varfix.engine.batch.context import RunOptions
     from varfix.engine.batch.plan import Plan
-    from varfix.engine.cluster.pool import Crew
-    from varfix.engine.events import Event, Observer, Warn
+    from varfix.engine.cluster.pool import WorkerPool
+    from varfix.engine.events import Event, EventHandler, Warn
     from varfix.engine.restoration.restorer import Restorer
     from varfix.engine.settings.types import Settings
     from varfix.onnx.inference.restorer import ModelRestorer
@@ -37,13 +37,13 @@ class LoadedModel(Generic[Model]):
         restorer: The model; on a cluster, the model of one of the workers.
         sha256: Digest of all graphs of the model.
         settings: The settings that the model was loaded with.
-        crew: The workers of a cluster, or None.
+        pool: The workers of a cluster, or None.
     """
 
     restorer: Model
     sha256: str
     settings: Settings
-    crew: Crew | None = None
+    pool: WorkerPool | None = None
 
 
 class RunSession:
@@ -63,7 +63,7 @@ class RunSession:
         self._events = events
         self._preset = preset
         self._early: list[Warn] = []
-        self._observer: Observer | None = None
+        self._observer: EventHandler | None = None
 
     def load_model(self) -> LoadedModel[ModelRestorer]:
         """Load the model.
@@ -102,15 +102,15 @@ class RunSession:
         settings = self.settings
         if workers is not None:
             settings = replace(settings, cluster=replace(settings.cluster, workers=workers))
-        with start_pool(address, settings, self._terminal) as (crew, settings, model):
-            yield LoadedModel(model, crew.model.sha256, settings, crew)
+        with start_pool(address, settings, self._terminal) as (pool, settings, model):
+            yield LoadedModel(model, pool.model.sha256, settings, pool)
 
     def run(
         self,
         plan: Plan,
         loaded: LoadedModel[Restorer],
-        options: Options,
-        also: Observer | None = None,
+        options: RunOptions,
+        also: EventHandler | None = None,
     ) -> int:
         """Run `plan` with progress and events, also sent to `also`; return the exit code."""
         from varfix.engine.batch.run import run_batch
@@ -136,8 +136,8 @@ class RunSession:
 
     @contextmanager
     def _reporting(
-        self, also: Observer | None
-    ) -> Iterator[tuple[Observer, PlainProgress | LiveProgress]]:
+        self, also: EventHandler | None
+    ) -> Iterator[tuple[EventHandler, PlainProgress | LiveProgress]]:
         """Open every destination of events, and return a handler that writes to all."""
         from varfix.cli.event_log import EventLog
         from varfix.cli.progress import progress
@@ -145,7 +145,7 @@ class RunSession:
 
         with ExitStack() as stack:
             log = EventLog(self._sinks(stack))
-            others: list[Observer] = [log] if also is None else [log, also]
+            others: list[EventHandler] = [log] if also is None else [log, also]
             shown = stack.enter_context(progress(self._terminal, self._preset))
 
             def observer(event: Event) -> None:

@@ -140,7 +140,7 @@ class RunEnd(Event, frozen=True, kw_only=True, tag="run.end"):
     busy: dict[str, float]
 
 
-Observer = Callable[[Event], None]
+EventHandler = Callable[[Event], None]
 
 
 def encode(event: Event, run_id: str, now: datetime) -> bytes:

@@ -36,15 +36,15 @@ def line_schema() -> Draft202012Validator:
 
 @pytest.fixture(autouse=True)
 def every_event_fits_the_schema(monkeypatch, line_schema):
-    """Check whatever any run of any test tells, and that its last word is its exit code."""
+    """Check every event of every run of a test, and that its last word is its exit code."""
     wrong, ends = [], []
-    tell, end = batch.Run.tell, batch.Run._end
+    emit, end = batch.Run.emit, batch.Run._end
 
     def checked(self, event):
         line = json.loads(encode(event, "01JRUN", datetime.now(UTC)))
         wrong.extend(f"{error.message} in {line}" for error in line_schema.iter_errors(line))
         ends.extend([line["exit"]] if line["event"] == "run.end" else [])
-        tell(self, event)
+        emit(self, event)
 
     def ended(self, *arguments):
         summary = end(self, *arguments)
@@ -52,7 +52,7 @@ def every_event_fits_the_schema(monkeypatch, line_schema):
             wrong.append(f"run.end says {ends[-1]}, the process would say {summary.exit_code}")
         return summary
 
-    monkeypatch.setattr(batch.Run, "tell", checked)
+    monkeypatch.setattr(batch.Run, "emit", checked)
     monkeypatch.setattr(batch.Run, "_end", ended)
     yield
     assert not wrong

@@ -242,9 +242,10 @@ def command(  # noqa: PLR0913 (one record for each group of options)
         from varfix.cli.dry_run import setting_texts, show_plan
         from varfix.cli.report.report import reporting
         from varfix.cli.report.rows import ReportHeader
-        from varfix.engine.batch.context import Options
+        from varfix.engine.batch.context import RunOptions
         from varfix.engine.batch.fingerprint import settings_fingerprint
-        from varfix.engine.batch.plan import ignored_lines, plan_batch
+        from varfix.engine.batch.plan import ignored_lines
+        from varfix.engine.batch.planner import plan_batch
         from varfix.engine.storage.addresses import display_address
         from varfix.engine.system.display_names import printable
 
@@ -264,12 +265,12 @@ def command(  # noqa: PLR0913 (one record for each group of options)
             origins=resolved.origins,
         )
         written = stack.enter_context(reporting(report, heading, terminal.say))
-        options = Options(
+        options = RunOptions(
             "dir",
             loaded.sha256,
             selection.fail_fast,
             session.stop,
-            crew=loaded.crew,
-            watch=written.add_previews if written else None,
+            executor=loaded.pool,
+            observe=written.add_previews if written else None,
         )
         return session.run(plan, loaded, options, written)

@@ -170,8 +170,8 @@ class ImageRequest:
 def _restore(ends: ImageEndpoints, source: Path, target: Path, job: ImageRequest) -> int:
     from varfix.cli.dry_run import show_plan
     from varfix.cli.run_session import RunSession
-    from varfix.engine.batch.context import Options
-    from varfix.engine.batch.plan import plan_file
+    from varfix.engine.batch.context import RunOptions
+    from varfix.engine.batch.planner import plan_file
 
     settings = job.resolved.settings
     session = RunSession(settings, job.terminal, job.events, job.preset)
@@ -183,7 +183,7 @@ def _restore(ends: ImageEndpoints, source: Path, target: Path, job: ImageRequest
         require_explainable(settings.model.name, loaded.restorer)
     if job.output.dry_run:
         return show_plan(plan, loaded, job.resolved, job.terminal, job.events)
-    options = Options("image", loaded.sha256, stop=session.stop)
+    options = RunOptions("image", loaded.sha256, stop=session.stop)
     code = session.run(plan, loaded, options)
     if job.explain is not None and code == ExitCode.OK:
         _explain(source, job.explain, loaded, job)

@@ -306,7 +306,7 @@ class StdoutSink:
 
 def _run(plan: Plan, session: RunSession, job: VideoRequest) -> int:
     from varfix.cli.dry_run import show_plan
-    from varfix.engine.batch.context import Options
+    from varfix.engine.batch.context import RunOptions
     from varfix.engine.batch.fingerprint import settings_fingerprint
 
     settings = job.resolved.settings
@@ -321,7 +321,7 @@ def _run(plan: Plan, session: RunSession, job: VideoRequest) -> int:
         )
         if job.options.dry_run:
             return show_plan(plan, loaded, job.resolved, job.terminal, job.events)
-        options = Options("video", loaded.sha256, stop=session.stop, crew=loaded.crew)
+        options = RunOptions("video", loaded.sha256, stop=session.stop, executor=loaded.pool)
         return session.run(plan, loaded, options)
 
 

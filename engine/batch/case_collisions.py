@@ -29,7 +29,7 @@ def exact(name: str) -> str:
     return name
 
 
-def loose(name: str) -> str:
+def casefolded(name: str) -> str:
     """Compare names as the file systems do that tell the fewest apart."""
     return _composed(name).casefold()
 
@@ -38,16 +38,16 @@ def _composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize(_COMPOSED, name)
 
 
-def have_twins(names: Iterable[str]) -> bool:
+def may_collide(names: Iterable[str]) -> bool:
     """Whether some of these different names are one on some file systems."""
     seen: set[str] = set()
     count = 0
     for count, name in enumerate(names, 1):  # noqa: B007 (the last one is their number)
-        seen.add(loose(name))
+        seen.add(casefolded(name))
     return len(seen) < count
 
 
-def spelling_in(folder: Path) -> Spelling:
+def detect_comparison(folder: Path) -> Spelling:
     """How names are compared in a folder, or in the nearest one above it that exists.
 
     A file is made there for a moment: nothing else tells. Where none can be made, the system's
@@ -71,5 +71,5 @@ def spelling_in(folder: Path) -> Spelling:
 
 def _spelling(cased: bool, composed: bool) -> Spelling:
     if cased:
-        return loose if composed else str.casefold
+        return casefolded if composed else str.casefold
     return _composed if composed else exact

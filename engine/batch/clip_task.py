@@ -1,20 +1,19 @@
-"""A clip among the items of a run: the same events, failures and manifest as for images."""
+"""One video of a run: the same events, failures and manifest entries as for images."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from varfix.engine.batch.fingerprint import clip_fingerprint
-from varfix.engine.batch.plan import Item
-from varfix.engine.events import ItemProgress, RetryCounts
-from varfix.engine.restoration.restorer import Restorer
-from varfix.engine.settings.types import Settings
+from varfix.engine.batch.image_task import TaskEnvironment
+from varfix.engine.batch.item import Item
+from varfix.engine.events import ItemDone, ItemProgress, RetryCounts
 from varfix.engine.storage.manifest import Entry
+from varfix.engine.system.atomic import move_result
 from varfix.engine.system.digests import edge_digest_of_file
 from varfix.engine.system.files import open_source
 from varfix.engine.video.clip import Clip
@@ -25,78 +24,97 @@ from varfix.engine.video.restore_clip import ClipRequest, restore_clip
 _PROGRESS_EVERY: Final = 0.5
 
 
-@dataclass
-class ClipWork:
-    """A clip on its way.
+class ClipTask:
+    """The stages of one video; each runs once, in the order of the methods.
 
-    Attributes:
-        clip: its header.
-        stat: of the source, as it was when the header was read; None for a pipe.
-        recipe: digest of model and settings.
-        seconds: by stage, once restored.
-        lasted: seconds from beginning to end.
-        size: bytes of the result.
-        retries: what the model had to do again.
+    `restore` also encodes and publishes: the frames of a video do not fit into memory.
     """
 
-    clip: Clip
-    stat: os.stat_result | None
-    recipe: str
-    seconds: dict[str, float] = field(default_factory=dict)
-    lasted: float = 0.0
-    size: int = 0
-    retries: RetryCounts = field(default_factory=RetryCounts)
+    def __init__(self, item: Item, environment: TaskEnvironment) -> None:
+        self._item, self._env = item, environment
+        self._clip: Clip | None = None
+        self._stat: os.stat_result | None = None
+        self._recipe = environment.context.recipe
+        self._stages: dict[str, float] = {}
+        self._seconds = 0.0
+        self._bytes = 0
+        self._retries = RetryCounts()
+
+    def open(self) -> None:
+        """Read the header, if the plan could not.
+
+        Raises:
+            DecodeError: The video cannot be restored.
+            SourceReadError: The file cannot be read.
+        """
+        item, settings = self._item, self._env.context.settings
+        if item.pipe.source is not None:
+            self._clip = item.pipe.source.clip
+            return
+        with open_source(item.source) as file:
+            self._stat = os.fstat(file.fileno())
+        self._clip = item.clip or probe_for(item.source, settings)
+        self._recipe = clip_fingerprint(self._recipe, settings, item.cut)
+
+    def restore(self) -> None:
+        """Restore, encode and publish the video; see `restore_clip` for what it raises."""
+        assert self._clip is not None
+        item, context = self._item, self._env.context
+        before, began = self._env.retries_now(), time.monotonic()
+        request = ClipRequest(
+            item.source, item.target, self._clip, item.cut, self._recipe, item.pipe
+        )
+        times = restore_clip(request, self._env.restorer, context.settings, self._callbacks())
+        self._stages = dict(times.seconds)
+        self._seconds = time.monotonic() - began
+        self._bytes = 0 if item.pipe.target is not None else item.target.stat().st_size
+        self._retries = self._env.retries_since(before)
+
+    def write(self) -> None:
+        """Do nothing: `restore` has published the result."""
+
+    def report(self) -> ItemDone:
+        """Return the event of the finished video."""
+        return ItemDone(
+            id=self._item.id,
+            seconds=round(self._seconds, 4),
+            stage={name: round(value, 4) for name, value in self._stages.items()},
+            bytes=self._bytes,
+            retries=self._retries,
+        )
+
+    def _callbacks(self) -> ClipCallbacks:
+        item, port = self._item, self._env.port
+
+        def publish(part: Path) -> None:
+            port.publish(item, lambda: self._entry(part), lambda: move_result(part, item.target))
+
+        return ClipCallbacks(
+            is_stopping=port.is_stopping,
+            progress=frame_progress(item.id, port.emit),
+            warn=lambda code, text: self._env.warn(item, code, text),
+            publish=publish,
+        )
+
+    def _entry(self, part: Path) -> Entry:
+        """Return the manifest entry of a finished video that is about to be moved to its place."""
+        assert self._stat is not None
+        return Entry(
+            dst=self._item.dst,
+            src=self._item.src,
+            size=self._stat.st_size,
+            mtime_ns=self._stat.st_mtime_ns,
+            recipe=self._recipe,
+            out_size=part.stat().st_size,
+            out_sha256=edge_digest_of_file(part),
+            seconds=round(self._seconds, 4),
+        )
 
 
-def open_clip(item: Item, settings: Settings, recipe: str) -> ClipWork:
-    """Read the header, if the plan could not.
+def frame_progress(id_: int, emit: Callable[[ItemProgress], None]) -> Callable[[int, int], None]:
+    """Return a progress function of frames that emits at most two events per second.
 
-    Raises:
-        DecodeError: It is no clip that can be restored.
-        SourceReadError: It cannot be read.
-    """
-    if item.pipe.source is not None:
-        return ClipWork(item.pipe.source.clip, None, recipe)
-    with open_source(item.source) as file:
-        stat = os.fstat(file.fileno())
-    clip = item.clip or probe_for(item.source, settings)
-    return ClipWork(clip, stat, clip_fingerprint(recipe, settings, item.cut))
-
-
-def run_clip(
-    item: Item, work: ClipWork, restorer: Restorer, settings: Settings, hooks: ClipCallbacks
-) -> ClipWork:
-    """Restore and publish a clip; see `restore_clip` for what it raises."""
-    before, began = restorer.retries, time.monotonic()
-    job = ClipRequest(item.source, item.target, work.clip, item.cut, work.recipe, item.pipe)
-    spent = restore_clip(job, restorer, settings, hooks)
-    after = restorer.retries
-    work.seconds = dict(spent.seconds)
-    work.lasted = time.monotonic() - began
-    work.size = 0 if item.pipe.target is not None else item.target.stat().st_size
-    work.retries = RetryCounts(fp32=after.fp32 - before.fp32, oom=after.oom - before.oom)
-    return work
-
-
-def entry_of(item: Item, work: ClipWork, part: Path) -> Entry:
-    """What the manifest is told of a finished clip that is about to be moved to its place."""
-    assert work.stat is not None
-    return Entry(
-        dst=item.dst,
-        src=item.src,
-        size=work.stat.st_size,
-        mtime_ns=work.stat.st_mtime_ns,
-        recipe=work.recipe,
-        out_size=part.stat().st_size,
-        out_sha256=edge_digest_of_file(part),
-        seconds=round(work.lasted, 4),
-    )
-
-
-def frame_progress(id_: int, tell: Callable[[ItemProgress], None]) -> Callable[[int, int], None]:
-    """Make what counts frames: it tells at most two events a second.
-
-    The speed is that of this run; what an earlier one has finished does not count.
+    The speed is that of this run; frames of an earlier run do not count.
     """
     start = last = time.monotonic()
     first: int | None = None
@@ -111,7 +129,7 @@ def frame_progress(id_: int, tell: Callable[[ItemProgress], None]) -> Callable[[
         last = now
         fps = (done - first) / max(now - start, 1e-6)
         eta = max(0, total - done) / fps if fps > 0 else None
-        tell(
+        emit(
             ItemProgress(
                 id=id_,
                 done=done,

@@ -1,46 +1,126 @@
-"""How a run is to go, and how it went."""
+"""What a run and the processing of its items share: options, context, port, summary."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Final, Protocol
 
+from varfix.engine.batch.item import Item
 from varfix.engine.batch.stop import StopRequest
-from varfix.engine.errors import ExitCode
-from varfix.engine.events import ItemFail
+from varfix.engine.errors import (
+    ExitCode,
+    HostMemoryError,
+    OutputError,
+    SourceReadError,
+    VarfixError,
+    WorkerLostError,
+)
+from varfix.engine.events import Event, ItemFail
 from varfix.engine.image.picture import Floats
+from varfix.engine.settings.types import Settings
+from varfix.engine.storage.manifest import Entry
+from varfix.engine.storage.store import Store
+from varfix.engine.system.display_names import printable, single_line
 
-if TYPE_CHECKING:
-    from varfix.engine.cluster.pool import Crew
+PixelObserver = Callable[[int, Floats, Floats], None]
+"""Receives the id of an image, its pixels and the restored pixels: (H, W, 3) float32 in [0, 1]."""
 
-# Takes the id of an image, its pixels and the restored ones: (H, W, 3) float32 in [0, 1].
-Watcher = Callable[[int, Floats, Floats], None]
+_RETRYABLE: Final = (SourceReadError, HostMemoryError, OutputError, WorkerLostError)
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a run goes, besides what it makes.
+class RunContext:
+    """What all results of a run share.
 
     Attributes:
-        command: for the first event.
-        model_sha256: digest of all of the model's graphs.
-        fail_fast: stop after the first failure.
-        stop: once asked, nothing new is started; its code is how the run then ends.
-        crew: the workers of a cluster that make the results; None = this process does.
-        watch: shown each restored image, before and after, on the caller's thread.
+        settings: Resolved settings.
+        recipe: Fingerprint of model and settings.
+        source: Where the sources are.
+        target: Where the results go.
+        alone: The run is a single file, which the user named.
+    """
+
+    settings: Settings
+    recipe: str
+    source: Store
+    target: Store
+    alone: bool = False
+
+    def label(self, item: Item) -> str:
+        """Return the name of an item in messages, as the user could type it."""
+        return single_line(item.src if self.alone else self.source.label(item.src))
+
+    def source_name(self, item: Item) -> str:
+        """Return the name of an item in the source store."""
+        return item.source.name if self.alone else item.src
+
+    def publish(self, item: Item, data: bytes) -> None:
+        """Write the result of an image; see `Store.publish`."""
+        name = item.target.name if self.alone else item.dst
+        self.target.publish(name, data, overwrite=item.replaces)
+
+
+class RunPort(Protocol):
+    """How processing reports to its run; used by several threads at once."""
+
+    def emit(self, event: Event) -> None:
+        """Report an event."""
+        ...
+
+    def is_stopping(self) -> bool:
+        """Return whether nothing new may be started."""
+        ...
+
+    def publish(self, item: Item, entry: Callable[[], Entry], write: Callable[[], None]) -> None:
+        """Record a result in the manifest by what `entry` returns, and publish it by `write`."""
+        ...
+
+
+class ClusterRunPort(RunPort, Protocol):
+    """How a cluster reports to its run."""
+
+    def is_published(self, item: Item) -> bool:
+        """Return whether the result of an item is in its place and in the manifest."""
+        ...
+
+
+class Executor(Protocol):
+    """Restores and publishes the items of a run."""
+
+    @property
+    def size(self) -> int:
+        """Number of workers."""
+        ...
+
+    def run(self, items: Sequence[Item], context: RunContext, port: ClusterRunPort) -> None:
+        """Restore and publish all items; see `ItemProcessor.run` for what it raises."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to execute a plan.
+
+    Attributes:
+        command: Name of the command, for the first event.
+        model_sha256: Digest of all of the model's graphs.
+        fail_fast: Stop after the first failure.
+        stop: Once set, nothing new is started; its code is the exit code of the run.
+        executor: Restores the items; None for this process.
+        observe: Receives each restored image, before and after, on the caller's thread.
     """
 
     command: str
     model_sha256: str
     fail_fast: bool = False
     stop: StopRequest = field(default_factory=StopRequest)
-    crew: Crew | None = None
-    watch: Watcher | None = None
+    executor: Executor | None = None
+    observe: PixelObserver | None = None
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunSummary:
     """How a run ended."""
 
     ok: int
@@ -49,3 +129,15 @@ class Summary:
     seconds: float
     failures: tuple[ItemFail, ...]
     exit_code: ExitCode
+
+
+def failure_event(label: str, item: Item, error: VarfixError) -> ItemFail:
+    """Return the event for an item, called `label` in messages, that failed with `error`."""
+    return ItemFail(
+        id=item.id,
+        src=printable(item.src),
+        code=error.code,
+        message=f"{label}: {error.message}",
+        hint=error.hint or None,
+        retryable=isinstance(error, _RETRYABLE),
+    )

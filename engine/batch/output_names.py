@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Final
 
-from varfix.engine.batch.case_collisions import Spelling, exact, have_twins, spelling_in
+from varfix.engine.batch.case_collisions import Spelling, detect_comparison, exact, may_collide
 from varfix.engine.errors import CollisionError, PlanError
 from varfix.engine.system.display_names import single_line
 from varfix.engine.system.state_folder import STATE_FOLDER
@@ -148,7 +148,7 @@ def name_apart(
     """As `name_outputs`, with names that stay apart in the file system of the destination."""
     sources = list(sources)
     named = name_outputs(sources, naming, owners)
-    if not have_twins({*named.values(), *owners}):
+    if not may_collide({*named.values(), *owners}):
         return named
-    spelling = spelling_in(destination)
+    spelling = detect_comparison(destination)
     return named if spelling is exact else name_outputs(sources, naming, owners, spelling)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from varfix.engine.batch.plan import Item, Plan
+from varfix.engine.batch.item import Item
+from varfix.engine.batch.plan import Plan
 from varfix.engine.errors import NothingToDoError, PlanError
 from varfix.engine.formats import result_suffix
 from varfix.engine.settings.types import Settings

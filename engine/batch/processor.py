@@ -1,23 +1,20 @@
-"""Makes results: an image or clip decoded, restored, encoded, published. The middle of every run.
+"""The processor of items: images and videos read, restored, encoded and published.
 
-A maker knows its run only through a desk, so that it is the same object in this process and on
-another machine (engine/README.md). What befalls one image is told and ends nothing else.
+A processor knows its run only through a port, so that it is the same object in this process and on
+another machine (engine/README.md). The failure of one item is reported and ends nothing else.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
-from varfix.engine.batch.clip_task import ClipWork, entry_of, frame_progress, open_clip, run_clip
-from varfix.engine.batch.context import Watcher
+from varfix.engine.batch.clip_task import ClipTask
+from varfix.engine.batch.context import PixelObserver, RunContext, RunPort, failure_event
+from varfix.engine.batch.image_task import ImageTask, TaskEnvironment
+from varfix.engine.batch.item import Item
 from varfix.engine.batch.pipeline import Pipeline, Stages
-from varfix.engine.batch.plan import Item, check_fetched, format_for, memory_of
 from varfix.engine.errors import (
     DeviceError,
     HostMemoryError,
@@ -25,141 +22,77 @@ from varfix.engine.errors import (
     ItemError,
     ModelError,
     OutputError,
-    SourceReadError,
     VarfixError,
-    WorkerLostError,
 )
-from varfix.engine.events import (
-    Event,
-    ItemDone,
-    ItemFail,
-    ItemProgress,
-    ItemStart,
-    RetryCounts,
-    Warn,
-)
-from varfix.engine.formats import Header
-from varfix.engine.image.picture import Picture, replace_pixels
-from varfix.engine.image.reader import read_picture
-from varfix.engine.image.writer import encode_picture
-from varfix.engine.restoration.restore_image import restore_image
+from varfix.engine.events import ItemDone, ItemStart
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
-from varfix.engine.storage.identity import Identity, KnownFile
-from varfix.engine.storage.manifest import Entry, image_entry
-from varfix.engine.storage.store import Store
-from varfix.engine.system.atomic import move_result
-from varfix.engine.system.display_names import printable, single_line
-from varfix.engine.system.memory import available_memory, default_queue_bytes
-from varfix.engine.video.frame_pipeline import ClipCallbacks
-
-_PROGRESS_EVERY: Final = 0.5
-_RETRYABLE: Final = (SourceReadError, HostMemoryError, OutputError, WorkerLostError)
-# Bytes: what is available is only an estimate, not worth refusing ordinary images for.
-_ALWAYS_TRIED: Final = 1 << 30
+from varfix.engine.system.display_names import printable
+from varfix.engine.system.memory import default_queue_bytes
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What all results of a run have in common.
+class ItemTask(Protocol):
+    """The stages of one item; each runs once, in the order of the methods."""
 
-    Attributes:
-        settings: resolved.
-        recipe: digest of model and settings.
-        source: where the sources are.
-        target: where the results go.
-        alone: it is a single file, whose name is that which the user gave it.
-    """
-
-    settings: Settings
-    recipe: str
-    source: Store
-    target: Store
-    alone: bool = False
-
-    def label(self, item: Item) -> str:
-        """An image's name in messages: from here, as the user could type it."""
-        return single_line(item.src if self.alone else self.source.label(item.src))
-
-    def source_name(self, item: Item) -> str:
-        """Return the name of an image in the source store."""
-        return item.source.name if self.alone else item.src
-
-    def publish(self, item: Item, data: bytes) -> None:
-        """Write the result of an image; see `Store.publish`."""
-        name = item.target.name if self.alone else item.dst
-        self.target.publish(name, data, overwrite=item.replaces)
-
-
-class Desk(Protocol):
-    """What a maker meets of its run; used by several threads at once."""
-
-    def tell(self, event: Event) -> None:
-        """Take note of an event."""
+    def open(self) -> None:
+        """Read the source."""
         ...
 
-    def stopped(self) -> bool:
-        """Whether nothing new is to be started."""
+    def restore(self) -> None:
+        """Restore it."""
         ...
 
-    def put(self, item: Item, entry: Callable[[], Entry], write: Callable[[], None]) -> None:
-        """Publish a result by `write`, and remember it by what `entry` returns."""
+    def write(self) -> None:
+        """Encode and publish the result."""
+        ...
+
+    def report(self) -> ItemDone:
+        """Return the event of the finished item."""
         ...
 
 
-@dataclass
-class Work:
-    """An image on its way, and the seconds spent on it by stage."""
-
-    picture: Picture
-    stat: Identity
-    seconds: dict[str, float]
-    retries: RetryCounts = field(default_factory=RetryCounts)
-
-
-class Maker:
-    """Makes the results of one run, with one model."""
+class ItemProcessor:
+    """Processes the items of one run with one model."""
 
     def __init__(
         self,
-        terms: Terms,
+        context: RunContext,
         restorer: Restorer,
-        desk: Desk,
-        watch: Watcher | None = None,
+        port: RunPort,
+        observe: PixelObserver | None = None,
     ) -> None:
-        """Prepare.
+        """Create the processor.
 
         Args:
-            terms: what all results have in common.
-            restorer: the model.
-            desk: of the run.
-            watch: shown each restored image, on the thread that restores.
+            context: What all results share.
+            restorer: The model.
+            port: How the processor reports to the run.
+            observe: Receives each restored image, on the thread that restores.
         """
-        self._terms, self._settings = terms, terms.settings
-        self._restorer, self._desk = restorer, desk
-        self._watch = watch
+        self._context, self._port = context, port
+        self._environment = TaskEnvironment(context, restorer, port, observe)
 
     def run(self, items: Iterable[Item], ready: Callable[[], bool] = lambda: True) -> None:
-        """Make the results of `items`, several at a time; see `Pipeline.run` for `ready`.
+        """Process `items`, several at a time; see `Pipeline.run` for `ready`.
 
         Raises:
-            OutputError: The disk is full or may not be written.
-            DeviceError: The device failed for good.
+            OutputError: The disk is full or cannot be written.
+            DeviceError: The device failed permanently.
             ModelError: The model fits none of the images.
         """
         stages = Stages(
             cost=lambda item: item.cost,
-            decode=self._decode,
+            decode=self._open,
             restore=self._restore,
-            encode=self._encode,
+            encode=self._write,
             fail=self._fail,
         )
-        settings, stopped = self._settings, self._desk.stopped
-        Pipeline(stages, jobs_of(settings), queue_of(settings), stopped).run(items, ready)
+        settings, is_stopping = self._context.settings, self._port.is_stopping
+        Pipeline(stages, jobs_of(settings), queue_of(settings), is_stopping).run(items, ready)
 
-    def _decode(self, item: Item) -> Work | ClipWork:
+    def _open(self, item: Item) -> ItemTask:
         width, height = item.size or (None, None)
-        self._desk.tell(
+        self._port.emit(
             ItemStart(
                 id=item.id,
                 src=printable(item.src),
@@ -169,149 +102,55 @@ class Maker:
                 frames=item.frames,
             )
         )
-        if item.is_clip:
-            return open_clip(item, self._settings, self._terms.recipe)
-        with _timed() as spent:
-            name = self._terms.source_name(item)
-            known = KnownFile(item.header, item.stamp)
-            fetched = self._terms.source.fetch(name, known, _check_memory)
-            check_fetched(item, fetched, self._settings)
-            picture = read_picture(fetched.data, max_pixels=self._settings.limits.max_pixels)
-        for text in picture.info.warnings:
-            self._warn(item, "metadata", text)
-        return Work(picture, fetched.stat, {"decode": spent()})
+        kind = ClipTask if item.is_clip else ImageTask
+        task: ItemTask = kind(item, self._environment)
+        task.open()
+        return task
 
-    def _restore(self, item: Item, work: Work | ClipWork) -> Work | ClipWork:
-        if isinstance(work, ClipWork):
-            return run_clip(item, work, self._restorer, self._settings, self._hooks(item, work))
-        before = self._restorer.retries
-        with _timed() as spent:
-            pixels = restore_image(
-                self._restorer,
-                work.picture.pixels,
-                self._settings,
-                self._progress(item),
-                overwrite_input=self._watch is None,
-            )
-        after = self._restorer.retries
-        seconds = work.seconds | {"infer": spent()}
-        if self._watch is not None:
-            self._watch(item.id, work.picture.pixels, pixels)
-        retries = RetryCounts(fp32=after.fp32 - before.fp32, oom=after.oom - before.oom)
-        return Work(replace_pixels(work.picture, pixels), work.stat, seconds, retries)
+    def _restore(self, item: Item, task: ItemTask) -> ItemTask:
+        task.restore()
+        return task
 
-    def _hooks(self, item: Item, work: ClipWork) -> ClipCallbacks:
-        """How a clip that is being restored meets this run."""
-
-        def publish(part: Path) -> None:
-            self._desk.put(
-                item,
-                lambda: entry_of(item, work, part),
-                lambda: move_result(part, item.target),
-            )
-
-        return ClipCallbacks(
-            is_stopping=self._desk.stopped,
-            progress=frame_progress(item.id, self._desk.tell),
-            warn=lambda code, text: self._warn(item, code, text),
-            publish=publish,
-        )
-
-    def _encode(self, item: Item, work: Work | ClipWork) -> None:
-        if isinstance(work, ClipWork):
-            self._done(item, work, work.lasted, work.size)
-            return
-        with _timed() as spent:
-            wanted = format_for(item.source, item.target, self._settings)
-            encoded = encode_picture(work.picture, wanted, self._settings.output)
-            self._desk.put(
-                item,
-                lambda: self._entry(item, work, encoded.data),
-                lambda: self._terms.publish(item, encoded.data),
-            )
-        for text in encoded.warnings:
-            self._warn(item, "metadata", text)
-        work.seconds = work.seconds | {"encode": spent()}
-        self._done(item, work, sum(work.seconds.values()), len(encoded.data))
-
-    def _entry(self, item: Item, work: Work, data: bytes) -> Entry:
-        entry = image_entry((item.dst, item.src), work.stat, self._terms.recipe, data)
-        return replace(entry, seconds=round(sum(work.seconds.values()), 4))
-
-    def _done(self, item: Item, work: Work | ClipWork, lasted: float, size: int) -> None:
-        self._desk.tell(
-            ItemDone(
-                id=item.id,
-                seconds=round(lasted, 4),
-                stage={name: round(value, 4) for name, value in work.seconds.items()},
-                bytes=size,
-                retries=work.retries,
-            )
-        )
+    def _write(self, item: Item, task: ItemTask) -> None:
+        task.write()
+        self._port.emit(task.report())
 
     def _fail(self, item: Item, error: Exception) -> None:
-        """Tell of an image's failure; raise what no other image would survive."""
+        """Report the failure of an item; raise the errors that end the run."""
         if isinstance(error, Interrupted):
-            return  # a clip that was left because the run was asked to stop
+            return  # the run was stopped in the middle of a video
         known = _as_varfix(error)
         if isinstance(known, (OutputError, DeviceError, ModelError)):
             raise known from error
-        self._desk.tell(failure(self._terms.label(item), item, known))
+        self._port.emit(failure_event(self._context.label(item), item, known))
 
-    def _progress(self, item: Item) -> Callable[[int, int], None]:
-        last = time.monotonic()
 
-        def report(done: int, total: int) -> None:
-            nonlocal last
-            if done == total or time.monotonic() - last >= _PROGRESS_EVERY:
-                last = time.monotonic()
-                self._desk.tell(ItemProgress(id=item.id, done=done, total=total))
+class LocalExecutor:
+    """Executes the items of a run in this process (see `Executor`)."""
 
-        return report
+    size = 1
 
-    def _warn(self, item: Item, code: str, text: str) -> None:
-        self._desk.tell(Warn(code=code, message=f"{self._terms.label(item)}: {text}", id=item.id))
+    def __init__(self, restorer: Restorer, observe: PixelObserver | None) -> None:
+        self._restorer, self._observe = restorer, observe
+
+    def run(self, items: Sequence[Item], context: RunContext, port: RunPort) -> None:
+        """Restore and publish all items; see `ItemProcessor.run` for what it raises."""
+        ItemProcessor(context, self._restorer, port, self._observe).run(items)
 
 
 def jobs_of(settings: Settings) -> int:
-    """Threads that read, and as many that write."""
+    """Return the number of decoder threads, and of encoder threads."""
     return settings.io.jobs or min(4, os.cpu_count() or 1)
 
 
 def queue_of(settings: Settings) -> int:
-    """Bytes of images in flight."""
+    """Return the limit for images in flight, in bytes."""
     queue = settings.io.queue_mb
     return default_queue_bytes() if queue is None else queue << 20
 
 
-def failure(label: str, item: Item, error: VarfixError) -> ItemFail:
-    """The event of an image, called `label`, that is given up because of `error`."""
-    return ItemFail(
-        id=item.id,
-        src=printable(item.src),
-        code=error.code,
-        message=f"{label}: {error.message}",
-        hint=error.hint or None,
-        retryable=isinstance(error, _RETRYABLE),
-    )
-
-
-def _check_memory(header: Header) -> None:
-    """Refuse an image that does not fit: the system would end the whole run for it.
-
-    Raises:
-        HostMemoryError: More is needed than there is.
-    """
-    needed, there = memory_of(header), available_memory()
-    if needed > max(there, _ALWAYS_TRIED):
-        raise HostMemoryError(
-            f"needs about {needed / 1e9:.1f} GB to restore whole; {there / 1e9:.1f} GB available",
-            hint="close other programs, or cut the image into parts",
-        )
-
-
 def _as_varfix(error: Exception) -> VarfixError:
-    """The error itself, or what it means for an image."""
+    """Return the error itself, or the error that it means for an item."""
     if isinstance(error, VarfixError):
         return error
     if isinstance(error, MemoryError):
@@ -322,9 +161,3 @@ def _as_varfix(error: Exception) -> VarfixError:
     )
     unexpected.__cause__ = error
     return unexpected
-
-
-@contextmanager
-def _timed() -> Iterator[Callable[[], float]]:
-    start = time.monotonic()
-    yield lambda: time.monotonic() - start

@@ -1,8 +1,7 @@
-"""Runs a plan: announces it, keeps count and manifest, and says how it ended.
+"""A run of a plan: it emits the events, keeps the manifest, and counts.
 
-What happens is told to an observer. One image's failure never ends the run; a full disk or a lost
-device does, with everything finished kept (cli/README.md). The images
-themselves are made by `maker.Maker`.
+The failure of one item never ends the run; a full disk or a lost device does, and all finished
+results stay (cli/README.md). An executor restores the items.
 """
 
 from __future__ import annotations
@@ -13,18 +12,19 @@ from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 
-from varfix.engine.batch.context import Options, Summary
-from varfix.engine.batch.plan import Item, Plan, plan_warnings, state_of
-from varfix.engine.batch.processor import Maker, Terms, failure, jobs_of
+from varfix.engine.batch.context import RunContext, RunOptions, RunSummary, failure_event
+from varfix.engine.batch.item import Item
+from varfix.engine.batch.plan import Plan, plan_warnings, state_of
+from varfix.engine.batch.processor import LocalExecutor, jobs_of
 from varfix.engine.errors import DiskFullError, ExitCode, HostMemoryError, VarfixError
 from varfix.engine.events import (
     DeviceFacts,
     Event,
+    EventHandler,
     ItemDone,
     ItemFail,
     ItemSkip,
     ModelFacts,
-    Observer,
     PlanDone,
     RunEnd,
     RunStart,
@@ -44,8 +44,8 @@ class Run:
         plan: Plan,
         restorer: Restorer,
         settings: Settings,
-        observer: Observer,
-        options: Options,
+        handler: EventHandler,
+        options: RunOptions,
     ) -> None:
         self.plan, self.restorer, self.settings = plan, restorer, settings
         self.options = options
@@ -53,26 +53,26 @@ class Run:
         self.worst = ExitCode.OK
         self.ok = 0
         self.busy: Counter[str] = Counter()
-        self._observer = observer
+        self._handler = handler
         self._lock = threading.RLock()
         self._start = time.monotonic()
         self._halt = threading.Event()  # set by --fail-fast
 
-    def tell(self, event: Event) -> None:
-        """Count what an event says, and pass it on; one at a time."""
+    def emit(self, event: Event) -> None:
+        """Count an event and pass it to the handler; one at a time."""
         with self._lock:
             self._count(event)
-            self._observer(event)
+            self._handler(event)
 
-    def go(self) -> Summary:
-        """Run.
+    def execute(self) -> RunSummary:
+        """Execute the plan.
 
         Raises:
             OutputLockedError: Another run writes to the destination.
-            OutputError: The disk is full or may not be written.
-            DeviceError: The device failed for good.
+            OutputError: The disk is full or cannot be written.
+            DeviceError: The device failed permanently.
         """
-        with self.plan.held():
+        with self.plan.lock():
             self._announce()
             try:
                 self._work()
@@ -89,18 +89,16 @@ class Run:
     def _work(self) -> None:
         plan, options = self.plan, self.options
         alone = plan.manifest is None
-        terms = Terms(self.settings, plan.recipe, plan.source, plan.target, alone)
+        context = RunContext(self.settings, plan.recipe, plan.source, plan.target, alone)
         for item, error in plan.refused:
-            self.tell(failure(terms.label(item), item, error))
-        if options.crew is not None:
-            options.crew.run(plan.items, terms, self)
-        else:
-            Maker(terms, self.restorer, self, options.watch).run(plan.items)
+            self.emit(failure_event(context.label(item), item, error))
+        executor = options.executor or LocalExecutor(self.restorer, options.observe)
+        executor.run(plan.items, context, self)
 
     def _announce(self) -> None:
         restorer, plan = self.restorer, self.plan
         used = restorer.used
-        self.tell(
+        self.emit(
             RunStart(
                 version=version("varfix"),
                 command=self.options.command,
@@ -115,7 +113,7 @@ class Run:
                 batch=restorer.batch,
             )
         )
-        self.tell(
+        self.emit(
             PlanDone(
                 items=len(plan.items),
                 skip_done=plan.skipped("done"),
@@ -125,16 +123,16 @@ class Run:
             )
         )
         for skip in plan.skips:
-            self.tell(ItemSkip(id=skip.id, src=printable(skip.src), reason=skip.reason))
+            self.emit(ItemSkip(id=skip.id, src=printable(skip.src), reason=skip.reason))
         for warning in plan_warnings(plan):
-            self.tell(warning)
+            self.emit(warning)
 
-    def stopped(self) -> bool:
-        """Whether nothing new is to be started."""
+    def is_stopping(self) -> bool:
+        """Return whether nothing new may be started."""
         return self._halt.is_set() or self.options.stop.is_set()
 
-    def put(self, item: Item, entry: Callable[[], Entry], write: Callable[[], None]) -> None:
-        """Write a result and enter it in the manifest, in the order that a kill leaves right."""
+    def publish(self, item: Item, entry: Callable[[], Entry], write: Callable[[], None]) -> None:
+        """Record a result in the manifest and write it, in the order that survives SIGKILL."""
         manifest = self.plan.manifest
         if manifest is None:
             write()
@@ -142,8 +140,8 @@ class Run:
         with manifest.recording(entry(), self.plan.target.replaces(item.dst, item.source)):
             write()
 
-    def made(self, item: Item) -> bool:
-        """Whether the result of an item is in its place and entered."""
+    def is_published(self, item: Item) -> bool:
+        """Return whether the result of an item is in its place and in the manifest."""
         manifest = self.plan.manifest
         if manifest is None or state_of(self.plan, item, self.settings) != "done":
             return False
@@ -155,33 +153,33 @@ class Run:
             self.busy.update(event.stage)
         elif isinstance(event, ItemFail):
             self.failures.append(event)
-            lacked = event.code == HostMemoryError.code
-            self.worst = max(self.worst, ExitCode.DEVICE if lacked else ExitCode.PARTIAL)
+            is_memory = event.code == HostMemoryError.code
+            self.worst = max(self.worst, ExitCode.DEVICE if is_memory else ExitCode.PARTIAL)
             if self.options.fail_fast:
                 self._halt.set()
 
     def _outcome(self) -> tuple[Status, ExitCode]:
-        """How a run ends that nothing broke off; a signal that came too late changes nothing."""
+        """Return how a run without a fatal error ends; a late signal changes nothing."""
         left = len(self.plan.items) - self.ok - len(self.failures)
-        asked = self.options.stop.code
-        if asked is not None and (left > 0 or asked is ExitCode.SIGPIPE):
-            return "stopped", asked
+        code = self.options.stop.code
+        if code is not None and (left > 0 or code is ExitCode.SIGPIPE):
+            return "stopped", code
         if not self.failures:
             return "ok", ExitCode.OK
         return ("partial" if self.worst is ExitCode.PARTIAL else "failed"), self.worst
 
-    def _end(self, status: Status, code: ExitCode) -> Summary:
+    def _end(self, status: Status, code: ExitCode) -> RunSummary:
         seconds = time.monotonic() - self._start
-        # A clip's frames come one after the other: one thread for each of its stages.
+        # The frames of a video follow one another: one thread for each of its stages.
         jobs = 1 if all(item.is_clip for item in self.plan.items) else jobs_of(self.settings)
-        crew = self.options.crew.size if self.options.crew else 1
+        workers = self.options.executor.size if self.options.executor else 1
         threads = {"infer": 1}
         share = {
-            name: round(spent / max(seconds, 1e-9) / threads.get(name, jobs) / crew, 3)
+            name: round(spent / max(seconds, 1e-9) / threads.get(name, jobs) / workers, 3)
             for name, spent in self.busy.items()
         }
         skipped = len(self.plan.skips)
-        self.tell(
+        self.emit(
             RunEnd(
                 status=status,
                 exit=int(code),
@@ -193,11 +191,11 @@ class Run:
                 busy=share,
             )
         )
-        return Summary(self.ok, skipped, len(self.failures), seconds, tuple(self.failures), code)
+        return RunSummary(self.ok, skipped, len(self.failures), seconds, tuple(self.failures), code)
 
 
 def run_batch(
-    plan: Plan, restorer: Restorer, settings: Settings, observer: Observer, options: Options
-) -> Summary:
-    """Run a plan; see `Run.go` for what it raises."""
-    return Run(plan, restorer, settings, observer, options).go()
+    plan: Plan, restorer: Restorer, settings: Settings, handler: EventHandler, options: RunOptions
+) -> RunSummary:
+    """Execute a plan; see `Run.execute` for what it raises."""
+    return Run(plan, restorer, settings, handler, options).execute()

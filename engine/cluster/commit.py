@@ -1,4 +1,4 @@
-"""Leave to publish: workers ask for it, result by result, and get it once the manifest knows."""
+"""Commits of results: a worker publishes a result when the manifest contains it."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Final
 
-from varfix.engine.batch.plan import Item
-from varfix.engine.batch.processor import Desk
+from varfix.engine.batch.context import RunPort
+from varfix.engine.batch.item import Item
 from varfix.engine.errors import Interrupted
 from varfix.engine.storage.manifest import Entry
 
-# Results that may be entered and published at the same time, by all workers together.
-_AT_ONCE: Final = 64
+# Results that all workers together may record and publish at the same time.
+_PARALLEL: Final = 64
 
-# Tells a worker whether to publish a result: its number, the result's, and leave or not.
-Sender = Callable[[int, int, bool], None]
+# Arguments: number of the worker, id of the item, whether the worker may publish its result.
+PermissionSender = Callable[[int, int, bool], None]
 
 
-class Handover:
-    """Publishes what workers have ready, through the desk that local results go through, too.
+class CommitCoordinator:
+    """Publishes the results of workers through the run's port, as local results are published.
 
     Attributes:
-        error: the first that a run does not survive; None while there is none.
+        error: The first error that ends the run; None while there is none.
     """
 
-    def __init__(self, desk: Desk, send: Sender) -> None:
+    def __init__(self, port: RunPort, send: PermissionSender) -> None:
         self.error: Exception | None = None
-        self._desk, self._send = desk, send
-        self._pool = ThreadPoolExecutor(_AT_ONCE, "publish")
+        self._port, self._send = port, send
+        self._pool = ThreadPoolExecutor(_PARALLEL, "publish")
         self._open: dict[tuple[int, int], tuple[SimpleQueue[bool], Future[None]]] = {}
 
-    def ready(self, worker: int, item: Item, entry: Entry) -> None:
-        """Enter a result, and have its worker publish it."""
+    def commit(self, worker: int, item: Item, entry: Entry) -> None:
+        """Record a result in the manifest, and let its worker publish it."""
         outcome: SimpleQueue[bool] = SimpleQueue()
         future = self._pool.submit(self._publish, worker, item, entry, outcome)
         self._open[worker, item.id] = outcome, future
 
-    def settle(self, worker: int, number: int, written: bool) -> None:
-        """Take note of what became of a result; also of one that was never ready."""
+    def finish(self, worker: int, number: int, published: bool) -> None:
+        """End the commit of a result, if one is open."""
         if (worker, number) in self._open:
             outcome, _ = self._open.pop((worker, number))
-            outcome.put(written)
+            outcome.put(published)
 
-    def lost(self, worker: int) -> None:
-        """Give up what a worker had ready; afterwards nothing more is done about it."""
+    def abandon(self, worker: int) -> None:
+        """End all commits of a worker, and wait until nothing more happens for them."""
         futures = []
         for key in [key for key in self._open if key[0] == worker]:
             outcome, future = self._open.pop(key)
@@ -55,9 +55,9 @@ class Handover:
             future.result()
 
     def close(self) -> None:
-        """Give up what is open, and wait for the rest."""
+        """End all open commits, and wait for the others."""
         for worker in {worker for worker, _ in self._open}:
-            self.lost(worker)
+            self.abandon(worker)
         self._pool.shutdown()
 
     def _publish(self, worker: int, item: Item, entry: Entry, outcome: SimpleQueue[bool]) -> None:
@@ -67,9 +67,9 @@ class Handover:
                 raise Interrupted("not written")
 
         try:
-            self._desk.put(item, lambda: entry, write)
+            self._port.publish(item, lambda: entry, write)
         except Interrupted:
-            pass  # the worker has told why, or is gone
+            pass  # the worker has reported the reason, or is gone
         except Exception as error:
             self.error = self.error or error
             self._send(worker, item.id, False)

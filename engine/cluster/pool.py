@@ -1,4 +1,4 @@
-"""All workers that a cluster lends to a run: hired before the plan, dismissed after the end."""
+"""The workers of a cluster: started before a run is planned, stopped after it has ended."""
 
 from __future__ import annotations
 
@@ -8,107 +8,102 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from varfix.engine.batch.plan import Item
-from varfix.engine.batch.processor import Terms
-from varfix.engine.cluster.post import TRIES, Post
-from varfix.engine.cluster.scheduler import Office, Roster
-from varfix.engine.cluster.transport import TICK, Link, Lost
-from varfix.engine.cluster.worker import Facts
+from varfix.engine.batch.context import ClusterRunPort, RunContext
+from varfix.engine.batch.item import Item
+from varfix.engine.cluster.messages import WorkerInfo
+from varfix.engine.cluster.scheduler import MAX_TRIES, Scheduler, StartArguments, WorkerState
+from varfix.engine.cluster.transport import TICK, Transport, WorkerGone
 from varfix.engine.errors import DeviceUnavailableError, VarfixError
 from varfix.engine.storage.store import Store
 from varfix.engine.system.atomic import translate_os_errors
 from varfix.engine.system.state_folder import STATE_FOLDER
 
 
-class Crew:
-    """All workers, from before the plan to the end of the run.
+class WorkerPool:
+    """All workers; executes the items of a run (see `Executor`).
 
     Attributes:
-        model: facts of the first worker that was ready; the others must have the same model.
+        transport: Calls the workers.
+        workers: State of each worker by its number.
+        model: Info of the first worker that was ready; the others must have the same model.
     """
 
-    model: Facts
+    model: WorkerInfo
 
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.posts: dict[int, Post] = {}
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.workers: dict[int, WorkerState] = {}
 
     @property
     def size(self) -> int:
-        """How many workers there are or should be."""
-        return max(1, len(self.posts))
+        """Number of workers, including those that are being started; at least 1."""
+        return max(1, len(self.workers))
 
-    def hire(self, failures: int = 0) -> None:
+    def start_worker(self, failures: int = 0) -> None:
         """Start a worker."""
-        worker = self.link.hire()
-        self.posts[worker] = Post(worker, failures)
-        self.link.ask(worker, "open")
+        worker = self.transport.start_worker()
+        self.workers[worker] = WorkerState(worker, failures)
+        self.transport.call_async(worker, "load_model")
 
-    def dismiss(self, post: Post) -> None:
-        """Do without a worker."""
-        del self.posts[post.worker]
-        self.link.dismiss(post.worker)
+    def stop_worker(self, state: WorkerState) -> None:
+        """Stop a worker and forget it."""
+        del self.workers[state.worker]
+        self.transport.stop_worker(state.worker)
 
-    def open(self, seconds: float) -> Facts:
-        """Start all workers and return the facts of the first that is ready.
+    def open(self, seconds: float) -> WorkerInfo:
+        """Start all workers and return the info of the first that is ready.
 
         Raises:
-            DeviceUnavailableError: None is ready in time.
-            VarfixError: None can be; for the reason that the last one gave.
+            DeviceUnavailableError: No worker is ready in time.
+            VarfixError: All workers failed; the error of the last one.
         """
-        for _ in range(self.link.wanted):
-            self.hire()
+        for _ in range(self.transport.wanted):
+            self.start_worker()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            for answer in self.link.answers(TICK):
-                error = self._opened(self.posts[answer.worker], answer.value)
-                if error is not None and not self.posts:
+            for reply in self.transport.replies(TICK):
+                error = self._loaded(self.workers[reply.worker], reply.value)
+                if error is not None and not self.workers:
                     raise error
-            for post in self.posts.values():
-                if post.facts is not None:
-                    self.model = post.facts
-                    return post.facts
+            for state in self.workers.values():
+                if state.info is not None:
+                    self.model = state.info
+                    return state.info
         raise DeviceUnavailableError(
             f"no worker was ready within {seconds:.0f} s",
-            hint="'ray status' shows what the cluster has left; see cluster.cpus and cluster.gpus",
+            hint="check the free resources with 'ray status'; see cluster.cpus and cluster.gpus",
         )
 
-    def _opened(self, post: Post, value: Any) -> VarfixError | None:
-        if isinstance(value, Facts):
-            post.facts = value
+    def _loaded(self, state: WorkerState, value: Any) -> VarfixError | None:
+        if isinstance(value, WorkerInfo):
+            state.info = value
             return None
-        self.dismiss(post)
-        if isinstance(value, Lost):
-            if post.failures + 1 < TRIES:
-                self.hire(post.failures + 1)
-            return DeviceUnavailableError(f"no worker starts ({value.reason})")
+        self.stop_worker(state)
+        if isinstance(value, WorkerGone):
+            if state.failures + 1 < MAX_TRIES:
+                self.start_worker(state.failures + 1)
+            return DeviceUnavailableError(f"could not start a worker ({value.reason})")
         assert isinstance(value, VarfixError)
         return value
 
-    def run(self, items: Sequence[Item], terms: Terms, desk: Office) -> None:
-        """Make the results of all items; see `Maker.run` for what it raises.
-
-        Args:
-            items: what is to be made.
-            terms: what all results have in common.
-            desk: of the run.
-        """
-        with _marked(terms.target) as mark:
-            Roster(self, items, (terms, mark), desk).go()
+    def run(self, items: Sequence[Item], context: RunContext, port: ClusterRunPort) -> None:
+        """Restore and publish all items; see `ItemProcessor.run` for what it raises."""
+        with _probe_file(context.target) as path:
+            Scheduler(self, items, StartArguments(context, path), port).run()
 
 
 @contextmanager
-def _marked(target: Store) -> Iterator[str]:
-    """Leave a file in a folder by which workers know it for the same; its name, empty for none."""
+def _probe_file(target: Store) -> Iterator[str]:
+    """Create a file by which workers recognize the folder; yield its path, or "" for a store."""
     if target.folder is None:
         yield ""
         return
     inner = target.folder / STATE_FOLDER
-    mark = (inner if inner.is_dir() else target.folder) / f".varfix-mark-{os.urandom(8).hex()}"
-    with translate_os_errors(mark):
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+    path = (inner if inner.is_dir() else target.folder) / f".varfix-mark-{os.urandom(8).hex()}"
+    with translate_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     try:
-        yield os.fspath(mark)
+        yield os.fspath(path)
     finally:
-        mark.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

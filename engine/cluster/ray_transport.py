@@ -1,7 +1,7 @@
-"""Ray: starts workers on the machines of a cluster and carries calls to them.
+"""Ray: starts workers on the machines of a cluster and transports calls to them.
 
-The only module that knows Ray. Workers are actors that Ray does not restart by itself: a new
-life is a new worker, so that nothing is ever told to one that does not know of it.
+The only module that knows Ray. Workers are actors that Ray does not restart: a restarted process is
+a new worker, so that no call reaches a process without the state that it needs.
 """
 
 from __future__ import annotations
@@ -14,178 +14,108 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
-from msgspec.structs import replace
-
-from varfix.engine.cluster.transport import Answer, Lost
-from varfix.engine.cluster.worker import Opening, Station
+from varfix.engine.cluster.resources import WorkerResources
+from varfix.engine.cluster.transport import Reply, WorkerGone, WorkerMethod
+from varfix.engine.cluster.worker import Worker
 from varfix.engine.errors import ConfigError, DeviceError, DeviceUnavailableError
-from varfix.engine.settings.types import ClusterSettings, IoSettings, Settings
+from varfix.engine.restoration.restorer import ModelLoader
 
 _CALLS_AT_ONCE: Final = 8
-_CPUS: Final = 4.0
-# Threads that read, and as many that write: those that write mostly wait for leave to publish.
-_JOBS: Final = 8
-_KNOCK: Final = 10.0  # seconds
-_LEAST_MB, _MOST_MB = 512, 4096  # of images in flight
-# What Ray's own messages are to say on the terminal of a run: nothing. Its log files have them.
+_CONNECT_TIMEOUT: Final = 10.0  # seconds
+# Ray's own messages stay off the terminal; its log files contain them.
 _QUIET: Final = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
 }
 
 
-@dataclass(frozen=True)
-class Share:
-    """What each worker gets, and how many there are; its memory is in bytes, and only a guess."""
-
-    cpus: float
-    gpus: float
-    workers: int
-    memory: float
-
-
-def share_of(wanted: ClusterSettings, nodes: list[Mapping[str, float]], device: str) -> Share:
-    """Settle what was left open.
-
-    Args:
-        wanted: as set.
-        nodes: CPUs and GPUs of each machine, under the names `CPU` and `GPU`.
-        device: as set; only a name of its own keeps workers from GPUs.
-
-    Raises:
-        DeviceUnavailableError: No machine has so much for one worker.
-    """
-    gpus = wanted.gpus
-    if gpus is None:
-        gpus = 1.0 if device != "cpu" and any(node.get("GPU") for node in nodes) else 0.0
-    useful = [node for node in nodes if node.get("GPU", 0.0) >= gpus]
-    cpus = wanted.cpus or min([_CPUS, *(_cpus_each(node, gpus) for node in useful)])
-    room = sum(_room(node, cpus, gpus) for node in useful)
-    if not room:
-        raise DeviceUnavailableError(
-            f"no machine of the cluster has {cpus:g} CPUs and {gpus:g} GPUs for a worker",
-            hint="see cluster.cpus and cluster.gpus",
-        )
-    memory = min(
-        node.get("memory", 0.0) / _room(node, cpus, gpus)
-        for node in useful
-        if _room(node, cpus, gpus)
-    )
-    return Share(cpus, gpus, wanted.workers or room, memory)
-
-
-def settings_for(settings: Settings, share: Share) -> Settings:
-    """What each worker works by: what was left open is settled by its share of a machine."""
-    queue = settings.io.queue_mb
-    if queue is None:
-        queue = min(max(int(share.memory / 4) >> 20, _LEAST_MB), _MOST_MB)
-    without = settings.device == "auto" and not share.gpus
-    return replace(
-        settings,
-        device="cpu" if without else settings.device,
-        io=IoSettings(queue_mb=queue, jobs=settings.io.jobs or _JOBS),
-    )
-
-
-def _cpus_each(node: Mapping[str, float], gpus: float) -> float:
-    """The CPUs of a machine for each worker that its GPUs have room for; at least one."""
-    workers = max(1, int(node.get("GPU", 0.0) / gpus)) if gpus else 1
-    return max(1.0, node.get("CPU", 0.0) // workers)
-
-
-def _room(node: Mapping[str, float], cpus: float, gpus: float) -> int:
-    by_cpu = int(node.get("CPU", 0.0) / cpus)
-    return min(by_cpu, int(node["GPU"] / gpus)) if gpus else by_cpu
-
-
-class Cluster:
+class RayCluster:
     """A connection to a cluster."""
 
     def __init__(self, address: str) -> None:
         """Connect.
 
         Args:
-            address: `auto` for the cluster that this machine belongs to, or `ray://HOST:PORT`.
+            address: `auto` for the cluster of this machine, or `ray://HOST:PORT`.
 
         Raises:
             ConfigError: Ray is not installed.
-            DeviceUnavailableError: Nobody answers there, or it is another version of Ray.
+            DeviceUnavailableError: No cluster answers, or it has another version of Ray.
         """
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
-        with needing_ray(), _signals_kept(), warnings.catch_warnings():
+        with needing_ray(), _keep_signals(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import ray
 
-            _knock(address)
+            _check_reachable(address)
             try:
                 ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False)
             except Exception as error:  # each way of connecting has errors of its own
-                raise _unconnected(address, error) from error
+                raise _connection_error(address, error) from error
         self.ray = ray
 
     def nodes(self) -> list[Mapping[str, float]]:
-        """What each living machine has in all."""
+        """Return the total resources of each machine that is alive."""
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
-    def link(self, opening: Opening, share: Share) -> RayLink:
-        """A link whose workers open their model by `opening`."""
-        return RayLink(self.ray, opening, share)
+    def transport(self, loader: ModelLoader, resources: WorkerResources) -> RayTransport:
+        """Return a transport whose workers load their model by `loader`."""
+        return RayTransport(self.ray, loader, resources)
 
     def close(self) -> None:
         """Disconnect."""
         self.ray.shutdown()
 
 
-class RayLink:
-    """See `link.Link`."""
+class RayTransport:
+    """See `transport.Transport`."""
 
-    def __init__(self, ray: Any, opening: Opening, share: Share) -> None:
-        self.wanted = share.workers
+    def __init__(self, ray: Any, loader: ModelLoader, resources: WorkerResources) -> None:
+        self.wanted = resources.workers
         self._ray = ray
-        self._class = ray.remote(Station).options(
-            num_cpus=share.cpus,
-            num_gpus=share.gpus,
+        self._class = ray.remote(Worker).options(
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
             max_restarts=0,
             max_concurrency=_CALLS_AT_ONCE,
         )
-        self._opening = ray.put(opening)
+        self._loader = ray.put(loader)
         self._actors: dict[int, Any] = {}
-        self._asked: dict[Any, tuple[int, str]] = {}
-        self._hired = 0
+        self._pending: dict[Any, tuple[int, WorkerMethod]] = {}
+        self._started = 0
         self._lock = threading.Lock()
 
-    def hire(self) -> int:
-        """Have an actor started."""
-        self._hired += 1
-        self._actors[self._hired] = self._class.remote(self._opening)
-        return self._hired
+    def start_worker(self) -> int:
+        """Start an actor."""
+        self._started += 1
+        self._actors[self._started] = self._class.remote(self._loader)
+        return self._started
 
-    def dismiss(self, worker: int) -> None:
-        """Kill an actor, if it still lives, and forget what it was asked."""
+    def stop_worker(self, worker: int) -> None:
+        """Kill an actor, if it is alive, and drop its pending replies."""
         actor = self._actors.pop(worker)
-        self._asked = {ref: asked for ref, asked in self._asked.items() if asked[0] != worker}
+        self._pending = {ref: call for ref, call in self._pending.items() if call[0] != worker}
         self._ray.kill(actor, no_restart=True)
 
-    def send(self, worker: int, method: str, *facts: Any) -> None:
-        """Call without waiting; who is gone hears nothing."""
+    def send(self, worker: int, method: WorkerMethod, *arguments: Any) -> None:
+        """Call without waiting for a reply; nothing happens if the worker is gone."""
         actor = self._actors.get(worker)
         if actor is not None:
             with self._lock:
-                getattr(actor, method).remote(*facts)
+                getattr(actor, method).remote(*arguments)
 
-    def ask(self, worker: int, method: str, *facts: Any) -> None:
-        """Call; the answer is among `answers`."""
+    def call_async(self, worker: int, method: WorkerMethod, *arguments: Any) -> None:
+        """Call; `replies` returns the reply."""
         with self._lock:
-            ref = getattr(self._actors[worker], method).remote(*facts)
-        self._asked[ref] = worker, method
+            ref = getattr(self._actors[worker], method).remote(*arguments)
+        self._pending[ref] = worker, method
 
-    def answers(self, seconds: float) -> list[Answer]:
-        """Wait for the first answer, and take those that are there by then."""
-        refs = list(self._asked)
+    def replies(self, seconds: float) -> list[Reply]:
+        """Wait for a first reply; return all that have arrived by then."""
+        refs = list(self._pending)
         if not refs:
             threading.Event().wait(seconds)
             return []
@@ -194,33 +124,33 @@ class RayLink:
             done = first and self._ray.wait(refs, num_returns=len(refs), timeout=0)[0]
         except Exception as error:
             raise _gone(error) from error
-        return [self._answer(ref) for ref in done]
+        return [self._reply(ref) for ref in done]
 
-    def call(self, worker: int, method: str, *facts: Any) -> Any:
-        """Call and wait."""
+    def call(self, worker: int, method: WorkerMethod, *arguments: Any) -> Any:
+        """Call and wait for the reply."""
         try:
-            return self._ray.get(getattr(self._actors[worker], method).remote(*facts))
+            return self._ray.get(getattr(self._actors[worker], method).remote(*arguments))
         except Exception as error:
             raise DeviceError(f"the worker failed: {_reason(error)}") from error
 
     def close(self) -> None:
-        """Dismiss everybody."""
+        """Stop all workers."""
         for worker in list(self._actors):
-            self.dismiss(worker)
+            self.stop_worker(worker)
 
-    def _answer(self, ref: Any) -> Answer:
-        worker, method = self._asked.pop(ref)
+    def _reply(self, ref: Any) -> Reply:
+        worker, method = self._pending.pop(ref)
         try:
-            return Answer(worker, method, self._ray.get(ref))
+            return Reply(worker, method, self._ray.get(ref))
         except ConnectionError as error:
             raise _gone(error) from error
-        except Exception as error:  # of the worker's end, or of the method itself
-            return Answer(worker, method, Lost(_reason(error)))
+        except Exception as error:  # the worker has ended, or the method failed
+            return Reply(worker, method, WorkerGone(_reason(error)))
 
 
 @contextmanager
 def needing_ray() -> Iterator[None]:
-    """Import what only the extra `ray` brings inside the block (ConfigError)."""
+    """Turn a missing package of the extra `ray` into a ConfigError."""
     try:
         yield
     except ImportError as error:
@@ -233,8 +163,8 @@ def needing_ray() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Undo that Ray listens to signals: a run answers them by itself."""
+def _keep_signals() -> Iterator[None]:
+    """Restore the signal handlers that Ray replaces: a run handles signals itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -246,24 +176,24 @@ def _signals_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _knock(address: str) -> None:
-    """See that somebody is there, where the place is known: Ray would try for minutes.
+def _check_reachable(address: str) -> None:
+    """Check that a known address answers; Ray itself would try for minutes.
 
     Raises:
-        DeviceUnavailableError: Nobody listens.
+        DeviceUnavailableError: The address does not answer.
     """
     place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     host, _, port = place.rpartition("://")[2].rpartition(":")
     if not port.isdecimal():
         return
     try:
-        socket.create_connection((host, int(port)), _KNOCK).close()
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT).close()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DeviceUnavailableError(f"no cluster at {place} ({reason})") from error
 
 
-def _unconnected(address: str, error: Exception) -> Exception:
+def _connection_error(address: str, error: Exception) -> Exception:
     text = str(error)
     if "ray[client]" in text:
         return ConfigError(
@@ -273,20 +203,20 @@ def _unconnected(address: str, error: Exception) -> Exception:
     if address == "auto" and isinstance(error, ConnectionError):
         return DeviceUnavailableError(
             "this machine belongs to no cluster",
-            hint="start one with 'ray start --head', or name one: --cluster ray://HOST:10001",
+            hint="run 'ray start --head', or use --cluster ray://HOST:10001",
         )
     return DeviceUnavailableError(f"no cluster at {address} ({_reason(error)})")
 
 
 def _gone(error: Exception) -> DeviceError:
     return DeviceError(
-        f"the cluster is gone ({_reason(error)})",
-        hint="run the same command again, once it is back",
+        f"lost the connection to the cluster ({_reason(error)})",
+        hint="run the same command again to resume",
     )
 
 
 def _reason(error: Exception) -> str:
-    """The line of Ray's long texts that says what happened."""
+    """Return the line of Ray's long texts that states the cause."""
     text = str(error)
     if "No module named 'varfix" in text:
         return "varfix is not installed on the workers' machines"
@@ -298,11 +228,11 @@ def _reason(error: Exception) -> str:
 
 
 _REASONS: Final = {
-    "memory pressure": "killed for want of memory",
-    "running low on memory": "killed for want of memory",
-    "node died": "its machine is gone",
-    "node has died": "its machine is gone",
-    "node was terminated": "its machine is gone",
+    "memory pressure": "killed: out of memory",
+    "running low on memory": "killed: out of memory",
+    "node died": "its machine was lost",
+    "node has died": "its machine was lost",
+    "node was terminated": "its machine was lost",
     "worker process has died": "its process died",
     "Worker unexpectedly exits": "its process died",
     "has failed its health check": "its machine does not answer",

@@ -1,61 +1,66 @@
-"""How a run's process speaks with the workers of a cluster, wherever they are."""
+"""The transport between a run and the workers of a cluster."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
-TICK: Final = 0.2  # seconds that answers are waited for at a time
+TICK: Final = 0.2  # seconds that a call of `replies` waits
+
+WorkerMethod = Literal[
+    "load_model", "start", "assign", "grant_publish", "poll", "stop", "prior", "restore"
+]
+"""Methods of `worker.Worker` that a run calls."""
 
 
 @dataclass(frozen=True)
-class Lost:
-    """Instead of an answer: the worker is gone."""
+class WorkerGone:
+    """Value of a reply when the worker was lost."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a worker says to a call."""
+class Reply:
+    """A worker's reply to a call."""
 
     worker: int
-    method: str
+    method: WorkerMethod
     value: Any
 
 
-class Link(Protocol):
-    """Calls to the methods of `station.Station`, wherever it is; used by several threads."""
+class Transport(Protocol):
+    """Calls the methods of `worker.Worker` on other machines; used by several threads."""
 
     @property
     def wanted(self) -> int:
-        """How many workers there should be."""
+        """Number of workers to start."""
         ...
 
-    def hire(self) -> int:
-        """Have a worker started, and return its number; it may take its time."""
+    def start_worker(self) -> int:
+        """Start a worker and return its number; the worker may need time to start."""
         ...
 
-    def dismiss(self, worker: int) -> None:
-        """Make sure that a worker does nothing more."""
+    def stop_worker(self, worker: int) -> None:
+        """Kill a worker, if it is alive, and drop its pending replies."""
         ...
 
-    def send(self, worker: int, method: str, *facts: Any) -> None:
-        """Call without waiting for an answer."""
+    def send(self, worker: int, method: WorkerMethod, *arguments: Any) -> None:
+        """Call without waiting for a reply; nothing happens if the worker is gone."""
         ...
 
-    def ask(self, worker: int, method: str, *facts: Any) -> None:
-        """Call; the answer is among `answers`."""
+    def call_async(self, worker: int, method: WorkerMethod, *arguments: Any) -> None:
+        """Call; `replies` returns the reply."""
         ...
 
-    def answers(self, seconds: float) -> list[Answer]:
-        """Wait so long for answers.
+    def replies(self, seconds: float) -> list[Reply]:
+        """Wait up to `seconds` for replies.
 
         Raises:
             DeviceError: The cluster itself is gone.
         """
         ...
 
-    def call(self, worker: int, method: str, *facts: Any) -> Any:
-        """Call and wait."""
+    def call(self, worker: int, method: WorkerMethod, *arguments: Any) -> Any:
+        """Call and wait for the reply."""
         ...

@@ -16,8 +16,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from varfix.engine.batch.context import Options
-from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.context import RunOptions
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch
 from varfix.engine.batch.run import run_batch
 from varfix.engine.events import Event, RunEnd
 from varfix.engine.image.picture import Picture, PictureInfo
@@ -186,7 +187,7 @@ def time_files(
 
     start = time.perf_counter()
     plan = plan_batch(source, folder / "out", BatchRequest(), settings, recipe="bench")
-    run_batch(plan, restorer, settings, observe, Options("bench", ""))
+    run_batch(plan, restorer, settings, observe, RunOptions("bench", ""))
     return ends[0], time.perf_counter() - start
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,9 @@ import numpy.typing as npt
 from varfix.engine.models.card import ModelCard
 
 Floats = npt.NDArray[np.float32]
+
+WarningHandler = Callable[[str, str], None]
+"""Receives the code and the text of a warning."""
 
 
 @dataclass(frozen=True)
@@ -95,5 +99,18 @@ class Restorer(Protocol):
         Raises:
             NonFiniteError: The model produced invalid values even in fp32.
             DeviceMemoryError: A single tile does not fit the device.
+        """
+        ...
+
+
+class ModelLoader(Protocol):
+    """Loads a model where it is called; can be sent to another machine."""
+
+    def __call__(self, warn: WarningHandler) -> tuple[Restorer, str]:
+        """Return the model, and the digest of all of its graphs.
+
+        Raises:
+            ModelError: The model is missing, or cannot run.
+            DeviceError: The device does not start.
         """
         ...

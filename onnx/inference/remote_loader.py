@@ -8,8 +8,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from varfix.engine.cluster.worker import Warner
 from varfix.engine.models.registry import MODELS
+from varfix.engine.restoration.restorer import WarningHandler
 from varfix.engine.settings.types import Settings
 from varfix.engine.system.atomic import write_file
 from varfix.onnx.files.model_files import find_model, model_digest
@@ -31,7 +31,7 @@ class PackedModelLoader:
     threads: int
     files: tuple[tuple[str, bytes], ...] = ()
 
-    def __call__(self, warn: Warner) -> tuple[ModelRestorer, str]:
+    def __call__(self, warn: WarningHandler) -> tuple[ModelRestorer, str]:
         """Open the model on this machine."""
         name = self._unpacked() if self.files else self.settings.model.name
         return open_restorer(name, self.settings, warn=warn, threads=self.threads), model_digest(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from varfix.engine.batch import case_collisions as twins
-from varfix.engine.batch.case_collisions import exact, have_twins, loose, spelling_in
+from varfix.engine.batch.case_collisions import casefolded, detect_comparison, exact, may_collide
 
 COMPOSED, APART = "caf\u00e9", "cafe\u0301"
 
@@ -23,18 +23,18 @@ COMPOSED, APART = "caf\u00e9", "cafe\u0301"
     ],
 )
 def test_twins_are_seen_among_names(names, twins_among):
-    assert have_twins(names) == twins_among
+    assert may_collide(names) == twins_among
 
 
 def test_names_that_are_no_text_are_compared_too():
     odd = os.fsdecode(b"\xff\xc3.PNG")
-    assert not have_twins([odd, os.fsdecode(b"\xff\xc4.png")])
-    assert loose(odd) == loose(os.fsdecode(b"\xff\xc3.png"))
+    assert not may_collide([odd, os.fsdecode(b"\xff\xc4.png")])
+    assert casefolded(odd) == casefolded(os.fsdecode(b"\xff\xc3.png"))
 
 
 def test_the_folder_itself_is_asked_and_left_as_it_was(tmp_path):
     (tmp_path / "Aa").touch()
-    spelling = spelling_in(tmp_path)
+    spelling = detect_comparison(tmp_path)
     assert (spelling("Aa") == spelling("aA")) == (tmp_path / "aA").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["Aa"]
 
@@ -43,7 +43,7 @@ def test_a_folder_to_be_made_is_like_the_one_above_it(tmp_path, monkeypatch):
     seen = []
     real = Path.open
     monkeypatch.setattr(Path, "open", lambda path, *a: seen.append(path.parent) or real(path, *a))
-    spelling_in(tmp_path / "not" / "there")
+    detect_comparison(tmp_path / "not" / "there")
     assert seen == [tmp_path]
 
 
@@ -69,7 +69,7 @@ class Disk:
 @pytest.mark.parametrize("composed", [True, False])
 def test_every_kind_of_file_system_is_recognized(tmp_path, monkeypatch, cased, composed):
     Disk(monkeypatch, cased=cased, composed=composed)
-    spelling = spelling_in(tmp_path)
+    spelling = detect_comparison(tmp_path)
     assert (spelling("A.jpg") == spelling("a.JPG")) == cased
     assert (spelling(COMPOSED) == spelling(APART)) == composed
     assert spelling("a") != spelling("b")
@@ -86,6 +86,6 @@ def test_where_nothing_can_be_written_the_systems_habits_count(
 
     monkeypatch.setattr(Path, "open", refuse)
     monkeypatch.setattr(twins.sys, "platform", platform)
-    spelling = spelling_in(tmp_path)
+    spelling = detect_comparison(tmp_path)
     assert (spelling("a") == spelling("A")) == same
     assert (spelling is exact) == (not same)

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from varfix.engine.batch.completeness import is_complete
-from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.manifest import FileManifest, image_entry
 

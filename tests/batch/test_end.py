@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from support.runs import Inverter, counts, pixels_of, unbroken
 
-from varfix.engine.batch.context import Options
+from varfix.engine.batch.context import RunOptions
 from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import (
     DeviceMemoryError,
@@ -211,7 +211,7 @@ def test_a_source_that_vanishes_after_planning_costs_itself(setup):
 def test_fail_fast_stops_at_the_first_failure(setup):
     setup.draw(*(f"{number}.png" for number in range(20)))
     (setup.source / "0.png").write_bytes(b"broken")
-    summary = setup.run(options=Options("dir", "sha", fail_fast=True))
+    summary = setup.run(options=RunOptions("dir", "sha", fail_fast=True))
     assert (summary.failed, summary.exit_code) == (1, ExitCode.PARTIAL)
     assert summary.ok < 10
 
@@ -230,7 +230,7 @@ def test_a_stop_finishes_what_is_in_flight_and_a_repeated_run_does_the_rest(setu
             return super().restore(tiles, prior)
 
     setup.draw(*(f"{number}.png" for number in range(20)))
-    summary = setup.run(Stopping(), options=Options("dir", "sha", stop=stop))
+    summary = setup.run(Stopping(), options=RunOptions("dir", "sha", stop=stop))
     assert summary.ok == len(setup.results()) == 3
     (end,) = setup.of(RunEnd)
     assert (end.status, end.exit) == ("stopped", ExitCode.SIGTERM)
@@ -247,7 +247,7 @@ def test_a_stop_after_the_last_picture_changes_nothing(setup):
             return super().restore(tiles, prior)
 
     setup.draw("a.png")
-    assert counts(setup.run(Late(), options=Options("dir", "sha", stop=stop))) == (
+    assert counts(setup.run(Late(), options=RunOptions("dir", "sha", stop=stop))) == (
         1,
         0,
         0,

@@ -12,7 +12,7 @@ from PIL import Image
 from support.identity import IdentityRestorer
 from support.runs import Inverter, counts, replace_output
 
-from varfix.engine.batch.context import Options
+from varfix.engine.batch.context import RunOptions
 from varfix.engine.errors import EncodeError, ExitCode, SourceReadError
 from varfix.engine.events import (
     ItemDone,
@@ -61,7 +61,7 @@ def test_events_come_in_order(setup):
 
 def test_the_first_events_say_what_runs_and_what_will_be_done(setup):
     setup.draw("a.png", "b.png")
-    setup.run(options=Options("dir", "digest"))
+    setup.run(options=RunOptions("dir", "digest"))
     start, plan = setup.events[:2]
     assert (start.command, start.model.name, start.model.sha256) == ("dir", "identity", "digest")
     assert (start.device.used, start.device.precision, start.tile, start.batch) == (

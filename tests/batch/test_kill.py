@@ -49,9 +49,10 @@ import os, signal, sys, time
 from pathlib import Path
 from varfix.engine.system import atomic
 from varfix.engine.batch.run import run_batch
-from varfix.engine.batch.context import Options
+from varfix.engine.batch.context import RunOptions
 from varfix.engine.storage.manifest import FileManifest
-from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch
 from support.identity import IdentityRestorer
 from varfix.engine.settings.types import IoSettings, Settings
 
@@ -77,7 +78,7 @@ settings = Settings(io=IoSettings(jobs=2))
 request = BatchRequest(overwrite=overwrite == "yes")
 plan = plan_batch(Path(source), Path(out), request, settings, recipe)
 print("planned", flush=True)
-run_batch(plan, Inverter(), settings, lambda event: None, Options("dir", "sha"))
+run_batch(plan, Inverter(), settings, lambda event: None, RunOptions("dir", "sha"))
 """
 
 

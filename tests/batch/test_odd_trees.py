@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 from support.identity import IdentityRestorer
 
-from varfix.engine.batch.plan import BatchRequest, plan_batch, plan_file
-from varfix.engine.batch.run import Options, run_batch
+from varfix.engine.batch.context import RunOptions
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch, plan_file
+from varfix.engine.batch.run import run_batch
 from varfix.engine.errors import ExitCode, NothingToDoError, PlanError
 from varfix.engine.events import ItemFail, encode
 from varfix.engine.settings.types import OutputSettings, Settings
@@ -37,7 +39,7 @@ class Tree:
     def run(self, settings=None, restorer=None, **request):
         settings = settings or Settings()
         plan = plan_batch(self.source, self.out, BatchRequest(**request), settings, "recipe")
-        options = Options("dir", "sha")
+        options = RunOptions("dir", "sha")
         self.events.clear()
         restorer = restorer or IdentityRestorer()
         return run_batch(plan, restorer, settings, self.events.append, options)

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from varfix.engine.batch import output_names as module
-from varfix.engine.batch.case_collisions import exact, loose
+from varfix.engine.batch.case_collisions import casefolded, exact
 from varfix.engine.batch.output_names import Naming, name_apart, name_outputs
-from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch
 from varfix.engine.errors import CollisionError, ExitCode, PlanError
 from varfix.engine.settings.types import OutputSettings, Settings
 
@@ -125,23 +126,23 @@ def test_names_in_one_folder_do_not_take_the_folder_from_each_other():
     ],
 )
 def test_names_that_are_one_there_are_kept_apart(sources, results):
-    assert named(*sources, spelling=loose) == results
+    assert named(*sources, spelling=casefolded) == results
     assert named(*sources) == list(sources)
 
 
 def test_twins_that_cannot_be_kept_apart_are_refused():
     with pytest.raises(CollisionError, match=r"PHOTO\.PNG would both become"):
-        named("Photo.png", "photo.png", "PHOTO.PNG", spelling=loose)
+        named("Photo.png", "photo.png", "PHOTO.PNG", spelling=casefolded)
 
 
 def test_another_format_brings_twins_together():
     sources = ("a.png", "A.jpg", "b.png")
-    assert named(*sources, to=".webp", spelling=loose) == ["a.webp", "A.jpg.webp", "b.webp"]
+    assert named(*sources, to=".webp", spelling=casefolded) == ["a.webp", "A.jpg.webp", "b.webp"]
 
 
 def test_a_result_never_takes_the_place_of_a_source_that_is_its_twin():
     owners = {"a.png": "a.png", "A.jpg": "A.jpg"}
-    assert named("A.jpg", "a.png", to=".png", owners=owners, spelling=loose) == [
+    assert named("A.jpg", "a.png", to=".png", owners=owners, spelling=casefolded) == [
         "A.jpg.png",
         "a.png",
     ]
@@ -153,7 +154,9 @@ def destination(monkeypatch):
 
     def become(spelling):
         asked = []
-        monkeypatch.setattr(module, "spelling_in", lambda folder: asked.append(folder) or spelling)
+        monkeypatch.setattr(
+            module, "detect_comparison", lambda folder: asked.append(folder) or spelling
+        )
         return asked
 
     return become
@@ -199,7 +202,7 @@ def test_a_plan_knows_what_its_destination_can_tell_apart(
 
     destination(exact)
     apart = planned()
-    destination(loose)
+    destination(casefolded)
     assert planned() == [apart[0], second]
     assert len({unicodedata.normalize("NFC", name).casefold() for name in planned()}) == 2
     assert not (tmp_path / "out").exists()

@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from varfix.engine.batch.plan import (
-    BatchRequest,
-    format_for,
-    ignored_lines,
-    plan_batch,
-    plan_file,
-    plan_warnings,
-)
+from varfix.engine.batch.output_format import format_for
+from varfix.engine.batch.plan import BatchRequest, ignored_lines, plan_warnings
+from varfix.engine.batch.planner import plan_batch, plan_file
 from varfix.engine.errors import (
     AlphaLostError,
     ExitCode,

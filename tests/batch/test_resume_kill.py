@@ -180,7 +180,8 @@ def test_memory_is_flat_over_a_long_run(model, tmp_path):
 PLAN = """
 import resource, sys, time
 from pathlib import Path
-from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch
 from varfix.engine.settings.types import Settings
 begin = time.process_time()
 plan = plan_batch(Path(sys.argv[1]), Path(sys.argv[2]), BatchRequest(), Settings(), "recipe")

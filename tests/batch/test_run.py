@@ -7,8 +7,8 @@ from PIL import Image, ImageOps
 from support.identity import IdentityRestorer
 from support.runs import ARTIST, ORIENTATION, SETTINGS, counts, opened, pixels_of, replace_output
 
-from varfix.engine.batch.context import Options
-from varfix.engine.batch.plan import plan_file
+from varfix.engine.batch.context import RunOptions
+from varfix.engine.batch.planner import plan_file
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemFail
 
@@ -97,6 +97,11 @@ def test_a_single_file_takes_the_same_path_and_leaves_no_manifest(setup, tmp_pat
     setup.draw("a.png")
     target = tmp_path / "new" / "b.jpg"
     plan = plan_file(setup.source / "a.png", target, False, SETTINGS)
-    assert counts(setup.run(plan=plan, options=Options("image", "sha"))) == (1, 0, 0, ExitCode.OK)
+    assert counts(setup.run(plan=plan, options=RunOptions("image", "sha"))) == (
+        1,
+        0,
+        0,
+        ExitCode.OK,
+    )
     assert opened(target).format == "JPEG"
     assert sorted(path.name for path in target.parent.iterdir()) == ["b.jpg"]

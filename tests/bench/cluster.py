@@ -27,12 +27,18 @@ import click
 from support.identity import IDENTITY_CARD, IdentityRestorer
 
 from varfix.cli.event_log import EventLog, Sink
-from varfix.engine.batch.context import Options
-from varfix.engine.batch.plan import Item, Plan
+from varfix.engine.batch.context import RunOptions
+from varfix.engine.batch.item import Item
+from varfix.engine.batch.plan import Plan
 from varfix.engine.batch.run import Run
-from varfix.engine.cluster.pool import Crew
-from varfix.engine.cluster.transport import Answer
-from varfix.engine.cluster.worker import Ended, Facts, Ready, Written
+from varfix.engine.cluster.messages import (
+    ResultPublished,
+    ResultReady,
+    WorkerFinished,
+    WorkerInfo,
+)
+from varfix.engine.cluster.pool import WorkerPool
+from varfix.engine.cluster.transport import Reply
 from varfix.engine.events import Event, ItemDone, ItemStart, RetryCounts
 from varfix.engine.restoration.restorer import DeviceUsed
 from varfix.engine.settings.types import Settings
@@ -45,7 +51,7 @@ USED = DeviceUsed("cpu", "cpu", "none", "fp32")
 
 
 class Sleeper:
-    """See `station.Station`."""
+    """See `worker.Worker`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -54,23 +60,23 @@ class Sleeper:
         self._leaves: dict[int, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> Facts:
-        return Facts(version("varfix"), "here", os.getpid(), CARD, USED, 64, 64, 1, "sha")
+    async def load_model(self) -> WorkerInfo:
+        return WorkerInfo(version("varfix"), "here", os.getpid(), CARD, USED, 64, 64, 1, "sha")
 
-    async def begin(self, terms: Any, mark: str) -> None:
+    async def start(self, context: Any, probe_file: str) -> None:
         self._start(self._work())
 
-    async def give(self, items: list[Item]) -> None:
+    async def assign(self, items: list[Item]) -> None:
         for item in items:
             await self._items.put(item)
 
-    async def go(self, number: int, leave: bool) -> None:
+    async def grant_publish(self, number: int, granted: bool) -> None:
         self._leaves[number].set()
 
-    async def end(self) -> None:
+    async def stop(self) -> None:
         await self._items.put(None)
 
-    async def news(self, wait: float, linger: float) -> list[Any]:
+    async def poll(self, wait: float, linger: float) -> list[Any]:
         try:
             found = [await asyncio.wait_for(self._news.get(), wait)]
         except TimeoutError:
@@ -91,14 +97,14 @@ class Sleeper:
             await self._news.put(start)
             await asyncio.sleep(self._seconds)
             self._start(self._publish(item))
-        await self._news.put(Ended(None))
+        await self._news.put(WorkerFinished(None))
 
     async def _publish(self, item: Item) -> None:
         leave = self._leaves[item.id] = asyncio.Event()
         entry = Entry(item.dst, item.src, 1, 1, "recipe", 1, "0" * 64, self._seconds)
-        await self._news.put(Ready(item.id, entry))
+        await self._news.put(ResultReady(item.id, entry))
         await leave.wait()
-        await self._news.put(Written(item.id))
+        await self._news.put(ResultPublished(item.id))
         stage = {"decode": 0.01, "infer": self._seconds, "encode": 0.02}
         again = RetryCounts()
         done = ItemDone(id=item.id, seconds=self._seconds, stage=stage, bytes=1, retries=again)
@@ -117,7 +123,7 @@ class Dormitory:
 
 
 class Dormitories:
-    """See `link.Link`."""
+    """See `link.Transport`."""
 
     def __init__(self, ray: Any, workers: int, seconds: float) -> None:
         self._ray, self.wanted = ray, workers
@@ -131,24 +137,24 @@ class Dormitories:
         house, place = divmod(worker - 1, TOGETHER)
         return self._houses[house].call.remote(place, method, *facts)
 
-    def hire(self) -> int:
+    def start_worker(self) -> int:
         self._hired += 1
         return self._hired
 
-    def dismiss(self, worker: int) -> None:
+    def stop_worker(self, worker: int) -> None:
         raise AssertionError("a sleeper was lost")
 
     def send(self, worker: int, method: str, *facts: Any) -> None:
         self._call(worker, method, *facts)
 
-    def ask(self, worker: int, method: str, *facts: Any) -> None:
+    def call_async(self, worker: int, method: str, *facts: Any) -> None:
         self._asked[self._call(worker, method, *facts)] = worker, method
 
-    def answers(self, seconds: float) -> list[Answer]:
+    def replies(self, seconds: float) -> list[Reply]:
         refs = list(self._asked)
         first, _ = self._ray.wait(refs, num_returns=1, timeout=seconds)
         done = first and self._ray.wait(refs, num_returns=len(refs), timeout=0)[0]
-        return [Answer(*self._asked.pop(ref), self._ray.get(ref)) for ref in done]
+        return [Reply(*self._asked.pop(ref), self._ray.get(ref)) for ref in done]
 
     def call(self, worker: int, method: str, *facts: Any) -> Any:
         return self._ray.get(self._call(worker, method, *facts))
@@ -162,7 +168,7 @@ def measured(ray: Any, workers: int, seconds: float, lasting: float) -> dict[str
     """Drive so many sleepers for about `lasting` seconds."""
     count = max(20, round(workers / seconds * lasting))
     link = Dormitories(ray, workers, seconds)
-    crew = Crew(link)
+    crew = WorkerPool(link)
     crew.open(60)
     told = 0
     with tempfile.TemporaryDirectory() as name, Path(os.devnull).open("wb") as nowhere:
@@ -178,9 +184,11 @@ def measured(ray: Any, workers: int, seconds: float, lasting: float) -> dict[str
             told += 1
             log(event)
 
-        run = Run(plan, IdentityRestorer(), Settings(), observer, Options("dir", "sha", crew=crew))
+        run = Run(
+            plan, IdentityRestorer(), Settings(), observer, RunOptions("dir", "sha", executor=crew)
+        )
         wall, cpu = time.perf_counter(), time.process_time()
-        run.go()
+        run.execute()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     link.close()
     return {

@@ -12,7 +12,7 @@ import time
 import pytest
 from PIL import Image
 
-from varfix.engine.batch import processor as maker
+from varfix.engine.batch import image_task
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import Event
 from varfix.engine.storage import scan
@@ -103,7 +103,7 @@ def test_5_when_a_picture_does_not_fit_into_memory(run, good, monkeypatch):
     def full(*arguments, **more):
         raise MemoryError
 
-    monkeypatch.setattr(maker, "read_picture", full)
+    monkeypatch.setattr(image_task, "read_picture", full)
     result = run()
     assert {one["code"] for one in events(result, "item.fail")} == {"host_oom"}
     assert "0.png: does not fit into memory" in result.stderr
@@ -113,12 +113,12 @@ def test_5_when_a_picture_does_not_fit_into_memory(run, good, monkeypatch):
 def test_5_when_a_picture_would_not_fit_and_nothing_is_tried(run, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     Image.new("1", (9000, 9000)).save(tmp_path / "in" / "pano.png")
-    monkeypatch.setattr(maker, "available_memory", lambda: 1_200_000_000)
-    monkeypatch.setattr(maker, "read_picture", pytest.fail)
+    monkeypatch.setattr(image_task, "available_memory", lambda: 1_200_000_000)
+    monkeypatch.setattr(image_task, "read_picture", pytest.fail)
     result = run()
     (failed,) = events(result, "item.fail")
     assert failed["code"] == "host_oom"
-    assert re.search(r"pano.png: needs about \d\.\d GB to restore whole; 1.2 GB", result.stderr)
+    assert re.search(r"pano.png: needs about \d\.\d GB of memory \(1.2 GB", result.stderr)
     assert ended(result)[0] == ExitCode.DEVICE
 
 

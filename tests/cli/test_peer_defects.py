@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from support.clips import Film
 
-from varfix.engine.batch import processor as maker
+from varfix.engine.batch import processor
 from varfix.onnx.inference import open_model as module
 from varfix.onnx.inference.restorer import OnnxRestorer
 
@@ -118,7 +118,7 @@ def test_every_command_works_without_a_gpu(
 def test_there_is_always_a_thread_to_read_and_one_to_write(
     varfix, tmp_path, identity, photo, monkeypatch, cores
 ):
-    monkeypatch.setattr(maker.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(processor.os, "cpu_count", lambda: cores)
     where = ("dir", tmp_path / "in", tmp_path / "out", "-m", identity)
     assert varfix(*where, "-d", "cpu").exit_code == 0
 

@@ -40,7 +40,7 @@ class Machines:
         found = []
         for one in psutil.process_iter(["cmdline"]):
             words = one.info["cmdline"] or [""]
-            if words[0].startswith("ray::Station"):
+            if words[0].startswith("ray::Worker"):
                 found.append(one)
         return found
 

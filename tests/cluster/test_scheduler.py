@@ -11,11 +11,12 @@ import pytest
 from support.fake_cluster import Hall, Opened, Works, held_at_once, stop_after_first
 from support.runs import SETTINGS, Inverter, counts, unbroken
 
+from varfix.engine.batch.context import RunContext
 from varfix.engine.batch.stop import StopRequest
-from varfix.engine.cluster import pool as crews
-from varfix.engine.cluster import worker as station
-from varfix.engine.cluster.pool import Crew
-from varfix.engine.cluster.worker import Ready, Written
+from varfix.engine.cluster import pool as pool_module
+from varfix.engine.cluster import worker as worker_module
+from varfix.engine.cluster.messages import ResultPublished, ResultReady, WorkerFinished
+from varfix.engine.cluster.pool import WorkerPool
 from varfix.engine.errors import (
     DeviceError,
     DeviceUnavailableError,
@@ -147,7 +148,7 @@ def test_a_picture_that_kills_every_worker_fails_alone(works):
     assert counts(works.crewed()) == (11, 0, 1, ExitCode.PARTIAL)
     (failed,) = works.of(ItemFail)
     assert failed.code == "worker_lost"
-    assert failed.message.startswith(f"{black}: 3 workers were lost while it was restored")
+    assert failed.message.startswith(f"{black}: 3 workers were lost while they restored it")
     assert failed.retryable
     assert "1/4.png" not in works.results()
 
@@ -159,7 +160,7 @@ class Deaf(Hall):
 
     def hear(self, worker, value):
         if isinstance(value, list) and self.heard < 4:
-            self.heard += sum(isinstance(one, Written) for one in value)
+            self.heard += sum(isinstance(one, ResultPublished) for one in value)
             if self.heard >= 4:
                 self.kill(worker)
         return value
@@ -195,31 +196,31 @@ def test_a_worker_publishes_nothing_without_leave(works):
     """As when its run is gone, or takes it for lost."""
     plan = works.plan()
     works.out.mkdir()
-    mine = station.Station(Opened())
-    mine.open()
-    assert mine.begin(station.Terms(SETTINGS, "recipe", plan.source, plan.target), "") is None
-    mine.give(plan.items[:2])
-    ready = wait_for(mine, Ready, 2)
+    mine = worker_module.Worker(Opened())
+    mine.load_model()
+    assert mine.start(RunContext(SETTINGS, "recipe", plan.source, plan.target), "") is None
+    mine.assign(plan.items[:2])
+    ready = wait_for(mine, ResultReady, 2)
     assert works.results() == {}
-    mine.go(ready[0].id, True)
-    wait_for(mine, Written, 1)
-    mine.go(ready[1].id, False)
-    mine.end()
-    wait_for(mine, station.Ended, 1)
+    mine.grant_publish(ready[0].id, True)
+    wait_for(mine, ResultPublished, 1)
+    mine.grant_publish(ready[1].id, False)
+    mine.stop()
+    wait_for(mine, WorkerFinished, 1)
     assert list(works.results()) == [plan.items[ready[0].id].dst]
 
 
 def test_a_worker_whose_run_is_gone_waits_for_no_leave(works, monkeypatch):
     """A thread that did would keep its process, and the model, in memory for ever."""
-    monkeypatch.setattr(station, "_SILENCE", 0.2)
+    monkeypatch.setattr(worker_module, "_TIMEOUT", 0.2)
     plan = works.plan()
     works.out.mkdir()
-    mine = station.Station(Opened())
-    mine.open()
-    mine.begin(station.Terms(SETTINGS, "recipe", plan.source, plan.target), "")
-    mine.give(plan.items[:1])
+    mine = worker_module.Worker(Opened())
+    mine.load_model()
+    mine.start(RunContext(SETTINGS, "recipe", plan.source, plan.target), "")
+    mine.assign(plan.items[:1])
     time.sleep(1.0)  # nobody asks for news
-    (ended,) = wait_for(mine, station.Ended, 1)
+    (ended,) = wait_for(mine, WorkerFinished, 1)
     assert isinstance(ended.error, DeviceError)
     assert works.results() == {}
 
@@ -228,7 +229,7 @@ def wait_for(mine, kind, count):
     found = []
     end = time.monotonic() + 10
     while len(found) < count and time.monotonic() < end:
-        found += [one for one in mine.news(0.1, 0.0) if isinstance(one, kind)]
+        found += [one for one in mine.poll(0.1, 0.0) if isinstance(one, kind)]
     assert len(found) == count
     return found
 
@@ -309,10 +310,10 @@ class Odd(Hall):
         super().__init__(wanted=wanted)
         self.other = other
 
-    def hire(self):
-        worker = super().hire()
+    def start_worker(self):
+        worker = super().start_worker()
         if worker % 2 == 0:
-            self.stations[worker] = station.Station(self.other)
+            self.stations[worker] = worker_module.Worker(self.other)
         return worker
 
 
@@ -324,34 +325,36 @@ def test_a_worker_with_another_model_takes_no_part(works):
 
 
 def test_a_worker_with_another_version_takes_no_part(works, monkeypatch):
-    monkeypatch.setattr(station, "version", lambda name: "9.9")
+    monkeypatch.setattr(worker_module, "version", lambda name: "9.9")
     with pytest.raises(DeviceError, match=r"has varfix 9\.9, this machine"):
         check_here(works, monkeypatch)
 
 
 def check_here(works, monkeypatch):
-    crew = Crew(works.hall)
+    crew = WorkerPool(works.hall)
     facts = crew.open(10)
     monkeypatch.undo()
-    error = station.checked(facts, facts)
+    error = worker_module.check_worker(facts, facts)
     assert error is not None
     raise error
 
 
 def test_a_worker_that_sees_other_folders_takes_no_part(works, monkeypatch):
     """It would write to a disk of its own, where nobody finds the results."""
-    real = crews._marked
+    real = pool_module._probe_file
 
     def elsewhere(target):
         return real(type(target)(target.folder.with_name("elsewhere")))
 
-    monkeypatch.setattr(crews, "_marked", elsewhere)
+    monkeypatch.setattr(pool_module, "_probe_file", elsewhere)
     works.out.mkdir()
-    original = station.os.path.isfile
+    original = worker_module.os.path.isfile
     monkeypatch.setattr(
-        station.os.path, "isfile", lambda path: "varfix-mark-" not in str(path) and original(path)
+        worker_module.os.path,
+        "isfile",
+        lambda path: "varfix-mark-" not in str(path) and original(path),
     )
-    with pytest.raises(OutputDeniedError, match="does not see"):
+    with pytest.raises(OutputDeniedError, match="not the same folder"):
         works.crewed()
     assert works.results() == {}
 
@@ -363,13 +366,13 @@ def missing(warn):
 def test_a_model_that_no_worker_has_is_told_before_the_run(works):
     works.hall = Hall(missing)
     with pytest.raises(ModelMissingError, match="nowhere"):
-        Crew(works.hall).open(10)
+        WorkerPool(works.hall).open(10)
 
 
 def test_where_no_worker_is_ready_in_time_that_is_told(works):
     works.hall = Hall(lambda warn: threading.Event().wait(5))
     with pytest.raises(DeviceUnavailableError, match="no worker was ready within"):
-        Crew(works.hall).open(0.2)
+        WorkerPool(works.hall).open(0.2)
 
 
 @dataclass

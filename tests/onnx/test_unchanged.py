@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from varfix.engine.batch.context import Options
-from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.context import RunOptions
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch
 from varfix.engine.batch.run import run_batch
 from varfix.engine.image.picture import replace_pixels
 from varfix.engine.image.reader import read_picture
@@ -117,7 +118,7 @@ def test_decoding_and_encoding_beside_the_model(jobs, restorer, picture, tmp_pat
         cv2.imwrite(str(source / f"{number}.{kind}"), data)
     settings = Settings(device="cpu", tile=ON_CPU.tile, io=IoSettings(jobs=jobs))
     plan = plan_batch(source, tmp_path / "out", BatchRequest(), settings, recipe="r")
-    assert run_batch(plan, restorer, settings, lambda event: None, Options("dir", "")).ok == len(
+    assert run_batch(plan, restorer, settings, lambda event: None, RunOptions("dir", "")).ok == len(
         kinds
     )
     for path in source.iterdir():

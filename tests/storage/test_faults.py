@@ -7,8 +7,9 @@ import pytest
 from support.runs import Inverter, Setup
 from support.s3_server import DENIED, EXPIRED, KEYS, SERVER_ERROR, SLOW_DOWN
 
-from varfix.engine.batch.context import Options
-from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.context import RunOptions
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch
 from varfix.engine.batch.run import run_batch
 from varfix.engine.errors import ExitCode, OutputDeniedError, StoreAccessError, StoreError
 from varfix.engine.events import ItemFail, ItemSkip, RunEnd
@@ -49,7 +50,7 @@ class Bucket:
         self.events.clear()
         ends = [open_store(f"{self.address}/{end}") for end in ("in", "out")]
         plan = plan_batch(*ends, BatchRequest(**request), SETTINGS, "recipe")
-        return run_batch(plan, Inverter(), SETTINGS, self.events.append, Options("dir", "sha"))
+        return run_batch(plan, Inverter(), SETTINGS, self.events.append, RunOptions("dir", "sha"))
 
     def of(self, kind):
         return [event for event in self.events if isinstance(event, kind)]
@@ -188,7 +189,7 @@ def test_a_strangers_object_that_appears_meanwhile_is_left_alone(remote):
     ends = [open_store(f"{remote.address}/{end}") for end in ("in", "out")]
     plan = plan_batch(*ends, BatchRequest(), SETTINGS, "recipe")
     ends[1]._objects.write(NAMES[1], b"somebody's own")
-    summary = run_batch(plan, Inverter(), SETTINGS, remote.events.append, Options("dir", "sha"))
+    summary = run_batch(plan, Inverter(), SETTINGS, remote.events.append, RunOptions("dir", "sha"))
     assert (summary.ok, summary.failed) == (len(NAMES) - 1, 1)
     (failure,) = remote.of(ItemFail)
     assert failure.code == "output_taken"

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from support.storage_runs import admit, picture, planned, restore, states
 
-from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch
 from varfix.engine.errors import (
     DecodeEmptyError,
     DecodeUnknownError,
@@ -198,7 +199,7 @@ def test_in_place_is_refused(places):
 
 def test_transparency_that_would_be_lost_is_refused_somewhere(places):
     """On a disk before any work, in a store where every look costs a request when it is read."""
-    from varfix.engine.batch.plan import check_fetched
+    from varfix.engine.batch.output_format import check_fetched
     from varfix.engine.errors import AlphaLostError
 
     places.put("a.png", picture(mode="RGBA"))

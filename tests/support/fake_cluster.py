@@ -8,10 +8,10 @@ from queue import Empty, SimpleQueue
 
 from support.runs import SETTINGS, Inverter, Setup
 
-from varfix.engine.batch.context import Options
-from varfix.engine.cluster.pool import Crew
-from varfix.engine.cluster.transport import Answer, Lost
-from varfix.engine.cluster.worker import Station
+from varfix.engine.batch.context import RunOptions
+from varfix.engine.cluster.pool import WorkerPool
+from varfix.engine.cluster.transport import Reply, WorkerGone
+from varfix.engine.cluster.worker import Worker
 from varfix.engine.errors import ExitCode
 
 
@@ -27,7 +27,7 @@ class Opened:
 
 
 class Hall:
-    """See `link.Link`."""
+    """See `transport.Transport`."""
 
     def __init__(self, opening=None, wanted=2):
         self.wanted = wanted
@@ -38,12 +38,12 @@ class Hall:
         self._pool = ThreadPoolExecutor(32)
         self._hired = 0
 
-    def hire(self):
+    def start_worker(self):
         self._hired += 1
-        self.stations[self._hired] = Station(self.opening)
+        self.stations[self._hired] = Worker(self.opening)
         return self._hired
 
-    def dismiss(self, worker):
+    def stop_worker(self, worker):
         self._forget(worker)
 
     def kill(self, worker, noticed=0.0):
@@ -55,14 +55,14 @@ class Hall:
                 let go of what a killed process would have at once.
         """
         if self._forget(worker):
-            told = [Answer(worker, "news", Lost("killed"))]
+            told = [Reply(worker, "poll", WorkerGone("killed"))]
             threading.Timer(noticed, self._answers.put, told).start()
 
     def _forget(self, worker):
         station = self.stations.pop(worker, None)
         if station is not None:
-            station.end()
-            for leave in list(station._leaves.values()):
+            station.stop()
+            for leave in list(station._permissions.values()):
                 leave.put(False)  # or its threads would wait forever
         return station is not None
 
@@ -72,7 +72,7 @@ class Hall:
         if station is not None:
             getattr(station, method)(*facts)
 
-    def ask(self, worker, method, *facts):
+    def call_async(self, worker, method, *facts):
         self._pool.submit(self._ask, worker, method, *facts)
 
     def _ask(self, worker, method, *facts):
@@ -81,13 +81,13 @@ class Hall:
             return
         value = self.hear(worker, getattr(station, method)(*facts))
         if worker in self.stations:
-            self._answers.put(Answer(worker, method, value))
+            self._answers.put(Reply(worker, method, value))
 
     def hear(self, worker, value):
         """What comes of an answer on its way; for tests to meddle with."""
         return value
 
-    def answers(self, seconds):
+    def replies(self, seconds):
         found = []
         try:
             found.append(self._answers.get(timeout=seconds))
@@ -107,17 +107,19 @@ class Works(Setup):
     hall: Hall = field(default_factory=Hall)
 
     def crewed(self, settings=SETTINGS, options=None, **request):
-        crew = Crew(self.hall)
+        crew = WorkerPool(self.hall)
         crew.open(10)
         options = options or {}
         return self.run(
-            settings=settings, options=Options("dir", "sha", crew=crew, **options), **request
+            settings=settings, options=RunOptions("dir", "sha", executor=crew, **options), **request
         )
 
 
 def held_at_once(hall):
     """The most images that a worker ever held, by what was sent to it and what it finished."""
-    return max(len(items) for _, method, *facts in hall.sent if method == "give" for items in facts)
+    return max(
+        len(items) for _, method, *facts in hall.sent if method == "assign" for items in facts
+    )
 
 
 def stop_after_first(works, stop):

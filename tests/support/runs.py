@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 from support.identity import IdentityRestorer
 
-from varfix.engine.batch.context import Options
-from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.context import RunOptions
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch
 from varfix.engine.batch.run import run_batch
 from varfix.engine.settings.types import IoSettings, OutputSettings, Settings
 
@@ -46,7 +47,7 @@ class Setup:
     def run(self, restorer=None, settings=SETTINGS, plan=None, options=None, **request):
         self.events.clear()
         plan = plan or self.plan(settings, **request)
-        options = options or Options("dir", "sha")
+        options = options or RunOptions("dir", "sha")
         return run_batch(plan, restorer or Inverter(), settings, self.events.append, options)
 
     def of(self, kind):

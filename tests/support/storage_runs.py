@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from varfix.engine.batch.plan import BatchRequest, plan_batch
+from varfix.engine.batch.plan import BatchRequest
+from varfix.engine.batch.planner import plan_batch
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.identity import KnownFile
 from varfix.engine.storage.manifest import image_entry

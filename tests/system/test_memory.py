@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from varfix.engine.batch.item import memory_of
 from varfix.engine.batch.pipeline import ByteBudget
-from varfix.engine.batch.plan import memory_of
 from varfix.engine.batch.processor import queue_of
 from varfix.engine.formats import Header
 from varfix.engine.settings.types import IoSettings, Settings

@@ -11,7 +11,7 @@ import pytest
 from support.clips import Film
 from support.identity import IdentityRestorer
 
-from varfix.engine.batch.context import Options
+from varfix.engine.batch.context import RunOptions
 from varfix.engine.batch.plan_clip import choose_target, plan_clip
 from varfix.engine.batch.run import run_batch
 from varfix.engine.settings.types import Settings
@@ -62,7 +62,7 @@ def restore():
         plan.recipe = "recipe"
         events = []
         model = restorer or IdentityRestorer()
-        summary = run_batch(plan, model, settings, events.append, Options("video", "sha"))
+        summary = run_batch(plan, model, settings, events.append, RunOptions("video", "sha"))
         return Made(chosen.path, summary, events, chosen.note)
 
     return run

@@ -3,10 +3,10 @@
 from support.fake_cluster import Hall, Opened
 from support.identity import IdentityRestorer
 
-from varfix.engine.batch.context import Options
+from varfix.engine.batch.context import RunOptions
 from varfix.engine.batch.plan_clip import choose_target, plan_clip
 from varfix.engine.batch.run import run_batch
-from varfix.engine.cluster.pool import Crew
+from varfix.engine.cluster.pool import WorkerPool
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import Warn
 from varfix.engine.video.clip import WHOLE
@@ -15,7 +15,7 @@ from varfix.engine.video.probe import probe_for
 from .conftest import pictures, settings_for
 
 FRAMES, LOST_AT = 23, 14
-VIDEO = {"segment": 0.2}
+VIDEO = {"segment_seconds": 0.2}
 
 
 class Mortal(IdentityRestorer):
@@ -50,9 +50,9 @@ def test_a_new_worker_resumes_the_segments_of_a_lost_one(film, restore, tmp_path
     chosen = choose_target(source, tmp_path / "cluster.mkv", clip, settings)
     plan = plan_clip(source, chosen.path, clip, WHOLE, False)
     plan.recipe = "recipe"
-    crew = Crew(hall)
+    crew = WorkerPool(hall)
     crew.open(10)
-    options = Options("video", "sha", crew=crew)
+    options = RunOptions("video", "sha", executor=crew)
     summary = run_batch(plan, IdentityRestorer(), settings, events.append, options)
 
     assert summary.exit_code is ExitCode.OK

@@ -177,7 +177,7 @@ def test_a_full_disk_keeps_what_is_finished(film, restore, monkeypatch):
 
 
 def test_a_stop_is_no_failure_and_keeps_what_is_finished(film):
-    from varfix.engine.batch.context import Options
+    from varfix.engine.batch.context import RunOptions
     from varfix.engine.batch.plan_clip import choose_target, plan_clip
     from varfix.engine.batch.run import run_batch
     from varfix.engine.video.clip import WHOLE
@@ -195,7 +195,7 @@ def test_a_stop_is_no_failure_and_keeps_what_is_finished(film):
     clip = probe_for(source, settings)
     chosen = choose_target(source, None, clip, settings)
     plan = plan_clip(source, chosen.path, clip, WHOLE, overwrite=False)
-    options = Options("video", "sha", stop=stop)
+    options = RunOptions("video", "sha", stop=stop)
     summary = run_batch(plan, Stopping(), settings, lambda event: None, options)
     assert (summary.exit_code, summary.failed, summary.ok) == (ExitCode.SIGINT, 0, 0)
     assert not chosen.path.exists()

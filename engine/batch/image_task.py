@@ -1,0 +1,168 @@
+"""One image of a run: read, restored, encoded and published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from varfix.engine.batch.context import PixelObserver, RunContext, RunPort
+from varfix.engine.batch.item import Item, memory_of
+from varfix.engine.batch.output_format import check_fetched, format_for
+from varfix.engine.errors import HostMemoryError
+from varfix.engine.events import ItemDone, ItemProgress, RetryCounts, Warn
+from varfix.engine.formats import Header
+from varfix.engine.image.picture import Picture, replace_pixels
+from varfix.engine.image.reader import read_picture
+from varfix.engine.image.writer import encode_picture
+from varfix.engine.restoration.restore_image import restore_image
+from varfix.engine.restoration.restorer import Restorer
+from varfix.engine.storage.identity import Identity, KnownFile
+from varfix.engine.storage.manifest import Entry, image_entry
+from varfix.engine.system.memory import available_memory
+
+_PROGRESS_EVERY: Final = 0.5
+# Bytes: available memory is an estimate, so ordinary images are always tried.
+_ALWAYS_TRIED: Final = 1 << 30
+
+
+@dataclass(frozen=True)
+class TaskEnvironment:
+    """What the tasks of a run use.
+
+    Attributes:
+        context: What all results share.
+        restorer: The model.
+        port: How tasks report to the run.
+        observe: Receives each restored image, on the thread that restores.
+    """
+
+    context: RunContext
+    restorer: Restorer
+    port: RunPort
+    observe: PixelObserver | None = None
+
+    def warn(self, item: Item, code: str, text: str) -> None:
+        """Emit a warning about an item."""
+        message = f"{self.context.label(item)}: {text}"
+        self.port.emit(Warn(code=code, message=message, id=item.id))
+
+    def retries_since(self, before: tuple[int, int]) -> RetryCounts:
+        """Return the restorer's repetitions since `retries_now`."""
+        fp32, oom = self.retries_now()
+        return RetryCounts(fp32=fp32 - before[0], oom=oom - before[1])
+
+    def retries_now(self) -> tuple[int, int]:
+        """Return the restorer's repetitions so far: in fp32, for lack of memory."""
+        return self.restorer.retries.fp32, self.restorer.retries.oom
+
+
+class ImageTask:
+    """The stages of one image; each runs once, in the order of the methods."""
+
+    def __init__(self, item: Item, environment: TaskEnvironment) -> None:
+        self._item, self._env = item, environment
+        self._image: Picture | None = None
+        self._stat: Identity | None = None
+        self._seconds: dict[str, float] = {}
+        self._retries = RetryCounts()
+        self._bytes = 0
+
+    def open(self) -> None:
+        """Read and decode the image."""
+        context = self._env.context
+        settings = context.settings
+        with _timed() as spent:
+            known = KnownFile(self._item.header, self._item.stamp)
+            name = context.source_name(self._item)
+            fetched = context.source.fetch(name, known, _check_memory)
+            check_fetched(self._item, fetched, settings)
+            self._image = read_picture(fetched.data, max_pixels=settings.limits.max_pixels)
+        for text in self._image.info.warnings:
+            self._env.warn(self._item, "metadata", text)
+        self._stat = fetched.stat
+        self._seconds["decode"] = spent()
+
+    def restore(self) -> None:
+        """Restore the pixels."""
+        assert self._image is not None
+        observe, before = self._env.observe, self._env.retries_now()
+        with _timed() as spent:
+            pixels = restore_image(
+                self._env.restorer,
+                self._image.pixels,
+                self._env.context.settings,
+                self._progress(),
+                overwrite_input=observe is None,
+            )
+        self._retries = self._env.retries_since(before)
+        self._seconds["infer"] = spent()
+        if observe is not None:
+            observe(self._item.id, self._image.pixels, pixels)
+        self._image = replace_pixels(self._image, pixels)
+
+    def write(self) -> None:
+        """Encode the result and publish it."""
+        assert self._image is not None
+        item, context = self._item, self._env.context
+        with _timed() as spent:
+            wanted = format_for(item.source, item.target, context.settings)
+            encoded = encode_picture(self._image, wanted, context.settings.output)
+            self._env.port.publish(
+                item,
+                lambda: self._entry(encoded.data),
+                lambda: context.publish(item, encoded.data),
+            )
+        for text in encoded.warnings:
+            self._env.warn(item, "metadata", text)
+        self._seconds["encode"] = spent()
+        self._bytes = len(encoded.data)
+
+    def report(self) -> ItemDone:
+        """Return the event of the finished image."""
+        return ItemDone(
+            id=self._item.id,
+            seconds=round(sum(self._seconds.values()), 4),
+            stage={name: round(value, 4) for name, value in self._seconds.items()},
+            bytes=self._bytes,
+            retries=self._retries,
+        )
+
+    def _entry(self, data: bytes) -> Entry:
+        assert self._stat is not None
+        names = self._item.dst, self._item.src
+        entry = image_entry(names, self._stat, self._env.context.recipe, data)
+        return replace(entry, seconds=round(sum(self._seconds.values()), 4))
+
+    def _progress(self) -> Callable[[int, int], None]:
+        last = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            if done == total or time.monotonic() - last >= _PROGRESS_EVERY:
+                last = time.monotonic()
+                self._env.port.emit(ItemProgress(id=self._item.id, done=done, total=total))
+
+        return report
+
+
+def _check_memory(header: Header) -> None:
+    """Reject an image that does not fit into memory: the system would kill the whole run.
+
+    Raises:
+        HostMemoryError: The image needs more memory than available.
+    """
+    needed, available = memory_of(header), available_memory()
+    if needed > max(available, _ALWAYS_TRIED):
+        raise HostMemoryError(
+            f"needs about {needed / 1e9:.1f} GB of memory ({available / 1e9:.1f} GB available)",
+            hint="close other programs, or split the image into parts",
+        )
+
+
+@contextmanager
+def _timed() -> Iterator[Callable[[], float]]:
+    start = time.monotonic()
+    yield lambda: time.monotonic() - start
