@@ -86,7 +86,7 @@ def test_4_when_a_model_takes_no_picture(run, good, shelf):
     result = run(model=net)
     assert result.exit_code == ExitCode.MODEL
     assert 'expected one image input [N,3,H,W], found "tokens" int64 [N,680]' in result.stderr
-    assert "Export with varfix export-onnx." in result.stderr
+    assert "export it with varfix export-onnx" in result.stderr
 
 
 def test_5_when_the_device_runs_out_of_memory_at_batch_1(run, good, monkeypatch):
@@ -95,7 +95,7 @@ def test_5_when_the_device_runs_out_of_memory_at_batch_1(run, good, monkeypatch)
 
     monkeypatch.setattr(OnnxRestorer, "_compute", exhausted)
     result = run("--batch", "4")
-    assert "Out of memory at batch 1" in result.stderr
+    assert "out of memory at batch 1" in result.stderr
     assert ended(result) == (ExitCode.DEVICE, "failed")
 
 

@@ -170,7 +170,7 @@ def test_names_that_are_no_text_are_restored_and_told(restore, tree, picture):
         (["-p", "derian"], 2, 'fast; did you mean "derain"?'),
         (["--set", "tile.overlaps=48"], 2, 'unknown key "tile.overlaps"; did you mean "tile.overl'),
         (["--set", "tile.overlap=big"], 2, "tile.overlap: expected int, got str"),
-        (["--batch", "0"], 2, "neither 'auto' nor a whole number"),
+        (["--batch", "0"], 2, "neither 'auto' nor a positive integer"),
         (["--name", "{nonsense}"], 2, "{dir} {stem} {ext} {preset} {model}"),
         (["-s", "2"], 2, "0<=x<=1"),
     ],

@@ -88,7 +88,7 @@ class DecoderLevel(Level):
         return self.upsample(self.refine(x))
 
 
-class Encoder(nn.Module):
+class VqvaeEncoder(nn.Module):
     """Image to features: levels fine to coarse, then the bottleneck."""
 
     def __init__(self, config: VqvaeConfig) -> None:
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         return self.project(self.features(image))
 
 
-class Decoder(nn.Module):
+class VqvaeDecoder(nn.Module):
     """Latent to image: the bottleneck, then levels coarse to fine."""
 
     def __init__(self, config: VqvaeConfig) -> None:
@@ -181,13 +181,13 @@ class Decoder(nn.Module):
 
 
 class Vqvae(nn.Module):
-    """Encoder, multi-scale quantizer and decoder."""
+    """VqvaeEncoder, multi-scale quantizer and decoder."""
 
     def __init__(self, config: VqvaeConfig) -> None:
         super().__init__()
         self.side = config.side() * config.patch
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = VqvaeEncoder(config)
+        self.decoder = VqvaeDecoder(config)
         self.quantize = Quantizer(config.codes, config.latent, config.scales)
         self.quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)
         self.post_quant_conv = nn.Conv2d(config.latent, config.latent, 3, padding=1)

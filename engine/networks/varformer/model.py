@@ -19,10 +19,10 @@ from varfix.engine.networks.layers.probes import Probe, no_probe, prefixed
 from varfix.engine.networks.layers.quantizer import straight_through
 from varfix.engine.networks.layers.vqvae import (
     DecoderLevel,
-    Encoder,
     EncoderLevel,
     Vqvae,
     VqvaeConfig,
+    VqvaeEncoder,
 )
 from varfix.engine.networks.varformer.adapter import CurveAdapter
 from varfix.engine.networks.varformer.fusion import FusionConfig, OfficialFusion
@@ -65,7 +65,7 @@ def fusions(config: VqvaeConfig, heads: int, channels: tuple[int, ...]) -> nn.Mo
     return nn.ModuleDict({str(i): OfficialFusion(s) for i, s in zip(guided, sizes, strict=True)})
 
 
-class MainEncoder(Encoder):
+class MainEncoder(VqvaeEncoder):
     """The VQ-VAE's encoder, with a fusion before every level but the finest."""
 
     def __init__(self, config: VqvaeConfig, heads: int) -> None:

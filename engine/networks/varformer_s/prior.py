@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from varfix.engine.networks.layers.conv_blocks import AttentionBlock, ResBlock
 from varfix.engine.networks.layers.quantizer import SCALES, flatten, split_scales
-from varfix.engine.networks.layers.vqvae import Encoder, Vqvae, VqvaeConfig
+from varfix.engine.networks.layers.vqvae import Vqvae, VqvaeConfig, VqvaeEncoder
 from varfix.engine.networks.varformer_s.degradation_head import (
     KINDS,
     DegradationHead,
@@ -125,13 +125,13 @@ class Adapter(nn.Module):
 
 
 class PriorNetwork(nn.Module):
-    """Encoder, adapter, transformer, codebook and tone head."""
+    """VqvaeEncoder, adapter, transformer, codebook and tone head."""
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
         features = config.vqvae.widths[-1]
         self.vqvae = Vqvae(config.vqvae)
-        self.encoder = Encoder(config.vqvae)
+        self.encoder = VqvaeEncoder(config.vqvae)
         self.quant_conv = nn.Conv2d(config.vqvae.latent, config.vqvae.latent, 3, padding=1)
         self.adapter = Adapter(config.vqvae.latent, config.adapter)
         self.transformer = NextScaleTransformer(config.transformer)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from varfix.engine.networks.layers.vqvae import Encoder
+from varfix.engine.networks.layers.vqvae import VqvaeEncoder
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
@@ -34,7 +34,7 @@ def blurred(x: Tensor) -> Tensor:
     return functional.conv2d(rows, taps.transpose(2, 3), groups=x.shape[1])
 
 
-def seen_difference(encoder: Encoder, drawn: Tensor, real: Tensor) -> Tensor:
+def seen_difference(encoder: VqvaeEncoder, drawn: Tensor, real: Tensor) -> Tensor:
     """How differently a frozen encoder sees two images (B, 3, H, W) in [-1, 1].
 
     The papers compare VGG features. Nothing has to be downloaded for this: the VQ-VAE's encoder
