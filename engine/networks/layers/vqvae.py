@@ -181,7 +181,7 @@ class VqvaeDecoder(nn.Module):
 
 
 class Vqvae(nn.Module):
-    """VqvaeEncoder, multi-scale quantizer and decoder."""
+    """Encoder, multi-scale quantizer and decoder."""
 
     def __init__(self, config: VqvaeConfig) -> None:
         super().__init__()

@@ -125,7 +125,7 @@ class Adapter(nn.Module):
 
 
 class PriorNetwork(nn.Module):
-    """VqvaeEncoder, adapter, transformer, codebook and tone head."""
+    """Encoder, adapter, transformer, codebook and tone head."""
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()

@@ -69,7 +69,7 @@ class ToneHead(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 128) -> None:
         super().__init__()
-        # VqvaeEncoder features, tokens and latents differ a hundredfold in size.
+        # Encoder features, tokens and latents differ a hundredfold in size.
         self.norm = nn.GroupNorm(1, channels)
         self.local = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.SiLU())
         self.seen = nn.Sequential(

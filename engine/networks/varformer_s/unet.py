@@ -73,7 +73,7 @@ def deep_stack(channels: int, count: int) -> nn.Sequential:
 
 
 class RestorerNetwork(nn.Module):
-    """VqvaeEncoder, decoder and the places where the prior enters."""
+    """Encoder, decoder and the places where the prior enters."""
 
     def __init__(self, config: RestorerConfig) -> None:
         super().__init__()
