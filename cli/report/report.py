@@ -111,7 +111,7 @@ def reporting(
             yield collector
         finally:
             _publish(path, writer, collector.report)
-            announce(f"Report: {path}")
+            announce(f"report: {path}")
 
 
 def _row(event: ItemDone | ItemFail | ItemSkip, start: ItemStart | None) -> ReportRow:

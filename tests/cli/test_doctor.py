@@ -109,7 +109,7 @@ def test_a_gpu_that_is_not_used_is_exit_5_with_the_reason(varfix, facts):
     facts([("cpu", True), ("cuda:0", False)], gpus=(gpu,))
     result = varfix("doctor")
     assert result.exit_code == 5
-    assert "A GPU is present but not used: why" in result.stdout
+    assert "a GPU is present but not used (why" in result.stdout
 
 
 def test_a_gpu_in_use_is_well(varfix, facts):

@@ -68,7 +68,7 @@ def test_pairs_are_restored_first(varfix, folders, identity):
 
 def test_targets_without_a_picture_are_mentioned(varfix, folders, picture):
     picture(folders[1] / "c.png")
-    assert "1 of the targets have no image" in varfix("eval", *folders).stderr
+    assert "1 of the targets have no matching image" in varfix("eval", *folders).stderr
 
 
 @pytest.mark.parametrize(
