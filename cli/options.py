@@ -77,8 +77,10 @@ class Command(click.Command):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None and isinstance(parameter, click.Option):
-                known = isinstance(parameter, SectionOption)
-                rows[parameter.section if known else "Other"].append(record)
+                section: Section = "Other"
+                if isinstance(parameter, SectionOption):
+                    section = parameter.section
+                rows[section].append(record)
         for title, records in rows.items():
             if records:
                 with formatter.section(title):
