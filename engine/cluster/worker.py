@@ -143,10 +143,10 @@ class Station:
             warnings=tuple(self._warnings),
         )
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(self, thumbnail: Floats, task: str, crops: Floats | None = None) -> Floats | None:
         """Ask the model; see `Restorer`."""
         assert self._restorer is not None
-        return self._restorer.prior(thumbnail, task)
+        return self._restorer.prior(thumbnail, task, crops)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
         """Ask the model; see `Restorer`."""
@@ -261,9 +261,9 @@ class DistantModel:
         self.retries = Retries()
         self._ask = ask
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(self, thumbnail: Floats, task: str, crops: Floats | None = None) -> Floats | None:
         """See `Restorer`."""
-        return self._ask("prior", thumbnail, task)  # type: ignore[return-value]
+        return self._ask("prior", thumbnail, task, crops)  # type: ignore[return-value]
 
     def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
         """See `Restorer`."""

@@ -144,10 +144,10 @@ class CallRecorder(RestorerProxy):
         super().__init__(restorer)
         self.calls: list[Callable[[], object]] = []
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(self, thumbnail: Floats, task: str, crops: Floats | None = None) -> Floats | None:
         """Record and forward the call."""
-        self.calls.append(lambda: self._restorer.prior(thumbnail, task))
-        return self._restorer.prior(thumbnail, task)
+        self.calls.append(lambda: self._restorer.prior(thumbnail, task, crops))
+        return self._restorer.prior(thumbnail, task, crops)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
         """Record and forward the call."""

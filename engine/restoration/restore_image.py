@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.restoration.prior_maps import sample_prior, thumbnail
+from varfix.engine.restoration.prior_maps import native_crops, sample_prior, thumbnail
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.restoration.tiling import (
     RowSink,
@@ -95,7 +95,8 @@ def restore_image(
     )
     done = 0
     if maps is None and restorer.card.guidance == "image":
-        maps = restorer.prior(thumbnail(pixels, restorer.card.thumbnail), settings.model.task)
+        small = thumbnail(pixels, restorer.card.thumbnail)
+        maps = restorer.prior(small, settings.model.task, native_crops(pixels))
     for batch in _restored(restorer, pixels, grid, maps):
         for tile in batch:
             blender.add(tile)

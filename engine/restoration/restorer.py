@@ -69,12 +69,14 @@ class Restorer(Protocol):
         """Repetitions so far."""
         ...
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(self, thumbnail: Floats, task: str, crops: Floats | None = None) -> Floats | None:
         """Compute the prior of a whole image.
 
         Args:
             thumbnail: (S, S, 3) float32 in [0, 1], S from the card.
             task: A member of `varfix.engine.models.card.TASKS`.
+            crops: (5, 64, 64, 3) of `prior_maps.native_crops`, for models that look at them; None
+                where the thumbnail is all there is.
 
         Returns:
             (C, 16, 16) float32 for models with guidance `image`, otherwise None.

@@ -43,9 +43,9 @@ class RestorerProxy:
         """The wrapped restorer's repetitions."""
         return self._restorer.retries
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(self, thumbnail: Floats, task: str, crops: Floats | None = None) -> Floats | None:
         """Compute the prior of a whole image; see `Restorer.prior`."""
-        return self._restorer.prior(thumbnail, task)
+        return self._restorer.prior(thumbnail, task, crops)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
         """Restore tiles; see `Restorer.restore`."""

@@ -76,9 +76,9 @@ class Muted(TorchRestorer):
 
     silent: tuple[int, ...] = ()
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(self, thumbnail: Floats, task: str, crops: Floats | None = None) -> Floats | None:
         """The maps, some of them zero."""
-        maps = super().prior(thumbnail, task)
+        maps = super().prior(thumbnail, task, crops)
         assert maps is not None
         edges = np.cumsum([0, *self.network.restorer.parts])
         for part in self.silent:
@@ -92,7 +92,7 @@ class Nearsighted(TorchRestorer):
 
     task: str = field(default="auto", init=False)
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(self, thumbnail: Floats, task: str, crops: Floats | None = None) -> Floats | None:
         """Maps that nobody reads; remembers the task."""
         self.task = task
         return np.zeros((1, 16, 16), np.float32)

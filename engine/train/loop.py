@@ -148,7 +148,7 @@ class Trainer:
     def _run_stage(self, stage: Stage, settings: StageRecipe) -> None:
         device = self.machine.device
         source = self.source if settings.mix is None else self.source.mixed(settings.mix)
-        batches = self.program.batches(source, settings, self.recipe.seed, device)
+        batches = self.program.batches_of(stage.name)(source, settings, self.recipe.seed, device)
         first = self.done[stage.name]
         if first == 0 and not self.prepared:
             torch.manual_seed(self.recipe.seed)

@@ -1,4 +1,6 @@
-"""Weights that others published, as a beginning: VAR's two parts, VarFormer and RestoreVAR.
+"""Weights that others published, as a beginning.
+
+VAR's two parts, VarFormer, RestoreVAR, and the ImageNet-trained trunk of the judge.
 
 Which of them a file holds shows in its entries; each goes to the part of the network that it is of.
 """
@@ -24,6 +26,7 @@ from varfix.engine.networks.checkpoints.load import (
     load_var_vqvae,
     load_varformer,
 )
+from varfix.engine.networks.layers.mobilenet import MOBILENET_ENTRY, load_mobilenet
 
 SUFFIXES = (".pth", ".ckpt", ".pt")
 
@@ -32,6 +35,7 @@ PARTS: Mapping[str, tuple[str, Callable[[Mapping[str, Tensor]], nn.Module]]] = {
     RESTOREVAR_ENTRY: ("", load_restorevar_transformer),
     VQVAE_ENTRY: ("vqvae", load_var_vqvae),
     VAR_ENTRY: ("var", load_var),
+    MOBILENET_ENTRY: ("prior.judge.trunk", load_mobilenet),
 }
 """Entry by which a file is known, the part of the network that it fills, and its loader. The
 larger files, which hold the entries of the smaller ones too, stand first."""
@@ -64,7 +68,7 @@ def _load(model: nn.Module, path: Path) -> list[str]:
     entry = next((entry for entry in PARTS if entry in state), None)
     if entry is None:
         raise ModelContractError(
-            f"{path.name}: neither VAR's VQ-VAE nor its transformer nor a VarFormer",
+            f"{path.name}: neither VAR's VQ-VAE nor its transformer, VarFormer nor MobileNetV2",
             hint="training begins with vae_ch160v4096z32.pth, var_d16.pth or a released network",
         )
     part, load = PARTS[entry]

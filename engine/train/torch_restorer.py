@@ -52,11 +52,12 @@ class TorchRestorer:
         """The same, in words."""
         return DeviceUsed("auto", str(self.device), "PyTorch", "fp32")
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(self, thumbnail: Floats, task: str, crops: Floats | None = None) -> Floats | None:
         """Maps (C, 16, 16) of an image, given as (256, 256, 3) in [0, 1]."""
         told = torch.tensor([TASKS.index(task)], device=self.device)
+        seen = None if crops is None else self._planes(crops)[None]
         with torch.no_grad():
-            maps = self.network.prior(self._planes(thumbnail[None]), told).maps
+            maps = self.network.prior(self._planes(thumbnail[None]), told, seen).maps
         return _array(maps[0])
 
     def restore(self, tiles: Floats, prior: Floats | None) -> Floats:

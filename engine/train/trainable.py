@@ -19,7 +19,7 @@ before every step, which is what makes a killed run end like an unbroken one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from varfix.engine.errors import ConfigError
 from varfix.engine.train.data.source import Source
 from varfix.engine.train.recipes.recipe import Recipe, StageRecipe
+from varfix.engine.train.stages.judge import JudgeStage, judge_batches
 from varfix.engine.train.stages.varformer_s import STAGES, Batches
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -82,6 +83,7 @@ class Program:
         restore: (model, images (B, 3, 256, 256) in [0, 1], tasks (B,)) -> restored images, for
             the sample sheets.
         batches: makes the batches of a stage.
+        own_batches: the same by name, for stages that learn from batches of another kind.
         from_export: stages that lack nothing when the weights come from an exported model, which
             holds only what restoring needs.
     """
@@ -90,7 +92,12 @@ class Program:
     stages: Sequence[Stage]
     restore: Callable[[Any, Tensor, Tensor], Tensor]
     batches: MakeBatches = Batches
+    own_batches: Mapping[str, MakeBatches] = field(default_factory=dict)
     from_export: tuple[str, ...] = ()
+
+    def batches_of(self, stage: str) -> MakeBatches:
+        """What makes the batches of the stage of that name."""
+        return self.own_batches.get(stage, self.batches)
 
     def check(self, recipe: Recipe) -> None:
         """Refuse a recipe that has other stages than these (ConfigError)."""
@@ -113,7 +120,8 @@ def _varformer_s() -> Program:
         build_varformer_s,
         STAGES,
         lambda model, picture, task: model(picture, task),
-        from_export=("heads", "restorer"),
+        own_batches={JudgeStage.name: judge_batches},
+        from_export=("judge", "restorer"),
     )
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.restoration.prior_maps import thumbnail
+from varfix.engine.restoration.prior_maps import native_crops, thumbnail
 from varfix.engine.restoration.restore_image import blend, restore_image
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
@@ -125,6 +125,7 @@ class _Analyzed:
         index: Number of the frame.
         small: (SIDE, SIDE, 3) float32 in [0, 1], for comparisons.
         thumbnail: Input of the prior, (S, S, 3); None for models without image guidance.
+        crops: Second input of the prior, (5, 64, 64, 3); None but for key frames.
         pixels: (H, W, 3); None where they are not needed, or no longer.
         scene: Number of the scene.
     """
@@ -132,6 +133,7 @@ class _Analyzed:
     index: int
     small: Floats
     thumbnail: Floats | None
+    crops: Floats | None
     pixels: Floats | None
     scene: int = 0
 
@@ -171,8 +173,11 @@ class _Deflicker:
         """Compute the thumbnails of each frame."""
         for index, pixels in frames:
             prior_input = thumbnail(pixels, self._restorer.card.thumbnail) if self._guided else None
+            is_key = self._guided and index % self._keys == 0
+            crops = native_crops(pixels) if is_key else None
             small = thumbnail(pixels if prior_input is None else prior_input, SIDE)
-            yield _Analyzed(index, small, prior_input, pixels if index in self._needed else None)
+            kept = pixels if index in self._needed else None
+            yield _Analyzed(index, small, prior_input, crops, kept)
 
     def detect_scenes(self, frames: Iterator[_Analyzed]) -> Iterator[_Analyzed]:
         """Number the scenes."""
@@ -245,7 +250,9 @@ class _Deflicker:
         maps = self._priors.get(key.index)
         if maps is None:
             assert key.thumbnail is not None
-            maps = self._restorer.prior(key.thumbnail, self._full.model.task)
+            # A frame that is a key for itself alone is being restored, so its pixels are there.
+            seen = native_crops(key.pixels) if key.pixels is not None else key.crops
+            maps = self._restorer.prior(key.thumbnail, self._full.model.task, seen)
             assert maps is not None
             self._priors[key.index] = maps
         return maps

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from varfix.engine.models.card import TASKS, ModelCard
+from varfix.engine.networks.varformer_s.judge import CROP, PLACES
 from varfix.engine.networks.varformer_s.model import VarformerS, build_varformer_s
-from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS, PriorNetwork
+from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS, THUMBNAIL, PriorNetwork
 from varfix.engine.networks.varformer_s.unet import MULTIPLE, RestorerNetwork
 from varfix.engine.train.checkpoint import load_weights
 from varfix.onnx.export.fp16 import round_weights_to_fp16, store_weights_as_fp16
@@ -46,9 +47,20 @@ class PriorGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, thumbnail: Tensor, task: Tensor) -> Tensor:
-        """Map (1, 3, 256, 256) in [0, 1] and (1,) int64 to (1, 422, 16, 16)."""
-        return self.network(thumbnail, task).maps
+    def forward(self, thumbnail: Tensor, task: Tensor, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the maps, and what was found.
+
+        Args:
+            thumbnail: (1, 3, 256, 256) in [0, 1].
+            task: (1,) int64.
+            crops: (1, 5, 3, 64, 64) in [0, 1].
+
+        Returns:
+            Maps (1, 422, 16, 16), and (1, 3, 6) in [0, 1]: how likely each degradation is, how
+            strong it is, and how far it is acted on.
+        """
+        prior = self.network(thumbnail, task, crops)
+        return prior.maps, prior.found
 
 
 class RestoreGraph(nn.Module):
@@ -74,7 +86,7 @@ def varformer_s_card(name: str, training: str) -> ModelCard:
         overlap=32,
         tasks=TASKS,
         guidance="image",
-        thumbnail=256,
+        thumbnail=THUMBNAIL,
         prior_channels=MAP_CHANNELS,
         prior_stride=STRIDE,
         about="VarFormer-S: next-scale prior for the image, convolutional restorer for tiles",
@@ -105,7 +117,7 @@ def export_network(model: VarformerS, target: Path, card: ModelCard) -> None:
     model.eval()
     prior, restore = PriorGraph(model.prior), RestoreGraph(model.restorer)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write(prior, prior_example(), ["prior"], prior_path(target), card)
+    _write(prior, prior_example(), ["prior", "found"], prior_path(target), card)
     _write(restore, restore_example(), ["restored"], target, card)
     check_against(_reference(prior), prior_path(target), _arrays(prior_example(seed=1)))
     check_against(_reference(restore), target, _arrays(restore_example(seed=1, batch=3)))
@@ -114,7 +126,11 @@ def export_network(model: VarformerS, target: Path, card: ModelCard) -> None:
 def prior_example(seed: int = 0) -> dict[str, Tensor]:
     """Return inputs of the prior graph by name."""
     rng = torch.Generator().manual_seed(seed)
-    return {"thumbnail": torch.rand(1, 3, 256, 256, generator=rng), "task": torch.tensor([seed])}
+    return {
+        "thumbnail": torch.rand(1, 3, THUMBNAIL, THUMBNAIL, generator=rng),
+        "task": torch.tensor([seed]),
+        "crops": torch.rand(1, len(PLACES), 3, CROP, CROP, generator=rng),
+    }
 
 
 def restore_example(seed: int = 0, batch: int = 2) -> dict[str, Tensor]:
@@ -164,13 +180,11 @@ def _dynamic(example: dict[str, Tensor]) -> dict[str, dict[int, object]] | None:
     return {name: {0: auto, 2: auto, 3: auto} for name in example}
 
 
-def _reference(graph: nn.Module) -> Callable[[Feeds], Arrays]:
-    def run(inputs: Feeds) -> Arrays:
+def _reference(graph: nn.Module) -> Callable[[Feeds], list[Arrays]]:
+    def run(inputs: Feeds) -> list[Arrays]:
         with torch.no_grad():
-            result: Arrays = graph(
-                **{name: torch.from_numpy(value) for name, value in inputs.items()}
-            ).numpy()
-        return result
+            result = graph(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+        return [one.numpy() for one in (result if isinstance(result, tuple) else (result,))]
 
     return run
 

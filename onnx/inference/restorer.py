@@ -12,12 +12,14 @@ from typing import Literal, Protocol
 import numpy as np
 
 from varfix.engine.errors import DeviceError, ModelContractError, NonFiniteError
-from varfix.engine.models.card import TASKS, ModelCard
+from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.findings import Findings, findings_of
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, Restorer, Retries
 from varfix.onnx.inference.devices import Warn
 from varfix.onnx.inference.memory_guard import bad_tiles, is_out_of_memory, memory_error
+from varfix.onnx.inference.prior_graph import prior_graph
 from varfix.onnx.inference.runtime import CPU, Device, Session
-from varfix.onnx.inference.signature import PRIOR, TASK, THUMBNAIL, Signature, resized
+from varfix.onnx.inference.signature import PRIOR, Signature, resized
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -84,6 +86,8 @@ class OnnxRestorer:
         self._session, self._precision = graphs.fastest
         self._batch = placement.batch
         self._retries = Retries()
+        self._findings: Findings | None = None
+        self._prior = None if graphs.prior is None else prior_graph(graphs.prior)
 
     @property
     def card(self) -> ModelCard:
@@ -121,16 +125,23 @@ class OnnxRestorer:
         )
 
     @property
+    def findings(self) -> Findings | None:
+        """What was found in the image that `prior` saw last; None where the model does not say."""
+        return self._findings
+
+    @property
     def retries(self) -> Retries:
         """Retries so far, in fp32 and after out-of-memory errors."""
         return self._retries
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(self, thumbnail: Floats, task: str, crops: Floats | None = None) -> Floats | None:
         """Return the prior maps of one image.
 
         Args:
             thumbnail: (S, S, 3) float32 in [0, 1], S the card's `thumbnail`.
             task: A member of `TASKS`.
+            crops: (5, 64, 64, 3) of `prior_maps.native_crops`, for graphs that look at them; None
+                where the thumbnail is all there is.
 
         Returns:
             (C, h, w) float32; None unless the guidance is `image`.
@@ -139,16 +150,14 @@ class OnnxRestorer:
             NonFiniteError: The maps hold NaN or infinity.
             DeviceMemoryError: The device is out of memory.
         """
-        if self._graphs.prior is None:
+        if self._prior is None:
             return None
-        feeds: dict[str, np.ndarray] = {
-            THUMBNAIL: np.ascontiguousarray(thumbnail.transpose(2, 0, 1)[None], np.float32),
-            TASK: np.array([TASKS.index(task)], np.int64),
-        }
+        feeds = self._prior.feeds(thumbnail, task, crops)
         try:
-            (maps,) = self._compute(self._graphs.prior, [PRIOR], feeds)
+            maps, *found = self._compute(self._prior.session, self._prior.outputs, feeds)
         except MemoryError as error:
             raise memory_error(self._card, self._placement.device, self.tile) from error
+        self._findings = findings_of(found[0][0]) if found else None
         if bad_tiles(maps).size:
             raise NonFiniteError("the prior produced invalid values for the image")
         return np.asarray(maps[0])

@@ -7,15 +7,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from varfix.engine.models.card import TASKS
 from varfix.engine.networks.layers.quantizer import next_scale_mask, scale_of_token
 from varfix.engine.networks.layers.windows import from_windows, to_windows
+from varfix.engine.networks.varformer_s.decisions import (
+    ASKED,
+    LIKELY,
+    confident,
+    confident_in_task,
+    tell,
+)
 from varfix.engine.networks.varformer_s.degradation_head import KINDS
 from varfix.engine.networks.varformer_s.model import build_varformer_s
 from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS
 from varfix.engine.networks.varformer_s.tone_grid import (
     GRID_CHANNELS,
-    LIKELY,
     apply_tone,
-    confident,
-    confident_in_task,
     suppress_uncertain,
 )
 
@@ -45,7 +49,7 @@ def test_the_restorer_stays_within_its_cost(network):
 def test_the_prior_stays_within_its_cost(network):
     prior = network.prior
     assert flops(lambda: prior(torch.rand(1, 3, 256, 256), torch.tensor([0]))) < 15e9
-    exported = [prior.encoder, prior.adapter, prior.transformer, prior.tone, prior.vqvae.quantize]
+    exported = [prior.encoder, prior.adapter, prior.transformer, prior.judge, prior.vqvae.quantize]
     assert size(exported) < 15e6
 
 
@@ -100,14 +104,37 @@ def test_tone_is_left_alone_where_nothing_speaks_for_a_change():
     torch.testing.assert_close(kept[2], grid[2])
 
 
-def test_who_asks_for_a_task_needs_less_evidence_but_some():
+def told_of(**probabilities):
+    row = torch.zeros(1, len(KINDS))
+    for kind, probability in probabilities.items():
+        row[0, KINDS.index(kind)] = probability
+    return row
+
+
+def test_who_asks_for_a_task_is_believed_unless_the_image_plainly_contradicts():
     assert TASKS[1:] == KINDS
-    evidence = torch.full((len(TASKS), len(KINDS)), 0.8)
-    asked = confident_in_task(evidence, torch.arange(len(TASKS)))
+    every = torch.arange(len(TASKS))
+    likely = torch.full((len(TASKS), len(KINDS)), max(high for _, high in ASKED.values()))
+    asked = confident_in_task(likely, every)
     assert not asked[0].any()
     torch.testing.assert_close(asked[1:], torch.eye(len(KINDS)))
-    assert not confident_in_task(evidence - 0.2, torch.arange(len(TASKS))).any()
-    assert confident(evidence)[0, KINDS.index("haze")] == 0.0
+    assert not confident_in_task(torch.full_like(likely, 0.01), every).any()
+    assert all(ASKED[kind][1] < LIKELY[kind][1] for kind in KINDS)
+
+
+def test_plain_noise_asks_for_plainer_darkness():
+    dark = KINDS.index("lowlight")
+    assert confident(told_of(lowlight=0.97))[0, dark] == 1.0
+    assert confident(told_of(lowlight=0.97, noise=0.95))[0, dark] == 0.0
+    assert confident(told_of(lowlight=0.995, noise=0.95))[0, dark] == 1.0
+
+
+def test_the_restorer_is_told_of_plain_degradations_and_of_the_one_that_was_asked_for():
+    auto, denoise = torch.tensor([0]), torch.tensor([TASKS.index("noise")])
+    little = told_of(noise=0.3, rain=0.4)
+    assert not tell(little, auto).any()
+    torch.testing.assert_close(tell(little, denoise), told_of(noise=1.0))
+    assert tell(told_of(rain=0.95), auto)[0, KINDS.index("rain")] == 1.0
 
 
 def test_windows_are_put_back_where_they_were_taken():

@@ -21,7 +21,7 @@ class IdentityRestorer:
     used: DeviceUsed = field(default=DeviceUsed("cpu", "cpu", "none", "fp32"))
     retries: Retries = field(default=Retries())
 
-    def prior(self, thumbnail, task):
+    def prior(self, thumbnail, task, crops=None):
         """Return maps of zeros where the card promises maps."""
         if self.card.guidance != "image":
             return None

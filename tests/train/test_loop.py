@@ -43,7 +43,7 @@ def test_a_run_that_was_killed_three_times_ends_like_an_unbroken_one(
     folder, tmp_path, tiny, weights, diary
 ):
     tiny.trainer(folder, tmp_path / "whole").run()
-    for fatal in (("prior", 2), ("heads", 1), ("restorer", 3)):
+    for fatal in (("prior", 2), ("judge", 1), ("restorer", 3)):
         mortal = tiny.trainer(folder, tmp_path / "broken", kind=Mortal)
         with pytest.raises(KeyboardInterrupt):
             mortal.dying_at(*fatal).run()
@@ -116,13 +116,13 @@ def test_a_few_steps_make_the_vqvae_better(folder, tmp_path, tiny, diary):
 @pytest.mark.parametrize(
     ("stage", "parts"),
     [
-        ("heads", ("prior.tone.", "prior.evidence.")),
+        ("judge", ("prior.judge.",)),
         ("restorer", ("restorer.",)),
     ],
 )
 def test_a_stage_trains_its_own_parts_and_no_other(folder, tmp_path, tiny, stage, parts):
     others = [
-        f"{name}.steps=0" for name in ("vqvae", "prior", "heads", "restorer") if name != stage
+        f"{name}.steps=0" for name in ("vqvae", "prior", "judge", "restorer") if name != stage
     ]
     run = tiny.trainer(folder, tmp_path, *others)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
@@ -228,7 +228,7 @@ def test_sheets_and_curves_appear_during_a_run(folder, tmp_path, tiny):
         ("vqvea.steps=3", 'no key "vqvea.steps"'),
         ("mix={fog: 1.0}", 'unknown degradation "fog"'),
         ("seed=one", "Expected `int`"),
-        ("heads.mix={fog: 1.0}", 'unknown degradation "fog"'),
+        ("judge.mix={fog: 1.0}", 'unknown degradation "fog"'),
         ("own_task=fog", 'no task "fog"'),
     ],
 )
@@ -238,8 +238,8 @@ def test_a_wrong_recipe_is_refused_by_name(override, message):
 
 
 def test_numbers_may_be_written_as_people_write_them():
-    recipe = load_recipe(SHIPPED_RECIPE, ["heads.rate=5e-4", "restorer.rate=1e-3", "clip=1"])
-    assert (recipe.stages["heads"].rate, recipe.stages["restorer"].rate) == (5e-4, 1e-3)
+    recipe = load_recipe(SHIPPED_RECIPE, ["judge.rate=5e-4", "restorer.rate=1e-3", "clip=1"])
+    assert (recipe.stages["judge"].rate, recipe.stages["restorer"].rate) == (5e-4, 1e-3)
     assert recipe.clip == 1.0
 
 

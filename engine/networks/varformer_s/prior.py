@@ -1,5 +1,8 @@
 """The image-level prior of VarFormer-S: a thumbnail in, the paper's S and a tone grid out.
 
+Two networks stand side by side: the judge says what is wrong and how tone changes, the other part
+is the paper's.
+
 The degraded thumbnail is encoded, its latent moved toward clean ones by the adapter, the
 next-scale transformer predicts the clean tokens, and the softmax expectation over the codebook
 (instead of the most likely code) makes S continuous. Sources: VarFormer, section 3.2 and
@@ -16,18 +19,10 @@ from torch import Tensor, nn
 from varfix.engine.networks.layers.conv_blocks import AttentionBlock, ResBlock
 from varfix.engine.networks.layers.quantizer import SCALES, flatten, split_scales
 from varfix.engine.networks.layers.vqvae import Encoder, Vqvae, VqvaeConfig
-from varfix.engine.networks.varformer_s.degradation_head import (
-    KINDS,
-    DegradationHead,
-    cell_statistics,
-)
-from varfix.engine.networks.varformer_s.tone_grid import (
-    GRID_CHANNELS,
-    ToneHead,
-    confident,
-    confident_in_task,
-    suppress_uncertain,
-)
+from varfix.engine.networks.varformer_s.decisions import confident, confident_in_task, tell
+from varfix.engine.networks.varformer_s.degradation_head import KINDS
+from varfix.engine.networks.varformer_s.judge import SIDE, Judge, averaging, own_crops
+from varfix.engine.networks.varformer_s.tone_grid import GRID_CHANNELS, suppress_uncertain
 from varfix.engine.networks.varformer_s.transformer import NextScaleTransformer, TransformerConfig
 
 SMALL_VQVAE = VqvaeConfig(
@@ -51,16 +46,15 @@ class Prior:
     Attributes:
         increments: S, (B, 10, 32, 16, 16): the predicted increment of every scale (eq. 2).
         grid: (B, 96, 16, 16), the tone grid; zero is the identity.
-        evidence: (B, 6) in [0, 1], how likely each of `evidence.KINDS` is there.
-        logits: (B, 680, codes) of the tokens, for the feature-matching loss.
-        adapted: (B, 32, 16, 16), the adapter's output F_a of eq. 7.
+        evidence: (B, 6) in [0, 1], what the restorer is told is wrong, of `KINDS`.
+        found: (B, 3, 6) in [0, 1]: how likely each of `KINDS` is, how strong it is if it is there,
+            and how far it is acted on.
     """
 
     increments: Tensor
     grid: Tensor
     evidence: Tensor
-    logits: Tensor
-    adapted: Tensor
+    found: Tensor
 
     @property
     def maps(self) -> Tensor:
@@ -69,23 +63,22 @@ class Prior:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the prior knows before it decides on tone.
+class Predicted:
+    """What the paper's part of the prior predicts.
 
     Attributes:
         increments: S, as in `Prior`.
-        features: (B, C, 16, 16), what the tone head decides from, together with
-        statistics: (B, 33, 16, 16) of the thumbnail's cells.
-        logits: as in `Prior`.
-        adapted: as in `Prior`.
+        logits: (B, 680, codes) of the tokens, for the feature-matching loss.
+        adapted: (B, 32, 16, 16), the adapter's output F_a of eq. 7.
     """
 
     increments: Tensor
-    features: Tensor
-    statistics: Tensor
     logits: Tensor
     adapted: Tensor
 
+
+THUMBNAIL = 256
+"""Side of the thumbnail in pixels."""
 
 MAP_CHANNELS = len(SCALES) * SMALL_VQVAE.latent + GRID_CHANNELS + len(KINDS)
 
@@ -125,51 +118,51 @@ class Adapter(nn.Module):
 
 
 class PriorNetwork(nn.Module):
-    """Encoder, adapter, transformer, codebook and tone head."""
+    """Encoder, adapter, transformer and codebook; and the judge."""
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
-        features = config.vqvae.widths[-1]
         self.vqvae = Vqvae(config.vqvae)
         self.encoder = Encoder(config.vqvae)
         self.quant_conv = nn.Conv2d(config.vqvae.latent, config.vqvae.latent, 3, padding=1)
         self.adapter = Adapter(config.vqvae.latent, config.adapter)
         self.transformer = NextScaleTransformer(config.transformer)
-        known = features + config.transformer.width + config.vqvae.latent
-        self.tone = ToneHead(known)
-        self.evidence = DegradationHead(known)
+        self.judge = Judge()
+        self.register_buffer("shrinking", averaging(THUMBNAIL, SIDE), persistent=False)
+        self.shrinking: Tensor
 
     def adopt_vqvae(self) -> None:
         """Start the trainable encoder of degraded images from the clean VQ-VAE's."""
         self.encoder.load_state_dict(self.vqvae.encoder.state_dict())
         self.quant_conv.load_state_dict(self.vqvae.quant_conv.state_dict())
 
-    def forward(self, thumbnail: Tensor, task: Tensor) -> Prior:
+    def forward(self, thumbnail: Tensor, task: Tensor, crops: Tensor | None = None) -> Prior:
         """Compute the prior.
 
         Args:
             thumbnail: (B, 3, 256, 256) in [0, 1], the whole degraded image.
             task: (B,) int64, 0 for unknown.
+            crops: (B, N, 3, 64, 64) in [0, 1], pieces of it at native size; None where the
+                thumbnail is the image at native size.
         """
-        seen = self.look(thumbnail, task)
-        evidence = self.evidence(seen.features, seen.statistics).sigmoid()
-        belief = torch.maximum(confident(evidence), confident_in_task(evidence, task))
-        grid = self.tone(seen.features, seen.statistics, belief)
-        grid = suppress_uncertain(grid, thumbnail, belief)
-        return Prior(seen.increments, grid, evidence, seen.logits, seen.adapted)
+        increments = self.predict(thumbnail, task).increments
+        small = self.shrinking @ thumbnail @ self.shrinking.T
+        seen = self.judge.look(small, own_crops(thumbnail) if crops is None else crops)
+        probability = self.judge.probability(seen)
+        belief = torch.maximum(confident(probability), confident_in_task(probability, task))
+        grid = suppress_uncertain(self.judge.grid(seen, belief), thumbnail, belief)
+        found = torch.stack([probability, seen.strength, belief], 1)
+        return Prior(increments, grid, tell(probability, task), found)
 
-    def look(self, thumbnail: Tensor, task: Tensor) -> Seen:
-        """Everything but the tone grid; arguments as in `forward`."""
+    def predict(self, thumbnail: Tensor, task: Tensor) -> Predicted:
+        """The paper's part; arguments as in `forward`."""
         quantize = self.vqvae.quantize
         features = self.encoder.features(2.0 * thumbnail - 1.0)
         adapted = self.adapter(self.quant_conv(self.encoder.project(features)))
         pools = [flatten(quantize.pool(adapted, k)) for k in range(1, len(SCALES))]
         memory = torch.cat([flatten(features), flatten(adapted)], -1)
-        tokens, logits = self.transformer(torch.cat(pools, 1), memory, task)
-        increments = self.expectation(logits)
-        finest = split_scales(tokens)[-1].transpose(1, 2).unflatten(2, (SCALES[-1], SCALES[-1]))
-        together = torch.cat([features, finest, increments.sum(1)], 1)
-        return Seen(increments, together, cell_statistics(thumbnail), logits, adapted)
+        _, logits = self.transformer(torch.cat(pools, 1), memory, task)
+        return Predicted(self.expectation(logits), logits, adapted)
 
     def expectation(self, logits: Tensor) -> Tensor:
         """S (B, 10, 32, 16, 16): the expected code of every token, as increments.

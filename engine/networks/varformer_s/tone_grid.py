@@ -7,40 +7,11 @@ describes their removal, starting at the identity. Source: engine/networks/READM
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import cast
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from varfix.engine.networks.layers.conv_blocks import ResBlock
-from varfix.engine.networks.varformer_s.degradation_head import (
-    KINDS,
-    LUMA,
-    STATISTICS,
-    DegradationFilm,
-)
-
-LIKELY: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "noise": (0.3, 0.6),
-        "rain": (0.4, 0.7),
-        "haze": (0.85, 0.95),
-        "lowlight": (0.9, 0.97),
-        "blur": (0.3, 0.6),
-        "snow": (0.2, 0.5),
-    }
-)
-"""Below the first probability a degradation is taken for absent, from the second on for there.
-For haze and darkness: the lowest at which no other kind of training photograph loses by it (least
-mean error would be 0.7 to 0.8 for both, but blurred and noisy images lost 0.6 to 0.9 dB then). A
-night scene must not be turned into day. Good images of lines and bars pass for a little rain."""
-
-ASKED = (0.7, 0.8)
-"""The same for what the user asks for: what errs least on training photographs. A good image
-among dark ones, all restored with `lowlight`, must not be brightened."""
+from varfix.engine.networks.varformer_s.degradation_head import KINDS, LUMA
 
 SHIFTING = ("rain", "haze", "lowlight", "snow")
 """What shifts tones: a veil, or darkness."""
@@ -52,76 +23,8 @@ COEFFICIENTS = 12
 """A 3x4 affine transform: three rows of red, green, blue and constant."""
 
 GRID_CHANNELS = BINS * COEFFICIENTS
-REFINEMENTS = 2
-"""Residual blocks of the head between gathering what is seen and deciding."""
-
 LEAST_CHANGE = 0.02
 """A mean change of the thumbnail below this is no tone fault but a doubt, and is dropped."""
-
-
-class ToneHead(nn.Module):
-    """Decodes prior features to the grid; zero at first, which is the identity.
-
-    It is told what is wrong with the image. If it had to guess, it would do half of what haze
-    needs to every image that might be hazy: what a loss on tones pays best for (measured: dark
-    images stayed dark).
-    """
-
-    def __init__(self, channels: int, hidden: int = 128) -> None:
-        super().__init__()
-        # Encoder features, tokens and latents differ a hundredfold in size.
-        self.norm = nn.GroupNorm(1, channels)
-        self.local = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.SiLU())
-        self.seen = nn.Sequential(
-            nn.Conv2d(STATISTICS, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1)
-        )
-        self.overall = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.SiLU())
-        self.inform = DegradationFilm(hidden)
-        # A dark or pale cell is judged by its surroundings too.
-        self.refine = nn.Sequential(*(ResBlock(hidden, hidden, 16) for _ in range(REFINEMENTS)))
-        for block in self.refine:
-            cast(ResBlock, block).conv2.weight.data.mul_(0.1)
-        self.to_grid = nn.Conv2d(hidden, GRID_CHANNELS, 1)
-        nn.init.zeros_(self.to_grid.weight)
-        nn.init.zeros_(self.to_grid.bias)  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor, statistics: Tensor, belief: Tensor) -> Tensor:
-        """Decide on tone.
-
-        Args:
-            features: (B, channels, 16, 16) of the prior.
-            statistics: (B, 33, 16, 16) of the thumbnail's cells.
-            belief: (B, 6) in [0, 1], what is wrong with the image.
-
-        Returns:
-            Grid (B, 96, 16, 16).
-        """
-        local = self.local(self.norm(features)) + self.seen(statistics)
-        whole = torch.cat([local.mean((2, 3)), local.amax((2, 3)), local.amin((2, 3))], 1)
-        known = local + self.overall(whole)[:, :, None, None]
-        return self.to_grid(self.refine(self.inform(known, belief[:, :, None, None])))
-
-
-def confident(evidence: Tensor) -> Tensor:
-    """What is taken to be wrong, (B, 6) in [0, 1], of how likely each of `KINDS` is, (B, 6)."""
-    low, high = evidence.new_tensor([LIKELY[kind] for kind in KINDS]).T
-    return ((evidence - low) / (high - low)).clamp(0.0, 1.0)
-
-
-def confident_in_task(evidence: Tensor, task: Tensor) -> Tensor:
-    """What is taken to be wrong because the user says so and little speaks against it.
-
-    Args:
-        evidence: (B, 6) in [0, 1], how likely each of `KINDS` is.
-        task: (B,) int64, 0 for `auto`, else one more than the number of the kind.
-
-    Returns:
-        (B, 6) in [0, 1], 0 for all but the kind that was asked for.
-    """
-    low, high = ASKED
-    kinds = torch.arange(1, len(KINDS) + 1, device=task.device)
-    asked = (task[:, None] == kinds).to(evidence.dtype)
-    return asked * ((evidence - low) / (high - low)).clamp(0.0, 1.0)
 
 
 def guide(colors: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from varfix.engine.errors import NothingToDoError
 from varfix.engine.train.degradations.random_draws import chance, integer, uniform
+from varfix.engine.train.scenes.panoramas import load_panoramas
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 SMALLEST = 256
@@ -23,6 +24,7 @@ SMALLEST = 256
 GPU_SHARE = 0.4
 """Share of a GPU's free memory that photographs may take."""
 
+Floats = NDArray[np.float32]
 Picture = NDArray[np.uint8] | Tensor
 """(H, W, 3) RGB uint8, in the host's memory or, as a tensor, on a GPU."""
 
@@ -41,9 +43,9 @@ class Cut:
 class Photos:
     """An in-memory set of photographs."""
 
-    def __init__(self, pictures: list[Picture]) -> None:
-        """Keep decoded RGB images (H, W, 3)."""
-        self.pictures = pictures
+    def __init__(self, pictures: list[Picture], panoramas: Sequence[Floats] = ()) -> None:
+        """Keep decoded RGB images (H, W, 3), and panoramas (H, 2 H, 3) in linear light."""
+        self.pictures, self.panoramas = pictures, panoramas
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -63,7 +65,8 @@ class Photos:
         free, _ = torch.cuda.mem_get_info(device)
         if sum(picture.nbytes for picture in self.pictures) > GPU_SHARE * free:
             return self
-        return Photos([torch.as_tensor(picture, device=device) for picture in self.pictures])
+        pictures = [torch.as_tensor(picture, device=device) for picture in self.pictures]
+        return Photos(list(pictures), self.panoramas)
 
     def _cut(self, side: int, rng: torch.Generator) -> Picture:
         photo = self.pictures[integer(0, len(self), rng)]
@@ -110,8 +113,8 @@ def stacked(cuts: list[Picture], device: torch.device) -> Tensor:
     return batch.permute(0, 3, 1, 2).float() / 255.0
 
 
-def load_photos(folders: Iterable[Path]) -> Photos:
-    """Decode every photograph below the folders.
+def load_photos(folders: Sequence[Path]) -> Photos:
+    """Decode every photograph below the folders, and read the panoramas (`.hdr`) there.
 
     Raises:
         NothingToDoError: If none is found.
@@ -123,7 +126,7 @@ def load_photos(folders: Iterable[Path]) -> Photos:
             "no photographs to train on",
             hint=f"--photos wants a folder of images of at least {SMALLEST} pixels a side",
         )
-    return Photos(list(pictures))
+    return Photos(list(pictures), load_panoramas(folders).panoramas)
 
 
 def decode(path: Path) -> NDArray[np.uint8] | None:

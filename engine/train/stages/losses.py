@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from varfix.engine.networks.layers.quantizer import Quantized
-from varfix.engine.networks.varformer_s.prior import Seen
+from varfix.engine.networks.varformer_s.prior import Predicted
 
 SHARPNESS = 1e-3
 """Below this difference the Charbonnier loss is quadratic."""
@@ -40,12 +40,7 @@ def charbonnier(error: Tensor) -> Tensor:
     return (error.square() + SHARPNESS**2).sqrt().mean()
 
 
-def tone_loss(toned: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of 8x8 block means: what tone can change, not the detail."""
-    return functional.l1_loss(functional.avg_pool2d(toned, 8), functional.avg_pool2d(target, 8))
-
-
-def feature_matching(seen: Seen, clean: Quantized) -> Tensor:
+def feature_matching(predicted: Predicted, clean: Quantized) -> Tensor:
     """Eq. 7: cross-entropy of the predicted tokens, and F_a against the clean quantized latent."""
-    predicted = functional.cross_entropy(seen.logits.flatten(0, 1), clean.tokens.flatten())
-    return predicted + functional.mse_loss(seen.adapted, clean.latent)
+    tokens = functional.cross_entropy(predicted.logits.flatten(0, 1), clean.tokens.flatten())
+    return tokens + functional.mse_loss(predicted.adapted, clean.latent)

@@ -1,4 +1,4 @@
-"""The four stages of training: what each learns, from which batches, by which loss."""
+"""The stages of training: what each learns, from which batches, by which loss."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from varfix.engine.networks.layers.quantizer import Quantized, commitment
 from varfix.engine.networks.layers.vqvae import Vqvae
 from varfix.engine.networks.varformer_s.degradation_head import KINDS
 from varfix.engine.networks.varformer_s.model import VarformerS
-from varfix.engine.networks.varformer_s.tone_grid import apply_tone, confident
 from varfix.engine.networks.varformer_s.unet import RestorerNetwork
 from varfix.engine.train.data.pairs import OWN
 from varfix.engine.train.data.source import Source
 from varfix.engine.train.degradations.mix import DEGRADATIONS, Degraded
 from varfix.engine.train.degradations.random_draws import integer
 from varfix.engine.train.recipes.recipe import StageRecipe
-from varfix.engine.train.stages.losses import feature_matching, reconstruction, tone_loss
+from varfix.engine.train.stages.judge import JudgeStage
+from varfix.engine.train.stages.losses import feature_matching, reconstruction
 
 STRIDE = 16
 THUMBNAIL = 256
-TONE_WEIGHT = 10.0
 Losses = dict[str, Tensor]
 
 
@@ -97,15 +96,6 @@ def _present(name: str) -> list[float]:
         return [-1.0] * len(KINDS)
     found = {DEGRADATIONS[part][1] if part in DEGRADATIONS else part for part in name.split("+")}
     return [float(kind in found) for kind in KINDS]
-
-
-def evidence_loss(told: Tensor, present: Tensor) -> Tensor:
-    """Cross-entropy of logits (P, 6) with what is there, where that is known."""
-    known = (present >= 0.0).to(told.dtype)
-    each = functional.binary_cross_entropy_with_logits(
-        told, present.clamp_min(0.0), reduction="none"
-    )
-    return (each * known).sum() / known.sum().clamp_min(1.0)
 
 
 def shrink(pictures: Tensor) -> Tensor:
@@ -188,62 +178,26 @@ class VqvaeStage:
 
 
 class PriorStage:
-    """Stage 1b: degraded thumbnails to clean tokens and tone; the VQ-VAE stays as it is."""
+    """Stage 1b: degraded thumbnails to clean tokens; the VQ-VAE and the judge stay as they are."""
 
     name = "prior"
 
     def parameters(self, model: VarformerS) -> list[nn.Parameter]:
         """What this stage trains."""
-        return [p for n, p in model.prior.named_parameters() if not n.startswith("vqvae.")]
+        others = ("vqvae.", "judge.")
+        return [p for n, p in model.prior.named_parameters() if not n.startswith(others)]
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
-        """Feature matching (eq. 7) and tone."""
+        """Feature matching (eq. 7)."""
         with torch.no_grad(), torch.autocast(batch.clean.device.type, enabled=False):
             clean = model.prior.vqvae.quantized(2.0 * batch.clean - 1.0)
-        seen = model.prior.look(batch.thumbnail, batch.task)
-        grid = model.prior.tone(seen.features, seen.statistics, batch.present.clamp_min(0.0))
-        toned = tone_thumbnails(batch.thumbnail, grid.float())
-        return {
-            "feature": feature_matching(seen, clean),
-            "tone": TONE_WEIGHT * tone_loss(toned, batch.clean),
-        }
+        predicted = model.prior.predict(batch.thumbnail, batch.task)
+        return {"feature": feature_matching(predicted, clean)}
 
     def start(self, model: VarformerS, batches: Batches) -> None:
         """Start the encoder of degraded images from the clean one."""
         del batches
         model.prior.adopt_vqvae()
-
-
-class HeadsStage:
-    """Stage 1c: whole images to what is wrong with them, and to their tone.
-
-    Both are judged from thumbnails alone, which come several times faster than patches do.
-    """
-
-    name = "heads"
-
-    def parameters(self, model: VarformerS) -> list[nn.Parameter]:
-        """What this stage trains."""
-        return [*model.prior.tone.parameters(), *model.prior.evidence.parameters()]
-
-    def losses(self, model: VarformerS, batch: Batch) -> Losses:
-        """Cross-entropy of the evidence, and tone for what is really there.
-
-        Tone counts before doubts are dropped: a dropped grid would teach nothing.
-        """
-        with torch.no_grad():
-            seen = model.prior.look(batch.thumbnail, batch.task)
-        told = model.prior.evidence(seen.features, seen.statistics).float()
-        guess = confident(told.detach().sigmoid())
-        true = torch.where(batch.present < 0.0, guess, batch.present)
-        grid = model.prior.tone(seen.features, seen.statistics, true).float()
-        return {
-            "tone": tone_loss(tone_thumbnails(batch.thumbnail, grid), batch.clean),
-            "evidence": evidence_loss(told, batch.present),
-        }
-
-    def start(self, model: VarformerS, batches: Batches) -> None:
-        """Nothing: the heads start from the identity and from not knowing."""
 
 
 class RestorerStage:
@@ -268,12 +222,6 @@ class RestorerStage:
         """Nothing: the network starts as the identity after tone."""
 
 
-def tone_thumbnails(thumbnails: Tensor, grid: Tensor) -> Tensor:
-    """Thumbnails (B, 3, 256, 256) after their tone grids."""
-    folded = functional.pixel_unshuffle(thumbnails, 2)
-    return functional.pixel_shuffle(apply_tone(folded, grid), 2)
-
-
 def sample_prior(maps: Tensor, samplers: Tensor) -> Tensor:
     """Pieces (N, C, h, w) of maps (N, C, 16, 16), sampled by (2, N, h, 16)."""
     rows, columns = samplers[0][:, None], samplers[1][:, None]
@@ -291,5 +239,5 @@ def run_restorer(
     return restored, toned
 
 
-Stage = VqvaeStage | PriorStage | HeadsStage | RestorerStage
-STAGES: tuple[Stage, ...] = (VqvaeStage(), PriorStage(), HeadsStage(), RestorerStage())
+Stage = VqvaeStage | PriorStage | JudgeStage | RestorerStage
+STAGES: tuple[Stage, ...] = (VqvaeStage(), PriorStage(), JudgeStage(), RestorerStage())
