@@ -80,6 +80,47 @@ def _differences(thumbnail: Tensor, cells: int) -> Tensor:
     return 10.0 * functional.avg_pool2d(sizes, thumbnail.shape[-1] // cells)
 
 
+LR_MULTIPLIER = 6.0
+"""The head's layers learn so much faster than the networks around it, which need a low rate."""
+
+
+class DegradationHead(nn.Module):
+    """Tells which degradations an image shows.
+
+    Every layer's input is enlarged, and its weights begin as much smaller: for Adam, whose steps
+    have the size of the rate whatever the gradient, this is a higher learning rate.
+    """
+
+    def __init__(self, channels: int, hidden: int = 96) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+        self.local = nn.Conv2d(channels, hidden, 1)
+        self.seen = nn.Sequential(
+            nn.Conv2d(STATISTICS, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1)
+        )
+        self.whole = nn.Sequential(
+            nn.Linear(3 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, len(KINDS))
+        )
+        for layer in (self.local, *self.seen, *self.whole):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.weight.data.div_(LR_MULTIPLIER)
+
+    def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
+        """Logits (B, 6), in the order of `KINDS`, each of its degradation being there.
+
+        Args:
+            features: (B, channels, 16, 16) of the prior.
+            statistics: (B, 33, 16, 16) of `cell_statistics`.
+        """
+        known = self.local(LR_MULTIPLIER * self.norm(features))
+        local = functional.silu(
+            known + self.seen[2](LR_MULTIPLIER * self.seen[:2](LR_MULTIPLIER * statistics))
+        )
+        whole = torch.cat([local.mean((2, 3)), local.amax((2, 3)), local.amin((2, 3))], 1)
+        logits: Tensor = self.whole[2](LR_MULTIPLIER * self.whole[:2](LR_MULTIPLIER * whole))
+        return logits
+
+
 class DegradationFilm(nn.Module):
     """Scales and shifts features by what is wrong with an image; the identity at first."""
 

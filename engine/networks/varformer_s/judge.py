@@ -157,9 +157,13 @@ class Judge(nn.Module):
         found = self.found(whole)
         return Seen(cells, whole, self.to_logits(found), self.to_strength(found).sigmoid())
 
+    def logits(self, seen: Seen) -> Tensor:
+        """Calibrated logits (B, 6) of each of `KINDS` being there."""
+        return self.slope * seen.logits + self.offset
+
     def probability(self, seen: Seen) -> Tensor:
         """How likely each of `KINDS` is there, (B, 6) in [0, 1], calibrated."""
-        return (self.slope * seen.logits + self.offset).sigmoid()
+        return self.logits(seen).sigmoid()
 
     def grid(self, seen: Seen, belief: Tensor) -> Tensor:
         """Decide on tone.

@@ -19,8 +19,17 @@ from torch import Tensor, nn
 from varfix.engine.networks.layers.conv_blocks import AttentionBlock, ResBlock
 from varfix.engine.networks.layers.quantizer import SCALES, flatten, split_scales
 from varfix.engine.networks.layers.vqvae import Encoder, Vqvae, VqvaeConfig
-from varfix.engine.networks.varformer_s.decisions import confident, confident_in_task, tell
-from varfix.engine.networks.varformer_s.degradation_head import KINDS
+from varfix.engine.networks.varformer_s.decisions import (
+    confident,
+    confident_in_task,
+    second_opinion,
+    tell,
+)
+from varfix.engine.networks.varformer_s.degradation_head import (
+    KINDS,
+    DegradationHead,
+    cell_statistics,
+)
 from varfix.engine.networks.varformer_s.judge import SIDE, Judge, averaging, own_crops
 from varfix.engine.networks.varformer_s.tone_grid import GRID_CHANNELS, suppress_uncertain
 from varfix.engine.networks.varformer_s.transformer import NextScaleTransformer, TransformerConfig
@@ -70,11 +79,13 @@ class Predicted:
         increments: S, as in `Prior`.
         logits: (B, 680, codes) of the tokens, for the feature-matching loss.
         adapted: (B, 32, 16, 16), the adapter's output F_a of eq. 7.
+        features: (B, C, 16, 16), all that is known of each cell.
     """
 
     increments: Tensor
     logits: Tensor
     adapted: Tensor
+    features: Tensor
 
 
 THUMBNAIL = 256
@@ -127,6 +138,8 @@ class PriorNetwork(nn.Module):
         self.quant_conv = nn.Conv2d(config.vqvae.latent, config.vqvae.latent, 3, padding=1)
         self.adapter = Adapter(config.vqvae.latent, config.adapter)
         self.transformer = NextScaleTransformer(config.transformer)
+        known = config.vqvae.widths[-1] + config.transformer.width + config.vqvae.latent
+        self.evidence = DegradationHead(known)
         self.judge = Judge()
         self.register_buffer("shrinking", averaging(THUMBNAIL, SIDE), persistent=False)
         self.shrinking: Tensor
@@ -145,14 +158,15 @@ class PriorNetwork(nn.Module):
             crops: (B, N, 3, 64, 64) in [0, 1], pieces of it at native size; None where the
                 thumbnail is the image at native size.
         """
-        increments = self.predict(thumbnail, task).increments
+        predicted = self.predict(thumbnail, task)
+        second = self.evidence(predicted.features, cell_statistics(thumbnail))
         small = self.shrinking @ thumbnail @ self.shrinking.T
         seen = self.judge.look(small, own_crops(thumbnail) if crops is None else crops)
-        probability = self.judge.probability(seen)
+        probability = second_opinion(self.judge.logits(seen), second)
         belief = torch.maximum(confident(probability), confident_in_task(probability, task))
         grid = suppress_uncertain(self.judge.grid(seen, belief), thumbnail, belief)
         found = torch.stack([probability, seen.strength, belief], 1)
-        return Prior(increments, grid, tell(probability, task), found)
+        return Prior(predicted.increments, grid, tell(probability, task), found)
 
     def predict(self, thumbnail: Tensor, task: Tensor) -> Predicted:
         """The paper's part; arguments as in `forward`."""
@@ -161,8 +175,11 @@ class PriorNetwork(nn.Module):
         adapted = self.adapter(self.quant_conv(self.encoder.project(features)))
         pools = [flatten(quantize.pool(adapted, k)) for k in range(1, len(SCALES))]
         memory = torch.cat([flatten(features), flatten(adapted)], -1)
-        _, logits = self.transformer(torch.cat(pools, 1), memory, task)
-        return Predicted(self.expectation(logits), logits, adapted)
+        tokens, logits = self.transformer(torch.cat(pools, 1), memory, task)
+        increments = self.expectation(logits)
+        finest = split_scales(tokens)[-1].transpose(1, 2).unflatten(2, (SCALES[-1], SCALES[-1]))
+        known = torch.cat([features, finest, increments.sum(1)], 1)
+        return Predicted(increments, logits, adapted, known)
 
     def expectation(self, logits: Tensor) -> Tensor:
         """S (B, 10, 32, 16, 16): the expected code of every token, as increments.
