@@ -71,9 +71,9 @@ class MultiGpuRestorer:
             fp32=sum(count.fp32 for count in counts), oom=sum(count.oom for count in counts)
         )
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(self, thumbnail: Floats, task: str, crops: Floats | None = None) -> Floats | None:
         """Return the prior maps of one image; see `OnnxRestorer.prior`."""
-        return self._first.prior(thumbnail, task)
+        return self._first.prior(thumbnail, task, crops)
 
     def results(self, names: Sequence[str], tile: Floats) -> dict[str, Floats]:
         """Return named outputs for a tile; see `OnnxRestorer.results`."""

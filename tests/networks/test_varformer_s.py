@@ -10,8 +10,10 @@ from varfix.engine.networks.layers.windows import from_windows, to_windows
 from varfix.engine.networks.varformer_s.decisions import (
     ASKED,
     LIKELY,
+    SHARED,
     confident,
     confident_in_task,
+    second_opinion,
     tell,
 )
 from varfix.engine.networks.varformer_s.degradation_head import KINDS
@@ -123,10 +125,18 @@ def test_who_asks_for_a_task_is_believed_unless_the_image_plainly_contradicts():
 
 
 def test_plain_noise_asks_for_plainer_darkness():
-    dark = KINDS.index("lowlight")
-    assert confident(told_of(lowlight=0.97))[0, dark] == 1.0
-    assert confident(told_of(lowlight=0.97, noise=0.95))[0, dark] == 0.0
+    dark, enough = KINDS.index("lowlight"), LIKELY["lowlight"][1]
+    assert confident(told_of(lowlight=enough))[0, dark] == 1.0
+    assert confident(told_of(lowlight=enough, noise=0.95))[0, dark] == 0.0
     assert confident(told_of(lowlight=0.995, noise=0.95))[0, dark] == 1.0
+
+
+def test_a_second_opinion_counts_half_and_only_about_what_is_shared():
+    judged = torch.zeros(1, len(KINDS))
+    probability = second_opinion(judged, torch.full_like(judged, 4.0))[0]
+    for kind, value in zip(KINDS, probability, strict=True):
+        expected = torch.tensor(2.0 if kind in SHARED else 0.0).sigmoid()
+        torch.testing.assert_close(value, expected)
 
 
 def test_the_restorer_is_told_of_plain_degradations_and_of_the_one_that_was_asked_for():
