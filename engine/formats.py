@@ -24,6 +24,7 @@ class Format:
         extensions: The first is the one given to new files.
         max_side: Largest width or height in pixels.
         alpha: Transparency survives.
+        alpha_is_rare: Few programs read it: a color to put under it is used where one is given.
         depths: Bits per channel that can be stored.
         icc: A color profile survives.
         exif: EXIF and XMP survive.
@@ -38,6 +39,7 @@ class Format:
     extensions: tuple[str, ...]
     max_side: int
     alpha: bool = True
+    alpha_is_rare: bool = False
     depths: tuple[int, ...] = (8,)
     icc: bool = True
     exif: bool = True
@@ -73,7 +75,9 @@ FORMATS: Final[dict[str, Format]] = {
         "tiff", "TIFF", (".tif", ".tiff"), 2**31 - 1, depths=(8, 16), cmyk=True, iptc=True
     ),
     "avif": Format("avif", "AVIF", (".avif",), 65536),
-    "bmp": Format("bmp", "BMP", (".bmp", ".dib"), 2**31 - 1, alpha=False, icc=False, exif=False),
+    "bmp": Format(
+        "bmp", "BMP", (".bmp", ".dib"), 2**31 - 1, alpha_is_rare=True, icc=False, exif=False
+    ),
     "heif": Format("heif", "HEIC", (".heic", ".heif", ".hif"), 16384, module="pillow_heif"),
     # Its library writes no profile.
     "jxl": Format("jxl", "JPEG XL", (".jxl",), 2**30, icc=False, module="pillow_jxl"),
