@@ -9,6 +9,7 @@ from typing import Final
 
 _SCAN: Final = 0xDA
 _END: Final = b"\xff\xd9"
+_START_OF_SCAN: Final = b"\xff\xda"
 _FIRST_APP, _LAST_APP = 0xE0, 0xEF
 _APP1, _APP2, _RESOURCES, _COMMENT = 0xE1, 0xE2, 0xED, 0xFE
 _PHOTOSHOP: Final = b"Photoshop 3.0\x00"
@@ -55,22 +56,32 @@ def oddity(data: bytes) -> str | None:
 def end_of_image(data: bytes) -> int | None:
     """Return the offset behind the first image's end marker; None if that is missing.
 
-    Thumbnails in segments have end markers of their own, and so have images and clips that are
+    Thumbnails in segments have end markers of their own, and so have images and videos that are
     appended to the file.
     """
     at = 2
-    while True:
-        for _marker, _start, end in _segments(data, at):
-            at = end
-        if data[at : at + 2] == _END:
-            return at + 2
-        if data[at : at + 2] != bytes((0xFF, _SCAN)):
-            return None
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        found = _MARKER.search(data, at + 2 + length)
-        if found is None:
-            return None
-        at = found.start()
+    for scan in scans(data):
+        at = scan[2]
+    at = _behind_segments(data, at)
+    return at + 2 if data[at : at + 2] == _END else None
+
+
+def scans(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield where the header, the coded data and the end of each scan of an image lie."""
+    at = _behind_segments(data, 2)
+    while data[at : at + 2] == _START_OF_SCAN:
+        coded = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        found = _MARKER.search(data, coded)
+        end = len(data) if found is None else found.start()
+        yield at + 4, coded, end
+        at = _behind_segments(data, end)
+
+
+def _behind_segments(data: bytes, at: int) -> int:
+    """Return the offset behind the segments that begin at `at`."""
+    for segment in _segments(data, at):
+        at = segment[2]
+    return at
 
 
 def coding_alone(data: bytes, end: int) -> bytes:

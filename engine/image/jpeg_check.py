@@ -6,7 +6,15 @@ FFmpeg ends with an error instead, when asked to.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
 from varfix.engine.image import jpeg
+
+_STRICT: Final = "explode+bitstream+buffer+careful+compliant+aggressive"
+# Codes for details of an image do not begin with zeros alone for so long. Those for its coarsest
+# values may, where it is black.
+_BLANK: Final = bytes(256)
 
 
 def is_damaged(data: bytes, end: int) -> bool:
@@ -23,8 +31,10 @@ def is_damaged(data: bytes, end: int) -> bool:
 
     if jpeg.oddity(data) is not None:
         return False
+    if any(data.find(_BLANK, coded, behind) >= 0 for coded, behind in _details(data)):
+        return True
     decoder = av.CodecContext.create("mjpeg", "r")
-    decoder.options = {"err_detect": "explode"}
+    decoder.options = {"err_detect": _STRICT}
     decoder.thread_count = 1
     try:
         decoder.decode(av.Packet(jpeg.coding_alone(data, end)))
@@ -33,3 +43,11 @@ def is_damaged(data: bytes, end: int) -> bool:
     except av.error.FFmpegError:
         return False
     return False
+
+
+def _details(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where the scans of a progressive JPEG lie that hold no coarsest values."""
+    for start, coded, end in jpeg.scans(data):
+        first = start + 1 + 2 * data[start] if start < len(data) else len(data)
+        if data[first : first + 1] > b"\x00":
+            yield coded, end

@@ -170,9 +170,9 @@ def _shallow(image: ImageFile.ImageFile, data: bytes) -> Samples:
 def _keyed_out(gray: Integers, transparent: int, data: bytes) -> Integers:
     """Return alpha of a gray PNG one of whose values is transparent.
 
-    Pillow widens 1, 2 and 4 bits to 8, but not that value.
+    Pillow widens 2 and 4 bits to 8, but not that value; of 1 bit it widens both.
     """
-    scale = 255 // (2 ** data[24] - 1)
+    scale = 1 if data[24] == 1 else 255 // (2 ** data[24] - 1)
     return np.where(gray == transparent * scale, 0, 255).astype(np.uint8)
 
 
