@@ -25,6 +25,7 @@ _SELF_CONTAINED: Final = (
 # A directory begins at once or behind the maker's name; the longest name takes 26 bytes.
 _STARTS: Final = range(0, 28, 2)
 _MOST_ENTRIES: Final = 400
+_LARGEST_VALUE: Final = 1 << 20
 
 
 def breaks_when_moved(note: Value) -> bool:
@@ -35,26 +36,35 @@ def breaks_when_moved(note: Value) -> bool:
     """
     if note.data.startswith(_SELF_CONTAINED):
         return False
-    return any(_points_into_block(note, start, order) for start in _STARTS for order in "<>")
+    for start in _STARTS:
+        for order in "<>":
+            values = _outer_values(note.data, start, order)
+            if values is not None:
+                return any(not _is_inside_note(note, *value) for value in values)
+    return False
 
 
-def _points_into_block(note: Value, start: int, order: str) -> bool:
-    """Read the note as a directory that begins at `start`: does it point out of itself?"""
-    data = note.data
+def _outer_values(data: bytes, start: int, order: str) -> list[tuple[int, int]] | None:
+    """Read a note as a directory that begins at `start`.
+
+    Returns:
+        Offset and length of each value that lies outside of its entry; None = it is no directory.
+    """
     if len(data) < start + 2:
-        return False
+        return None
     (count,) = struct.unpack_from(f"{order}H", data, start)
     if not 0 < count <= _MOST_ENTRIES or start + 2 + 12 * count > len(data):
-        return False
-    found = False
+        return None
+    values = []
     for index in range(count):
         entry = struct.unpack_from(f"{order}HHII", data, start + 2 + 12 * index)
         _tag, kind, number, offset = entry
-        if kind not in SIZES or kind > 13:
-            return False  # not a directory of this byte order
-        length = SIZES[kind] * number
-        found |= length > 4 and not _is_inside_note(note, offset, length)
-    return found
+        length = SIZES.get(kind, 0) * number
+        if kind not in SIZES or kind > 13 or length > _LARGEST_VALUE:
+            return None
+        if length > 4:
+            values.append((offset, length))
+    return values
 
 
 def _is_inside_note(note: Value, offset: int, length: int) -> bool:
