@@ -13,6 +13,12 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 COLOR: Final = frozenset({b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI"})
 TEXT: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
+# Bytes of chunks that have a fixed length; Pillow takes a shorter one for the end of the file.
+_LENGTHS: Final = {
+    **{b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"pHYs": 9, b"tIME": 7},
+    **{b"mDCV": 24, b"cLLI": 8},
+}
+
 _XMP_KEY: Final = b"XML:com.adobe.xmp\x00"
 _COMMENT_KEY: Final = b"Comment\x00"
 # ImageMagick's way of carrying EXIF, XMP and IPTC; they would contradict the patched blocks.
@@ -60,8 +66,8 @@ def checked(data: bytes) -> tuple[bytes, tuple[str, ...]]:
         end = at + 12 + length
         if not kind.isalpha() or end > len(data):
             raise EOFError("a chunk of the PNG is cut short")
-        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            warnings.append(_dropped(kind))
+        if fault := _fault(view[at + 4 : end]):
+            warnings.append(_dropped(kind, fault))
             parts.append(data[start:at])
             start = end
         at = end
@@ -82,15 +88,24 @@ def checked_head(stream: IO[bytes]) -> bytes:
         if len(head) < 8 or head[4:] == b"IDAT":
             return b"".join((*parts, head))
         rest = stream.read(int.from_bytes(head[:4], "big") + 4)
-        if zlib.crc32(rest[:-4], zlib.crc32(head[4:])) == int.from_bytes(rest[-4:], "big"):
+        fault = _fault(memoryview(head[4:] + rest))
+        if not fault:
             parts += [head, rest]
         elif head[4:].isalpha():
-            _dropped(head[4:])
+            _dropped(head[4:], fault)
         else:
             return b"".join((*parts, head))
 
 
-def _dropped(kind: bytes) -> str:
+def _fault(chunk: memoryview) -> str:
+    """Say what is wrong with a chunk, from its type to its checksum; empty = nothing is."""
+    if zlib.crc32(chunk[:-4]) != int.from_bytes(chunk[-4:], "big"):
+        return "wrong checksum"
+    length = _LENGTHS.get(bytes(chunk[:4]), len(chunk) - 8)
+    return "" if len(chunk) - 8 == length else "wrong length"
+
+
+def _dropped(kind: bytes, fault: str) -> str:
     """Return a sentence on a damaged chunk that is left out.
 
     Raises:
@@ -98,7 +113,7 @@ def _dropped(kind: bytes) -> str:
     """
     if kind[:1].isupper():
         raise ValueError("a chunk of the PNG is damaged")
-    return f"the {kind.decode('ascii')} chunk is damaged (wrong checksum) and was not kept"
+    return f"the {kind.decode('ascii')} chunk is damaged ({fault}) and was not kept"
 
 
 def kept_chunks(data: bytes) -> tuple[Chunk, ...]:

@@ -141,6 +141,13 @@ def test_a_damaged_chunk_that_decoding_does_not_need_is_a_warning(chunk, depth, 
     assert picture.info.chunks == ()
 
 
+def test_a_chunk_of_a_wrong_length_is_a_warning():
+    head, *rest = png_parts(png())
+    short = kit.png_chunk(b"gAMA", b"\x00")
+    picture = kit.read(png()[:8] + head + short + b"".join(rest))
+    assert picture.info.warnings == ("the gAMA chunk is damaged (wrong length) and was not kept",)
+
+
 def test_a_damaged_chunk_of_another_program_is_a_warning():
     picture = kit.read(shared("p_badcrc_phys.png"))
     assert "pHYs" in picture.info.warnings[0]
