@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.image.color import Origin
+from varfix.engine.image.color import SourceSamples
 from varfix.engine.image.iptc import record_of
 
 Floats = npt.NDArray[np.float32]
@@ -81,7 +81,7 @@ class Picture:
     alpha: Integers | None
     info: PictureInfo
     hidden: Integers | None = None
-    origin: Origin | None = None
+    origin: SourceSamples | None = None
     extra: Integers | None = None
 
     @property

@@ -17,7 +17,7 @@ from PIL import ImageFile
 from varfix.engine.errors import DecodeTruncatedError
 from varfix.engine.formats import Header
 from varfix.engine.image import isobmff, jpeg, jpeg_check, png, tiff_samples, webp
-from varfix.engine.image.color import Origin, shown, space_of
+from varfix.engine.image.color import SourceSamples, samples_to_rgb, space_of
 from varfix.engine.image.exif import ORIENTATION
 from varfix.engine.image.header import (
     MODES,
@@ -230,5 +230,5 @@ def _assemble(samples: Samples, info: PictureInfo) -> Picture:
         info = replace(info, warnings=(*info.warnings, warning))
     if space is None:
         return Picture(to_floats(colors), alpha, info, hidden, None, samples.extra)
-    origin = Origin(colors, space)
-    return Picture(shown(colors, space), alpha, info, hidden, origin, samples.extra)
+    origin = SourceSamples(colors, space)
+    return Picture(samples_to_rgb(colors, space), alpha, info, hidden, origin, samples.extra)

@@ -15,7 +15,7 @@ from PIL import ImageColor
 
 from varfix.engine.errors import EncodeError
 from varfix.engine.formats import FORMATS, Format, output_format
-from varfix.engine.image.color import Origin, changed, shown
+from varfix.engine.image.color import SourceSamples, apply_restored, samples_to_rgb
 from varfix.engine.image.encoders import ENCODERS, Raster
 from varfix.engine.image.metadata_fit import fitted
 from varfix.engine.image.picture import (

@@ -62,15 +62,17 @@ def as_shown(data):
 
 
 def test_the_profile_of_p3_is_that_of_apple():
-    made = icc.simple(cicp.profile_of_codes(12, 13))
+    made = icc.read_matrix_profile(cicp.profile_of_codes(12, 13))
     assert np.allclose(made.matrix, DISPLAY_P3, atol=1e-4)
     assert made.curves[0] == made.curves[1] == made.curves[2]
     values = np.linspace(0, 1, 50, dtype=np.float32)
-    assert np.allclose(made.curves[0].linear(values), icc.SRGB_CURVE.linear(values), atol=1e-4)
+    assert np.allclose(
+        made.curves[0].to_linear(values), icc.SRGB_CURVE.to_linear(values), atol=1e-4
+    )
 
 
 def test_the_profile_of_srgb_is_that_of_littlecms():
-    made = icc.simple(cicp.profile(cicp._BT709, cicp._SRGB))
+    made = icc.read_matrix_profile(cicp.profile(cicp._BT709, cicp._SRGB))
     assert np.allclose(made.matrix, icc.SRGB_MATRIX, atol=3e-4)
 
 
@@ -86,12 +88,12 @@ def test_every_profile_is_one_that_littlecms_reads(primaries, transfer, gray):
     profile = cicp.profile_of_codes(primaries, transfer, gray=gray)
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     assert opened.profile.xcolor_space.strip() == ("GRAY" if gray else "RGB")
-    simple = icc.simple(profile)
+    simple = icc.read_matrix_profile(profile)
     values = np.linspace(0, 1, 99, dtype=np.float32)
     curve = simple.curves[0]
-    assert (np.diff(curve.linear(values)) > 0).all()
-    assert abs(curve.linear(np.float32([1]))[0] - 1) < 1e-3
-    assert np.allclose(curve.encoded(curve.linear(values)), values, atol=2e-3)
+    assert (np.diff(curve.to_linear(values)) > 0).all()
+    assert abs(curve.to_linear(np.float32([1]))[0] - 1) < 1e-3
+    assert np.allclose(curve.to_encoded(curve.to_linear(values)), values, atol=2e-3)
     if not gray:  # white is the white of profiles
         assert np.allclose(simple.matrix.sum(axis=1), [0.9642, 1.0, 0.8249], atol=1e-3)
 
@@ -266,7 +268,7 @@ def test_code_points_of_avif_and_heic_become_a_profile(write, target):
     encoded = encode_picture(picture, target, OutputSettings(avif_quality=98, heic_quality=98))
     assert encoded.warnings == ()
     again = kit.read(encoded.data)
-    assert np.allclose(icc.simple(again.info.icc).matrix, DISPLAY_P3, atol=1e-3)
+    assert np.allclose(icc.read_matrix_profile(again.info.icc).matrix, DISPLAY_P3, atol=1e-3)
     assert np.abs(again.pixels - picture.pixels).mean() < 0.01
 
 
@@ -284,7 +286,7 @@ def test_hdr_that_would_be_lost_is_refused(write, transfer, name, tmp_path):
 
 def test_code_points_of_another_program():
     picture = kit.read(shared("heic_nclx_p3.heic"))
-    assert np.allclose(icc.simple(picture.info.icc).matrix, DISPLAY_P3, atol=1e-4)
+    assert np.allclose(icc.read_matrix_profile(picture.info.icc).matrix, DISPLAY_P3, atol=1e-4)
     with pytest.raises(DecodeUnsupportedError, match=r"HDR \(PQ\)"):
         kit.read(shared("avif_pq10.avif"))
 
