@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -62,6 +63,10 @@ class Session:
         self._preset = preset
         self._early: list[Warn] = []
         self._observer: Observer | None = None
+        from varfix.engine.settings.types import unknown_variables
+
+        for text in unknown_variables(os.environ):
+            self._warn("unknown_variable", text)
 
     def opened(self) -> Opened[OnnxRestorer]:
         """Load the model.

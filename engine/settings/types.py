@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -233,6 +233,16 @@ def set_layer(assignments: Iterable[str]) -> Layer:
     return Layer("--set", values)
 
 
+# Variables of varfix that are no settings; each is read where its name says.
+OTHER_VARIABLES: Final = frozenset(
+    f"VARFIX_{name}"
+    for name in (
+        *("PRESET", "DEBUG", "MODELS", "MIRROR", "OFFLINE", "THREADS", "CUDA_GRAPHS"),
+        *("FUZZ", "TEST_PICTURES", "TEST_KILLS"),
+    )
+)
+
+
 def env_layer(environ: Mapping[str, str]) -> Layer:
     """Read `VARFIX_TILE_OVERLAP` and the like; other `VARFIX_*` variables are not settings.
 
@@ -248,6 +258,20 @@ def env_layer(environ: Mapping[str, str]) -> Layer:
             values[key] = _from_text(key, text, variable)
             places[key] = variable
     return Layer("environment", values, places)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence on each `VARFIX_*` variable that means nothing, with the nearest known one.
+
+    Args:
+        environ: Environment variables, normally `os.environ`.
+    """
+    known = {f"VARFIX_{key.replace('.', '_').upper()}" for key in known_keys()} | OTHER_VARIABLES
+    found = []
+    for name in sorted(environ):
+        if name.startswith("VARFIX_") and name not in known:
+            found.append(f"the variable {name} is not known.{nearest(name, sorted(known))}")
+    return found
 
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:
