@@ -35,7 +35,7 @@ from varfix.engine.errors import (
 from varfix.engine.formats import FORMATS, Header, sniff
 from varfix.engine.image import cicp, exif, isobmff, jpeg, png
 from varfix.engine.image import heif_jxl as extras
-from varfix.engine.image.bomb_guard import MOST_METADATA, check
+from varfix.engine.image.bomb_guard import MAX_METADATA, check
 from varfix.engine.image.exif import ORIENTATION
 from varfix.engine.image.exif_block import PREFIX
 from varfix.engine.image.tiff_pages import TiffMainImageFile
