@@ -11,11 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.image import exif_block, iptc, tiff_tags
-from varfix.engine.image.exif_block import ASCII, EXIF_POINTER, GPS_POINTER, Directory, ExifBlock
+from varfix.engine.image.exif_block import (
+    ASCII,
+    EXIF_POINTER,
+    GPS_POINTER,
+    Directory,
+    ExifBlock,
+    Value,
+)
 
 Integers = npt.NDArray[Any]
 
 _BYTE, _LONG, _UNDEFINED = 1, 4, 7
+_FRACTIONS: Final = {5: "I", 10: "i"}
 _PHOTOMETRIC: Final = {1: "minisblack", 3: "rgb", 4: "separated"}
 
 # Level 6 costs three times as long for a few percent.
@@ -97,12 +105,20 @@ def _extra_tags(tags: TiffTags, block: ExifBlock) -> list[tuple[int, int, int, A
         if not record or tags.resources != iptc.resources(record):
             blocks = (tiff_tags.PHOTOSHOP, _BYTE, len(tags.resources), tags.resources, True)
             extra.append(blocks)
-    for code, value in block.main.items():
-        ended = value.kind != ASCII or value.data.endswith(b"\x00")
-        data = value.data if ended else value.data + b"\x00"
-        extra.append((code, value.kind, value.count, data, True))
+    extra += [
+        (code, value.kind, value.count, _packed(value, block.order), True)
+        for code, value in block.main.items()
+    ]
     extra += [(code - 1, _LONG, 1, 0, True) for code in _subdirectories(block)]
     return extra
+
+
+def _packed(value: Value, order: str) -> Any:
+    """Return a value as tifffile takes it: bytes, but numbers for fractions, which it miscounts."""
+    if value.kind in _FRACTIONS:
+        return struct.unpack(f"{order}{2 * value.count}{_FRACTIONS[value.kind]}", value.data)
+    ended = value.kind != ASCII or value.data.endswith(b"\x00")
+    return value.data if ended else value.data + b"\x00"
 
 
 def _subdirectories(block: ExifBlock) -> dict[int, Directory]:

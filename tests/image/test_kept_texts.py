@@ -459,3 +459,26 @@ def test_a_tiff_without_texts_gains_none():
     with tifffile.TiffFile(io.BytesIO(kit.round_trip(out.getvalue()))) as file:
         assert not {270, 305, 306} & set(file.pages[0].tags.keys())
     assert np.array_equal(tifffile.imread(io.BytesIO(kit.round_trip(out.getvalue()))), kit.smooth())
+
+
+NUMBERS = {1: "B", 3: "H", 4: "I", 5: "2I", 6: "b", 8: "h", 9: "i", 10: "2i", 11: "f", 12: "d"}
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_values_of_every_type_keep_type_count_and_bytes_in_a_tiff(kind, count, order):
+    form = NUMBERS[kind]
+    size = struct.calcsize(f"={form}")
+    data = bytes(range(1, 1 + size * count))
+    packed = exif_block.pack(
+        ExifBlock(order, {318: Value(kind, count, data), 65000: Value(kind, count, data)})
+    )
+    there = encode_picture(kit.read(written("jpeg", packed)), "tiff", kit.KEEP)
+    again = encode_picture(kit.read(there.data), "tiff", kit.KEEP)
+    for result in (there, again):
+        found = tags_of(result.data)
+        assert found.order == order
+        for code in (318, 65000):
+            value = found.main[code]
+            assert (value.kind, value.count, value.data) == (kind, count, data)
