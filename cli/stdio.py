@@ -44,9 +44,8 @@ def silence_libraries() -> None:
         return
     sys.stderr.flush()
     own = os.fdopen(os.dup(2), "wb", buffering=0)
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(
-        own, sys.stderr.encoding, "backslashreplace", write_through=True
-    )
+    sys.stderr = io.TextIOWrapper(own, sys.stderr.encoding, "backslashreplace", write_through=True)
+    vars(sys)["__stderr__"] = sys.stderr  # Rich asks it how wide the terminal is
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)

@@ -122,7 +122,7 @@ def _is_sound(points: Primaries) -> bool:
     """Tell whether primaries span a triangle and every point is a color."""
     if any(y < 0.001 or x < 0 or x + y > 1.001 for x, y in points):
         return False
-    return abs(np.linalg.det(_xyz_of(points[1:]))) > 1e-3
+    return bool(abs(np.linalg.det(_xyz_of(points[1:]))) > 1e-3)
 
 
 def _is_near(points: Primaries, others: Primaries) -> bool:

@@ -22,6 +22,8 @@ _REDUCED: Final = 1
 _MASK: Final = 4
 _COLOR_FILTER_ARRAY, _LINEAR_RAW = 32803, 34892
 _CANON: Final = b"CR"
+# Pillow takes it for a classic TIFF.
+_BIG_BIG_ENDIAN: Final = b"MM\x00+"
 
 # Compressions that Pillow does not know, so that it opens the file and names them.
 _FOREIGN: Final = {
@@ -99,9 +101,13 @@ def choose(stream: IO[bytes]) -> Choice:
         DecodeUnsupportedError: It is a raw file of a camera, or compressed in an unknown way.
         ValueError: Its directories are damaged.
     """
-    stream.seek(8)
-    canon = stream.read(2) == _CANON
+    head = stream.read(10)
     stream.seek(0)
+    if head.startswith(_BIG_BIG_ENDIAN):
+        raise DecodeUnsupportedError(
+            "a big-endian BigTIFF cannot be read", hint="convert it with tiffcp FILE OUT.tif"
+        )
+    canon = head[8:] == _CANON
     with tifffile.TiffFile(stream, name="image.tif") as file:
         pages = list(_pages(file))
     _refuse_raw(pages, canon)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import ImageColor
@@ -40,9 +40,6 @@ _LIBRARY_ERRORS: Final = (
     SyntaxError,  # Pillow's word for a TIFF, or an EXIF block, that is none
     struct.error,
 )
-
-# Metadata that one format or another may be too small for, the largest first.
-_PARTS: Final = ("xmp", "exif", "resources", "comment")
 
 
 @dataclass(frozen=True)
@@ -199,11 +196,14 @@ def _attempts(picture: Picture) -> Iterator[PictureInfo]:
     """
     info = picture.info
     yield info
-    nothing: dict[str, Any] = {"chunks": (), "dpi": None} | dict.fromkeys(_PARTS)
-    for name in _PARTS:
-        if getattr(info, name) is not None:
-            yield replace(info, **{name: None})
-    bare = replace(info, **nothing)
+    parts = (
+        replace(info, xmp=None),
+        replace(info, exif=None),
+        replace(info, resources=None),
+        replace(info, comment=None),
+    )
+    yield from (lighter for lighter in parts if lighter != info)
+    bare = replace(parts[0], exif=None, resources=None, comment=None, chunks=(), dpi=None)
     if bare != info:
         yield bare
     if info.icc and picture.origin is None:

@@ -128,14 +128,12 @@ LAYOUTS = [
     for order in "<>"
     for predictor in (False, True)
 ]
+CASES = [(layout, n) for layout in LAYOUTS for n in (1, 3) if n == 3 or not layout["planar"]]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layout, channels", CASES, ids=str)
 def test_16_bit_lzw_is_read_in_every_layout(layout, channels):
     array = noise(channels)
-    if channels == 1 and layout["planar"]:
-        pytest.skip("one channel has no planes")
     assert np.array_equal(stored(kit.read(tiff(array, **layout))), array)
 
 
@@ -227,6 +225,33 @@ def test_the_image_is_restored_and_not_the_preview_before_it(below, tmp_path):
     result = kit.opened(kit.round_trip(data))
     assert np.array_equal(np.asarray(result), array)
     assert result.getexif()[271] == "Maker"
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_bigtiff_is_read_or_refused_by_name(order):
+    out, array = io.BytesIO(), noise(3)
+    tifffile.imwrite(out, array, photometric="rgb", bigtiff=True, byteorder=order)
+    if order == "<":
+        assert np.array_equal(stored(kit.read(out.getvalue())), array)
+        return
+    with pytest.raises(DecodeUnsupportedError, match="big-endian BigTIFF cannot be read"):
+        kit.read(out.getvalue())
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg", "zstd", "packbits"])
+def test_a_preview_before_a_compressed_image_is_passed_over(compression):
+    out, array = io.BytesIO(), np.kron(noise(3, np.uint8)[:8, :8], np.ones((8, 8, 1), np.uint8))
+    small, large = Image.fromarray(array[::4, ::4]), Image.fromarray(array)
+    params = {"compression": compression, "save_all": True, "append_images": [large]}
+    small.save(out, "TIFF", tiffinfo={254: 1}, **params)
+    data = bytearray(out.getvalue())
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
+        if file.pages[1].subfiletype:  # Pillow gives the tag to both
+            struct.pack_into("<I", data, file.pages[1].tags[254].valueoffset, 0)
+        assert file.pages[0].subfiletype == 1
+    result = stored(kit.read(bytes(data)))
+    assert result.shape == array.shape
+    assert np.abs(result.astype(int) - array).mean() < (20 if compression == "jpeg" else 1e-9)
 
 
 def test_two_images_without_a_word_on_which_is_smaller_are_pages():
