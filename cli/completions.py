@@ -10,9 +10,9 @@ def preset_items(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete a preset: built-in names with what they are for, else files."""
-    from varfix.engine.settings.layers import preset_about, preset_names
+    from varfix.engine.settings.presets import preset_names, preset_summary
 
-    known = [(name, preset_about(name)) for name in preset_names()]
+    known = [(name, preset_summary(name)) for name in preset_names()]
     return _items(known, incomplete)
 
 

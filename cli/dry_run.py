@@ -19,7 +19,8 @@ from varfix.engine.errors import ExitCode
 if TYPE_CHECKING:
     from varfix.engine.batch.plan import Item, Plan
     from varfix.engine.restoration.restorer import Restorer
-    from varfix.engine.settings.types import Resolved, Settings
+    from varfix.engine.settings.resolve import Resolved
+    from varfix.engine.settings.types import Settings
 
 # Bytes per pixel of photographs at varfix's default qualities, to the nearest guess.
 _BYTES: Final = {

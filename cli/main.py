@@ -158,8 +158,8 @@ def invoke(arguments: Sequence[str]) -> int:
 
 def _unknown_command(name: str) -> str:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f'Did you mean "{near[0]}"?' if near else f"Commands: {', '.join(COMMANDS)}."
-    return f'No such command "{name}". {hint}'
+    hint = f'did you mean "{near[0]}"?' if near else f"commands: {', '.join(COMMANDS)}"
+    return f'unknown command "{name}"; {hint}'
 
 
 def _dispatch(arguments: Sequence[str], terminal: Terminal) -> int:

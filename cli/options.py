@@ -16,7 +16,7 @@ from varfix.cli.terminal import Terminal
 from varfix.engine.formats import format_named
 
 if TYPE_CHECKING:
-    from varfix.engine.settings.types import Resolved
+    from varfix.engine.settings.resolve import Resolved
 
     _CountOrAutoType = click.ParamType[int | str]
 else:
@@ -88,7 +88,7 @@ class FormatChoice(click.Choice[str]):
         """Return the format's name, in lower case."""
         name = str(value).lower()
         if name in EXTRA_FORMATS and name not in self.choices:
-            self.fail(f"'{name}' is not installed. {format_named(name).remedy}", param, ctx)
+            self.fail(f"'{name}' is not available; {format_named(name).remedy}", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -111,16 +111,17 @@ class ModelOptions:
         preset = self.preset or os.environ.get("VARFIX_PRESET") or "auto"
         return Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
 
-    def resolve(self, more: Mapping[str, Any] | None = None) -> Resolved:
+    def resolve(self, terminal: Terminal, more: Mapping[str, Any] | None = None) -> Resolved:
         """Return the settings of this run, each value with its origin.
 
         Args:
-            more: Settings given by other options, by dotted key; None values were not given.
+            terminal: Shows a warning for each setting that was given under an old key.
+            more: Settings given by other options, by dotted key; None for options not given.
 
         Raises:
             ConfigError: A preset, variable or option is not understood.
         """
-        from varfix.engine.settings.types import resolve, standard_layers
+        from varfix.engine.settings.resolve import resolve, standard_layers
 
         flags = {
             "model.name": self.model,
@@ -128,7 +129,7 @@ class ModelOptions:
             "device": self.device,
             "model.precision": self.precision,
             "tile.batch": self.batch,
-            "tile.whole": self.whole or None,
+            "tile.resize_whole": self.whole or None,
             **(more or {}),
         }
         # `auto` must also undo what a preset file says, which None in `flags` would not.
@@ -142,7 +143,10 @@ class ModelOptions:
             assignments=[*self.assignments, *automatic],
             environ=os.environ,
         )
-        return resolve(layers)
+        resolved = resolve(layers)
+        for warning in resolved.warnings:
+            terminal.warn(warning)
+        return resolved
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Session:
         self._preset = preset
         self._early: list[Warn] = []
         self._observer: Observer | None = None
-        from varfix.engine.settings.types import unknown_variables
+        from varfix.engine.settings.resolve import unknown_variables
 
         for text in unknown_variables(os.environ):
             self._warn("unknown_variable", text)

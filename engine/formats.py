@@ -1,4 +1,4 @@
-"""What varfix knows of file formats, as data: names, limits, signatures.
+"""File formats as data: names, limits, signatures.
 
 Imports no imaging library, so that planning a run and printing help stay cheap.
 """
@@ -19,19 +19,19 @@ class Format:
     """Facts about one file format.
 
     Attributes:
-        name: How the engine calls it.
-        label: How messages call it.
-        extensions: The first is the one given to new files.
+        name: Key of `FORMATS`.
+        label: Name in messages.
+        extensions: The first is used for new files.
         max_side: Largest width or height in pixels.
-        alpha: Transparency survives.
+        alpha: Transparency is kept.
         alpha_is_rare: Few programs read it: a color to put under it is used where one is given.
         depths: Bits per channel that can be stored.
-        icc: A color profile survives.
-        exif: EXIF and XMP survive.
-        cmyk: Inks can be stored.
-        iptc: An IPTC record survives.
-        module: The package outside of the core installation that reads and writes it, by the name
-            it is imported under; empty = none is needed.
+        icc: A color profile is kept.
+        exif: EXIF and XMP are kept.
+        cmyk: CMYK can be stored.
+        iptc: An IPTC record is kept.
+        module: Import name of the optional package that reads and writes it; empty = none is
+            needed.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Format:
     @property
     def remedy(self) -> str:
         """What to do where the format is not available."""
-        return f'Install what it needs: pip install "varfix[{self.name}]".'
+        return f'install it: pip install "varfix[{self.name}]"'
 
 
 FORMATS: Final[dict[str, Format]] = {
@@ -79,7 +79,7 @@ FORMATS: Final[dict[str, Format]] = {
         "bmp", "BMP", (".bmp", ".dib"), 2**31 - 1, alpha_is_rare=True, icc=False, exif=False
     ),
     "heif": Format("heif", "HEIC", (".heic", ".heif", ".hif"), 16384, module="pillow_heif"),
-    # Its library writes no profile.
+    # Its library cannot write a profile.
     "jxl": Format("jxl", "JPEG XL", (".jxl",), 2**30, icc=False, module="pillow_jxl"),
 }
 
@@ -91,9 +91,17 @@ ALIASES: Final[dict[str, str]] = {"jpg": "jpeg", "tif": "tiff", "heic": "heif"}
 
 # Ends of names that mark videos in a folder.
 VIDEO_EXTENSIONS: Final = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+# Containers that varfix writes: FFmpeg's muxers by the ends of names.
+CONTAINERS: Final = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+}
 _WEBM_CODECS: Final = ("auto", "av1", "libsvtav1", "libaom-av1", "libvpx-vp9")
 
-# Offset, bytes, what it is. Names without a slash are keys of FORMATS.
+# Offset, bytes, format. Names without a slash are keys of FORMATS; others are MIME types.
 SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\xff\xd8\xff", "jpeg"),
     (0, b"\x89PNG\r\n\x1a\n", "png"),
@@ -127,13 +135,13 @@ _BMP_HEADER_SIZES: Final = (12, 40, 52, 56, 64, 108, 124)
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image's first bytes say of it.
+    """Size and format of an image, from its first bytes.
 
     Attributes:
         format: A key of `FORMATS`.
         width: In pixels, after the orientation tag is applied.
         height: In pixels, after the orientation tag is applied.
-        has_alpha: There is a transparency channel or color, perhaps opaque everywhere.
+        has_alpha: The image has a transparency channel or color, perhaps opaque everywhere.
         depth: 8 or 16 bits per channel.
     """
 
@@ -156,8 +164,8 @@ def format_named(name: str) -> Format:
 
 
 def format_of(path: PurePath | str) -> str | None:
-    """Return the format a file's name promises, or None when it promises none."""
-    # Not `PurePath(path).suffix`: it takes ten times as long, and scans ask it of every file.
+    """Return the format of a file by its name; None when the name is not that of an image."""
+    # Not `PurePath(path).suffix`: it takes ten times as long, and scans call this for every file.
     return EXTENSIONS.get(os.path.splitext(path)[1].lower())  # noqa: PTH122
 
 
@@ -166,7 +174,7 @@ def is_video(path: PurePath) -> bool:
     return path.suffix.lower() in VIDEO_EXTENSIONS
 
 
-def result_suffix(suffix: str, codec: str) -> str:
+def result_suffix(suffix: str, codec: str, fallback: str = ".mkv") -> str:
     """Return the end of the name of a restored video, which decides its container.
 
     It is the source's own where varfix writes that container and it holds the codec.
@@ -174,8 +182,12 @@ def result_suffix(suffix: str, codec: str) -> str:
     Args:
         suffix: End of the source's name, with its dot.
         codec: The setting `video.codec`.
+        fallback: For sources in other containers. Matroska holds almost every stream; a caller that
+            knows the streams may prefer another.
     """
-    if suffix.lower() == ".avi" or codec == "ffv1":
+    if suffix.lower() not in CONTAINERS:
+        return fallback
+    if codec == "ffv1":
         return ".mkv"
     return ".mkv" if suffix.lower() == ".webm" and codec not in _WEBM_CODECS else suffix
 
@@ -186,7 +198,7 @@ def extension_of(name: str) -> str:
 
 
 def sniff(data: bytes) -> str:
-    """Tell from its first bytes what a file is.
+    """Return the format of a file by its first bytes.
 
     Returns:
         A key of `FORMATS`, or a MIME type (recognizable by its slash) for everything else.
@@ -194,14 +206,14 @@ def sniff(data: bytes) -> str:
     head = data[:4096]
     for offset, magic, kind in SIGNATURES:
         if head.startswith(magic, offset):
-            return "avif" if kind == "heif" and _says_avif(head) else kind
+            return "avif" if kind == "heif" and _is_avif(head) else kind
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "bmp"
     return "text/plain" if _is_text(head) else "application/octet-stream"
 
 
-def _says_avif(head: bytes) -> bool:
-    """Tell whether an image box of no particular brand names AVIF among its compatible ones."""
+def _is_avif(head: bytes) -> bool:
+    """Return whether a generic image container lists AVIF among its compatible brands."""
     brands = head[16 : int.from_bytes(head[:4], "big")]
     return head[8:12] in (b"mif1", b"msf1") and b"avif" in brands
 
@@ -212,32 +224,32 @@ def output_format(source: str, wanted: str) -> str:
 
 
 def check_output(name: str, header: Header, wanted: str, flatten: str | None) -> None:
-    """Refuse, before any work, what the output format cannot hold.
+    """Refuse, before any work, an image that the output format cannot store.
 
     Args:
         name: The source's name, for the message.
         header: The source, with `has_alpha` false if its alpha is known to be opaque.
         wanted: `keep` or a format.
-        flatten: Color to put under transparency; None = transparency must survive.
+        flatten: Color to put under transparency; None = transparency must be kept.
 
     Raises:
         PlanError: The format needs a package that is not installed.
         FormatLimitError: The image is too wide or too high.
-        AlphaLostError: The image has transparency, the format has none, nothing to put under it.
+        AlphaLostError: The image has transparency, the format has none, and `flatten` is None.
     """
     form = FORMATS[output_format(header.format, wanted)]
     if not form.available:
-        raise PlanError(f"{name} → {form.label}: {form.remedy}")
+        raise PlanError(f"{name} → {form.label}: not available", hint=form.remedy)
     side = max(header.width, header.height)
     if side > form.max_side:
         raise FormatLimitError(
-            f"{name} → {form.label}: {side} px is over {form.label}'s {form.max_side} px. "
-            "Use --format tiff."
+            f"{name} → {form.label}: {side} px is over {form.label}'s {form.max_side} px",
+            hint="use --format tiff",
         )
     if header.has_alpha and not form.alpha and flatten is None:
         raise AlphaLostError(
-            f"{name} has transparency, {form.label} cannot hold it. "
-            "Use --format png, or --set output.flatten=white."
+            f"{name} has transparency, {form.label} cannot store it",
+            hint="use --format png, or --set output.flatten=white",
         )
 
 

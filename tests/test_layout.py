@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from varfix.engine.settings.types import preset_names
+from varfix.engine.settings.presets import preset_names
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ["engine", "onnx", "cli"]  # each may import itself and the ones before it

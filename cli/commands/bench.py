@@ -73,7 +73,7 @@ def command(sizes: Sequence[float], model: ModelOptions, as_json: bool, terminal
     Restores made-up photographs of several sizes, in the model alone and from files to files, as
     the preset, model, device and --set say.
     """
-    settings = model.resolve().settings
+    settings = model.resolve(terminal).settings
     with terminal.busy("Measuring the start"):
         start = start_seconds(settings)
     rows = []

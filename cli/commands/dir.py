@@ -215,7 +215,7 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     """
     from varfix.cli.run_session import Session
 
-    resolved = model.resolve({"output.format": output.format, "io.jobs": selection.jobs})
+    resolved = model.resolve(terminal, {"output.format": output.format, "io.jobs": selection.jobs})
     files = selection.listed()
     session = Session(resolved.settings, terminal, events, model.label)
     with ExitStack() as stack:

@@ -113,7 +113,7 @@ def command(task: Task, model: ModelOptions, as_json: bool, terminal: Terminal) 
     from varfix.engine.evaluation.pairs import mean
 
     task.check()
-    settings = model.resolve().settings
+    settings = model.resolve(terminal).settings
     if task.everything is not None:
         _measure_all(task, settings, as_json, terminal)
         return

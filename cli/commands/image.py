@@ -32,7 +32,8 @@ from varfix.engine.errors import ExitCode
 if TYPE_CHECKING:
     from varfix.cli.run_session import Opened
     from varfix.engine.batch.plan import Plan
-    from varfix.engine.settings.types import Resolved, Settings
+    from varfix.engine.settings.resolve import Resolved
+    from varfix.engine.settings.types import Settings
     from varfix.onnx.inference.open_model import OnnxRestorer
 
 # Bytes that tell what a file is.
@@ -145,7 +146,7 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     """
     ends = Ends(src, dst)
     ends.check(events.as_json)
-    resolved = model.resolve({"output.format": output.format})
+    resolved = model.resolve(terminal, {"output.format": output.format})
     if dst != "-":
         resolved = replace(resolved, settings=_named_format(resolved.settings, ends, output))
     with ends.files() as (source, target):

@@ -120,13 +120,13 @@ def pull(
 
     Needs the extra: pip install "varfix[train]".
     """
-    from varfix.engine.system.download import mirrored
+    from varfix.engine.system.download import mirror_url
     from varfix.onnx.files.installed import check_new, check_same, terms_of
     from varfix.onnx.files.model_files import model_folder
 
     release = _release(name)
     check_new(name, overwrite)
-    urls = [mirrored(url, mirror) for url in release.urls]
+    urls = [mirror_url(url, mirror) for url in release.urls]
     if offline:
         raise ModelMissingError(
             f"{name}: offline, so {', '.join(urls)} was not asked for.",
@@ -175,12 +175,12 @@ def _release(name: str) -> Release:
 
 
 def _download(url: str, folder: Path, terminal: Terminal) -> SourceFile:
-    from varfix.engine.system.download import Fetch, fetch
+    from varfix.engine.system.download import DownloadRequest, download
     from varfix.onnx.files.installed import SourceFile
 
     target = folder / url.rpartition("/")[2]
     with _progress(target.name, terminal) as progress:
-        digest = fetch(Fetch(url, target), progress)
+        digest = download(DownloadRequest(url, target), progress)
     terminal.say(f"{target.name}: sha256 {digest}")
     return SourceFile(target.name, target.stat().st_size, digest, url)
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from varfix.engine.batch.plan import Plan
     from varfix.engine.batch.stop import StopRequest
     from varfix.engine.restoration.restorer import Restorer
-    from varfix.engine.settings.types import Resolved, Settings
+    from varfix.engine.settings.resolve import Resolved
+    from varfix.engine.settings.types import Settings
     from varfix.engine.video.clip import Clip, TimeRange
 
     _MomentType = click.ParamType[Fraction]
@@ -63,11 +64,13 @@ times, and the same bytes in every copied stream.
 \b
 Refused, with a way out: HDR (PQ and HLG), interlaced and partly transparent clips,
 and damaged ones. Settings for clips, with --set or in a preset file:
-  video.segment=4          seconds that a kill can cost, and between key frames
+  video.segment_seconds=4  segment length: at most this much is redone after an
+                           interruption; also the key-frame interval
   video.speed=slow         preset of the encoder
   video.encoder_options=tune=grain,aq-mode=3
   video.streams=none       leave out sound and everything else
-  video.window=4           frames on either side that a frame is steadied with; 0 is off
+  video.deflicker_window=4 temporal window of the deflicker filter, frames on each
+                           side; 0 disables it
   video.interlaced=ignore  for clips that are only marked as interlaced
   video.damaged=conceal    take what the decoder makes of damaged data
 """
@@ -186,7 +189,7 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     """
     if dst == "":
         raise click.UsageError("DST is empty: a variable that is not set?")
-    resolved = model.resolve({"video.codec": options.codec, "video.crf": options.crf})
+    resolved = model.resolve(terminal, {"video.codec": options.codec, "video.crf": options.crf})
     if options.sample == 0:
         raise click.UsageError("--sample must be more than 0 seconds")
     job = Job(resolved, model.label, options, events, terminal, cluster)

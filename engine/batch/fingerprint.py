@@ -11,10 +11,14 @@ from typing import Any, Final
 
 import msgspec
 
-from varfix.engine.settings.types import Settings
+from varfix.engine.settings.types import RENAMED_KEYS, Settings
 from varfix.engine.video.clip import TimeRange
 
 _LENGTH: Final = 16  # hex digits
+# Renamed settings keep their old names here, so that earlier results stay up to date.
+_STORED_KEYS: Final = {
+    new.removeprefix("video."): old.removeprefix("video.") for old, new in RENAMED_KEYS.items()
+}
 
 
 def settings_fingerprint(settings: Settings, model_sha256: str, tile: int) -> str:
@@ -33,7 +37,7 @@ def settings_fingerprint(settings: Settings, model_sha256: str, tile: int) -> st
     decisive["overlap"] = values["tile"]["overlap"]
     decisive |= {"model": model_sha256, "tile": tile}
     # Only where they differ from the default: results made before these settings existed match.
-    added = {"tone": settings.tile.tone == "tile", "whole": settings.tile.whole}
+    added = {"tone": settings.tile.tone == "tile", "whole": settings.tile.resize_whole}
     decisive |= {key: True for key, value in added.items() if value}
     return _digest(decisive)
 
@@ -46,7 +50,8 @@ def clip_fingerprint(fingerprint: str, settings: Settings, cut: TimeRange) -> st
         settings: Resolved settings.
         cut: The part of the video.
     """
-    video = msgspec.to_builtins(settings.video)
+    values = msgspec.to_builtins(settings.video)
+    video = {_STORED_KEYS.get(key, key): value for key, value in values.items()}
     return _digest([fingerprint, video, str(cut.begin), str(cut.end)])
 
 

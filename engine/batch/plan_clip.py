@@ -9,10 +9,11 @@ from typing import Final
 
 from varfix.engine.batch.plan import Item, Plan
 from varfix.engine.errors import NothingToDoError, PlanError
+from varfix.engine.formats import result_suffix
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.open import store_of
 from varfix.engine.video.clip import Clip, Pipe, TimeRange
-from varfix.engine.video.streams import MUXERS, container_traits, list_unsupported
+from varfix.engine.video.streams import container_traits, list_unsupported
 
 # Part of the name of a result that lies beside its source.
 _MARK: Final = ".varfix"
@@ -48,7 +49,7 @@ def choose_target(
         PlanError: The container asked for cannot hold the clip, or there is no such encoder.
         DeviceUnavailableError: The hardware encoder asked for does not work.
     """
-    wanted = source.suffix.lower() if source.suffix.lower() in MUXERS else ".mp4"
+    wanted = result_suffix(source.suffix.lower(), "auto", fallback=".mp4")
     if target is None:
         target = source.with_name(f"{source.stem}{_MARK}{wanted}")
     elif target.is_dir():

@@ -105,12 +105,12 @@ _ITEMS_HEAD: Final = 1 << 17
 # Bytes in which a JPEG tells its coding, behind EXIF and its thumbnail (64 KiB at most).
 _JPEG_HEAD: Final = 1 << 17
 
-NOT_A_RESULT: Final = "Not restored, so that a gray band is not mistaken for a result."
+NOT_A_RESULT: Final = "not restored: the missing part would be gray"
 
-# How to get single images out of a file of several, and what to do with what is not read.
-_EXTRACTED: Final = {"frames": ", as ffmpeg -i FILE %04d.png does", "pages": ", as tiffsplit does"}
+# How to extract single images from a file of several, and workarounds for unsupported types.
+_EXTRACTED: Final = {"frames": "`ffmpeg -i FILE %04d.png`", "pages": "`tiffsplit FILE`"}
 _INSTEAD: Final = {
-    "image/gif": "Save it as PNG; an animation as one for each frame (ffmpeg -i FILE %04d.png).",
+    "image/gif": "save it as PNG; extract an animation with `ffmpeg -i FILE %04d.png`",
 }
 
 
@@ -179,18 +179,18 @@ def _damaged(error: Exception, size: int) -> DecodeError:
     text = str(error).lower()
     if "max_text" in text:
         return DecodeUnsupportedError(
-            "holds a text or profile that inflates without end",
-            hint="Save it again without metadata.",
+            "a text or profile inflates without end",
+            hint="save the image again without metadata",
         )
     if "truncated" in text or isinstance(error, EOFError):
         return ends_early(size)
-    return DecodeTruncatedError(f"file is damaged. {NOT_A_RESULT}")
+    return DecodeTruncatedError(f"file is damaged ({NOT_A_RESULT})")
 
 
 def ends_early(size: int) -> DecodeTruncatedError:
     """Build the error for a file of which only `size` bytes are there."""
     amount = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"
-    return DecodeTruncatedError(f"file ends early (after {amount}). {NOT_A_RESULT}")
+    return DecodeTruncatedError(f"file ends early after {amount} ({NOT_A_RESULT})")
 
 
 def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
@@ -199,9 +199,9 @@ def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
     A PNG cannot be decoded by what is returned, see `open_png`.
 
     Raises:
-        DecodeUnsupportedError: The header is sound but of a kind that Pillow does not read.
+        DecodeUnsupportedError: The header is valid, but Pillow does not support its type.
         EOFError: A TIFF ends before its directory.
-        ValueError: Its structure is absurd.
+        ValueError: Its structure is malformed.
     """
     check(kind, stream)
     if kind == "jpeg":
@@ -216,23 +216,23 @@ def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
         if "unknown" in str(error).lower() or "unsupported" in str(error).lower():
             label = FORMATS[kind].label
             raise DecodeUnsupportedError(
-                f"a {label} of this kind cannot be read ({error})", hint="Convert it to PNG."
+                f"unsupported {label} ({error})", hint="convert it to PNG"
             ) from error
         raise
 
 
 def _refuse_coding(stream: IO[bytes]) -> None:
-    """Refuse a JPEG whose coding no decoder here knows, by the name that tools have for it.
+    """Reject a JPEG whose coding is not supported; name the coding.
 
-    Arithmetic coding of one scan is known, and passes.
+    Arithmetic coding of one scan is supported.
     """
-    # Not the whole file: planning asks this of a hundred thousand.
+    # Not the whole file: a plan may check a hundred thousand files.
     oddity = jpeg.oddity(stream.read(_JPEG_HEAD))
     stream.seek(0)
     if oddity not in (None, "arithmetic-coded"):
         raise DecodeUnsupportedError(
-            f"a JPEG of this kind cannot be read ({oddity})",
-            hint="Save it as an ordinary 8-bit JPEG, or as PNG.",
+            f"unsupported JPEG ({oddity})",
+            hint="save it as a baseline 8-bit JPEG, or as PNG",
         )
 
 
@@ -295,42 +295,42 @@ def _depth(kind: str, image: ImageFile.ImageFile, head: bytes) -> int:
 
 
 def refuse(image: ImageFile.ImageFile, header: Header, max_pixels: int | None) -> None:
-    """Refuse what varfix does not restore.
+    """Reject images that varfix does not restore.
 
     Args:
-        image: Opened, not decoded.
-        header: Of the same file; a depth of 0 stands for one that cannot be restored.
-        max_pixels: None = planning, which leaves the size to the decoder.
+        image: The opened file, not decoded.
+        header: Its header; a depth of 0 means an unsupported depth.
+        max_pixels: Limit of pixels; None for planning, where the decoder checks the size.
 
     Raises:
-        DecodeUnsupportedError: Too many pixels, odd depth or colors, or several images.
+        DecodeUnsupportedError: Too many pixels, unsupported depth or colors, or several images.
     """
     pixels = header.width * header.height
     if max_pixels is not None and pixels > max_pixels:
         raise DecodeUnsupportedError(
             f"{header.width} x {header.height} is {pixels / 1e6:.0f} megapixels, "
             f"over the limit of {max_pixels / 1e6:g}",
-            hint="If the file is trusted, raise it with --set limits.max_pixels=N.",
+            hint=f"if the file is trusted, add --set limits.max_pixels={pixels}",
         )
     if header.depth == 0:
         raise DecodeUnsupportedError(
-            "samples of this depth cannot be restored", hint="Convert it to 8 or 16 bits."
+            "unsupported sample depth", hint="convert the image to 8 or 16 bits per channel"
         )
     if image.mode not in MODES:
         raise DecodeUnsupportedError(
-            f"{image.mode} images cannot be restored yet", hint="Convert it to RGB first."
+            f"unsupported color mode {image.mode}", hint="convert the image to RGB"
         )
     if image.mode == "CMYK" and _channels(image) > 4:
         raise DecodeUnsupportedError(
-            "CMYK with transparency or spot colors cannot be restored",
-            hint="Flatten it, or convert it to RGB first.",
+            "CMYK with transparency or spot colors is not supported",
+            hint="flatten the image, or convert it to RGB",
         )
     frames = _frames(image)
     if frames > 1:
         what = "pages" if header.format == "tiff" else "frames"
         raise DecodeUnsupportedError(
-            f"has {frames} {what}; only single images are restored",
-            hint=f"Extract the {what} first{_EXTRACTED[what]}.",
+            f"has {frames} {what} (only single images are supported)",
+            hint=f"extract the {what}, for example with {_EXTRACTED[what]}",
         )
 
 

@@ -207,7 +207,7 @@ def _check_coding(kind: str, data: bytes) -> None:
     """Refuse a JPEG whose data is damaged in a way that its decoder does not report."""
     end = jpeg.end_of_image(data) if kind == "jpeg" else None
     if end is not None and jpeg_check.is_damaged(data, end):
-        raise DecodeTruncatedError(f"file is damaged. {NOT_A_RESULT}")
+        raise DecodeTruncatedError(f"file is damaged ({NOT_A_RESULT})")
 
 
 def _turned(samples: Samples, orientation: int) -> Samples:

@@ -150,8 +150,8 @@ def _flatten(raster: Raster, label: str) -> Raster:
         return replace(raster, alpha=None)
     if raster.options.flatten is None:
         raise EncodeError(
-            f"has transparency, {label} cannot hold it",
-            hint="Use --format png, or --set output.flatten=white.",
+            f"{label} cannot hold transparency",
+            hint="use --format png, or --set output.flatten=white",
         )
     top = np.iinfo(raster.samples.dtype).max
     color = np.array(_color(raster.options.flatten), np.float32) * (top / 255)
@@ -167,7 +167,7 @@ def _color(name: str) -> tuple[int, int, int]:
         return ImageColor.getrgb(name)[:3]
     except ValueError as error:
         raise EncodeError(
-            f'output.flatten: "{name}" is not a color', hint="Use a name, or #rrggbb."
+            f'output.flatten: "{name}" is not a color', hint="use a color name, or #rrggbb"
         ) from error
 
 

@@ -85,7 +85,7 @@ def restore_image(
     if settings.strength == 0.0:
         return pixels
     by_tile = restorer.card.guidance == "tile"
-    if by_tile and settings.tile.whole:
+    if by_tile and settings.tile.resize_whole:
         return blend(pixels, restore_resized(restorer, pixels), settings.strength)
     grid = tile_grid_for(restorer, (pixels.shape[0], pixels.shape[1]), settings)
     tone = by_tile and settings.tile.tone == "global" and len(grid) > 1

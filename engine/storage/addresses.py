@@ -1,4 +1,4 @@
-"""Addresses such as `s3://bucket/folder`: told from paths, and shown without secrets."""
+"""Addresses such as `s3://bucket/folder`: distinguished from paths, shown without secrets."""
 
 from __future__ import annotations
 

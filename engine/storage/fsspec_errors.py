@@ -1,7 +1,7 @@
-"""What the libraries behind an address raise, turned into varfix's own errors.
+"""Turns the errors of fsspec and its libraries into varfix's errors.
 
-They are told apart by what the store said and by names, not by types: none of these libraries need
-be installed, and each kind of store has its own.
+Errors are recognized by the store's error code and by class names, not by types: each kind of store
+has its own library, and none of them needs to be installed.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ _UNREACHABLE: Final = frozenset(
 )
 _SLOW: Final = frozenset({"FSTimeoutError", "ReadTimeoutError", "TimeoutError"})
 _NAMELESS: Final = frozenset({"KeyTooLongError", "InvalidURI", "ParamValidationError"})
-_AGAIN: Final = "run the same command again; what is done stays done"
+_AGAIN: Final = "run the same command again; finished results are kept"
 
 
 def code_of(error: BaseException) -> str:
-    """The store's own word for what is wrong, empty where it said none."""
+    """Return the store's error code; empty where it sent none."""
     seen: BaseException | None = error
     while seen is not None:
         response = getattr(seen, "response", None)
@@ -86,7 +86,7 @@ def code_of(error: BaseException) -> str:
 
 
 def _names(error: BaseException) -> set[str]:
-    """Names of the classes of an error and of those that led to it."""
+    """Return the class names of an error and of its causes."""
     names: set[str] = set()
     seen: BaseException | None = error
     while seen is not None:
@@ -96,7 +96,7 @@ def _names(error: BaseException) -> set[str]:
 
 
 def _fatal(error: Exception, place: str) -> StoreError | None:
-    """The error that ends a run, whichever image it befell; None when it is only of this one."""
+    """Return the error that ends the run; None when it concerns one item only."""
     code, names = code_of(error), _names(error)
     if code in _EXPIRED or "expired" in str(error).lower():
         return StoreAccessError(
@@ -108,29 +108,29 @@ def _fatal(error: Exception, place: str) -> StoreError | None:
         )
     if names & _ABSENT:
         return StoreAccessError(
-            f"{place}: there are no credentials that work",
+            f"{place}: no valid credentials",
             hint="for S3: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         )
     if names & _UNREACHABLE or isinstance(error, builtins.ConnectionError):
         return StoreUnreachableError(f"{place}: the store does not answer", hint=_AGAIN)
     if code == "NoSuchBucket":
-        return StoreError(f"{place}: there is no such bucket", hint="make it, or name another one")
+        return StoreError(f"{place}: no such bucket", hint="create it, or name another bucket")
     return None
 
 
 def _reason(error: Exception) -> str:
     if _names(error) & _SLOW:
-        return "no answer in time"
+        return "no response in time"
     text = redact(str(error)).strip() or type(error).__name__
     return " ".join(text.split())
 
 
 @contextmanager
 def translate_store_errors(place: str) -> Iterator[None]:
-    """Turn what goes wrong while a store as a whole is asked into varfix's errors.
+    """Translate errors of requests that concern the store as a whole.
 
     Args:
-        place: how people call the store.
+        place: The store's address for messages.
     """
     try:
         yield
@@ -147,7 +147,7 @@ def translate_store_errors(place: str) -> Iterator[None]:
 
 @contextmanager
 def translate_read_errors(place: str) -> Iterator[None]:
-    """Turn what goes wrong while one source is read into varfix's errors."""
+    """Translate errors of reading one source."""
     try:
         yield
     except VarfixError:
@@ -165,9 +165,9 @@ def translate_read_errors(place: str) -> Iterator[None]:
 
 @contextmanager
 def translate_write_errors(place: str, name: str) -> Iterator[None]:
-    """Turn what goes wrong while one result is written into varfix's errors.
+    """Translate errors of writing one result.
 
-    `FileExistsError` passes: what it means depends on what is there.
+    `FileExistsError` passes: its meaning depends on the existing object.
     """
     try:
         yield
@@ -180,7 +180,7 @@ def translate_write_errors(place: str, name: str) -> Iterator[None]:
         unnamed = isinstance(error, UnicodeError) or _names(error) & _NAMELESS
         if unnamed or getattr(error, "errno", None) == errno.ENAMETOOLONG:
             raise EncodeError(
-                f"cannot be written as {name} (the store takes no such name)",
+                f"cannot be written as {name} (the store does not allow this name)",
                 hint="give it another name",
             ) from error
         if isinstance(error, PermissionError):

@@ -1,10 +1,10 @@
-"""A journal in an object store, which knows no appending.
+"""The journal of a run in an object store, where nothing can be appended.
 
-Records go into numbered parts. A part is an object that is written anew, whole, whenever records
-come to it, until it is full; so a kill never leaves half a record. A result is entered *before* it
-is published, as pending, and confirmed with whatever is written next: what a killed process leaves
-pending is at most what its threads were publishing, and the next run looks at those objects, and at
-no others. Threads that enter at the same time share one write.
+Records go into numbered parts. A part is an object that is rewritten whole with each new record
+until it is full, so an interruption never leaves half a record. A result is recorded as pending
+*before* it is published, and confirmed with the next write: a killed process leaves at most the
+results pending that its threads were publishing, and the next run checks those objects only.
+Threads that record at the same time share one write.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from varfix.engine.storage.fsspec_errors import translate_store_errors
 from varfix.engine.storage.manifest import Entry
 from varfix.engine.storage.objects import Objects
 
-# Records of a part: about 100 kB, written again with each new record or group of them.
+# Records of a part: about 100 kB, rewritten with each new record or group of records.
 PART: Final = 250
 PENDING: Final = "pending"
 
@@ -44,37 +44,37 @@ class _Part:
 
 
 class ObjectJournal:
-    """The journal of one run; for what its methods do see `manifest.Manifest`."""
+    """The journal of one run; see `manifest.Manifest` for its methods."""
 
     def __init__(self, objects: Objects, prefix: str) -> None:
-        """Prepare; nothing is written yet.
+        """Create the journal; nothing is written yet.
 
         Args:
-            objects: of the results' store.
-            prefix: of the parts' names.
+            objects: Of the destination.
+            prefix: Of the names of its parts.
         """
-        # Whatever a second run is called, it must not write over the parts of the first.
+        # The random part of the name: a second run must never overwrite the parts of the first.
         self._objects, self._prefix = objects, f"{prefix}-{secrets.token_hex(4)}"
         self._parts: list[_Part] = []
         self._count = 0
-        self._noted = self._durable = 0  # numbers of changes
+        self._changes = self._written = 0  # how many changes were made, and written
         self._lock = threading.Lock()  # of the fields above
         self._writing = threading.Lock()
 
     @contextmanager
     def recording(self, entry: Entry) -> Iterator[None]:
-        """Publish in the block: entered as pending before it, confirmed after it."""
-        part, change = self._enter(entry)
+        """Record a result as pending, run the block that publishes it, then confirm it."""
+        part, change = self._add(entry)
         self._commit(change)
         yield
         self._confirm(part, entry)
 
     def close(self) -> None:
-        """Write the confirmations that no later record took along."""
-        with suppress(VarfixError):  # they stay pending, and the next run looks
-            self._commit(self._noted)
+        """Write the confirmations that no later write included."""
+        with suppress(VarfixError):  # they stay pending, and the next run checks them
+            self._commit(self._changes)
 
-    def _enter(self, entry: Entry) -> tuple[_Part, int]:
+    def _add(self, entry: Entry) -> tuple[_Part, int]:
         with self._lock:
             if not self._parts or self._parts[-1].full:
                 self._parts = [part for part in self._parts if not part.finished]
@@ -84,23 +84,23 @@ class ObjectJournal:
             part.lines[entry.dst] = entry.line(**{PENDING: True})
             part.open.add(entry.dst)
             part.changed = True
-            self._noted += 1
-            return part, self._noted
+            self._changes += 1
+            return part, self._changes
 
     def _confirm(self, part: _Part, entry: Entry) -> None:
         with self._lock:
             part.lines[entry.dst] = entry.line()
             part.open.discard(entry.dst)
             part.changed = True
-            self._noted += 1
+            self._changes += 1
 
     def _commit(self, change: int) -> None:
-        """Have all up to a change written, by this thread or by one that is at it."""
+        """Wait until all changes up to `change` are written, by this thread or by another."""
         with self._writing:
-            if self._durable >= change:
+            if self._written >= change:
                 return
             with self._lock:
-                noted = self._noted
+                changes = self._changes
                 parts = [part for part in self._parts if part.changed]
                 texts = [(part.name, b"".join(part.lines.values())) for part in parts]
                 for part in parts:
@@ -114,4 +114,4 @@ class ObjectJournal:
                     for part in parts:
                         part.changed = True
                 raise
-            self._durable = noted
+            self._written = changes

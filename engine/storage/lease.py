@@ -1,8 +1,8 @@
-"""One run at a time for one address: `DST/.varfix/lease.json`.
+"""Locks an address for one run: `DST/.varfix/lease.json`.
 
-Object stores have no locks that fall with a process. The lease is an object that is made only where
-there is none, and written again every few seconds while its run lives. One that has not been for
-long is a dead run's, and so is at once one whose process has gone from this machine.
+Object stores have no locks that end with a process. The lease is an object that is created only if
+none exists, and rewritten every few seconds while its run is alive. A lease that was not rewritten
+for long belongs to a run that died, and so does one whose process no longer exists on this machine.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from varfix.engine.storage.objects import Objects
 from varfix.engine.system.state_folder import STATE_FOLDER
 
 NAME: Final = f"{STATE_FOLDER}/lease.json"
-BEAT: Final = 20.0
-# Seconds without a sign of life after which a run counts as dead.
-DEAD: Final = 90.0
+RENEW_EVERY: Final = 20.0
+# Seconds without renewal after which a run counts as dead.
+EXPIRES_AFTER: Final = 90.0
 _TRIES: Final = 3
 
 
@@ -35,47 +35,47 @@ class Lease:
     """The right to write below an address.
 
     Attributes:
-        lost: another run has taken it, because this one seemed dead.
+        lost: Another run has taken it, because this one did not renew it in time.
     """
 
-    def __init__(self, objects: Objects, beat: float = BEAT) -> None:
-        self._objects, self._beat = objects, beat
+    def __init__(self, objects: Objects, renew_every: float = RENEW_EVERY) -> None:
+        self._objects, self._renew_every = objects, renew_every
         self._mine = _facts()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=_thread(self._mine), daemon=True)
+        self._thread = threading.Thread(target=self._renew, name=_thread(self._mine), daemon=True)
         self.lost = False
 
     def acquire(self) -> None:
-        """Take it, and keep it until `release`.
+        """Acquire the lease and renew it until `release`.
 
         Raises:
-            OutputLockedError: Another run has it.
-            StoreError: The store does not let it be written.
+            OutputLockedError: Another run holds it.
+            StoreError: The store does not answer or denies access.
         """
         with translate_store_errors(display_address(self._objects.address)):
             for _ in range(_TRIES):
-                if self._make():
+                if self._create():
                     self._thread.start()
                     return
                 other = self._read()
                 if other is not None:
-                    self._refuse_living(other)
+                    self._refuse_if_alive(other)
                     self._objects.remove(NAME)
-        raise self._held("another varfix has just begun to write here")
+        raise self._locked_error("another varfix process has just locked it")
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lease."""
         self._over.set()
         self._thread.join()
         with suppress(VarfixError), translate_store_errors(""):
             if not self.lost and self._read() == self._mine:
                 self._objects.remove(NAME)
 
-    def _make(self) -> bool:
+    def _create(self) -> bool:
         try:
             self._objects.write(NAME, self._text(), "create")
         except FileExistsError:
-            return self._read() == self._mine  # written, but for the store's answer
+            return self._read() == self._mine  # written, but the response was lost
         return True
 
     def _read(self) -> dict[str, Any] | None:
@@ -87,26 +87,27 @@ class Lease:
             return {}
         return facts if isinstance(facts, dict) else {}
 
-    def _refuse_living(self, other: dict[str, Any]) -> None:
+    def _refuse_if_alive(self, other: dict[str, Any]) -> None:
         same = all(other.get(key) == self._mine[key] for key in ("host", "space"))
-        if same and not _lives(other):
+        if same and not _is_alive(other):
             return
-        silent = self._silence()
-        if silent is None or silent >= DEAD:
+        age = self._seconds_since_renewal()
+        if age is None or age >= EXPIRES_AFTER:
             return
-        raise self._held(
-            f"another varfix is writing here (process {other.get('pid')} on {other.get('host')},"
-            f" last seen {silent:.0f} s ago)",
+        raise self._locked_error(
+            f"locked by another varfix process (process {other.get('pid')} on"
+            f" {other.get('host')}, last renewed {age:.0f} s ago)",
         )
 
-    def _held(self, text: str) -> OutputLockedError:
+    def _locked_error(self, text: str) -> OutputLockedError:
         return OutputLockedError(
             f"{display_address(self._objects.address)}: {text}",
-            hint=f"wait for it, or name another place; if it is dead, {DEAD:.0f} s are enough",
+            hint=f"wait for it, or name another address; the lock of a dead process expires after"
+            f" {EXPIRES_AFTER:.0f} s",
         )
 
-    def _silence(self) -> float | None:
-        """Seconds since the last sign of life, by the store's clock; None when it has gone."""
+    def _seconds_since_renewal(self) -> float | None:
+        """Return the seconds since the last renewal by the store's clock; None when it is gone."""
         probe = f"{STATE_FOLDER}/clock-{self._mine['owner']}"
         self._objects.write(probe, b"")
         now, then = self._objects.version(probe), self._objects.version(NAME)
@@ -115,9 +116,9 @@ class Lease:
             return None
         return max(0.0, (now.st_mtime_ns - then.st_mtime_ns) / 1e9)
 
-    def _keep(self) -> None:
-        while not self._over.wait(self._beat):
-            with suppress(VarfixError), translate_store_errors(""):  # the next beat tries again
+    def _renew(self) -> None:
+        while not self._over.wait(self._renew_every):
+            with suppress(VarfixError), translate_store_errors(""):  # the next renewal tries again
                 if self._read() != self._mine:
                     self.lost = True
                     return
@@ -128,7 +129,7 @@ class Lease:
 
 
 def _facts() -> dict[str, Any]:
-    """What tells this process from all others."""
+    """Return what distinguishes this process from all others."""
     return {
         "owner": secrets.token_hex(8),
         "host": socket.gethostname(),
@@ -139,23 +140,23 @@ def _facts() -> dict[str, Any]:
 
 
 def _space() -> str:
-    """Within what process numbers count: containers have their own, often on one host's name."""
+    """Return the namespace of process numbers: containers of one host name have their own."""
     with suppress(OSError):
         return os.fspath(Path("/proc/self/ns/pid").readlink())
     return ""
 
 
 def _thread(facts: dict[str, Any]) -> str:
-    """The name of the thread that keeps a lease."""
+    """Return the name of the thread that renews a lease."""
     return f"varfix-lease-{facts.get('owner')}"
 
 
-def _lives(other: dict[str, Any]) -> bool:
-    """Whether the run of a lease is still there, if it is one of this machine."""
+def _is_alive(other: dict[str, Any]) -> bool:
+    """Return whether the run of a lease exists, for a run on this machine."""
     pid, born = other.get("pid"), other.get("born")
     if not isinstance(pid, int) or not isinstance(born, (int, float)):
         return True
-    if pid == os.getpid():  # of a run before this one, perhaps, that could not give it back
+    if pid == os.getpid():  # perhaps an earlier run's, which could not release it
         return any(thread.name == _thread(other) for thread in threading.enumerate())
     try:
         return abs(psutil.Process(pid).create_time() - born) < 1.0

@@ -1,10 +1,10 @@
-"""What is known of the results in an object store: `DST/.varfix/journal/`.
+"""The record of the results in an object store: `DST/.varfix/journal/`.
 
-The journals of all runs are read, and merged in the order of the runs. What they say was published
-is believed, but for what was still pending when a process was killed: those objects, a handful, are
-compared with their digests. A small store is listed besides, so that a result that somebody has
-removed is made again, and what is not varfix's is known before any work. A large one is not: its
-results are believed to be there, and writing only where nothing is protects what is a stranger's.
+The journals of all runs are read and merged in the order of the runs. Confirmed results are taken
+as published; the few that were pending when a process was killed are compared with their digests.
+A small store is also listed, so that a removed result is made again and objects of other programs
+are known before any work. A large store is not listed: its confirmed results are taken as present,
+and an object is only created where none exists, which protects those of other programs.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ from varfix.engine.system.digests import edge_digest_by_range
 from varfix.engine.system.state_folder import STATE_FOLDER
 
 JOURNAL: Final = f"{STATE_FOLDER}/journal/"
-# Objects of the destination that a run that goes on looks at: ten pages of a listing.
-LOOKED_AT: Final = 10_000
-# Parts of journals from which on they are put together, and records of such a part.
-_SCATTERED: Final = 16
-_FOLDED: Final = 50_000
+# Objects of the destination up to which a resumed run lists it: ten pages of a listing.
+MAX_LISTED: Final = 10_000
+# Number of parts above which they are merged, and records of a merged part.
+_MAX_PARTS: Final = 16
+_MERGED_RECORDS: Final = 50_000
 
 
 class ObjectManifest:
-    """The results below one address; for what its methods do see `manifest.Manifest`."""
+    """The results below one address; see `manifest.Manifest` for its methods."""
 
     def __init__(self, objects: Objects) -> None:
-        """Read what is there.
+        """Read the journals.
 
         Raises:
-            StoreError: It cannot be read.
+            StoreError: They cannot be read.
         """
         self._objects = objects
         self._entries: dict[str, Entry] = {}
         self._journal: ObjectJournal | None = None
         with translate_store_errors(display_address(objects.address)):
-            self._seen = dict(objects.list(JOURNAL))
+            self._seen = dict(objects.list_objects(JOURNAL))
             self._parts = sorted(self._seen)
             self._run = 1 + max((_run_of(name) for name in self._parts), default=0)
             pending = self._read()
-            self._there = self._look()
-            self._settle(pending)
+            self._sizes = self._list()
+            self._confirm(pending)
 
     def prepare(self) -> None:
-        """Put many small parts together; a kill in between leaves all that was known.
+        """Merge many small parts; an interruption loses no record.
 
         Raises:
-            OutputLockedError: A run that has ended since this one was planned has written here.
+            OutputLockedError: Another run has written here since this one was planned.
             StoreError: It cannot be written.
         """
         place = display_address(self._objects.address)
         with translate_store_errors(place):
-            if dict(self._objects.list(JOURNAL)) != self._seen:
+            if dict(self._objects.list_objects(JOURNAL)) != self._seen:
                 raise OutputLockedError(
-                    f"{place}: another varfix has just written here",
+                    f"{place}: another varfix process has written here since this run was planned",
                     hint="run the same command again",
                 )
-            if len(self._parts) > _SCATTERED:
-                self._fold()
+            if len(self._parts) > _MAX_PARTS:
+                self._merge()
 
-    def _fold(self) -> None:
+    def _merge(self) -> None:
         entries = iter(self._entries.values())
         for number in itertools.count():
-            lines = [entry.line() for entry in itertools.islice(entries, _FOLDED)]
+            lines = [entry.line() for entry in itertools.islice(entries, _MERGED_RECORDS)]
             if not lines:
                 break
             # Before the journal of this run: digits come before letters.
@@ -83,7 +83,7 @@ class ObjectManifest:
 
     @contextmanager
     def recording(self, entry: Entry, replaces: bool) -> Iterator[None]:
-        """Publish in the block; whether something is replaced makes no difference here."""
+        """Record a result that the block publishes; `replaces` makes no difference here."""
         if self._journal is None:
             self._journal = ObjectJournal(self._objects, self._name("run"))
         with self._journal.recording(entry):
@@ -96,29 +96,29 @@ class ObjectManifest:
             self._journal.close()
 
     def status(self, dst: str, source: Identity | None, fingerprint: str) -> ResultStatus:
-        """What an output is; an object is never cut short."""
+        """Return the status of an output; an object is never incomplete."""
         entry = self._entries.get(dst)
-        if self._there is not None:
-            if dst not in self._there:
+        if self._sizes is not None:
+            if dst not in self._sizes:
                 return "missing"
-            if entry is None or self._there[dst] != entry.out_size:
+            if entry is None or self._sizes[dst] != entry.out_size:
                 return "foreign"
         if entry is None:
             return "missing"
         return "done" if entry.matches(source, fingerprint) else "stale"
 
     def is_intact(self, dst: str) -> bool:
-        """Whether an object has the size and the ends of what was written under its name."""
+        """Return whether an object has the size and the edge digest of the recorded result."""
         entry = self._entries.get(dst)
-        return entry is not None and self._holds(entry)
+        return entry is not None and self._is_published(entry)
 
     def source_of(self, dst: str) -> str | None:
-        """The name of the source from which an output was made; None if it was not."""
+        """Return the name of the source of a result; None if it is not recorded."""
         entry = self._entries.get(dst)
         return None if entry is None else entry.src
 
     def _read(self) -> list[Entry]:
-        """Take in the entries of all parts; return those that were pending."""
+        """Read the entries of all parts; return those that are pending."""
         pending: dict[str, Entry] = {}
         for part in self._objects.read_all(self._parts):
             for entry, open_ in _entries(part.splitlines()):
@@ -129,23 +129,23 @@ class ObjectManifest:
                     pending.pop(entry.dst, None)
         return list(pending.values())
 
-    def _look(self) -> dict[str, int] | None:
-        """Sizes of what is there by names; None when that is too much to look at again."""
+    def _list(self) -> dict[str, int] | None:
+        """Return the sizes of all objects by name; None when there are too many to list."""
         there: dict[str, int] = {}
-        for name, version in self._objects.list():
-            if len(there) >= LOOKED_AT and self._entries:
+        for name, version in self._objects.list_objects():
+            if len(there) >= MAX_LISTED and self._entries:
                 return None
             if not name.startswith(f"{STATE_FOLDER}/"):
                 there[name] = version.st_size
         return there
 
-    def _settle(self, pending: Iterable[Entry]) -> None:
-        """Keep of the pending entries those whose objects have come."""
+    def _confirm(self, pending: Iterable[Entry]) -> None:
+        """Keep the pending entries whose objects were published."""
         for entry in pending:
-            if self._holds(entry):
+            if self._is_published(entry):
                 self._entries[entry.dst] = entry
 
-    def _holds(self, entry: Entry) -> bool:
+    def _is_published(self, entry: Entry) -> bool:
         with translate_store_errors(display_address(self._objects.address)):
             version: ObjectVersion | None = self._objects.version(entry.dst)
             if version is None or version.st_size != entry.out_size:
@@ -174,4 +174,4 @@ def _entries(lines: Iterable[bytes]) -> Iterator[tuple[Entry, bool]]:
             pending = bool(facts.pop(PENDING, False))
             yield Entry(**facts), pending
         except (ValueError, TypeError, AttributeError):
-            continue  # of a later version of varfix
+            continue  # written by a later version of varfix

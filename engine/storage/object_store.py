@@ -70,7 +70,7 @@ class ObjectStore:
             return result
         versions: dict[str, ObjectVersion] = {}
         with translate_store_errors(self._label):
-            for name, version in self._objects.list(recursive=filters.recursive):
+            for name, version in self._objects.list_objects(recursive=filters.recursive):
                 if not (is_hidden(name, filters) or (excluded and name.startswith(excluded))):
                     versions[name] = version
         apply_filters(filter(_is_path, versions), filters, result)

@@ -1,4 +1,4 @@
-"""Objects below one address: listed, read, written, removed. The only module that knows fsspec."""
+"""Lists, reads, writes and removes the objects below an address, with fsspec."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from varfix.engine.storage.identity import ObjectVersion
 Mode = Literal["create", "overwrite"]
 
 _S3: Final = frozenset({"s3", "s3a"})
-# What botocore repeats by itself, waiting longer each time: refusals for overload, errors of the
-# server, broken connections. On top of it s3fs repeats what breaks off in the middle of a body.
+# Attempts of botocore, with growing pauses, after overload, server errors and broken connections;
+# and attempts of s3fs when a body breaks off.
 _ATTEMPTS: Final = 8
 _BODIES: Final = 2
 _READ_TIMEOUT: Final = 20
-# Seconds after which a write to S3 is given up, all repetitions together, and bytes a second that
-# it may be as slow as besides: aiohttp waits without end for a store that takes no more bytes.
+# Seconds after which a write to S3 is given up, all attempts together, plus the time of this many
+# bytes per second: aiohttp waits without end for a store that accepts no more bytes.
 _LONGEST: Final = 600.0
 _SLOWEST: Final = 50_000
-_AT_ONCE: Final = 32
+_PARALLEL: Final = 32
 _TIMES: Final = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 _TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5")
 
 
 class Objects:
-    """What lies below one address. Names are relative to it, with `/`."""
+    """The objects below one address; names are relative to it, with `/`."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -39,20 +39,21 @@ class Objects:
         self.root = root.rstrip("/")
         if not self.root:
             raise ConfigError(
-                f"{display_address(address)}: names no place", hint=f"{self.scheme}://NAME/..."
+                f"{display_address(address)}: no bucket or host",
+                hint=f"write {self.scheme}://NAME/...",
             )
 
     def __reduce__(self) -> tuple[type[Objects], tuple[str]]:
         return Objects, (self.address,)
 
-    def list(
+    def list_objects(
         self, below: str = "", *, recursive: bool = True
     ) -> Iterator[tuple[str, ObjectVersion]]:
         """Yield names and identities of all objects below a folder, page by page.
 
         Args:
-            below: the folder, with a final `/`; empty for all.
-            recursive: look into folders.
+            below: The folder, with a final `/`; empty for all.
+            recursive: Include subfolders.
         """
         cut = len(self.root) + 1
         if hasattr(self._system, "call_s3"):
@@ -67,7 +68,7 @@ class Objects:
             yield path[cut:], _version(facts)
 
     def _pages(self, below: str, recursive: bool) -> Iterator[tuple[str, ObjectVersion]]:
-        """As `list`, for S3: `find` would hold a million descriptions at once."""
+        """List S3 page by page: `find` would hold a million descriptions in memory."""
         bucket, _, key = self.root.partition("/")
         key = f"{key}/" if key else ""
         asked = {"Bucket": bucket, "Prefix": key + below}
@@ -76,14 +77,14 @@ class Objects:
         while True:
             page = self._system.call_s3("list_objects_v2", **asked)
             for facts in page.get("Contents", ()):
-                if not facts["Key"].endswith("/"):  # marks of folders
+                if not facts["Key"].endswith("/"):  # folder markers
                     yield facts["Key"][len(key) :], _version(facts)
             if not page.get("IsTruncated"):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
 
     def version(self, name: str) -> ObjectVersion | None:
-        """The identity of an object; None when there is none."""
+        """Return the version of an object; None when it does not exist."""
         try:
             facts = self._system.info(self._path(name))
         except FileNotFoundError:
@@ -91,36 +92,36 @@ class Objects:
         return None if facts.get("type") == "directory" else _version(facts)
 
     def versions(self, names: list[str]) -> dict[str, ObjectVersion]:
-        """The identities of many objects; those that are not there are left out."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        """Return the versions of many objects; missing objects are left out."""
+        with ThreadPoolExecutor(_PARALLEL) as pool:
             found = zip(names, pool.map(self.version, names), strict=True)
             return {name: version for name, version in found if version is not None}
 
     def read(self, name: str) -> bytes:
-        """An object's bytes.
+        """Return the bytes of an object.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: It does not exist.
         """
         data: bytes = self._system.cat_file(self._path(name))
         return data
 
     def read_all(self, names: list[str]) -> list[bytes]:
-        """The bytes of many objects."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        """Return the bytes of many objects."""
+        with ThreadPoolExecutor(_PARALLEL) as pool:
             return list(pool.map(self.read, names))
 
     def read_part(self, name: str, start: int, end: int) -> bytes:
-        """Some of an object's bytes."""
+        """Return a range of an object's bytes."""
         data: bytes = self._system.cat_file(self._path(name), start=start, end=end)
         return data
 
     def write(self, name: str, data: bytes, mode: Mode = "overwrite") -> None:
-        """Make an object; it is there whole, or not at all.
+        """Write an object, complete or not at all.
 
         Raises:
-            FileExistsError: There is one, and `mode` is `create`. As stores that repeat a request
-                may meet their own object, its content tells whose it is.
+            FileExistsError: It exists and `mode` is `create`. A repeated request may find the
+                object of its first attempt: compare the content.
         """
         more: dict[str, Any] = {}
         if self.scheme in _S3:
@@ -130,7 +131,7 @@ class Objects:
         self._system.pipe_file(self._path(name), data, mode=mode, **more)
 
     def remove(self, name: str) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object if it exists."""
         try:
             self._system.rm_file(self._path(name))
         except FileNotFoundError:
@@ -139,7 +140,7 @@ class Objects:
     def _path(self, name: str) -> str:
         if "?versionId=" in name and self.scheme in _S3:
             # s3fs would read, or write, the object of the name before the question mark.
-            raise ValueError('a name with "?versionId=" in it cannot be asked for')
+            raise ValueError('names that contain "?versionId=" are not supported')
         return f"{self.root}/{name}" if name else self.root
 
 
@@ -153,15 +154,15 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
         if scheme in _S3:
             if "@" in address.partition("://")[2].partition("/")[0] or name != address:
                 raise ConfigError(
-                    f"{name}: credentials and queries in the address are not taken",
-                    hint="for S3: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                    f"{name}: credentials and queries in an address are not supported",
+                    hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                 )
             options = _s3_options(conf.get("s3", {}))
         system, root = url_to_fs(address, **options)
     except ImportError as error:
         raise _missing(name, scheme, error) from error
     except ValueError as error:
-        raise ConfigError(f"{name}: no kind of address that can be opened here") from error
+        raise ConfigError(f"{name}: unsupported kind of address") from error
     if scheme in _S3:
         system.retries = _BODIES
         _send_at_once(system)
@@ -169,9 +170,9 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
 
 
 def _send_at_once(system: Any) -> None:
-    """Have bodies sent without asking first: for leave to send, aiohttp waits without end.
+    """Disable "Expect: 100-continue": aiohttp would wait for the response without end.
 
-    A store that accepts connections and says nothing would hold up a run forever.
+    A store that accepts connections and never responds would stop a run forever.
     """
     from aiobotocore.session import AioSession
     from botocore.handlers import add_expect_header
@@ -182,15 +183,15 @@ def _send_at_once(system: Any) -> None:
 
 
 def _s3_options(given: dict[str, Any]) -> dict[str, Any]:
-    """How s3fs works for varfix; what a user has configured for fsspec counts more."""
+    """Return the options of s3fs; the user's configuration of fsspec has priority."""
     config = {
         "retries": {"mode": "standard", "max_attempts": _ATTEMPTS},
         "read_timeout": _READ_TIMEOUT,
-        "max_pool_connections": 2 * _AT_ONCE,
+        "max_pool_connections": 2 * _PARALLEL,
     }
     return {
         "use_listings_cache": False,
-        # In one piece: several would need a question for the size first.
+        # One request per read: several would first need a request for the size.
         "max_concurrency": 1,
         "config_kwargs": config | given.get("config_kwargs", {}),
     }
@@ -202,11 +203,11 @@ def _missing(name: str, scheme: str, error: ImportError) -> ConfigError:
     else:
         needed = (error.name or "").partition(".")[0] or f"fsspec's package for {scheme}"
         fix = f'pip install "fsspec[{scheme}]"'
-    return ConfigError(f"{name}: needs {needed}, which is not installed.", hint=f"Fix: {fix}.")
+    return ConfigError(f"{name}: {needed} is not installed", hint=fix)
 
 
 def _version(facts: dict[str, Any]) -> ObjectVersion:
-    """What fsspec says of an object, whose kinds of stores have words of their own."""
+    """Return the version in fsspec's description of an object; kinds of stores differ in keys."""
     changed = next((facts[key] for key in _TIMES if facts.get(key)), 0)
     tag = next((str(facts[key]) for key in _TAGS if facts.get(key)), "")
     size = facts["Size"] if "Size" in facts else facts["size"]

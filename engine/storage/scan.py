@@ -1,4 +1,4 @@
-"""Finds the images below a folder (cli/README.md)."""
+"""Finds the images and videos below a folder (cli/README.md)."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Filters:
     """Which files count; globs follow the rules of gitignore.
 
     Attributes:
-        include: keep only what one of these matches; empty keeps everything. One that names a
-            hidden or system file or folder brings it back.
-        exclude: drop what one of these matches.
-        recursive: look into folders.
+        include: Keep only names that match one of these; empty keeps all. One that names
+            a hidden or system file or folder brings it back.
+        exclude: Leave out names that match one of these.
+        recursive: Include subfolders.
     """
 
     include: tuple[str, ...] = ()
@@ -58,13 +58,14 @@ class Filters:
 
 @dataclass
 class ScanResult:
-    """What a scan found.
+    """The result of a scan.
 
     Attributes:
-        sources: names of images and videos below the source, with `/`, in natural order.
-        ignored: files that are no images, or were filtered out, and links that lead nowhere.
-        denied: folders that cannot be read, and why.
-        versions: of objects that a listing has reported.
+        sources: Names of images and videos below the source, with `/`, in natural order.
+        ignored: Names of other files, of those that the filters left out, and of links that lead
+            nowhere.
+        denied: Folders that cannot be read, and the reason.
+        versions: Versions of listed objects.
     """
 
     sources: list[str] = field(default_factory=list)
@@ -74,40 +75,40 @@ class ScanResult:
 
 
 def scan(source: Path, destination: Path | None, filters: Filters) -> ScanResult:
-    """Walk a folder. Hidden and system files are not even counted; links to folders not followed.
+    """Walk a folder; skip hidden files, system files, and links to folders.
 
     Args:
-        source: the folder.
-        destination: left out when it lies inside the source.
-        filters: which files count.
+        source: The folder.
+        destination: Left out when it is inside the source.
+        filters: Which files count.
     """
-    found = ScanResult()
-    barred = destination.stat() if destination is not None and destination.is_dir() else None
-    apply_filters(_Walk(source, barred, filters, found).names(), filters, found)
-    return found
+    result = ScanResult()
+    excluded = destination.stat() if destination is not None and destination.is_dir() else None
+    apply_filters(_Walk(source, excluded, filters, result).names(), filters, result)
+    return result
 
 
-def apply_filters(names: Iterable[str], filters: Filters, found: ScanResult) -> None:
-    """Put names into `found`: the images in their order, and what is left out."""
+def apply_filters(names: Iterable[str], filters: Filters, result: ScanResult) -> None:
+    """Sort names into `result`: sources in natural order, and ignored names."""
     include, exclude = _matcher(filters.include), _matcher(filters.exclude)
     for name in names:
         wanted = not filters.include or include.match_file(name)
         if wanted and not exclude.match_file(name) and _is_known(name):
-            found.sources.append(name)
+            result.sources.append(name)
         else:
-            found.ignored.append(name)
-    found.sources = _ordered(found.sources)
+            result.ignored.append(name)
+    result.sources = _ordered(result.sources)
 
 
 def is_hidden(name: str, filters: Filters) -> bool:
-    """Whether a file, or a folder above it, is skipped by a search that does not name it."""
+    """Return whether a file, or a folder above it, is skipped by a search that does not name it."""
     *folders, last = name.split("/")
-    return _is_unseen(last, filters) or any(
-        _is_unseen(part, filters) or part.endswith(SEGMENTS_SUFFIX) for part in folders
+    return _is_skipped(last, filters) or any(
+        _is_skipped(part, filters) or part.endswith(SEGMENTS_SUFFIX) for part in folders
     )
 
 
-def _is_unseen(name: str, filters: Filters) -> bool:
+def _is_skipped(name: str, filters: Filters) -> bool:
     lower = name.lower()
     if not (name.startswith(".") or lower in SYSTEM_NAMES):
         return False
@@ -123,12 +124,12 @@ def _matcher(globs: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
 
 
 def _ordered(names: list[str]) -> list[str]:
-    """Natural order; names equal in it (`1.jpg`, `01.jpg`) in plain order, on every file system."""
+    """Return names in natural order; equal ones (`1.jpg`, `01.jpg`) by bytes, on every system."""
     return natsort.natsorted(sorted(names, key=_sortable), key=_sortable)
 
 
 def _sortable(name: str) -> str:
-    """Names that are no valid UTF-8 hold lone surrogates, which do not compare everywhere."""
+    """Return a sort key; names that are not valid UTF-8 do not compare on every system."""
     return name.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
@@ -136,10 +137,10 @@ class _Walk:
     """Goes through a folder and those below it."""
 
     def __init__(
-        self, root: Path, barred: os.stat_result | None, filters: Filters, found: ScanResult
+        self, root: Path, excluded: os.stat_result | None, filters: Filters, result: ScanResult
     ) -> None:
-        self._root, self._barred = root, barred
-        self._filters, self._found = filters, found
+        self._root, self._excluded = root, excluded
+        self._filters, self._result = filters, result
 
     def names(self) -> Iterator[str]:
         """Yield the names of files; what is neither a file nor a folder is counted as ignored."""
@@ -148,7 +149,7 @@ class _Walk:
             below = waiting.pop()
             for entry in self._entries(below):
                 name = f"{below}/{entry.name}" if below else entry.name
-                if _is_unseen(entry.name, self._filters):
+                if _is_skipped(entry.name, self._filters):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     if self._is_entered(entry):
@@ -156,34 +157,34 @@ class _Walk:
                 elif _is_regular(entry):
                     yield name
                 else:
-                    self._found.ignored.append(name)
+                    self._result.ignored.append(name)
 
     def _entries(self, below: str) -> list[os.DirEntry[str]]:
         place = self._root / below
         try:
             return list(os.scandir(place))
         except OSError as error:
-            self._found.denied[os.fspath(place)] = (error.strerror or str(error)).lower()
+            self._result.denied[os.fspath(place)] = (error.strerror or str(error)).lower()
             return []
 
     def _is_entered(self, entry: os.DirEntry[str]) -> bool:
         if not self._filters.recursive or entry.name.endswith(SEGMENTS_SUFFIX):
             return False
-        return not _is(entry, self._barred)
+        return not _is(entry, self._excluded)
 
 
-def _is(entry: os.DirEntry[str], barred: os.stat_result | None) -> bool:
-    """Whether an entry is the destination, by whatever path that was given."""
-    if barred is None:
+def _is(entry: os.DirEntry[str], excluded: os.stat_result | None) -> bool:
+    """Return whether an entry is the destination, however its path was written."""
+    if excluded is None:
         return False
     with suppress(OSError):
-        # Not `entry.stat()`: it knows no file numbers on Windows.
-        return os.path.samestat(Path(entry.path).stat(), barred)
+        # Not `entry.stat()`: it has no file numbers on Windows.
+        return os.path.samestat(Path(entry.path).stat(), excluded)
     return False
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:
-    """Return whether it is a file, or a link to one: pipes and links to folders are not."""
+    """Return whether an entry is a file or a link to a file, and no pipe, socket or folder."""
     try:
         return stat.S_ISREG(entry.stat().st_mode)
     except OSError:

@@ -1,4 +1,4 @@
-"""Hands values from thread to thread in order, with only so many waiting."""
+"""Queues between threads: read ahead of a consumer, and write behind a producer, in order."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
 
-_POLL = 0.2  # seconds after which a thread looks whether it is still wanted
+_POLL = 0.2  # seconds between two checks whether the thread should end
 
 
 class Prefetcher(Generic[Value]):
-    """Iterates over a source on a thread of its own, a few values ahead of its reader."""
+    """Iterates over a source on its own thread, a few values ahead of the consumer."""
 
     def __init__(self, source: Iterator[Value], depth: int) -> None:
-        """Begin to read.
+        """Start reading.
 
         Args:
-            source: only touched by the thread from now on.
-            depth: values that may wait.
+            source: From now on used by the thread only.
+            depth: Number of values that may wait.
         """
         self._source = source
         self._waiting: queue.Queue[tuple[Value] | None] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="ahead", daemon=True)
+        self._thread = threading.Thread(target=self._read, name="prefetcher", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Value]:
-        """Yield the values; what the source raised is raised after the last of them."""
+        """Yield the values; raise the error of the source after the last value."""
         while (boxed := self._waiting.get()) is not None:
             yield boxed[0]
         if self._error is not None:
@@ -67,43 +67,43 @@ class Prefetcher(Generic[Value]):
 
 
 class BackgroundWriter(Generic[Value]):
-    """Takes values to a function that runs on a thread of its own, in order."""
+    """Calls a function with each value on its own thread, in order."""
 
     def __init__(self, work: Callable[[Value], None], depth: int) -> None:
-        """Begin to wait for values.
+        """Start waiting for values.
 
         Args:
-            work: called with each value; after it has failed, never again.
-            depth: values that may wait.
+            work: Called with each value; not called again after an error.
+            depth: Number of values that may wait.
         """
         self._work = work
         self._waiting: queue.Queue[tuple[Value] | None] = queue.Queue(depth)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="behind", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="background-writer", daemon=True)
         self._thread.start()
 
     def put(self, value: Value) -> None:
-        """Hand over a value, waiting while too many wait.
+        """Queue a value; block while the queue is full.
 
         Raises:
-            Exception: What the function raised for an earlier value.
+            Exception: The error of the function for an earlier value.
         """
         if self._error is not None:
             raise self._error
         self._waiting.put((value,))
 
     def finish(self) -> None:
-        """Wait until every value is worked off.
+        """Wait until every value is processed.
 
         Raises:
-            Exception: What the function raised for one of them.
+            Exception: The error of the function for one of the values.
         """
         self._end()
         if self._error is not None:
             raise self._error
 
     def settle(self) -> None:
-        """Wait until every value is worked off, whatever became of them."""
+        """Wait until every value is processed; ignore errors."""
         self._end()
 
     def _end(self) -> None:

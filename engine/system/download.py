@@ -1,7 +1,8 @@
-"""Fetches a large file over HTTP: goes on where it was cut, and ends with the right bytes or none.
+"""Downloads a large file over HTTP; resumes, and ends with the expected bytes or with no file.
 
-What has come so far lies in `.NAME.part` beside the target; `.NAME.part.json` says of which file it
-is a part. A server that has another file by now, or cannot serve the rest alone, is asked for all.
+The bytes received so far are in `.NAME.part` next to the target; `.NAME.part.json` identifies the
+file they belong to. If the server has another file by now, or cannot send a range, the download
+starts again.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ from varfix.engine.system.digests import file_sha256
 from varfix.engine.system.disk_space import require_disk_space
 
 Progress = Callable[[int, int | None], None]
-"""Told how many bytes are there, and how many there will be, if that is known."""
+"""Called with the bytes received and, if known, the bytes of the whole file."""
 
 _BLOCK: Final = 1 << 20
-_ATTEMPTS: Final = 5  # in a row that bring nothing
+_ATTEMPTS: Final = 5  # in a row that receive nothing
 _NO_SUCH_PART: Final = 416
-_PATIENCE: Final = (408, 425, 429)  # refusals that pass, besides those from 500 up
+_PATIENCE: Final = (408, 425, 429)  # refusals that are temporary, besides those from 500 up
 
 
-class _CutError(Exception):
+class _ConnectionLostError(Exception):
     """The connection, not the disk, failed; the text is the reason."""
 
 
-class Part(msgspec.Struct, frozen=True):
-    """What a part is a part of.
+class PartialDownload(msgspec.Struct, frozen=True):
+    """The file that a partial download belongs to.
 
     Attributes:
         url: Where it comes from.
-        validator: What the server calls this version of the file; empty if it has no name for it.
-        size: Bytes of the whole, if the server told.
-        sha256: Digest of the whole, if the server told.
+        validator: The server's name of this version of the file; empty if it sends none.
+        size: Bytes of the whole, if the server sends them.
+        sha256: Digest of the whole, if the server sends it.
     """
 
     url: str
@@ -58,15 +59,15 @@ class Part(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Fetch:
-    """What to fetch.
+class DownloadRequest:
+    """A file to download.
 
     Attributes:
         url: http or https.
-        target: The file to make.
-        sha256: What it must be; empty where that is not known.
-        timeout: Seconds to wait for any sign of the server.
-        pause: Seconds before the second attempt; doubles with each one.
+        target: The file to write.
+        sha256: Its expected digest; empty where it is not known.
+        timeout: Seconds to wait for the server.
+        pause: Seconds before the second attempt; doubles with each attempt.
     """
 
     url: str
@@ -76,12 +77,12 @@ class Fetch:
     pause: float = 1.0
 
 
-def mirrored(url: str, mirror: str) -> str:
-    """The same address at another server.
+def mirror_url(url: str, mirror: str) -> str:
+    """Return the address of a file on a mirror.
 
     Args:
-        url: the public address.
-        mirror: scheme and host, and a path to go before, such as `https://mirror.example/models`.
+        url: The public address.
+        mirror: Scheme, host and an optional path prefix, such as `https://mirror.example/models`.
 
     Raises:
         ConfigError: The mirror is not an http address.
@@ -95,16 +96,16 @@ def mirrored(url: str, mirror: str) -> str:
     return urlunsplit((place.scheme, place.netloc, path, public.query, ""))
 
 
-def fetch(wanted: Fetch, progress: Progress) -> str:
-    """Fetch a file, going on with what an earlier call left.
+def download(wanted: DownloadRequest, progress: Progress) -> str:
+    """Download a file, resuming an earlier attempt.
 
     Returns:
         The file's SHA-256, in hex.
 
     Raises:
         ModelDownloadError: The server does not have it or cannot be reached, or the connection
-            broke again and again; what has come stays, for the next call.
-        ModelChecksumError: It is not the file that it should be; it was removed.
+            was lost repeatedly; the bytes received are kept for the next call.
+        ModelChecksumError: Its digest differs from the expected one; it was removed.
         OutputError: It cannot be written.
     """
     with translate_os_errors(wanted.target):
@@ -118,8 +119,8 @@ def fetch(wanted: Fetch, progress: Progress) -> str:
             path.unlink()
             raise ModelChecksumError(
                 f"{wanted.target.name}: checksum mismatch ({digest[:12]}…, expected"
-                f" {expected[:12]}…), download removed.",
-                hint="Try again; if it happens twice, the published file has changed.",
+                f" {expected[:12]}…); download removed",
+                hint="run the same command again; if it fails again, the published file changed",
             )
         flush_and_rename(path, wanted.target)
     return digest
@@ -133,24 +134,24 @@ def _record(target: Path) -> Path:
     return target.with_name(f".{target.name}.part.json")
 
 
-def _fetched(wanted: Fetch, progress: Progress) -> Part:
-    """Bring the part up to the whole; attempts that bring something are not counted."""
+def _fetched(wanted: DownloadRequest, progress: Progress) -> PartialDownload:
+    """Complete the partial download; attempts that receive something are not counted."""
     failures = 0
     while True:
         before = _size(wanted.target)
         try:
             return _attempt(wanted, progress)
-        except _CutError as error:
+        except _ConnectionLostError as error:
             failures = failures + 1 if _size(wanted.target) <= before else 0
             if failures >= _ATTEMPTS:
                 raise _failed(wanted, str(error)) from error
         time.sleep(wanted.pause * 2**failures if failures else 0.0)
 
 
-def _failed(wanted: Fetch, reason: str) -> ModelDownloadError:
+def _failed(wanted: DownloadRequest, reason: str) -> ModelDownloadError:
     kept = _size(wanted.target)
-    hint = "Run the same command again: it goes on where it stopped." if kept else ""
-    return ModelDownloadError(f"{wanted.url}: {reason}.", hint=hint)
+    hint = "run the same command again to resume" if kept else ""
+    return ModelDownloadError(f"{wanted.url}: {reason}", hint=hint)
 
 
 def _size(target: Path) -> int:
@@ -160,67 +161,69 @@ def _size(target: Path) -> int:
         return 0
 
 
-def _known(wanted: Fetch) -> Part | None:
-    """What the part that lies there is a part of, if that is what is wanted."""
+def _known(wanted: DownloadRequest) -> PartialDownload | None:
+    """Return the record of the existing part, if it belongs to the wanted file."""
     try:
-        known = msgspec.json.decode(_record(wanted.target).read_bytes(), type=Part)
+        known = msgspec.json.decode(_record(wanted.target).read_bytes(), type=PartialDownload)
     except (OSError, msgspec.MsgspecError):
         return None
     return known if known.url == wanted.url else None
 
 
-def _attempt(wanted: Fetch, progress: Progress) -> Part:
+def _attempt(wanted: DownloadRequest, progress: Progress) -> PartialDownload:
     known, have = _known(wanted), _size(wanted.target)
     if known is None or not known.validator:
-        have = 0  # nothing says that the rest would be of the same file
+        have = 0  # the rest might belong to another version
     if have and known and known.size == have:
         return known
     request = urllib.request.Request(wanted.url, headers={"User-Agent": "varfix"})
     if have and known:
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", known.validator)
-    told = _Told()
+    redirects = _RedirectDigest()
     with (
         _connected(wanted),
-        urllib.request.build_opener(told).open(request, timeout=wanted.timeout) as response,
+        urllib.request.build_opener(redirects).open(request, timeout=wanted.timeout) as response,
     ):
         start = have if _begins(response) == have else 0
         part = _described(response, wanted.url, start)
-        digest = told.sha256 or (known.sha256 if known and start else "")
+        digest = redirects.sha256 or (known.sha256 if known and start else "")
         part = msgspec.structs.replace(part, sha256=digest)
         _record(wanted.target).write_bytes(msgspec.json.encode(part))
         require_disk_space(wanted.target.parent, (part.size or start) - start)
         _copy(response, wanted.target, start, lambda done: progress(done, part.size))
     have = _size(wanted.target)
     if part.size is not None and have != part.size:
-        raise _CutError(f"the connection was cut at {have} of {part.size} bytes")
+        raise _ConnectionLostError(f"connection lost at {have} of {part.size} bytes")
     return part
 
 
 @contextmanager
-def _connected(wanted: Fetch) -> Iterator[None]:
-    """Tell what a server refuses for good from what may pass."""
+def _connected(wanted: DownloadRequest) -> Iterator[None]:
+    """Distinguish permanent refusals of a server from temporary ones."""
     try:
         yield
     except urllib.error.HTTPError as error:
-        if error.code == _NO_SUCH_PART:  # what lies there is more than the file has
+        if error.code == _NO_SUCH_PART:  # the part is longer than the file
             _record(wanted.target).unlink(missing_ok=True)
         elif error.code < 500 and error.code not in _PATIENCE:
-            raise _failed(wanted, f"the server says {error.code} {error.reason}") from error
-        raise _CutError(f"the server says {error.code} {error.reason}") from error
+            raise _failed(wanted, f"the server responds {error.code} {error.reason}") from error
+        raise _ConnectionLostError(f"the server responds {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
-        raise _CutError(str(getattr(error, "reason", error)) or type(error).__name__) from error
+        raise _ConnectionLostError(
+            str(getattr(error, "reason", error)) or type(error).__name__
+        ) from error
 
 
-def _described(response: Any, url: str, start: int) -> Part:
+def _described(response: Any, url: str, start: int) -> PartialDownload:
     length = response.headers.get("Content-Length")
     validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     size = start + int(length) if length is not None else None
-    return Part(url=url, validator=validator, size=size)
+    return PartialDownload(url=url, validator=validator, size=size)
 
 
 def _begins(response: Any) -> int | None:
-    """First byte of a partial answer; None of a whole one."""
+    """Return the first byte of a partial response; None for a whole one."""
     if response.status != http.client.PARTIAL_CONTENT:
         return None
     unit, _, rest = str(response.headers.get("Content-Range", "")).partition(" ")
@@ -243,18 +246,18 @@ def _read(response: Any) -> bytes:
     try:
         return bytes(response.read(_BLOCK))
     except (OSError, http.client.HTTPException) as error:
-        raise _CutError(str(error) or type(error).__name__) from error
+        raise _ConnectionLostError(str(error) or type(error).__name__) from error
 
 
-class _Told(urllib.request.HTTPRedirectHandler):
-    """Notes the digest that a file server tells of before it sends one elsewhere for the bytes."""
+class _RedirectDigest(urllib.request.HTTPRedirectHandler):
+    """Keeps the digest that a file server sends with the redirection to the bytes."""
 
     sha256 = ""
 
     def redirect_request(self, *arguments: Any) -> urllib.request.Request | None:
         """Follow the redirection."""
         headers = arguments[4]
-        told = str(headers.get("X-Linked-ETag", "")).strip('"').lower()
-        if len(told) == 64 and set(told) <= set("0123456789abcdef"):
-            self.sha256 = told
+        digest = str(headers.get("X-Linked-ETag", "")).strip('"').lower()
+        if len(digest) == 64 and set(digest) <= set("0123456789abcdef"):
+            self.sha256 = digest
         return super().redirect_request(*arguments)

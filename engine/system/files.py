@@ -1,4 +1,4 @@
-"""A source file: its bytes, its identity, its name for people."""
+"""Reads source files, with checks that they are files and do not change meanwhile."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from varfix.engine.errors import DecodeUnsupportedError, SourceReadError
 _READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def read_file(path: Path, most: int | None = None) -> tuple[os.stat_result, bytes]:
-    """Read a file whole, with its identity as of the reading.
+def read_file(path: Path, limit: int | None = None) -> tuple[os.stat_result, bytes]:
+    """Return a file's identity and its bytes.
 
     Args:
         path: The file.
-        most: Bytes that it can sensibly have, so that it does not fill the memory; None = any.
+        limit: Most bytes that it may have, so that it does not fill the memory; None = any.
 
     Raises:
-        SourceReadError: It is gone, may not be read, or changed meanwhile.
+        SourceReadError: It is missing, access is denied, or it changed while it was read.
         DecodeUnsupportedError: It is far larger than its image.
     """
     with open_source(path) as file:
         stat = os.fstat(file.fileno())
-        if most is not None and stat.st_size > most:
+        if limit is not None and stat.st_size > limit:
             raise _oversized(stat.st_size)
         data = file.read(stat.st_size + 1)
         after = os.fstat(file.fileno())
@@ -38,13 +38,13 @@ def read_file(path: Path, most: int | None = None) -> tuple[os.stat_result, byte
 
 @contextmanager
 def open_source(path: Path) -> Iterator[BinaryIO]:
-    """Open a file; the system's refusals, now and inside the block, become varfix's own.
+    """Open a file; translate the system's errors, also those inside the block.
 
     Raises:
-        SourceReadError: It is gone, may not be read, or is no file.
+        SourceReadError: It is missing, access is denied, or it is not a file.
     """
     try:
-        # A pipe that took the file's place since it was found must not hold up the run.
+        # Non-blocking: a pipe that has replaced the file since it was found must not block the run.
         with open(os.open(path, _READ), "rb") as file:  # noqa: PTH123 (a descriptor)
             if not S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise SourceReadError("cannot be read (not a file)")
@@ -58,5 +58,5 @@ def open_source(path: Path) -> Iterator[BinaryIO]:
 def _oversized(size: int) -> DecodeUnsupportedError:
     return DecodeUnsupportedError(
         f"a file of {size / 1e6:.0f} MB is too large for its image",
-        hint="Save the image again, without what is attached to it.",
+        hint="save the image again without the data attached to it",
     )

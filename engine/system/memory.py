@@ -1,4 +1,4 @@
-"""How much memory this process may still take, inside a container as well."""
+"""Measures the memory that this process may still use, also inside a container."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MIB: Final = 1 << 20
 _LEAST: Final = 512 * _MIB
 _MOST: Final = 4096 * _MIB
 
-# Limit and use, in bytes, of the group that a container runs in: version 2, then 1.
+# Files with limit and usage, in bytes, of a container's control group: version 2, then 1.
 _GROUPS: Final = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -23,22 +23,22 @@ _GROUPS: Final = (
 
 
 def available_memory() -> int:
-    """Return the bytes that can be taken without swapping or being killed."""
-    return min([int(psutil.virtual_memory().available), *_group_rooms()])
+    """Return the bytes that can be allocated without swapping or being killed."""
+    return min([int(psutil.virtual_memory().available), *_container_limits()])
 
 
 def default_queue_bytes() -> int:
-    """Return the bytes of images in flight when nobody said: a quarter of what is available.
+    """Return the default limit of images in memory, in bytes: a quarter of the available memory.
 
-    At least one photograph must fit; more than a few do not make a run faster.
+    At least one image of a camera must fit; more than a few do not make a run faster.
     """
     return min(max(available_memory() // 4, _LEAST), _MOST)
 
 
-def _group_rooms() -> list[int]:
-    rooms = []
+def _container_limits() -> list[int]:
+    limits = []
     for limit, used in _GROUPS:
         with suppress(OSError, ValueError):  # no such group, or no limit ("max")
-            room = int(Path(limit).read_text("ascii")) - int(Path(used).read_text("ascii"))
-            rooms.append(max(0, room))
-    return rooms
+            free = int(Path(limit).read_text("ascii")) - int(Path(used).read_text("ascii"))
+            limits.append(max(0, free))
+    return limits

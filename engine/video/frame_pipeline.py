@@ -246,4 +246,8 @@ def _rotated(pixels: Floats, turns: int) -> Floats:
 def deflicker_settings(settings: Settings) -> DeflickerSettings:
     """Return the deflicker part of the settings."""
     video = settings.video
-    return DeflickerSettings(window=video.window, keys=video.keys, lock=video.lock)
+    return DeflickerSettings(
+        window=video.deflicker_window,
+        keys=video.prior_interval,
+        lock=video.deflicker_lowpass,
+    )

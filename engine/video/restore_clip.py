@@ -180,5 +180,5 @@ def _source_identity(file: Path | None) -> str:
 
 
 def _segment_frames(encoding: Encoding, settings: Settings) -> int:
-    wanted = round(settings.video.segment * encoding.rate)
+    wanted = round(settings.video.segment_seconds * encoding.rate)
     return max(2, min(wanted, _MAX_SEGMENT_FRAMES))

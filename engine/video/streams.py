@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from varfix.engine.errors import PlanError
+from varfix.engine.formats import CONTAINERS
 from varfix.engine.settings.types import VideoSettings
 from varfix.engine.video.clip import Clip
 from varfix.engine.video.probe import open_container
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.stream import Stream
 
-# FFmpeg's muxers by file extension.
-MUXERS: Final = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-}
 ISO: Final = ("mp4", "mov")
 TIMECODE: Final = "timecode"
 _DISCARD_ALL: Final = 48  # AVDISCARD_ALL: titles of chapters, which are copied as chapters
@@ -76,11 +69,11 @@ def container_traits(target: Path, origin: str) -> ContainerTraits:
     """
     import av
 
-    muxer = MUXERS.get(target.suffix.lower())
+    muxer = CONTAINERS.get(target.suffix.lower())
     if muxer is None:
         raise PlanError(
             f"{target}: not a video container that varfix writes",
-            hint=f"choose a file name that ends in {', '.join(MUXERS)}",
+            hint=f"choose a file name that ends in {', '.join(CONTAINERS)}",
         )
     with av.open(io.BytesIO(), "w", format=muxer) as container:
         return ContainerTraits(muxer, frozenset(container.supported_codecs), origin)

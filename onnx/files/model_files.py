@@ -119,8 +119,7 @@ def _files(name: str, path: Path) -> ModelFiles:
 def _unknown(model: str) -> ModelMissingError:
     known = list(dict.fromkeys([*MODELS, *imported_names()]))
     near = difflib.get_close_matches(model, known, n=1)
-    hint = f'Did you mean "{near[0]}"?' if near else f"Known: {', '.join(known)}."
     return ModelMissingError(
-        f"{model}: no model of this name, and no file.",
-        hint=f"{hint} Or give the path of an .onnx file.",
+        f"{model}: no such model or file (known models: {', '.join(known)})",
+        hint=f'did you mean "{near[0]}"?' if near else "give the path of an .onnx file",
     )

@@ -80,7 +80,7 @@ def parse_device(text: str) -> DeviceRequest:
         return DeviceRequest(text, None)
     kind, colon, number = text.partition(":")
     if kind not in PROVIDERS:
-        raise ConfigError(f"--device {text}: unknown device.", hint=_known(kind))
+        raise ConfigError(f"--device {text}: unknown device", hint=_known(kind))
     if re.fullmatch(r"\d+(,\d+)+", number) and kind in _NUMBERED:
         first, *others = (Device(kind, int(one)) for one in number.split(","))
         if len({first, *others}) <= len(others):
@@ -94,7 +94,7 @@ def parse_device(text: str) -> DeviceRequest:
 def _known(kind: str) -> str:
     names = ["auto", *PROVIDERS]
     near = difflib.get_close_matches({"gpu": "cuda", "trt": "tensorrt"}.get(kind, kind), names, n=1)
-    return f'Did you mean "{near[0]}"?' if near else f"Known: {', '.join(names)}."
+    return f'did you mean "{near[0]}"?' if near else f"use one of {', '.join(names)}"
 
 
 def start_requested(

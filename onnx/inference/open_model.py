@@ -65,7 +65,7 @@ def _opened(model: str, settings: Settings, request: DeviceRequest, warn: Warn) 
     size = tile_size(settings.tile.size, card)
     step = size if settings.tile.size else min(facts.step, size)
     check_overlap(settings.tile.overlap, size)
-    check_whole(settings.tile.whole, card)
+    check_whole(settings.tile.resize_whole, card)
     _warn_of_limits(card, settings, warn)
     with ThreadPoolExecutor(1, "load") as loader:
         early = early_prior(loader, found, card, request)

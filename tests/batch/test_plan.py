@@ -224,7 +224,7 @@ def test_an_opaque_alpha_does_not_hide_that_a_picture_is_too_large(source, out):
 
 def test_transparency_into_a_format_without_it_stops_the_plan(source, out):
     draw(source / "logo.png", "RGBA", color=(1, 2, 3, 40))
-    with pytest.raises(AlphaLostError, match=r"logo\.png has transparency, JPEG cannot hold it"):
+    with pytest.raises(AlphaLostError, match=r"logo\.png has transparency, JPEG cannot store it"):
         planned(source, out, wanting("jpg"))
     assert planned(source, out, wanting("jpg", flatten="white")).items
 

@@ -8,7 +8,7 @@ import pytest
 
 from varfix.cli.main import COMMANDS, invoke
 from varfix.engine.models.card import MODELS
-from varfix.engine.settings.layers import preset_names
+from varfix.engine.settings.presets import preset_names
 
 SHELLS = ["bash", "zsh", "fish"]
 

@@ -91,7 +91,7 @@ def test_hardware_that_is_not_there_is_no_problem(varfix, facts, monkeypatch):
     def missing(codec):
         return "there is no such device" if "_" in codec else ""
 
-    monkeypatch.setattr(video_check, "_fault", missing)
+    monkeypatch.setattr(video_check, "_find_fault", missing)
     result = varfix("doctor")
     assert result.exit_code == 0
     assert "no hardware or driver for h264_nvenc, hevc_qsv" in result.stdout

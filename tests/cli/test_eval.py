@@ -83,8 +83,8 @@ def test_targets_without_a_picture_are_mentioned(varfix, folders, picture):
         (["--only", "kodak24", ".", "."], "choose from --all"),
         (["--degrade", "fog:1", "."], 'unknown degradation "fog"'),
         (["nowhere", "."], "'nowhere' does not exist"),
-        (["-p", "denoize", ".", "."], 'Did you mean "denoise"?'),
-        (["--set", "tile.overlaps=3", ".", "."], 'Did you mean "tile.overlap"?'),
+        (["-p", "denoize", ".", "."], 'did you mean "denoise"?'),
+        (["--set", "tile.overlaps=3", ".", "."], 'did you mean "tile.overlap"?'),
     ],
 )
 def test_usage_that_means_nothing_is_refused(varfix, arguments, text):

@@ -113,7 +113,7 @@ def test_transparency_is_not_dropped_unasked(restore, tmp_path):
     Image.new("RGBA", (16, 16), (255, 0, 0, 100)).save(source)
     result = restore(source, tmp_path / "logo.jpg")
     assert result.exit_code == 2
-    assert "logo.png has transparency, JPEG cannot hold it." in result.stderr
+    assert "logo.png has transparency, JPEG cannot store it" in result.stderr
     flattened = restore(source, tmp_path / "logo.jpg", "--set", "output.flatten=white")
     assert flattened.exit_code == 0, flattened.stderr
 

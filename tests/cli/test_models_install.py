@@ -100,7 +100,7 @@ def test_a_download_that_was_cut_goes_on_with_the_same_command(varfix, server, f
     result = varfix("models", "pull", "varformer-d16")
     assert result.exit_code == ExitCode.MODEL
     assert "1000000 of 2048000" in result.stderr
-    assert "goes on where it stopped" in result.stderr
+    assert "run the same command again to resume" in result.stderr
     server.cut_after, server.asked = [], []
     assert varfix("models", "pull", "varformer-d16").exit_code == 0
     assert server.asked == ["bytes=1000000-"]

@@ -160,7 +160,9 @@ def test_a_frame_that_cannot_be_restored_is_not_left_out(varfix, tmp_path, shelf
     )
     flash = Film(count=8, white=(5,), tags=(1, 1, 1, 2), pix_fmt="yuvj420p")
     source, target = flash.write(tmp_path / "clip.mkv"), tmp_path / "out.mkv"
-    result = varfix("video", source, target, "-m", model, "-d", "cpu", "--set", "video.window=0")
+    result = varfix(
+        "video", source, target, "-m", model, "-d", "cpu", "--set", "video.deflicker_window=0"
+    )
     assert result.exit_code == 1
     assert "frame 5" in result.stderr
     assert not target.exists()

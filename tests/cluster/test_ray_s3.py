@@ -72,7 +72,7 @@ def machines(s3, machines):
 
 def results(job):
     store = open_store(job.target)._objects
-    names = [name for name, _ in store.list() if not name.startswith(".varfix/")]
+    names = [name for name, _ in store.list_objects() if not name.startswith(".varfix/")]
     return dict(zip(names, store.read_all(names), strict=True))
 
 

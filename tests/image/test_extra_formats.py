@@ -291,7 +291,7 @@ def test_a_format_that_is_not_installed_is_refused_with_the_command_that_install
         assert remedy in caught.value.hint
     with pytest.raises(PlanError) as planned:
         check_output("a.png", Header("png", 5, 5, False, 8), name, None)
-    assert remedy in planned.value.message
+    assert remedy in planned.value.hint
     with pytest.raises(EncodeError) as written:
         encode_picture(read(png(noise())), name, KEEP)
     assert remedy in written.value.hint

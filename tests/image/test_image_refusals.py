@@ -83,7 +83,7 @@ def test_files_that_are_no_images_are_named(tmp_path, data, what):
 def test_gif_is_named():
     with pytest.raises(DecodeUnknownError, match="image/gif") as caught:
         read(saved(Image.fromarray(noise(1)), "GIF"))
-    assert "one for each frame (ffmpeg" in caught.value.hint
+    assert "extract an animation with `ffmpeg" in caught.value.hint
 
 
 def encoded_samples():
@@ -123,7 +123,7 @@ def test_whole_files_are_read(kind):
 def test_truncated_files_are_refused(kind, part):
     data = SAMPLES[kind]
     short = data[: max(16, int(len(data) * part))]
-    with pytest.raises(DecodeTruncatedError, match="Not restored, so that a gray band"):
+    with pytest.raises(DecodeTruncatedError, match="not restored: the missing part would be gray"):
         read(short)
 
 
@@ -218,7 +218,7 @@ def test_jpegs_of_odd_coding_are_named(marker, depth, what):
     at = data.index(b"\xff\xc0")
     data[at + 1], data[at + 4] = marker, depth
     for call in (read, probe):
-        with pytest.raises(DecodeUnsupportedError, match=rf"cannot be read \({what}\)") as caught:
+        with pytest.raises(DecodeUnsupportedError, match=rf"unsupported JPEG \({what}\)") as caught:
             call(bytes(data))
         assert "8-bit JPEG" in caught.value.hint
 
@@ -239,7 +239,9 @@ def test_several_images_in_a_file_are_refused(fmt, what):
     for call in (read, probe):
         with pytest.raises(DecodeUnsupportedError, match=f"has 3 {what}") as caught:
             call(data)
-        assert re.match(f"Extract the {what} first, as (ffmpeg|tiffsplit)", caught.value.hint)
+        assert re.match(
+            f"extract the {what}, for example with `(ffmpeg|tiffsplit)", caught.value.hint
+        )
 
 
 def test_a_small_copy_inside_a_tiff_is_not_a_page():
@@ -292,22 +294,21 @@ def test_probe_of_a_missing_file_is_a_read_error(tmp_path):
 
 def test_limits_of_formats_are_checked_before_any_work():
     wide = Header("png", 24000, 10, False, 8)
-    text = "pano.jpg → WebP: 24000 px is over WebP's 16383 px. Use --format tiff."
+    text = "pano.jpg → WebP: 24000 px is over WebP's 16383 px"
     with pytest.raises(FormatLimitError) as caught:
         check_output("pano.jpg", wide, "webp", None)
     assert caught.value.message == text
+    assert caught.value.hint == "use --format tiff"
     check_output("pano.jpg", wide, "keep", None)
 
 
 def test_lost_alpha_is_refused_before_any_work():
     header = Header("png", 10, 10, True, 8)
-    text = (
-        "logo.png has transparency, JPEG cannot hold it. "
-        "Use --format png, or --set output.flatten=white."
-    )
+    text = "logo.png has transparency, JPEG cannot store it"
     with pytest.raises(AlphaLostError) as caught:
         check_output("logo.png", header, "jpg", None)
     assert caught.value.message == text
+    assert caught.value.hint == "use --format png, or --set output.flatten=white"
     check_output("logo.png", header, "jpg", "white")
     check_output("logo.png", header, "keep", None)
 

@@ -366,7 +366,7 @@ def test_channels_without_a_meaning_are_kept(dtype, kinds, colors):
 @pytest.mark.parametrize("dtype, kinds", [(np.uint16, (2, 0)), (np.uint8, (0, 2))])
 def test_channels_in_an_odd_order_are_refused_by_name(dtype, kinds):
     data, _array = with_channels(dtype, kinds)
-    with pytest.raises(DecodeUnsupportedError, match="TIFF of this kind cannot be read"):
+    with pytest.raises(DecodeUnsupportedError, match="unsupported TIFF"):
         kit.read(data)
 
 

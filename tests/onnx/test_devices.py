@@ -111,9 +111,9 @@ def test_a_device_is_read_from_its_text(text, device):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("cdua", 'Did you mean "cuda"?'),
-        ("gpu", 'Did you mean "cuda"?'),
-        ("", "Known: auto, cpu, cuda"),
+        ("cdua", 'did you mean "cuda"?'),
+        ("gpu", 'did you mean "cuda"?'),
+        ("", "use one of auto, cpu, cuda"),
         ("CUDA", "unknown device"),
         ("cuda:", "expected a form like"),
         ("cuda:x", "expected a form like"),

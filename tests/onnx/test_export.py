@@ -10,7 +10,8 @@ from varfix.engine.errors import ModelContractError, ModelMissingError
 from varfix.engine.models.card import TASKS
 from varfix.engine.networks.varformer_s.model import build_varformer_s
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.settings.types import Settings, resolve, set_layer
+from varfix.engine.settings.resolve import resolve, set_layer
+from varfix.engine.settings.types import Settings
 from varfix.engine.train.checkpoint import save_weights
 from varfix.engine.train.initial_weights import load_initial
 from varfix.onnx.export import varformer_s as export

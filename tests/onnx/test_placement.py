@@ -11,7 +11,8 @@ from varfix.engine.errors import (
     ModelContractError,
     ModelMissingError,
 )
-from varfix.engine.settings.types import ModelSettings, Settings, resolve, set_layer
+from varfix.engine.settings.resolve import resolve, set_layer
+from varfix.engine.settings.types import ModelSettings, Settings
 from varfix.onnx.inference import memory_guard as guard
 from varfix.onnx.inference.hardware import Gpu
 from varfix.onnx.inference.open_model import open_restorer

@@ -24,7 +24,8 @@ from varfix.engine.image.reader import read_picture
 from varfix.engine.networks.layers.quantizer import SCALES
 from varfix.engine.restoration.prior_maps import thumbnail
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.settings.types import Settings, resolve, set_layer
+from varfix.engine.settings.resolve import resolve, set_layer
+from varfix.engine.settings.types import Settings
 from varfix.onnx.export.architectures import CardFields, released_varformer
 from varfix.onnx.export.fp16 import FP16
 from varfix.onnx.export.released import Agreement, export_released, natural_image

@@ -9,7 +9,7 @@ from varfix.engine.evaluation.metrics import psnr
 from varfix.engine.evaluation.pairs import find_images
 from varfix.engine.image.reader import read_picture
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.settings.types import resolve, set_layer
+from varfix.engine.settings.resolve import resolve, set_layer
 from varfix.onnx.inference.open_model import open_restorer
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ CARD = ModelCard(
 )
 GLOBAL, BY_TILE, WHOLE = (
     Settings(tile=tile)
-    for tile in (TileSettings(), TileSettings(tone="tile"), TileSettings(whole=True))
+    for tile in (TileSettings(), TileSettings(tone="tile"), TileSettings(resize_whole=True))
 )
 
 
@@ -116,7 +116,7 @@ def test_resizing_matches_the_reference_programs():
 
 def test_whole_blends_with_the_source():
     pixels = noise(64, 64)
-    half = Settings(tile=TileSettings(whole=True), strength=0.5)
+    half = Settings(tile=TileSettings(resize_whole=True), strength=0.5)
     restored = restore_image(Equalizer(), pixels, half)
     full = restore_image(Equalizer(), pixels, WHOLE)
     assert np.allclose(restored, (pixels + full) / 2, atol=1e-6)

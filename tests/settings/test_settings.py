@@ -1,4 +1,4 @@
-"""Settings come from layers; every refusal names the place and the nearest right word."""
+"""Settings come from layers; every error names the place and suggests the nearest name."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -9,20 +9,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from varfix.cli.terminal import worded
 from varfix.engine.errors import ConfigError
-from varfix.engine.settings.types import (
-    Layer,
-    Settings,
+from varfix.engine.settings.layers import Layer
+from varfix.engine.settings.presets import load_preset, preset_names, preset_summary
+from varfix.engine.settings.resolve import (
     env_layer,
     flag_layer,
     known_keys,
-    load_preset,
-    preset_about,
-    preset_names,
     resolve,
     set_layer,
     standard_layers,
 )
+from varfix.engine.settings.types import RENAMED_KEYS, Settings
 
 
 @pytest.fixture
@@ -42,8 +41,12 @@ def write(name: str, text: str) -> str:
     return name
 
 
+def explained(error: ConfigError) -> str:
+    return worded(error.message, error.hint)
+
+
 def preset_error(text: str) -> str:
-    return str(refusal(lambda: resolve(load_preset(write("derain.yaml", text)))))
+    return explained(refusal(lambda: resolve(load_preset(write("derain.yaml", text)))))
 
 
 def test_no_layers_give_the_defaults():
@@ -54,11 +57,11 @@ def test_no_layers_give_the_defaults():
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_built_in_presets_resolve_and_say_what_they_do(name):
+def test_built_in_presets_resolve_and_have_a_summary(name):
     task = resolve(load_preset(name)).settings.model.task
     assert (task == "auto") == (name in ("auto", "fast"))
-    assert preset_about(name).endswith(".")
-    assert not preset_about(name).startswith("#")
+    assert preset_summary(name).endswith(".")
+    assert not preset_summary(name).startswith("#")
 
 
 def test_presets_choose_different_tasks():
@@ -99,7 +102,7 @@ def test_values_from_files_know_their_line(here):
 
 def test_unknown_key_is_refused_with_file_line_and_suggestion(here):
     text = "extends: derain\nstrength: 1\ntile:\n  overlaps: 32\n"
-    expected = 'derain.yaml:4: unknown key "tile.overlaps". Did you mean "tile.overlap"?'
+    expected = 'derain.yaml:4: unknown key "tile.overlaps"; did you mean "tile.overlap"?'
     assert preset_error(text) == expected
 
 
@@ -113,19 +116,19 @@ def test_unknown_key_is_refused_with_file_line_and_suggestion(here):
         ("strength: true", "derain.yaml:1: strength: expected float, got bool"),
         ("strength:", "derain.yaml:1: strength: expected float, got null"),
         ("output: {jpeg_quality: 101}", "output.jpeg_quality: expected int <= 100, got 101"),
-        ("model: {task: rian}", 'got "rian". Did you mean "rain"?'),
+        ("model: {task: rian}", 'got "rian"; did you mean "rain"?'),
         ("model: {task: [rain]}", "snow; got list"),
         ("tile: 64", "derain.yaml:1: tile: expected keys and values, got int"),
-        ("overlap: 3", 'unknown key "overlap". Did you mean "tile.overlap"?'),
-        ("strength: {of: 3}", 'unknown key "strength.of". Did you mean "strength"?'),
-        ("zzz: 3", 'derain.yaml:1: unknown key "zzz".'),
-        ("strength: 1\nstrength: 0", 'derain.yaml:2: "strength" is given twice'),
-        ("tile: {size: 1}\ntile: {overlap: 1}", 'derain.yaml:2: "tile" is given twice'),
-        ("a: [1", "derain.yaml:1: not valid YAML"),
-        ("strength: 1\n\tx: 2", "derain.yaml:2: not valid YAML"),
+        ("overlap: 3", 'unknown key "overlap"; did you mean "tile.overlap"?'),
+        ("strength: {of: 3}", 'unknown key "strength.of"; did you mean "strength"?'),
+        ("zzz: 3", 'derain.yaml:1: unknown key "zzz"'),
+        ("strength: 1\nstrength: 0", 'derain.yaml:2: "strength" is defined twice'),
+        ("tile: {size: 1}\ntile: {overlap: 1}", 'derain.yaml:2: "tile" is defined twice'),
+        ("a: [1", "derain.yaml:1: invalid YAML"),
+        ("strength: 1\n\tx: 2", "derain.yaml:2: invalid YAML"),
         ("- strength", "derain.yaml: expected keys and values, got list"),
-        ("a: &a {b: *a}", "derain.yaml: not valid YAML"),
-        ("extends: [derain]", "derain.yaml:1: extends: expected one preset, got list"),
+        ("a: &a {b: *a}", "derain.yaml: invalid YAML"),
+        ("extends: [derain]", "derain.yaml:1: extends: expected a single preset, got list"),
     ],
 )
 def test_mistakes_in_presets_are_named(here, text, message):
@@ -144,7 +147,7 @@ def test_null_returns_a_choice_to_the_model_card(here):
     assert resolve(layers).settings.tile.size is None
 
 
-def test_extends_is_relative_to_the_file_that_says_it(here):
+def test_extends_is_relative_to_its_file(here):
     (here / "sub").mkdir()
     write("sub/base.yaml", "strength: 0.25")
     assert (
@@ -161,12 +164,13 @@ def test_a_preset_that_extends_itself_is_refused(here):
 
 def test_unknown_preset_lists_the_built_in_ones():
     error = refusal(lambda: load_preset("dernoise"))
-    assert error.message == 'unknown preset "dernoise". Did you mean "denoise"?'
-    assert all(name in error.hint for name in preset_names())
+    assert error.message.startswith('unknown preset "dernoise"; built-in presets: auto, ')
+    assert all(name in error.message for name in preset_names())
+    assert error.hint == 'did you mean "denoise"?'
 
 
 def test_missing_and_unreadable_files_are_refused(here):
-    assert str(refusal(lambda: load_preset("no.yaml"))) == "no.yaml: no such preset file"
+    assert str(refusal(lambda: load_preset("no.yaml"))) == "no.yaml: preset file not found"
     (here / "folder.yaml").mkdir()
     assert "cannot read the preset" in str(refusal(lambda: load_preset("folder.yaml")))
     (here / "latin.yaml").write_bytes(b"# caf\xe9\n")
@@ -200,13 +204,13 @@ def test_set_reads_the_value_the_key_expects(text, key, value):
     [
         ("tile.overlap", '--set "tile.overlap": expected KEY=VALUE'),
         ("=3", '--set "=3": expected KEY=VALUE'),
-        ("tile.overlap=[1", '--set: tile.overlap: cannot read the value "[1"'),
-        ("tile.overlaps=1", '--set: unknown key "tile.overlaps". Did you mean "tile.overlap"?'),
+        ("tile.overlap=[1", '--set: tile.overlap: cannot parse the value "[1"'),
+        ("tile.overlaps=1", '--set: unknown key "tile.overlaps"; did you mean "tile.overlap"?'),
         ("output.format=gif", "--set: output.format: expected one of keep, png"),
     ],
 )
 def test_set_refuses_by_name(text, message):
-    assert str(refusal(lambda: resolve([set_layer([text])]))).startswith(message)
+    assert explained(refusal(lambda: resolve([set_layer([text])]))).startswith(message)
 
 
 def test_environment_names_its_variable():
@@ -223,7 +227,7 @@ def test_other_variables_are_not_settings():
 
 
 def test_no_two_keys_share_a_variable():
-    names = [key.replace(".", "_") for key in known_keys()]
+    names = [key.replace(".", "_") for key in (*known_keys(), *RENAMED_KEYS)]
     assert len(set(names)) == len(names)
 
 
@@ -267,6 +271,73 @@ def test_the_default_preset_does_not_hide_the_project_file(here):
 def test_the_preset_may_come_from_the_environment(here):
     layers = standard_layers(None, here, environ={"VARFIX_PRESET": "dehaze"}, user_dir=here)
     assert resolve(layers).settings.model.task == "haze"
+
+
+VALUES = {
+    "video.window": 7,
+    "video.keys": 3,
+    "video.lock": False,
+    "video.segment": 2.5,
+    "tile.whole": True,
+}
+
+
+def value_of(settings, key):
+    for name in key.split("."):
+        settings = getattr(settings, name)
+    return settings
+
+
+def as_layer(form, here, key, value):
+    text = str(value).lower()
+    section, _, name = key.partition(".")
+    if form == "set":
+        return [set_layer([f"{key}={text}"])]
+    if form == "environment":
+        return [env_layer({f"VARFIX_{section}_{name}".upper(): text})]
+    preset = "extends: derain\n" + (f"{key}: {text}" if form == "dotted" else "")
+    preset += f"{section}:\n  {name}: {text}" if form == "preset" else ""
+    return load_preset(write("mine.yaml", preset))
+
+
+@pytest.mark.parametrize("form", ["set", "environment", "preset", "dotted"])
+@pytest.mark.parametrize("old, new", RENAMED_KEYS.items())
+def test_old_keys_are_accepted_with_a_warning(here, form, old, new):
+    layers = as_layer(form, here, old, VALUES[old])
+    resolved = resolve(layers)
+    assert value_of(resolved.settings, new) == VALUES[old] != value_of(Settings(), new)
+    place = resolved.origins[new]
+    assert resolved.warnings == (f"{place}: {old} is deprecated; use {new}",)
+    assert place == {"set": "--set", "environment": f"VARFIX_{old.replace('.', '_').upper()}"}.get(
+        form, "mine.yaml:3" if form == "preset" else "mine.yaml:2"
+    )
+
+
+@pytest.mark.parametrize("form", ["set", "environment", "preset", "dotted"])
+@pytest.mark.parametrize("old, new", RENAMED_KEYS.items())
+def test_new_keys_need_no_warning(here, form, old, new):
+    resolved = resolve(as_layer(form, here, new, VALUES[old]))
+    assert value_of(resolved.settings, new) == VALUES[old]
+    assert resolved.warnings == ()
+
+
+def test_an_old_key_in_a_stronger_layer_wins():
+    resolved = resolve(
+        [Layer("a", {"video": {"deflicker_window": 1}}), set_layer(["video.window=2"])]
+    )
+    assert resolved.settings.video.deflicker_window == 2
+    assert resolved.origins["video.deflicker_window"] == "--set"
+
+
+def test_an_old_and_a_new_key_in_one_layer_are_rejected(here):
+    text = "video:\n  window: 1\n  deflicker_window: 2\n"
+    expected = "derain.yaml:2: video.window and video.deflicker_window are the same setting"
+    assert preset_error(text) == f"{expected}; remove video.window"
+
+
+def test_mistakes_under_an_old_key_are_named():
+    error = refusal(lambda: resolve([set_layer(["video.window=many"])]))
+    assert str(error) == "--set: video.deflicker_window: expected int, got str"
 
 
 @given(

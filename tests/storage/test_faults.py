@@ -56,7 +56,7 @@ class Bucket:
 
     def results(self):
         store = open_store(f"{self.address}/out")._objects
-        names = [name for name, _ in store.list() if not name.startswith(".varfix/")]
+        names = [name for name, _ in store.list_objects() if not name.startswith(".varfix/")]
         return {name: store.read(name) for name in names}
 
     def unbroken(self):
@@ -168,13 +168,13 @@ def test_a_place_that_may_not_be_written_ends_the_run(remote):
         remote.run()
 
 
-def test_a_destination_that_may_not_be_listed_is_told_before_any_work(remote):
+def test_a_destination_that_may_not_be_listed_is_reported_before_any_work(remote):
     remote.faults.refuse = lambda kind, path, count: DENIED if kind == "LIST" else None
     with pytest.raises(StoreAccessError, match="access denied"):
         remote.run()
 
 
-def test_no_secret_is_told(remote):
+def test_no_secret_is_shown(remote):
     expire_after(remote, 0)
     with pytest.raises(StoreError) as ended:
         remote.run()
@@ -227,5 +227,5 @@ def mute(monkeypatch):
 def test_a_store_that_falls_silent_is_given_up(mute, size, monkeypatch):
     monkeypatch.setattr(store_objects, "_LONGEST", 2.0 if size > 100 else 600.0)
     monkeypatch.setattr(store_objects, "_SLOWEST", 1e9)
-    with pytest.raises(StoreError, match=r"no answer in time|does not answer"):
+    with pytest.raises(StoreError, match=r"no response in time|does not answer"):
         mute.publish("a.png", b"x" * size, overwrite=False)

@@ -194,7 +194,7 @@ def test_threads_do_not_tear_each_others_lines(out, source):
     assert len({json.loads(line)["dst"] for line in lines}) == 200
 
 
-def test_a_full_disk_is_told_once_and_closing_is_quiet(out, source, monkeypatch):
+def test_a_full_disk_is_reported_once_and_closing_is_quiet(out, source, monkeypatch):
     class Full(io.BytesIO):
         def flush(self):
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -51,12 +51,12 @@ def test_a_large_destination_is_not_listed_again(places, s3, monkeypatch):
     for number in range(6):
         places.put(f"{number}.png", picture())
     restore(planned(places))
-    monkeypatch.setattr(store_memory, "LOOKED_AT", 3)
+    monkeypatch.setattr(store_memory, "MAX_LISTED", 3)
     places.put("new.png", picture())
     places.put("stranger.png", picture())
     places.put("stranger.png", b"somebody's own", "target")
     plan = planned(places)
-    assert plan.manifest._there is None
+    assert plan.manifest._sizes is None
     assert sorted(item.src for item in plan.items) == ["new.png", "stranger.png"]
     with pytest.raises(Exception, match="another program has written"):
         restore(plan)
@@ -77,8 +77,8 @@ def test_scattered_records_are_put_together_and_nothing_is_lost(places, monkeypa
         places.put(f"{number}.png", picture(number))
         restore(planned(places))
     before = states(planned(places))
-    monkeypatch.setattr(store_memory, "_SCATTERED", 4)
-    monkeypatch.setattr(store_memory, "_FOLDED", 5)
+    monkeypatch.setattr(store_memory, "_MAX_PARTS", 4)
+    monkeypatch.setattr(store_memory, "_MERGED_RECORDS", 5)
     objects = places.target._objects
     removed = []
     with monkeypatch.context() as patch:
@@ -87,7 +87,7 @@ def test_scattered_records_are_put_together_and_nothing_is_lost(places, monkeypa
     assert len(removed) == 9
     assert states(planned(places)) == before
     ObjectManifest(objects).prepare()
-    assert len(list(objects.list(JOURNAL))) == 2
+    assert len(list(objects.list_objects(JOURNAL))) == 2
     assert states(planned(places)) == before
     assert set(before.values()) == {"done"}
 
@@ -99,11 +99,11 @@ def test_a_full_part_is_followed_by_another(places, monkeypatch):
     for number in range(8):
         places.put(f"{number}.png", picture())
     restore(planned(places))
-    assert len(list(places.target._objects.list(JOURNAL))) == 3
+    assert len(list(places.target._objects.list_objects(JOURNAL))) == 3
     assert set(states(planned(places)).values()) == {"done"}
 
 
-def test_a_source_put_again_is_told_from_its_former_self_within_the_same_second(places):
+def test_a_source_put_again_differs_from_its_former_self_within_the_same_second(places):
     former, later = (picture(shade, fmt="BMP") for shade in (2, 3))
     assert len(former) == len(later)
     places.put("a.bmp", former)

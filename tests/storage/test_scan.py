@@ -106,7 +106,7 @@ def test_what_filters_leave_out_counts_as_ignored(tree):
     assert found(tree("a.jpg", "b.png"), exclude=("*.png",)).ignored == ["b.png"]
 
 
-def test_a_folder_that_may_not_be_read_is_told_with_its_path(tree, monkeypatch):
+def test_a_folder_that_may_not_be_read_is_reported_with_its_path(tree, monkeypatch):
     source = tree("a.jpg", "private/b.jpg")
     real = os.scandir
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from varfix.engine.video.streams import MUXERS
+from varfix.engine.formats import CONTAINERS
 
 
 def scene(number, size=(64, 48), depth=8):
@@ -49,7 +49,7 @@ class Film:
     container: dict = field(default_factory=dict)
 
     def write(self, path):
-        muxer = MUXERS.get(path.suffix, path.suffix[1:])
+        muxer = CONTAINERS.get(path.suffix, path.suffix[1:])
         with av.open(str(path), "w", format=muxer, container_options=self.container) as out:
             out.metadata.update(self.metadata)
             if self.chapters:

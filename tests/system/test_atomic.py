@@ -117,7 +117,7 @@ def test_a_refusal_leaves_the_older_file_and_nothing_else(
     assert names(tmp_path) == ["c.png"]
 
 
-def test_a_full_disk_is_told_with_numbers_and_what_to_do(writer, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_numbers_and_what_to_do(writer, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", refusing(errno.ENOSPC))
     with pytest.raises(DiskFullError) as caught:
         writer.write(tmp_path / "c.png", bytes(500_000))

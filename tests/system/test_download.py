@@ -13,7 +13,7 @@ from varfix.engine.errors import (
     ModelChecksumError,
     ModelDownloadError,
 )
-from varfix.engine.system.download import Fetch, fetch, mirrored
+from varfix.engine.system.download import DownloadRequest, download, mirror_url
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -31,7 +31,9 @@ def get(server, tmp_path):
     target = tmp_path / "models" / "net.pth"
 
     def run(sha256="", progress=lambda done, size: None):
-        digest = fetch(Fetch(server.url, target, sha256, timeout=5.0, pause=0.01), progress)
+        digest = download(
+            DownloadRequest(server.url, target, sha256, timeout=5.0, pause=0.01), progress
+        )
         assert [path.name for path in target.parent.iterdir()] == [target.name]
         return digest, target.read_bytes()
 
@@ -42,7 +44,7 @@ def left(tmp_path):
     return sorted(path.name for path in (tmp_path / "models").iterdir())
 
 
-def test_a_file_comes_whole_and_its_digest_is_told(get):
+def test_a_file_comes_whole_and_its_digest_is_returned(get):
     seen = []
     assert get(progress=lambda *now: seen.append(now)) == (DIGEST, CONTENT)
     assert seen[-1] == (len(CONTENT), len(CONTENT))
@@ -59,7 +61,7 @@ def test_a_later_call_goes_on_with_what_an_earlier_one_left(get, server, tmp_pat
     server.cut_after = [1_500_000] + [0] * 9
     with pytest.raises(ModelDownloadError, match="1500000 of 5120000") as raised:
         get()
-    assert "goes on where it stopped" in raised.value.hint
+    assert "run the same command again to resume" in raised.value.hint
     assert raised.value.exit_code == ExitCode.MODEL
     assert left(tmp_path) == [".net.pth.part", ".net.pth.part.json"]
     server.cut_after, server.asked = [], []
@@ -115,20 +117,20 @@ def test_a_refusal_that_passes_is_waited_for(get, server):
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_refusal_for_good_is_told_at_once(get, server, status):
+def test_a_refusal_for_good_is_reported_at_once(get, server, status):
     server.refusals = [status]
-    with pytest.raises(ModelDownloadError, match=f"the server says {status}"):
+    with pytest.raises(ModelDownloadError, match=f"the server responds {status}"):
         get()
     assert len(server.asked) == 1
 
 
-def test_a_server_that_is_not_there_is_told(tmp_path):
-    wanted = Fetch("http://127.0.0.1:9/net.pth", tmp_path / "net.pth", pause=0.001)
+def test_a_server_that_is_not_there_is_reported(tmp_path):
+    wanted = DownloadRequest("http://127.0.0.1:9/net.pth", tmp_path / "net.pth", pause=0.001)
     with pytest.raises(ModelDownloadError, match="refused"):
-        fetch(wanted, lambda done, size: None)
+        download(wanted, lambda done, size: None)
 
 
-def test_a_disk_without_room_is_told_before_the_bytes_come(get, monkeypatch, tmp_path):
+def test_a_disk_without_room_is_reported_before_the_bytes_come(get, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(DiskFullError, match=r"0\.0 GB free"):
@@ -137,12 +139,12 @@ def test_a_disk_without_room_is_told_before_the_bytes_come(get, monkeypatch, tmp
 
 def test_a_mirror_has_the_same_paths(get, server):
     public = "https://models.example/who/net/resolve/main/net.pth"
-    assert mirrored(public, "") == public
-    assert mirrored(public, "http://near.example") == (
+    assert mirror_url(public, "") == public
+    assert mirror_url(public, "http://near.example") == (
         "http://near.example/who/net/resolve/main/net.pth"
     )
-    assert mirrored(public, "https://near.example/copy/") == (
+    assert mirror_url(public, "https://near.example/copy/") == (
         "https://near.example/copy/who/net/resolve/main/net.pth"
     )
     with pytest.raises(ConfigError, match="expected http"):
-        mirrored(public, "near.example")
+        mirror_url(public, "near.example")

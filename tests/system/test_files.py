@@ -67,7 +67,7 @@ def test_a_pipe_or_a_socket_in_a_files_place_does_not_hold_up_the_run(tmp_path, 
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links here")
-def test_a_link_to_itself_is_told(tmp_path):
+def test_a_link_to_itself_is_reported(tmp_path):
     path = tmp_path / "a.png"
     path.symlink_to(path)
     with pytest.raises(SourceReadError, match="cannot be read"):

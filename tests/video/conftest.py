@@ -44,7 +44,9 @@ class Made:
 
 def settings_for(**video):
     """Settings for clips; each frame by itself, unless `window` says otherwise."""
-    chosen = msgspec.convert({"window": 0, "codec": "ffv1", **video}, type(Settings().video))
+    chosen = msgspec.convert(
+        {"deflicker_window": 0, "codec": "ffv1", **video}, type(Settings().video)
+    )
     return msgspec.structs.replace(Settings(), video=chosen)
 
 

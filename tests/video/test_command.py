@@ -35,7 +35,7 @@ def run(shelf):
     model = shelf.foreign()
 
     def start(verb, *arguments, stdin=None):
-        model_and_device = ("-m", model, "-d", "cpu", "--set", "video.window=0")
+        model_and_device = ("-m", model, "-d", "cpu", "--set", "video.deflicker_window=0")
         return run_here(verb, *arguments, *model_and_device, stdin=stdin)
 
     return start
@@ -156,7 +156,7 @@ def test_parts(film, video, tmp_path, options, frames):
         (("--codec", "nonsense"), "unknown encoder"),
         (("--codec", "h265"), "use --codec hevc"),
         (("--crf", "99"), "99"),
-        (("--set", "video.segmnt=3"), 'Did you mean "video.segment"'),
+        (("--set", "video.segmnt=3"), 'did you mean "video.segment_seconds"'),
         (("nowhere.wmv",), "not a video container that varfix writes"),
     ],
 )
@@ -251,7 +251,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(film, shelf):
 def test_the_same_command_resumes_after_ctrl_c(film, shelf, tmp_path):
     source, target = film("clip.mkv", count=60, size=(160, 120)), tmp_path / "out.mkv"
     line = [sys.executable, "-m", "varfix.cli", "video", source, target, "-m", shelf.foreign()]
-    line = [*map(str, line), "-d", "cpu", "--codec", "ffv1", "--set", "video.segment=0.2"]
+    line = [*map(str, line), "-d", "cpu", "--codec", "ffv1", "--set", "video.segment_seconds=0.2"]
     process = subprocess.Popen(line, stderr=subprocess.PIPE)
     parts = tmp_path / "out.mkv.varfix"
     deadline = time.monotonic() + 60

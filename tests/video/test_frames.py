@@ -34,14 +34,14 @@ def test_frames_and_times_come_back_exactly(film, restore):
 def test_a_variable_rate_is_kept_tick_for_tick(film, restore, name, segment):
     source = film(name, times=UNEVEN)
     assert times(source) == [Fraction(tick, 1000) for tick in UNEVEN]
-    made = restore(source, codec="h264", segment=segment)
+    made = restore(source, codec="h264", segment_seconds=segment)
     assert times(made.path) == times(source)
 
 
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(60), Fraction(25, 2)])
 def test_rates_are_kept(film, restore, rate):
     source = film(rate=rate, count=7)
-    made = restore(source, codec="h264", segment=0.1)
+    made = restore(source, codec="h264", segment_seconds=0.1)
     assert times(made.path) == times(source) == [n / rate for n in range(7)]
     with av.open(str(made.path)) as out:
         assert out.streams.video[0].average_rate == rate
@@ -175,7 +175,7 @@ def test_an_edit_list_with_b_frames(film, restore, tmp_path):
                 out.mux(packet)
     shown = times(source)
     assert len(shown) < 30  # what lies before the list's beginning is not shown
-    made = restore(source, codec="h264", segment=0.2)
+    made = restore(source, codec="h264", segment_seconds=0.2)
     assert times(made.path) == shown
 
 

@@ -59,7 +59,7 @@ def folder(source):
 @pytest.mark.parametrize("window", [0, 2])
 def test_an_interrupted_run_resumes_where_it_stopped(film, restore, tmp_path, codec, window):
     source = film("clip.mkv", count=23, options={"g": "7", "bf": "2"}, times=None)
-    video = {"codec": codec, "segment": 0.2, "window": window}
+    video = {"codec": codec, "segment_seconds": 0.2, "deflicker_window": window}
     whole = restore(source, tmp_path / "whole.mkv", restorer=Toning(), **video)
     assert whole.summary.exit_code == ExitCode.OK
 
@@ -85,17 +85,17 @@ def test_nothing_is_done_again_when_only_the_joining_failed(film, restore, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(video_run, "verify", fail)
-    broken = restore(source, segment=0.2)
+    broken = restore(source, segment_seconds=0.2)
     assert not broken.path.exists()
     monkeypatch.undo()
     restorer = Counting()
-    made = restore(source, restorer=restorer, segment=0.2)
+    made = restore(source, restorer=restorer, segment_seconds=0.2)
     assert restorer.seen == 0
     assert pictures(made.path) == pictures(source)
 
 
 def broken(source, restore, **video):
-    restore(source, restorer=failing(9), segment=0.2, **video)
+    restore(source, restorer=failing(9), segment_seconds=0.2, **video)
     assert list(folder(source).glob("seg-*.mkv"))
 
 
@@ -103,7 +103,7 @@ def test_other_settings_begin_anew(film, restore):
     source = film("clip.mkv", count=15)
     broken(source, restore)
     restorer = Counting()
-    made = restore(source, restorer=restorer, segment=0.2, codec="h264")
+    made = restore(source, restorer=restorer, segment_seconds=0.2, codec="h264")
     assert restorer.seen == 15
     assert made.summary.ok == 1
 
@@ -112,7 +112,7 @@ def test_another_source_begins_anew(film, restore):
     source = film("clip.mkv", count=15)
     broken(source, restore)
     film("clip.mkv", count=15, size=(32, 32))
-    made = restore(source, segment=0.2)
+    made = restore(source, segment_seconds=0.2)
     assert pictures(made.path) == pictures(source)
 
 
@@ -131,7 +131,7 @@ def test_a_harmed_segment_is_made_again(film, restore, harm):
         last.unlink()
     else:
         last.with_suffix(".json").write_bytes(b'{"times"')
-    made = restore(source, segment=0.2)
+    made = restore(source, segment_seconds=0.2)
     assert pictures(made.path) == pictures(source)
 
 
@@ -146,7 +146,7 @@ def test_a_source_that_cannot_seek_is_read_from_its_beginning(film, restore, mon
                 yield frame
 
     monkeypatch.setattr(ClipReader, "frames", frames)
-    made = restore(source, segment=0.2)
+    made = restore(source, segment_seconds=0.2)
     assert pictures(made.path) == pictures(source)
 
 
@@ -167,11 +167,11 @@ def test_a_full_disk_keeps_what_is_finished(film, restore, monkeypatch):
 
     monkeypatch.setattr(SegmentFolder, "add", add)
     with pytest.raises(DiskFullError):
-        restore(source, segment=0.2)
+        restore(source, segment_seconds=0.2)
     assert len(list(folder(source).glob("seg-*.mkv"))) == 2
     monkeypatch.undo()
     restorer = Counting()
-    made = restore(source, restorer=restorer, segment=0.2)
+    made = restore(source, restorer=restorer, segment_seconds=0.2)
     assert restorer.seen == 5
     assert pictures(made.path) == pictures(source)
 
@@ -184,7 +184,7 @@ def test_a_stop_is_no_failure_and_keeps_what_is_finished(film):
     from varfix.engine.video.probe import probe_for
 
     source, stop = film("clip.mkv", count=15), StopRequest()
-    settings = settings_for(segment=0.2)
+    settings = settings_for(segment_seconds=0.2)
 
     class Stopping(Counting):
         def restore(self, tiles, prior):
@@ -204,7 +204,9 @@ def test_a_stop_is_no_failure_and_keeps_what_is_finished(film):
 
 def command(source, target, model, *extra):
     line = [sys.executable, "-m", "varfix.cli", "video", source, target, "-q", "-m", model]
-    return [str(word) for word in (*line, "-d", "cpu", "--set", "video.segment=0.2", *extra)]
+    return [
+        str(word) for word in (*line, "-d", "cpu", "--set", "video.segment_seconds=0.2", *extra)
+    ]
 
 
 def kill_when(line, moment, delay):
@@ -276,11 +278,11 @@ def test_a_run_resumes_after_a_full_disk(film, restore, tmp_path, size):
     with small_disk(tmp_path / "disk", size) as place:
         target = place / "out.mkv"
         with pytest.raises(DiskFullError, match="no space left"):
-            restore(source, target, segment=0.2)
+            restore(source, target, segment_seconds=0.2)
         assert not target.exists()
         enlarge(place, "8M")
         restorer = Counting()
-        made = restore(source, target, restorer=restorer, segment=0.2)
+        made = restore(source, target, restorer=restorer, segment_seconds=0.2)
         assert restorer.seen < 30 * 4
         assert pictures(made.path) == pictures(source)
         assert [path.name for path in place.iterdir()] == ["out.mkv"]

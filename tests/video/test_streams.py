@@ -59,7 +59,7 @@ RICH = {
 )
 def test_all_other_streams_are_copied(film, restore, name, more):
     source = film(name, **{**RICH, **more})
-    made = restore(source, codec="h264", segment=0.1)
+    made = restore(source, codec="h264", segment_seconds=0.1)
     assert made.path.suffix == source.suffix
     assert not made.summary.failed
     assert streams(made.path) == streams(source)
