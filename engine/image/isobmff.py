@@ -121,22 +121,21 @@ def _read_kinds(data: bytes, start: int, end: int, found: Items) -> None:
 class _Cursor:
     """Reads numbers one after the other."""
 
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data, self._at = data, at
+    def __init__(self, data: bytes, at: int, end: int) -> None:
+        self._data, self._at, self._end = data, at, end
 
     def number(self, size: int) -> int:
         """Return the next number of `size` bytes; 0 of none."""
-        part = self._data[self._at : self._at + size]
-        if len(part) < size:
+        if self._at + size > self._end:
             raise IndexError("a box is cut short")
         self._at += size
-        return int.from_bytes(part, "big")
+        return int.from_bytes(self._data[self._at - size : self._at], "big")
 
 
-def _read_places(data: bytes, start: int, _end: int, found: Items, shift: int) -> None:
+def _read_places(data: bytes, start: int, end: int, found: Items, shift: int) -> None:
     """Read the item location box; `shift` is where the box of inline data begins."""
     version = data[start]
-    cursor = _Cursor(data, start + _FULL)
+    cursor = _Cursor(data, start + _FULL, end)
     sizes = cursor.number(2)
     offset, length, base, index = (sizes >> bits & 15 for bits in (12, 8, 4, 0))
     wide = 4 if version == 2 else 2
@@ -145,7 +144,9 @@ def _read_places(data: bytes, start: int, _end: int, found: Items, shift: int) -
         method = cursor.number(2) & 15 if version else 0
         cursor.number(2)
         origin = cursor.number(base) + (shift if method == 1 else 0)
-        for _ in range(min(cursor.number(2), _MOST)):
+        extents = cursor.number(2)
+        # Extents without numbers cost no bytes: of these there can be only one, the whole file.
+        for _ in range(extents if offset or length else min(extents, 1)):
             if version and index:
                 cursor.number(index)
             place = origin + cursor.number(offset)
@@ -160,16 +161,17 @@ def _read_properties(data: bytes, start: int, end: int, found: Items) -> None:
     for kind, at, behind in inner:
         if kind == b"ipco":
             said = [(name, data[a:b]) for name, a, b in _boxes(data, at, behind)]
-    for kind, at, _behind in inner:
+    for kind, at, behind in inner:
         if kind == b"ipma":
-            _read_associations(data, at, found, said)
+            _read_associations(data, (at, behind), found, said)
 
 
 def _read_associations(
-    data: bytes, start: int, found: Items, said: list[tuple[bytes, bytes]]
+    data: bytes, box: tuple[int, int], found: Items, said: list[tuple[bytes, bytes]]
 ) -> None:
+    start, end = box
     version, wide = data[start], data[start + 3] & 1
-    cursor = _Cursor(data, start + _FULL)
+    cursor = _Cursor(data, start + _FULL, end)
     for _ in range(min(cursor.number(4), _MOST)):
         item = found.item(cursor.number(2 if version == 0 else 4))
         for _ in range(cursor.number(1)):
