@@ -4,7 +4,6 @@ import lzma
 import struct
 import subprocess
 import sys
-import time
 import zlib
 
 import pytest
@@ -234,6 +233,6 @@ def heif_without_numbers():
 
 def test_item_locations_without_numbers_cost_no_time():
     """Found by the fuzzer: extents that take no bytes were counted one by one."""
-    start = time.process_time()
-    isobmff.read_items(heif_without_numbers())
-    assert time.process_time() - start < 2
+    items = isobmff.read_items(heif_without_numbers()).items
+    # No more than one for each entry of six bytes.
+    assert 0 < sum(len(item.extents) for item in items.values()) <= 50_000
