@@ -1,4 +1,4 @@
-"""`--cluster`: the workers of a Ray cluster in the place of this process."""
+"""`--cluster`: restore on the workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from varfix.cli.options import Decorator
+from varfix.cli.options import Decorator, option
 from varfix.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -18,40 +18,41 @@ if TYPE_CHECKING:
     from varfix.engine.cluster.worker import Facts
     from varfix.engine.settings.types import Settings
 
-# Seconds for the first worker to be ready: a cluster may have to start a machine first.
-_PATIENCE: Final = 600.0
+# Seconds until the first worker must be ready: a cluster may have to start a machine first.
+_START_TIMEOUT: Final = 600.0
 _ADDRESS: Final = re.compile(r"auto|ray://[^\s/]+:\d+")
 
 
 def _checked(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
-    """Refuse what is no address of a cluster (click.BadParameter)."""
+    """Reject invalid addresses (click.BadParameter)."""
     if text is not None and not _ADDRESS.fullmatch(text):
-        raise click.BadParameter(f"expected auto or ray://HOST:PORT, not {text}")
+        raise click.BadParameter(f"expected auto or ray://HOST:PORT, got {text}")
     return text
 
 
-cluster_option: Decorator = click.option(
+cluster_option: Decorator = option(
+    "Machine",
     "--cluster",
     metavar="auto|ray://HOST:PORT",
     callback=_checked,
-    help="Restore on the machines of a Ray cluster: 'auto' is the one that this machine belongs"
-    " to. SRC and DST must be the same places on all of them.",
+    help="Restore on a Ray cluster; 'auto' is the cluster that this machine belongs to. SRC and"
+    " DST must be the same folders on all machines.",
 )
 
 
 @contextmanager
-def hired(
+def start_pool(
     address: str, settings: Settings, terminal: Terminal
 ) -> Iterator[tuple[Crew, Settings, Any]]:
-    """Hire the workers of a cluster while the block runs.
+    """Start the workers of a cluster and stop them after the block.
 
     Args:
-        address: as `cluster_option` gives it.
-        settings: resolved.
-        terminal: told what is waited for.
+        address: Value of `cluster_option`.
+        settings: Resolved settings.
+        terminal: Shows progress.
 
     Yields:
-        The crew, the settings that each worker works by, and the model as seen from here.
+        The pool, the settings of each worker, and the remote model.
 
     Raises:
         ConfigError: Ray is not installed.
@@ -62,23 +63,23 @@ def hired(
         with terminal.busy(f"Connecting to the cluster ({address})"):
             from varfix.engine.cluster.pool import Crew
             from varfix.engine.cluster.ray_transport import Cluster, settings_for, share_of
-            from varfix.onnx.inference.remote_loader import opening_for
+            from varfix.onnx.inference.remote_loader import pack_model
 
             cluster = Cluster(address)
             stack.callback(cluster.close)
             share = share_of(settings.cluster, cluster.nodes(), settings.device)
             settings = settings_for(settings, share)
-            link = cluster.link(opening_for(settings, max(1, int(share.cpus))), share)
+            link = cluster.link(pack_model(settings, max(1, int(share.cpus))), share)
             stack.callback(link.close)
         crew = Crew(link)
         workers = f"{share.workers} worker{'s' if share.workers > 1 else ''}"
         with terminal.busy(f"Starting {workers} ({share.cpus:g} CPUs, {share.gpus:g} GPUs each)"):
-            facts = crew.open(_PATIENCE)
+            facts = crew.open(_START_TIMEOUT)
         yield crew, settings, _model(crew, facts)
 
 
 def _model(crew: Crew, facts: Facts) -> Any:
-    """The model of the worker that was ready first."""
+    """Return the model of the first worker that is ready."""
     from varfix.engine.cluster.worker import DistantModel
 
     first = next(number for number, post in crew.posts.items() if post.facts is facts)

@@ -1,4 +1,4 @@
-"""What the shell may offer for options whose values are names: presets, models, devices."""
+"""Shell completion of presets, models and devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 def preset_items(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete a preset: built-in names with what they are for, else files."""
+    """Complete a preset: built-in names with their summaries, and files."""
     from varfix.engine.settings.presets import preset_names, preset_summary
 
     known = [(name, preset_summary(name)) for name in preset_names()]
@@ -19,8 +19,8 @@ def preset_items(
 def model_items(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete a model: known names with what they restore, else files."""
-    from varfix.engine.models.card import MODELS
+    """Complete a model: known names with their summaries, and files."""
+    from varfix.engine.models.registry import MODELS
 
     known = [(entry.name, entry.summary) for entry in MODELS.values()]
     return _items(known, incomplete)
@@ -29,8 +29,13 @@ def model_items(
 def device_items(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete a device by name, whether or not this machine has it."""
-    known = {"auto": "the best that works", "cpu": "", "cuda": "NVIDIA", "tensorrt": "NVIDIA"}
+    """Complete the name of a device, whether or not this machine has it."""
+    known = {
+        "auto": "the best device that works",
+        "cpu": "",
+        "cuda": "NVIDIA",
+        "tensorrt": "NVIDIA",
+    }
     return [
         CompletionItem(name, help=about or None)
         for name, about in known.items()
@@ -40,10 +45,10 @@ def device_items(
 
 def _items(known: list[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
     names = [
-        # click's script for fish ends the text at the first comma.
+        # click's fish script cuts the text at the first comma.
         CompletionItem(name, help=about.replace(",", ";"))
         for name, about in known
         if name.startswith(incomplete)
     ]
-    # First: bash forgets, on being told to offer files, what came before.
+    # First: in bash, an item of type file discards the items before it.
     return [CompletionItem(incomplete, type="file"), *names]

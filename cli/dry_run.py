@@ -1,4 +1,4 @@
-"""`--dry-run`: the plan, what it would cost, and with `-v` where every setting comes from."""
+"""`--dry-run`: prints the plan, the expected time, and with `-v` every setting and its origin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from varfix.cli.options import EventOptions
-from varfix.cli.run_session import Opened
+from varfix.cli.run_session import LoadedModel
 from varfix.cli.run_stats import duration
 from varfix.cli.terminal import Terminal
 from varfix.engine.errors import ExitCode
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from varfix.engine.settings.resolve import Resolved
     from varfix.engine.settings.types import Settings
 
-# Bytes per pixel of photographs at varfix's default qualities, to the nearest guess.
+# Rough bytes per pixel of natural images at the default qualities.
 _BYTES: Final = {
     "jpeg": 0.7,
     "png": 2.0,
@@ -37,19 +37,19 @@ _BYTES: Final = {
 
 def show_plan(
     plan: Plan,
-    opened: Opened[Restorer],
+    loaded: LoadedModel[Restorer],
     resolved: Resolved,
     terminal: Terminal,
     events: EventOptions,
 ) -> int:
-    """Print what a run would do, to stdout: it is what was asked for."""
+    """Print what a run would do to stdout, as lines or as an event; return the exit code."""
     if events.as_json:
         _print_event(plan)
         return ExitCode.OK
     if terminal.verbose:
         for line in _origins(resolved):
             click.echo(line)
-    for line in _lines(plan, opened, resolved.settings):
+    for line in _lines(plan, loaded, resolved.settings):
         click.echo(line)
     return ExitCode.OK
 
@@ -65,7 +65,7 @@ def _print_event(plan: Plan) -> None:
 
 
 def setting_texts(resolved: Resolved) -> Iterator[tuple[str, str]]:
-    """Yield each setting's dotted key and its value as people read it."""
+    """Yield the dotted key and the value of each setting, as text."""
     for key in resolved.origins:
         value: object = resolved.settings
         for name in key.split("."):
@@ -74,12 +74,12 @@ def setting_texts(resolved: Resolved) -> Iterator[tuple[str, str]]:
 
 
 def _origins(resolved: Resolved) -> Iterator[str]:
-    """Yield each setting, its value, and the place that decided it."""
+    """Yield each setting with its value and origin."""
     for key, value in setting_texts(resolved):
         yield f"{key} = {value}  ({resolved.origins[key]})"
 
 
-def _lines(plan: Plan, opened: Opened[Restorer], settings: Settings) -> Iterator[str]:
+def _lines(plan: Plan, loaded: LoadedModel[Restorer], settings: Settings) -> Iterator[str]:
 
     from varfix.engine.system.display_names import single_line
 
@@ -87,15 +87,15 @@ def _lines(plan: Plan, opened: Opened[Restorer], settings: Settings) -> Iterator
         yield f"{single_line(item.src)} -> {single_line(item.dst)}  {_size(item)}"
     for skip in plan.skips:
         yield f"{single_line(skip.src)}: skip ({skip.reason})"
-    used, card = opened.restorer.used, opened.restorer.card
+    used, card = loaded.restorer.used, loaded.restorer.card
     yield (
         f"{card.name} on {used.device} ({used.provider}, {used.precision}),"
-        f" tile {opened.restorer.tile}, batch {opened.restorer.batch}"
+        f" tile {loaded.restorer.tile}, batch {loaded.restorer.batch}"
     )
     yield f"{len(plan.items)} to restore ({plan.pixels / 1e6:.1f} MP), {len(plan.skips)} to skip"
     if plan.pixels:
         bytes_ = sum(_bytes(item, settings) for item in plan.items)
-        seconds = _seconds(plan, opened, settings)
+        seconds = _seconds(plan, loaded, settings)
         yield f"about {bytes_ / 1e6:.1f} MB to write, about {duration(seconds)} to restore"
 
 
@@ -107,7 +107,7 @@ def _size(item: Item) -> str:
 
 
 def _bytes(item: Item, settings: Settings) -> float:
-    """Guess the size of a result: the source's if the format stays, else by its pixels."""
+    """Estimate the size of a result: that of the source if the format is kept, else by pixels."""
     from varfix.engine.formats import output_format
 
     if item.is_clip:
@@ -120,21 +120,21 @@ def _bytes(item: Item, settings: Settings) -> float:
     return item.pixels * _BYTES[wanted] * item.header.depth / 8
 
 
-def _seconds(plan: Plan, opened: Opened[Restorer], settings: Settings) -> float:
-    """Estimate the time of all tiles from that of one, by area, measured here and now."""
+def _seconds(plan: Plan, loaded: LoadedModel[Restorer], settings: Settings) -> float:
+    """Estimate the time of all tiles by area, from one tile that is measured now."""
     import numpy as np
 
     from varfix.engine.restoration.restore_image import restore_image, tile_grid_for
 
-    side = opened.restorer.tile
+    side = loaded.restorer.tile
     sample = np.full((side, side, 3), 0.5, np.float32)
-    restore_image(opened.restorer, sample, settings)  # the first run is slower than all others
+    restore_image(loaded.restorer, sample, settings)  # warm up
     start = time.monotonic()
-    restore_image(opened.restorer, sample, settings)
+    restore_image(loaded.restorer, sample, settings)
     each = time.monotonic() - start
     area = 0
     for item in plan.items:
         if item.size is not None:
-            grid = tile_grid_for(opened.restorer, (item.size[1], item.size[0]), settings)
+            grid = tile_grid_for(loaded.restorer, (item.size[1], item.size[0]), settings)
             area += len(grid) * math.prod(grid.sides) * (item.frames or 1)
     return each / side**2 * area

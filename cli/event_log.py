@@ -20,25 +20,25 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class Sink:
-    """Where lines go, whole and at once, until nobody reads them any more."""
+    """Writes whole lines to a stream, until its reader closes it."""
 
     def __init__(self, name: str, stream: BinaryIO, on_closed: Callable[[], None]) -> None:
-        """Write to `stream`, called `name` in messages.
+        """Write to `stream`, which messages call `name`.
 
         Args:
-            name: Of the file, or `stdout`.
-            stream: Takes the lines.
-            on_closed: Called once, when the reader has gone away.
+            name: Name of the file, or `stdout`.
+            stream: Receives the lines.
+            on_closed: Called once, when the reader has closed the stream.
         """
         self._name, self._stream = name, stream
         self._on_closed = on_closed
         self._closed = False
 
     def write(self, line: bytes) -> None:
-        """Write `line`; a reader that went away must not fail the worker that tells something.
+        """Write `line`; do nothing after the reader has closed the stream.
 
         Raises:
-            OutputError: The disk is full, or the file cannot be written; once.
+            OutputError: The disk is full, or the file cannot be written. Raised once.
         """
         if self._closed:
             return
@@ -58,7 +58,7 @@ class Sink:
 
 
 class EventLog:
-    """An observer that writes each event as one JSON line to every sink, from any thread."""
+    """Writes each event as one JSON line to every sink; thread-safe."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
@@ -66,7 +66,7 @@ class EventLog:
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
-        """Write `event`, the same line everywhere."""
+        """Write `event` to every sink."""
         with self._lock:
             line = encode(event, self._run_id, datetime.now(UTC))
             for sink in self._sinks:
@@ -86,12 +86,12 @@ def log_file(path: Path) -> Iterator[Sink]:
             stream = stack.enter_context(path.open("ab", buffering=0))
         except OSError as error:
             raise OutputDeniedError(
-                f"--log-file {path}: {error.strerror or error}. Nothing was restored."
+                f"--log-file {path}: cannot be written ({error.strerror or error})"
             ) from error
         yield Sink(str(path), stream, on_closed=lambda: None)
 
 
 def new_run_id() -> str:
-    """Return a ULID: 26 characters that sort by the time they were made."""
+    """Return a ULID: 26 characters, sortable by creation time."""
     value = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10))
     return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))

@@ -1,4 +1,4 @@
-"""Folders as commands take them: paths, or addresses of object stores."""
+"""Folder arguments: paths, or addresses of object stores."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Folder(click.Path):
         """Return the path, checked as click does, or the store.
 
         Raises:
-            ConfigError: The address cannot be opened, or what that needs is not installed.
+            ConfigError: The address cannot be opened, or a required extra is not installed.
         """
         from varfix.engine.storage.addresses import is_address
         from varfix.engine.storage.open import open_store
 
         text = os.fspath(value)
         if not text:
-            self.fail("the name is empty: a variable that is not set?", param, ctx)
+            self.fail("the name is empty (is a shell variable unset?)", param, ctx)
         if isinstance(text, str) and is_address(text):
             return open_store(text)
         if param is not None and param.name == "src" and Path(text).is_file():

@@ -1,6 +1,6 @@
-"""The `varfix` command: commands loaded when asked for, errors turned into exit codes once.
+"""The `varfix` command: imports commands lazily and turns errors into exit codes.
 
-Nothing heavy is imported here: `varfix --help` must answer at once.
+This module imports nothing heavy, so that `varfix --help` is fast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import click
 from click.shell_completion import shell_complete
 
 from varfix.cli.stdio import discard, open_missing, silence_libraries
-from varfix.cli.terminal import Terminal, worded
+from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.errors import DiskFullError, ExitCode, HostMemoryError, VarfixError
 
 # What the system's loader, C++ and ONNX Runtime say when there is no memory.
@@ -34,59 +34,59 @@ _NO_MEMORY: Final = (
     "failed to allocate memory",
 )
 
-# The overview's line of each command, which must not cost an import of the command. Its module is
-# `varfix.cli.commands.NAME`, with `_` for `-`.
+# One line for each command, here and not in its module, so that `--help` need not import it. The
+# module is `varfix.cli.commands.NAME`, with `_` for `-`.
 COMMANDS: dict[str, str] = {
     "dir": "Restore a folder of images, and its subfolders.",
     "image": "Restore one image; '-' reads stdin or writes stdout.",
-    "video": "Restore a clip: frames, with sound and times as is.",
+    "video": "Restore a video; audio, subtitles and timestamps are kept.",
     "eval": "Measure PSNR and SSIM of restored images.",
     "bench": "Measure the speed of a model on this machine.",
     "models": "List, show, fetch and verify models.",
-    "doctor": "Check which devices and formats really work here.",
-    "export-onnx": "Turn a training checkpoint into a model.",
-    "train": "Train a restoration network on a folder of photos.",
-    "completion": "Let bash, zsh or fish complete all this.",
+    "doctor": "Check which devices and formats work on this machine.",
+    "export-onnx": "Export a checkpoint to ONNX.",
+    "train": "Train a restoration network on a folder of images.",
+    "completion": "Print a shell completion script for bash, zsh or fish.",
 }
 
 EPILOG = """\b
 Examples:
   varfix dir photos restored                 restore every image under photos/
-  varfix dir -p denoise photos restored      only noise is to be removed
+  varfix dir -p denoise photos restored      remove noise only
   varfix image night.jpg night.fixed.jpg     one image
-  varfix video clip.mp4                      one clip, into clip.varfix.mp4
-  curl -s URL | varfix image - - > out.png   bytes in, bytes out
+  varfix video clip.mp4                      one video, to clip.varfix.mp4
+  curl -s URL | varfix image - - > out.png   from stdin to stdout
 
 \b
-Stopped or failed half-way? Run the same command again: finished images are
-skipped, and a file under its final name is always complete.
+To resume an interrupted run, run the same command again: finished images are
+skipped. A file under its final name is always complete.
 
 \b
 Exit codes:
-  0  every image was restored, or skipped because it already was
-  1  finished, but some images failed (each is named)
-  2  wrong usage or configuration
+  0  every image was restored, or skipped because it is up to date
+  1  the run finished, but some images failed (each is named)
+  2  invalid usage or configuration
   3  nothing to do: no readable image matched
   4  model missing, damaged, or not one that varfix can run
   5  device unavailable, or out of memory
-  6  output problem: disk full, permission, or another run holds the folder
-  130 / 143 / 141  stopped by Ctrl-C / by SIGTERM / reader of the output went away
+  6  output problem: disk full, permission denied, or folder locked by another run
+  130 / 143 / 141  stopped by Ctrl-C / by SIGTERM / reader of stdout closed it
 
 \b
-Settings come from, strongest first: options and --set, VARFIX_* variables,
-the --preset, ./varfix.yaml, the user's configuration, built-in values.
+Settings are taken from, strongest first: options and --set, VARFIX_* variables,
+--preset, ./varfix.yaml, the user's varfix.yaml, built-in values.
 """
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when that command is used."""
+    """A group that imports the module of a command when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order in which people need them."""
+        """Return the command names, the most used first."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command, or None if there is none of this name."""
+        """Import and return a command; None if there is no command of this name."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"varfix.cli.commands.{cmd_name.replace('-', '_')}")
@@ -97,14 +97,14 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, suggesting near names for a mistyped one."""
+        """Find the command; for an unknown name, suggest a similar one."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(_unknown_command(name), ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the overview from the table above, importing no command."""
+        """Write the overview from `COMMANDS`, without importing a command."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -116,15 +116,15 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="varfix", message="varfix %(version)s")
 def main() -> None:
-    """Restore damaged photographs and clips: noise, rain, haze, darkness, blur, snow.
+    """Restore damaged images and videos: noise, rain, haze, low light, blur, snow.
 
-    varfix never changes or deletes its inputs, keeps names, sizes, orientation, color profiles and
-    metadata, and uses a graphics card when there is one that really works.
+    varfix never changes or deletes its inputs. It keeps names, sizes, orientation, color profiles
+    and metadata, and uses a GPU if one works.
     """
 
 
 def run() -> NoReturn:
-    """Run the command line and leave with its exit code: the entry point of the script."""
+    """Run the command line and exit with its exit code; entry point of the script."""
     open_missing()
     if not _is_debugging(sys.argv):
         silence_libraries()
@@ -141,7 +141,7 @@ def _is_debugging(arguments: Sequence[str]) -> bool:
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Leave in order, removing temporary files; a run of images listens by itself instead."""
+    """Exit cleanly, so that temporary files are removed; runs install their own handlers."""
     raise SystemExit(int(ExitCode.SIGTERM))
 
 
@@ -166,15 +166,15 @@ def _dispatch(arguments: Sequence[str], terminal: Terminal) -> int:
     completion = os.environ.get("_VARFIX_COMPLETE")
     if completion:
         return shell_complete(main, {}, "varfix", "_VARFIX_COMPLETE", completion)
-    # Not `main.main`: click answers a closed pipe and Ctrl-C with exit code 1, even when asked to
-    # leave errors alone.
+    # Not `main.main`: click exits with 1 on a closed pipe and on Ctrl-C, even in standalone mode
+    # off.
     with main.make_context("varfix", list(arguments), obj=terminal) as context:
         result = main.invoke(context)
     return result if isinstance(result, int) else ExitCode.OK
 
 
 def _exit_code(error: BaseException, terminal: Terminal) -> int:
-    """Tell people about `error` and return the exit code it stands for."""
+    """Print `error` and return its exit code."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, SystemExit):
@@ -183,7 +183,7 @@ def _exit_code(error: BaseException, terminal: Terminal) -> int:
         discard(sys.stdout)
         return ExitCode.SIGPIPE
     if isinstance(error, KeyboardInterrupt | EOFError | click.Abort):
-        terminal.error("Interrupted.")
+        terminal.error("interrupted")
         return ExitCode.SIGINT
     if isinstance(error, click.ClickException):
         error.show()
@@ -194,12 +194,12 @@ def _exit_code(error: BaseException, terminal: Terminal) -> int:
 def _report(error: BaseException, terminal: Terminal) -> int:
     known = _translated(error)
     if known is not None:
-        terminal.error(worded(known.message, known.hint))
+        terminal.error(join_hint(known.message, known.hint))
         code = known.exit_code
     else:
         terminal.error(
-            f"varfix broke: {type(error).__name__}: {error}. Please report it with the traceback"
-            " that -vv shows."
+            f"internal error: {type(error).__name__}: {error}; please report it with the output of"
+            " -vv"
         )
         code = ExitCode.PARTIAL
     _show_traceback(error, terminal)
@@ -212,7 +212,7 @@ def _translated(error: BaseException) -> VarfixError | None:
     if _lacks_memory(error):
         return HostMemoryError("not enough memory to start", hint="close other programs")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"{error.filename or 'output'}: no space left")
+        return DiskFullError(f"{error.filename or 'output'}: no space left on the disk")
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else ""
         return VarfixError(f"{place}{error.strerror or error}")
@@ -234,7 +234,7 @@ def _show_traceback(error: BaseException, terminal: Terminal) -> None:
     if terminal.verbose >= 2:
         click.echo(text, err=True)
     if os.environ.get("VARFIX_DEBUG", "") not in ("", "0"):
-        click.echo(f"Traceback written to {_write_traceback(text)}", err=True)
+        click.echo(f"traceback written to {_write_traceback(text)}", err=True)
 
 
 def _write_traceback(text: str) -> Path:

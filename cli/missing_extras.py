@@ -1,4 +1,4 @@
-"""Says which optional part is missing when a command cannot import it."""
+"""Reports a missing extra when a command cannot import it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _TRAIN: Final = frozenset({"matplotlib", "onnx", "onnxscript", "safetensors", "t
 
 
 @contextmanager
-def needing_train_extra(command: str) -> Iterator[None]:
-    """Import what only the `train` extra brings inside the block.
+def require_train_extra(command: str) -> Iterator[None]:
+    """Report imports of the block that fail because the `train` extra is not installed.
 
     Raises:
-        ConfigError: It is not installed; the message says how to.
+        ConfigError: It is not installed.
     """
     try:
         yield
@@ -25,6 +25,6 @@ def needing_train_extra(command: str) -> Iterator[None]:
         if missing not in _TRAIN:
             raise
         raise ConfigError(
-            f"varfix {command} needs {missing}, which is not installed.",
-            hint='Fix: pip install "varfix[train]".',
+            f"varfix {command} requires {missing}, which is not installed",
+            hint='run: pip install "varfix[train]"',
         ) from error

@@ -1,4 +1,4 @@
-"""The options that commands share, and the records in which commands receive them."""
+"""Options that several commands share, and the records that hold their values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import click
 
@@ -20,49 +20,73 @@ if TYPE_CHECKING:
 
     _CountOrAutoType = click.ParamType[int | str]
 else:
-    _CountOrAutoType = click.ParamType  # only click 8.4 and later know what it holds
+    _CountOrAutoType = click.ParamType  # generic only from click 8.4 on
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
 Record = TypeVar("Record")
 
 FORMATS = ("keep", "png", "jpg", "webp", "tiff", "avif", "bmp")
-EXTRA_FORMATS = ("heic", "jxl")  # offered where their packages are installed
+EXTRA_FORMATS = ("heic", "jxl")  # offered if their packages are installed
 
-# The help page's sections, and the options in each, by parameter name.
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "Restoration": ("preset", "model", "strength", "whole", "assignments"),
-    "Measurement": ("degrade", "pairs", "everything", "only"),
-    "Selection": ("include", "exclude", "flat", "files_from", "null", "begin", "end", "sample"),
-    "Output": ("format", "codec", "crf", "name", "overwrite", "explain", "dry_run"),
-    "Machine": ("device", "precision", "batch", "jobs", "cluster", "fail_fast"),
-    "Messages": ("as_json", "log_file", "report", "quiet", "verbose", "color"),
-}
+Section = Literal[
+    "Restoration", "Measurement", "Selection", "Output", "Machine", "Messages", "Other"
+]
+SECTIONS: tuple[Section, ...] = get_args(Section)
+"""Sections of a help page, in their order."""
+
+
+class SectionOption(click.Option):
+    """An option that knows its section of the help page."""
+
+    def __init__(self, *declarations: Any, section: Section = "Other", **attributes: Any) -> None:
+        super().__init__(*declarations, **attributes)
+        self.section: Section = section
+
+
+class HiddenAliases(click.Option):
+    """An option whose help shows its first spelling only."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the help without the other spellings."""
+        spellings = self.opts
+        self.opts = spellings[:1]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = spellings
+
+
+def option(section: Section, *names: str, **attributes: Any) -> Decorator:
+    """Return a decorator that adds an option to a command, as `click.option` does.
+
+    Args:
+        section: Section of the help page.
+        names: Spellings of the option, and optionally the name of its parameter.
+        attributes: As for `click.option`.
+    """
+    return click.option(*names, cls=SectionOption, section=section, **attributes)
 
 
 class Command(click.Command):
-    """A command whose help page lists its options by purpose instead of in one heap."""
+    """A command whose help page lists its options by section."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one block per section of `SECTIONS`, then whatever is in none."""
-        records = {}
+        """Write one block for each section that has options."""
+        rows: dict[Section, list[tuple[str, str]]] = {title: [] for title in SECTIONS}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None and isinstance(parameter, click.Option):
-                records[parameter.name] = record
-        for title, names in SECTIONS.items():
-            _write(title, [records.pop(name) for name in names if name in records], formatter)
-        _write("Other", list(records.values()), formatter)
-
-
-def _write(title: str, rows: list[tuple[str, str]], formatter: click.HelpFormatter) -> None:
-    if rows:
-        with formatter.section(title):
-            formatter.write_dl(rows)
+                known = isinstance(parameter, SectionOption)
+                rows[parameter.section if known else "Other"].append(record)
+        for title, records in rows.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 class CountOrAuto(_CountOrAutoType):
-    """A whole number from 1, or `auto`."""
+    """A positive integer, or `auto`."""
 
     name = "auto|N"
 
@@ -73,19 +97,19 @@ class CountOrAuto(_CountOrAutoType):
         if str(value).lower() == "auto":
             return "auto"
         if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"'{value}' is neither 'auto' nor a whole number from 1.", param, ctx)
+            self.fail(f"'{value}' is neither 'auto' nor a positive integer", param, ctx)
         return int(value)
 
 
 class FormatChoice(click.Choice[str]):
-    """A format that this installation writes; for the others, how to get them."""
+    """A format that this installation can write."""
 
     def __init__(self) -> None:
         extra = [name for name in EXTRA_FORMATS if format_named(name).available]
         super().__init__([*FORMATS, *extra], case_sensitive=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the format's name, in lower case."""
+        """Return the name of the format in lower case; a missing extra is an error with a hint."""
         name = str(value).lower()
         if name in EXTRA_FORMATS and name not in self.choices:
             self.fail(f"'{name}' is not available; {format_named(name).remedy}", param, ctx)
@@ -94,7 +118,7 @@ class FormatChoice(click.Choice[str]):
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What restores, and where; None for what was not given."""
+    """Model, device and settings; None for options that were not given."""
 
     preset: str | None
     model: str | None
@@ -107,7 +131,7 @@ class ModelOptions:
 
     @property
     def label(self) -> str:
-        """The preset's name as headlines and file names show it."""
+        """Name of the preset for messages and file names."""
         preset = self.preset or os.environ.get("VARFIX_PRESET") or "auto"
         return Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
 
@@ -119,7 +143,7 @@ class ModelOptions:
             more: Settings given by other options, by dotted key; None for options not given.
 
         Raises:
-            ConfigError: A preset, variable or option is not understood.
+            ConfigError: A preset, variable or option is invalid.
         """
         from varfix.engine.settings.resolve import resolve, standard_layers
 
@@ -132,7 +156,7 @@ class ModelOptions:
             "tile.resize_whole": self.whole or None,
             **(more or {}),
         }
-        # `auto` must also undo what a preset file says, which None in `flags` would not.
+        # `auto` must override a value of a preset file; None in `flags` would not.
         automatic = [f"{key}=null" for key, value in flags.items() if value == "auto"]
         automatic = [text for text in automatic if text.startswith(("tile.", "io."))]
         given = {k: v for k, v in flags.items() if f"{k}=null" not in automatic}
@@ -160,14 +184,20 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class EventOptions:
-    """Where the machine-readable record of the run goes."""
+    """Where events are written."""
 
     as_json: bool
     log_file: Path | None
 
 
-def packed(name: str, record: type[Record], *options: Decorator) -> Decorator:
-    """Offer `options`, and hand their values to the command as one `record` called `name`."""
+def options_record(name: str, record: type[Record], *options: Decorator) -> Decorator:
+    """Add `options` to a command, which receives their values as one record.
+
+    Args:
+        name: Name of the parameter that receives the record.
+        record: Dataclass whose fields are named as the parameters of the options.
+        options: Decorators that add the options.
+    """
     keys = [field.name for field in fields(record)]  # type: ignore[arg-type]
 
     def decorate(function: Function) -> Function:
@@ -184,109 +214,123 @@ def packed(name: str, record: type[Record], *options: Decorator) -> Decorator:
     return decorate
 
 
-model_options = packed(
+model_options = options_record(
     "model",
     ModelOptions,
-    click.option(
+    option(
+        "Restoration",
         "-p",
         "--preset",
         metavar="NAME|FILE",
         shell_complete=preset_items,
-        help="What is wrong with the images: auto, denoise, derain, dehaze, lowlight, deblur,"
+        help="What to correct: auto, denoise, derain, dehaze, lowlight, deblur,"
         " desnow; 'fast' for 8-bit integers on a CPU; or a YAML file of settings."
         "  [default: auto]",
     ),
-    click.option(
+    option(
+        "Restoration",
         "-m",
         "--model",
         metavar="NAME|PATH",
         shell_complete=model_items,
-        help="A model's name ('varfix models' lists them) or an .onnx file, also one from"
-        " elsewhere.  [default: from the preset]",
+        help="Name of a model ('varfix models' lists them), or path of any .onnx file."
+        "  [default: from the preset]",
     ),
-    click.option(
+    option(
+        "Restoration",
         "-s",
         "--strength",
         type=click.FloatRange(0, 1),
         metavar="0..1",
-        help="How much of the restoration to apply: 0 keeps the source, 1 takes the model's"
-        " result, values between are a blend.  [default: 1]",
+        help="Strength of the restoration: 0 returns the source, 1 the model's result, values"
+        " between are a blend.  [default: 1]",
     ),
-    click.option(
+    option(
+        "Machine",
         "-d",
         "--device",
         metavar="DEVICE",
         shell_complete=device_items,
-        help="auto, cpu, cuda, cuda:1, tensorrt. 'auto' takes the best one that really works; a"
-        " device asked for by name is used, or the run fails with code 5.  [default: auto]",
+        help="auto, cpu, cuda, cuda:1, tensorrt. 'auto' selects the best device that works; a named"
+        " device is used, or the run fails with exit code 5.  [default: auto]",
     ),
-    click.option(
+    option(
+        "Machine",
         "--precision",
         type=click.Choice(["auto", "fp32", "fp16", "int8"]),
-        help="Arithmetic. 'auto' uses fp16 only where device and model are known to be good at"
-        " it; 'int8' makes a CPU faster, for a few hundredths of a dB.  [default: auto]",
+        help="Precision of the computation. 'auto' uses fp16 only if device and model support it"
+        " well; 'int8' is faster on a CPU and costs a few hundredths of a dB.  [default: auto]",
     ),
-    click.option(
+    option(
+        "Machine",
         "--batch",
         type=CountOrAuto(),
         metavar="auto|N",
-        help="Tiles per run; 'auto' goes by free memory. It changes speed and memory, not"
+        help="Tiles per batch; 'auto' depends on free memory. Changes speed and memory, not"
         " results.  [default: auto]",
     ),
-    click.option(
+    option(
+        "Restoration",
         "--whole",
         is_flag=True,
-        help="For models of one size only, such as varformer-d16: squash each image to that size"
-        " and stretch it back, as their own programs do, instead of cutting tiles.",
+        help="For models of a fixed size, such as varformer-d16: resize each image to the model's"
+        " input size and back, as the reference code does, instead of tiling.",
     ),
-    click.option(
+    option(
+        "Restoration",
         "--set",
         "assignments",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Any setting of a preset file, such as tile.overlap=48 or output.jpeg_quality=90;"
-        " may be repeated. 'varfix dir -nv SRC DST' lists all keys.",
+        help="Change a setting, for example tile.overlap=48 or output.jpeg_quality=90; may be"
+        " repeated. 'varfix dir -nv SRC DST' lists all keys.",
     ),
 )
 
-output_options = packed(
+output_options = options_record(
     "output",
     OutputOptions,
-    click.option(
+    option(
+        "Output",
         "-f",
         "--format",
         type=FormatChoice(),
-        help="Format of the results; 'keep' is the source's own.  [default: keep]",
+        help="Format of the results; 'keep' is the format of the source.  [default: keep]",
     ),
-    click.option(
+    option(
+        "Output",
         "--overwrite",
         is_flag=True,
-        help="Replace outputs that exist, but for those already made exactly as asked for.",
+        help="Replace existing outputs; results that are up to date are still skipped.",
     ),
-    click.option(
+    option(
+        "Output",
         "-n",
         "--dry-run",
         is_flag=True,
-        help="Show what would be done and with which model and device, then stop. With -v also"
-        " every setting and where it comes from.",
+        help="Show what would be done, with model and device, and exit. With -v, also show every"
+        " setting and its origin.",
     ),
 )
 
-event_options = packed(
+event_options = options_record(
     "events",
     EventOptions,
-    click.option("--json", "as_json", is_flag=True, help="Write events as JSON lines to stdout."),
-    click.option(
+    option(
+        "Messages", "--json", "as_json", is_flag=True, help="Write events as JSON lines to stdout."
+    ),
+    option(
+        "Messages",
         "--log-file",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="PATH",
-        help="Append the same JSON lines to a file, whatever the screen shows.",
+        help="Append the same JSON lines to a file.",
     ),
 )
 
 
 def terminal_options(function: Function) -> Function:
-    """Offer -q, -v and --color, and pass the `Terminal` that they configure as `terminal`."""
+    """Add -q, -v and --color; the command receives the configured `Terminal` as `terminal`."""
 
     @functools.wraps(function)
     def command(**values: Any) -> Any:
@@ -303,9 +347,10 @@ def _configure(context: click.Context, parameter: click.Parameter, value: Any) -
     setattr(terminal, str(parameter.name), value)
 
 
-# Eager, so that the other options' error messages already obey them.
+# Eager, so that they apply to error messages of the other options.
 _TERMINAL_OPTIONS: tuple[Decorator, ...] = (
-    click.option(
+    option(
+        "Messages",
         "-q",
         "--quiet",
         is_flag=True,
@@ -314,7 +359,8 @@ _TERMINAL_OPTIONS: tuple[Decorator, ...] = (
         callback=_configure,
         help="Show errors only.",
     ),
-    click.option(
+    option(
+        "Messages",
         "-v",
         "--verbose",
         count=True,
@@ -323,7 +369,8 @@ _TERMINAL_OPTIONS: tuple[Decorator, ...] = (
         callback=_configure,
         help="Show more; -vv also shows tracebacks.",
     ),
-    click.option(
+    option(
+        "Messages",
         "--color",
         type=click.Choice(["auto", "always", "never"]),
         default="auto",

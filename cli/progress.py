@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from varfix.cli.run_stats import Tally, headline
-from varfix.cli.terminal import Terminal, worded
+from varfix.cli.run_stats import RunStats, headline
+from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.events import (
     Event,
     ItemDone,
@@ -27,9 +27,9 @@ _LONGEST_GAP: Final = 5.0
 
 
 class Stopwatch:
-    """Seconds since it was made, without the time in which the process was stopped (Ctrl-Z).
+    """Measures seconds since its creation, without the time during which the process was stopped.
 
-    It must be read more often than every few seconds; a longer silence counts as a stop.
+    It must be read every few seconds: a longer gap counts as a stop (Ctrl-Z).
     """
 
     def __init__(self) -> None:
@@ -45,29 +45,29 @@ class Stopwatch:
 
 
 class PlainProgress:
-    """An observer that says what has happened, line by line.
+    """Prints one line for each finished item.
 
     Attributes:
         tally: The counts.
     """
 
     def __init__(self, terminal: Terminal, preset: str) -> None:
-        self.tally = Tally()
+        self.tally = RunStats()
         self._terminal = terminal
         self._preset = preset
         self._start = time.monotonic()
 
     def __call__(self, event: Event) -> None:
-        """Count `event` and say what is worth a line."""
+        """Count `event`, and print a line if it has one."""
         line = self._line(event)  # before counting: a finished image's size is forgotten then
         self.tally(event)
         if isinstance(event, ItemDone):
             self._terminal.say(f"[{self.tally.finished}/{self.tally.items}] {line}")
         else:
-            tell(event, self._terminal, self._preset)
+            show_event(event, self._terminal, self._preset)
 
     def status(self) -> str:
-        """Say in one line how far the run is."""
+        """Return the progress of the run in one line."""
         return self.tally.status(time.monotonic() - self._start)
 
     def _line(self, event: Event) -> str:
@@ -78,14 +78,14 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """An observer that keeps a bar, the current image and the device at the screen's bottom.
+    """Shows a progress bar, the current image and the device at the bottom of the terminal.
 
     Attributes:
         tally: The counts.
     """
 
     def __init__(self, terminal: Terminal, preset: str) -> None:
-        self.tally = Tally()
+        self.tally = RunStats()
         self._terminal = terminal
         self._preset = preset
         self._clock = Stopwatch()
@@ -93,12 +93,12 @@ class LiveProgress:
         self._task = self._bar.add_task("", total=None, pace="")
 
     def __call__(self, event: Event) -> None:
-        """Count `event`; warnings and failures are printed above the bar."""
+        """Count `event`; print warnings and failures above the bar."""
         self.tally(event)
-        tell(event, self._terminal, self._preset)
+        show_event(event, self._terminal, self._preset)
 
     def __rich__(self) -> RenderableType:
-        """Draw the three lines as of now; Rich calls this several times a second."""
+        """Return the three lines; Rich calls this several times a second."""
         from rich.console import Group
         from rich.text import Text
 
@@ -107,7 +107,7 @@ class LiveProgress:
         return Group(self._bar, *lines)
 
     def status(self) -> str:
-        """Say in one line how far the run is."""
+        """Return the progress of the run in one line."""
         return self.tally.status(self._clock.read())
 
     def _update(self) -> None:
@@ -122,19 +122,19 @@ class LiveProgress:
 
     def _lines(self) -> list[str]:
         current = self.tally.current
-        picture = ""
+        line = ""
         if current is not None:
             parts = (current.src, current.size, f"{current.done:.0%}", current.pace)
-            picture = "  ".join(part for part in parts if part)
-        # Of an image, not of the time: stages run on several threads and machines at once.
+            line = "  ".join(part for part in parts if part)
+        # Mean per image, not a share of the time: stages run in parallel.
         done = max(1, self.tally.ok)
         each = [f"{stage} {spent / done:.2f} s" for stage, spent in self.tally.busy.items()]
-        return [picture, " · ".join([self.tally.device, *each])]
+        return [line, " · ".join([self.tally.device, *each])]
 
 
 @contextmanager
 def progress(terminal: Terminal, preset: str) -> Iterator[PlainProgress | LiveProgress]:
-    """Show a run's progress in the way that suits stderr, then its summary."""
+    """Show the progress of a run, live on a terminal, and then its summary."""
     if not terminal.animated:
         plain = PlainProgress(terminal, preset)
         with _summarized(plain.tally, terminal):
@@ -146,21 +146,21 @@ def progress(terminal: Terminal, preset: str) -> Iterator[PlainProgress | LivePr
         yield live
 
 
-def tell(event: Event, terminal: Terminal, preset: str) -> None:
-    """Say what people must see of an event whether or not a bar is shown."""
+def show_event(event: Event, terminal: Terminal, preset: str) -> None:
+    """Print the message of an event, with or without a progress bar."""
     if isinstance(event, RunStart):
         terminal.say(headline(event, preset))
     elif isinstance(event, Warn):
         terminal.warn(event.message)
     elif isinstance(event, ItemFail):
-        terminal.error(worded(event.message, event.hint))
+        terminal.error(join_hint(event.message, event.hint))
     elif isinstance(event, ItemSkip):
         terminal.detail(f"skipped {single_line(event.src)} ({event.reason})")
 
 
 @contextmanager
-def _summarized(tally: Tally, terminal: Terminal) -> Iterator[None]:
-    """Say how the run ended when the block does, also by an error."""
+def _summarized(tally: RunStats, terminal: Terminal) -> Iterator[None]:
+    """Print the summary when the block ends, also after an error."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What `dir` and `image` do alike: open the model, report, listen to signals, run the plan."""
+"""A run of `dir`, `image` or `video`: load the model, run the plan, report events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from varfix.cli.options import EventOptions
-from varfix.cli.signals import listening
+from varfix.cli.signals import handle_signals
 from varfix.cli.terminal import Terminal
 from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import ExitCode
@@ -24,33 +24,35 @@ if TYPE_CHECKING:
     from varfix.engine.events import Event, Observer, Warn
     from varfix.engine.restoration.restorer import Restorer
     from varfix.engine.settings.types import Settings
-    from varfix.onnx.inference.open_model import OnnxRestorer
+    from varfix.onnx.inference.restorer import ModelRestorer
 
 
 Model = TypeVar("Model", bound="Restorer", covariant=True)
 
 
 @dataclass(frozen=True)
-class Opened(Generic[Model]):
-    """A model ready to run, and the digest over all of its graphs.
+class LoadedModel(Generic[Model]):
+    """A model that is ready to run.
 
     Attributes:
-        restorer: the model; with a crew, that of one of its workers.
-        sha256: the digest.
-        crew: the workers of a cluster, if they are to do the work.
+        restorer: The model; on a cluster, the model of one of the workers.
+        sha256: Digest of all graphs of the model.
+        settings: The settings that the model was loaded with.
+        crew: The workers of a cluster, or None.
     """
 
     restorer: Model
     sha256: str
+    settings: Settings
     crew: Crew | None = None
 
 
-class Session:
-    """One run as seen from the command line.
+class RunSession:
+    """A run of the command line.
 
     Attributes:
-        settings: What was resolved from all layers.
-        stop: Asked by signals, or by a reader of the events who went away.
+        settings: The resolved settings.
+        stop: Set by signals, and when the reader of stdout closes it.
     """
 
     def __init__(
@@ -68,12 +70,12 @@ class Session:
         for text in unknown_variables(os.environ):
             self._warn("unknown_variable", text)
 
-    def opened(self) -> Opened[OnnxRestorer]:
+    def load_model(self) -> LoadedModel[ModelRestorer]:
         """Load the model.
 
         Raises:
-            ModelError: The model is missing or not one that varfix runs.
-            DeviceError: A device asked for by name is not there.
+            ModelError: The model is missing or not supported.
+            DeviceError: The requested device is not available.
         """
         name = self.settings.model.name
         with self._terminal.busy(f"Loading {name}"):
@@ -81,47 +83,53 @@ class Session:
             from varfix.onnx.inference.open_model import open_restorer
 
             restorer = open_restorer(name, self.settings, warn=self._warn)
-            return Opened(restorer, model_digest(name))
+            return LoadedModel(restorer, model_digest(name), self.settings)
 
     @contextmanager
-    def hired(self, address: str, workers: int | None = None) -> Iterator[Opened[Restorer]]:
-        """Load the model on the workers of a cluster, while the block runs.
+    def on_cluster(
+        self, address: str, workers: int | None = None
+    ) -> Iterator[LoadedModel[Restorer]]:
+        """Load the model on the workers of a cluster; they are stopped after the block.
 
         Args:
-            address: of the cluster.
-            workers: as many; None = as the settings say.
+            address: Address of the cluster.
+            workers: Number of workers; None = from the settings.
 
         Raises:
             ConfigError: Ray is not installed.
-            ModelError: As `opened`.
-            DeviceError: As `opened`; or there is no such cluster, or no room in it.
+            ModelError: As `load_model`.
+            DeviceError: As `load_model`; or the cluster is not reachable or full.
         """
         from msgspec.structs import replace
 
-        from varfix.cli.cluster_option import hired
+        from varfix.cli.cluster_option import start_pool
 
         settings = self.settings
         if workers is not None:
             settings = replace(settings, cluster=replace(settings.cluster, workers=workers))
-        with hired(address, settings, self._terminal) as (crew, self.settings, model):
-            yield Opened(model, crew.model.sha256, crew)
+        with start_pool(address, settings, self._terminal) as (crew, settings, model):
+            yield LoadedModel(model, crew.model.sha256, settings, crew)
 
     def run(
-        self, plan: Plan, opened: Opened[Restorer], options: Options, also: Observer | None = None
+        self,
+        plan: Plan,
+        loaded: LoadedModel[Restorer],
+        options: Options,
+        also: Observer | None = None,
     ) -> int:
-        """Carry out `plan` with progress and events, told to `also` too; return the exit code."""
+        """Run `plan` with progress and events, also sent to `also`; return the exit code."""
         from varfix.engine.batch.run import run_batch
 
         with ExitStack() as stack:
             self._observer, shown = stack.enter_context(self._reporting(also))
             drop = plan.target.discard_unfinished
             say = self._terminal.say
-            stack.enter_context(listening(self.stop, say, shown.status, drop, _unit(plan)))
-            summary = run_batch(plan, opened.restorer, self.settings, self._observer, options)
+            stack.enter_context(handle_signals(self.stop, say, shown.status, drop, _unit(plan)))
+            summary = run_batch(plan, loaded.restorer, loaded.settings, self._observer, options)
         return summary.exit_code
 
     def _warn(self, code: str, message: str) -> None:
-        """Tell what the model could not have: before the run only to people, later to everyone."""
+        """Report a warning of the model; before the run starts, only on stderr."""
         from varfix.engine.events import Warn
 
         event = Warn(code=code, message=message)
@@ -135,7 +143,7 @@ class Session:
     def _reporting(
         self, also: Observer | None
     ) -> Iterator[tuple[Observer, PlainProgress | LiveProgress]]:
-        """Open every place that events go to, and join them."""
+        """Open every destination of events, and return a handler that writes to all."""
         from varfix.cli.event_log import EventLog
         from varfix.cli.progress import progress
         from varfix.engine.events import RunStart
@@ -147,11 +155,11 @@ class Session:
 
             def observer(event: Event) -> None:
                 shown(event)
-                # A run's first event is `run.start`: what was known before it comes right after.
+                # `run.start` must be the first event, so earlier warnings follow it.
                 early = self._early if isinstance(event, RunStart) else []
-                for told in (event, *early):
+                for sent in (event, *early):
                     for other in others:
-                        other(told)
+                        other(sent)
 
             yield observer, shown
 
@@ -167,6 +175,6 @@ class Session:
 
 
 def _unit(plan: Plan) -> str:
-    """What a run finishes before it stops: a clip is left in its middle."""
+    """Return what a run finishes before it stops: a video stops after the current frame."""
     kinds = {item.is_clip: "frame" if item.is_clip else "image" for item in plan.items}
-    return " or ".join(kinds[one] for one in sorted(kinds))
+    return " or ".join(kinds[is_clip] for is_clip in sorted(kinds))

@@ -1,4 +1,4 @@
-"""What has happened so far in a run, counted from its events, and how to say it."""
+"""Statistics of a run, counted from its events, and their texts."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from varfix.engine.system.display_names import single_line
 
 _SHOWN_FAILURES: Final = 10
 SKIPS: Final = {
-    "done": "already done",
+    "done": "up to date",
     "stale": "made with other settings",
     "foreign": "not made by varfix",
 }
 
 
 @dataclass
-class Flying:
-    """An image or clip in work: its name, size, and how much of it is restored (0 to 1)."""
+class InProgress:
+    """An item in progress: its name, size, and the restored share (0 to 1)."""
 
     src: str
     width: int
@@ -43,37 +43,37 @@ class Flying:
 
     @property
     def pixels(self) -> int:
-        """Its weight in the run."""
+        """Pixels over all frames."""
         return self.width * self.height * max(1, self.frames)
 
     @property
     def size(self) -> str:
-        """Its size as people read it, with the number of frames of a clip."""
+        """The size as text, with the number of frames of a video."""
         size = f"{self.width}x{self.height}" if self.width else ""
         return f"{size}, {self.frames} frames" if self.frames else size
 
     @property
     def pace(self) -> str:
-        """How fast a clip's frames are made, and how long it will last; nothing for an image."""
+        """Speed and remaining time of a video as text; empty for an image."""
         if self.fps is None:
             return ""
         return f"{self.fps:.2f} fps" + (f", {duration(self.eta)} left" if self.eta else "")
 
 
-class Tally:
-    """Counts of one run; safe to feed and to read from several threads.
+class RunStats:
+    """Statistics of one run; thread-safe.
 
     Attributes:
         items: Images to restore.
         pixels: Pixels in them.
         ok: Images restored.
-        failed: Images that could not be.
+        failed: Images that failed.
         skips: Images skipped, by reason.
         ignored: Files that are no images or were filtered out.
-        failures: What failed, in order.
+        failures: The failures, in order.
         busy: Seconds spent in each stage.
-        device: The device line: where it runs and in which precision.
-        end: The run's last event, once it has come.
+        device: Device and precision as text.
+        end: The last event of the run, or None before it.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Tally:
         self.device = ""
         self.end: RunEnd | None = None
         self._finished_pixels = 0
-        self._flying: dict[int, Flying] = {}
+        self._in_progress: dict[int, InProgress] = {}
         self._latest: int | None = None
         self._lock = threading.RLock()
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -116,43 +116,43 @@ class Tally:
 
     @property
     def pixels_done(self) -> int:
-        """Pixels finished, counting the restored part of images in work."""
+        """Finished pixels, including the restored part of items in progress."""
         with self._lock:
-            part = sum(one.pixels * one.done for one in self._flying.values())
+            part = sum(item.pixels * item.done for item in self._in_progress.values())
             return self._finished_pixels + int(part)
 
     @property
-    def current(self) -> Flying | None:
-        """The image that moved last among those in work."""
+    def current(self) -> InProgress | None:
+        """The item in progress that was updated last."""
         with self._lock:
-            if self._latest in self._flying:
-                return self._flying[self._latest]
-            return next(iter(self._flying.values()), None)
+            if self._latest in self._in_progress:
+                return self._in_progress[self._latest]
+            return next(iter(self._in_progress.values()), None)
 
     def size_of(self, item: int) -> str:
-        """Return the size of an image in work as text, or nothing if it is unknown."""
+        """Return the size of an item in progress as text; empty if it is unknown."""
         with self._lock:
-            one = self._flying.get(item)
+            one = self._in_progress.get(item)
             return one.size if one else ""
 
     def name_of(self, item: int) -> str:
-        """Return the name of an image in work."""
+        """Return the name of an item in progress."""
         with self._lock:
-            one = self._flying.get(item)
+            one = self._in_progress.get(item)
             return one.src if one else ""
 
     def pace(self, seconds: float) -> str:
-        """Say how fast the run is and how long it will last, by pixels and not by files.
+        """Return speed and remaining time, computed from pixels, not from files.
 
         Args:
-            seconds: Since the run's start.
+            seconds: Seconds since the start of the run.
 
         Returns:
-            Megapixels per second and time left, or nothing as long as nothing is restored.
+            Megapixels per second and time left; empty before anything is restored.
         """
         current = self.current
         if self.items == 1 and current is not None and current.pace:
-            # A clip that is gone on with: what an earlier run has done says nothing of the speed.
+            # In a resumed video, frames of an earlier run must not count for the speed.
             return current.pace
         done = self.pixels_done
         if not done or seconds <= 0:
@@ -161,7 +161,7 @@ class Tally:
         return f"{rate / 1e6:.2f} MP/s, {duration((self.pixels - done) / rate)} left"
 
     def status(self, seconds: float) -> str:
-        """Say in one line how far the run is, `seconds` after its start."""
+        """Return the progress in one line, `seconds` after the start of the run."""
         current = self.current
         parts = [
             f"{self.finished} of {self.items} images",
@@ -171,7 +171,7 @@ class Tally:
         return ", ".join(part for part in parts if part)
 
     def summary(self) -> list[str]:
-        """Say in a few lines how the run ended; empty before `run.end`."""
+        """Return the summary of the run in a few lines; empty before `run.end`."""
         if self.end is None:
             return []
         parts = [f"{self.end.ok} restored"]
@@ -197,12 +197,12 @@ class Tally:
         return "; ".join(parts)
 
     def _failure_lines(self) -> list[str]:
-        """Repeat failures that may have scrolled away."""
+        """Return the failures again; the first ones may have scrolled away."""
         if self.items <= _SHOWN_FAILURES or not self.failures:
             return []
-        lines = [f"  {one.message}" for one in self.failures[:_SHOWN_FAILURES]]
+        lines = [f"  {failure.message}" for failure in self.failures[:_SHOWN_FAILURES]]
         more = len(self.failures) - _SHOWN_FAILURES
-        return ["Failed:", *lines, *([f"  and {more} more"] if more > 0 else [])]
+        return ["failed:", *lines, *([f"  and {more} more"] if more > 0 else [])]
 
     def _run_start(self, event: RunStart) -> None:
         device = event.device
@@ -213,18 +213,18 @@ class Tally:
 
     def _item_start(self, event: ItemStart) -> None:
         size = event.width or 0, event.height or 0
-        self._flying[event.id] = Flying(single_line(event.src), *size, event.frames or 0)
+        self._in_progress[event.id] = InProgress(single_line(event.src), *size, event.frames or 0)
 
     def _item_progress(self, event: ItemProgress) -> None:
-        if event.id in self._flying and event.total:
-            one = self._flying[event.id]
+        if event.id in self._in_progress and event.total:
+            one = self._in_progress[event.id]
             one.done, one.fps, one.eta = event.done / event.total, event.fps, event.eta
             self._latest = event.id
 
     def _item_done(self, event: ItemDone) -> None:
         self.ok += 1
         self.busy.update(event.stage)
-        self._land(event.id)
+        self._finish(event.id)
 
     def _item_skip(self, event: ItemSkip) -> None:
         self.skips[event.reason] += 1
@@ -232,18 +232,18 @@ class Tally:
     def _item_fail(self, event: ItemFail) -> None:
         self.failed += 1
         self.failures.append(event)
-        self._land(event.id)
+        self._finish(event.id)
 
     def _run_end(self, event: RunEnd) -> None:
         self.end = event
 
-    def _land(self, item: int) -> None:
-        one = self._flying.pop(item, None)
+    def _finish(self, item: int) -> None:
+        one = self._in_progress.pop(item, None)
         self._finished_pixels += one.pixels if one else 0
 
 
 def headline(event: RunStart, preset: str) -> str:
-    """Say what runs where: the truth, after the model was loaded."""
+    """Return preset, model, and the device that is really used, as text."""
     device = event.device
     where = f"{device.used} ({device.provider}, {device.precision})"
     parts = [f"varfix {event.version}", f"preset {preset}", event.model.name, where]
@@ -251,7 +251,7 @@ def headline(event: RunStart, preset: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people read it: `4.2 s`, `3:07`, `1:02:45`."""
+    """Return a time as text: `4.2 s`, `3:07`, `1:02:45`."""
     if seconds < 60:
         return f"{max(seconds, 0.0):.1f} s"
     minutes, rest = divmod(round(seconds), 60)

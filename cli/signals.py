@@ -1,4 +1,4 @@
-"""Ctrl-C and its relatives: the first asks the run to stop cleanly, the second leaves at once."""
+"""Signals: the first Ctrl-C stops the run cleanly, the second exits immediately."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import ExitCode
 
 STOPPING = (
-    "Stopping after the current {}. Ctrl-C again to quit now. Run the same command to continue."
+    "stopping after the current {}; press Ctrl-C again to quit now, run the same command to resume"
 )
 
-# SIGHUP: the terminal is gone, which ends the run as SIGTERM does.
+# SIGHUP (the terminal was closed) is treated as SIGTERM.
 _STOP = {"SIGINT": ExitCode.SIGINT, "SIGTERM": ExitCode.SIGTERM, "SIGHUP": ExitCode.SIGTERM}
 _STATUS = ("SIGUSR1", "SIGINFO")
 
 
 @contextmanager
-def listening(
+def handle_signals(
     stop: StopRequest,
     announce: Callable[[str], None],
     status: Callable[[], str],
     drop: Callable[[], None],
     unit: str = "image",
 ) -> Iterator[None]:
-    """Answer signals while the block runs, and restore the former handlers afterwards.
+    """Handle signals while the block runs, and restore the former handlers afterwards.
 
     Args:
         stop: Receives the first SIGINT, SIGTERM or SIGHUP.
-        announce: Shows a line to people.
-        status: Makes the line that SIGUSR1 (and SIGINFO where it exists) shows.
-        drop: Removes temporary files; called before leaving at once on a second signal.
-        unit: What is finished before the run stops, as people call it.
+        announce: Prints a line.
+        status: Returns the status line for SIGUSR1 (and SIGINFO where it exists).
+        drop: Removes temporary files; called before the immediate exit on a second signal.
+        unit: Name of what is finished before the run stops.
     """
 
-    def heard(number: signal.Signals) -> None:
+    def handle(number: signal.Signals) -> None:
         if number.name in _STATUS:
-            _aside(announce, status())
+            _announce(announce, status())
             return
         code = _STOP[number.name]
         if stop.code in (ExitCode.SIGINT, ExitCode.SIGTERM):
             drop()
             os._exit(code)
         stop.ask(code)
-        _aside(announce, STOPPING.format(unit))
+        _announce(announce, STOPPING.format(unit))
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread listen
+        yield  # only the main thread can install handlers
         return
     former = _install()
     try:
-        with _told(heard, frozenset(former)):
+        with _dispatched(handle, frozenset(former)):
             yield
     finally:
         for number, handler in former.items():
@@ -65,47 +65,47 @@ def listening(
 
 
 def _install() -> dict[signal.Signals, Any]:
-    """Take over those signals that this system has; return what was there before."""
+    """Install handlers for the signals of this system; return the former handlers."""
     numbers = (getattr(signal, name, None) for name in (*_STOP, *_STATUS))
-    # A run started with `nohup` keeps ignoring what its parent told it to ignore.
+    # Signals that the parent process ignores (`nohup`) stay ignored.
     present = (n for n in numbers if n is not None and signal.getsignal(n) is not signal.SIG_IGN)
-    return {number: signal.signal(number, _noticed) for number in present}
+    return {number: signal.signal(number, _ignore) for number in present}
 
 
-def _noticed(number: int, frame: FrameType | None) -> None:
-    """Do nothing here: see `_told`."""
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing; `_dispatched` handles the signal."""
 
 
 @contextmanager
-def _told(
-    heard: Callable[[signal.Signals], None], wanted: frozenset[signal.Signals]
+def _dispatched(
+    handle: Callable[[signal.Signals], None], wanted: frozenset[signal.Signals]
 ) -> Iterator[None]:
-    """Tell `heard` of signals from a thread that does nothing else.
+    """Call `handle` from a thread of its own.
 
-    Python answers signals on the main thread alone, which may be inside a model for half a minute,
-    or have gone to sleep a moment after it looked.
+    Python runs signal handlers on the main thread only, which may be inside a model for half a
+    minute, or blocked.
     """
-    ours, pythons = socket.socketpair()
-    pythons.setblocking(False)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
 
     def listen() -> None:
-        while numbers := ours.recv(16):
+        while numbers := reader.recv(16):
             for number in numbers:
                 if number in wanted:
-                    heard(signal.Signals(number))
+                    handle(signal.Signals(number))
 
-    former = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+    former = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     listener = threading.Thread(target=listen, name="signals", daemon=True)
     listener.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(former)
-        pythons.close()
+        writer.close()
         listener.join()
-        ours.close()
+        reader.close()
 
 
-def _aside(announce: Callable[[str], None], text: str) -> None:
-    """Speak from yet another thread: one who does not read must not hold up the next signal."""
+def _announce(announce: Callable[[str], None], text: str) -> None:
+    """Print from another thread: a blocked stderr must not delay the next signal."""
     threading.Thread(target=announce, args=(text,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Standard streams as they are found: closed (`varfix … 2>&-`), unbuffered, or never waiting."""
+"""Standard streams that are closed (`varfix … 2>&-`), unbuffered or non-blocking."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import BinaryIO, TextIO
 
 
 def open_missing() -> None:
-    """Give the process the standard streams that it was started without.
+    """Open the standard streams that the process was started without.
 
-    Else the next file that is opened would take their numbers, and Python has None for them.
-    Stdin is empty then, and stderr leads nowhere; but what is meant for stdout must not vanish
-    without an error, so that it is a pipe whose reader has gone.
+    Otherwise the next opened file would take their numbers, and Python has None for them. Stdin
+    becomes empty and stderr is discarded. Data for stdout must not be lost without an error, so
+    stdout becomes a pipe without a reader.
     """
     for number in (0, 1, 2):
         try:
@@ -59,10 +59,10 @@ def _descriptor(stream: TextIO) -> int | None:
 
 
 def write_all(stream: BinaryIO, data: bytes) -> None:
-    """Write all of `data` to stdout, whatever it is, and flush.
+    """Write all of `data` to any kind of stdout, and flush.
 
-    With PYTHONUNBUFFERED set a stream takes what fits, in silence; one that another program made
-    non-blocking takes nothing while its reader is busy.
+    With PYTHONUNBUFFERED, a stream may write a part only; a non-blocking stream writes nothing
+    while its reader is busy.
     """
     left = memoryview(data)
     while left:
@@ -81,8 +81,8 @@ def write_all(stream: BinaryIO, data: bytes) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Let everything else that goes into a stream, the interpreter's last flush too, go nowhere."""
-    # A stream that is no real file has nobody to complain.
+    """Discard everything that is written from now on, also the interpreter's last flush."""
+    # A stream without a file number cannot fail later.
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

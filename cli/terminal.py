@@ -1,4 +1,4 @@
-"""What people read: every message goes to stderr, so that stdout carries nothing but data."""
+"""Messages for people: all go to stderr, so that stdout carries only data."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 ColorMode = Literal["auto", "always", "never"]
 
-# Control characters but for line ends, tabs, and the colors that varfix itself puts in.
+# Control characters except line ends, tabs, and varfix's own color codes.
 _CONTROL: Final = re.compile(r"(?!\x1b\[[0-9;]*m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Terminal:
-    """One run's voice on stderr, shared by messages and progress so that neither tears the other.
+    """Writes to stderr; shared by messages and progress, so that lines are not torn.
 
     The options `-q`, `-v` and `--color` set the attributes while the command line is parsed.
 
     Attributes:
-        quiet: Only errors are shown.
-        verbose: How many times `-v` was given; from 2 on, errors come with a traceback.
-        color: Whether to color, `auto` by what stderr is.
+        quiet: Show errors only.
+        verbose: How many times `-v` was given; from 2 on, errors include a traceback.
+        color: Whether to color; `auto` depends on stderr.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Terminal:
 
     @property
     def animated(self) -> bool:
-        """Whether moving lines are welcome: stderr is a capable terminal and `-q` was not given."""
+        """Whether to show moving lines: stderr is a capable terminal, and no `-q`."""
         return not self.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     @property
@@ -62,7 +62,7 @@ class Terminal:
             self._print(text)
 
     def detail(self, text: str) -> None:
-        """Show a message that only `-v` asks for."""
+        """Show a message with `-v` only."""
         if self.verbose:
             self.say(text)
 
@@ -76,12 +76,12 @@ class Terminal:
 
     @contextmanager
     def busy(self, text: str) -> Iterator[None]:
-        """Show that something slow is going on, from the first moment until the block ends."""
+        """Show that a slow step is running until the block ends."""
         if not self.animated:
             self.say(f"{text}...")
             yield
             return
-        # Said before Rich is imported: the first sign of life must not wait for it.
+        # Before Rich is imported, which takes a moment.
         click.echo(f"{text}...", err=True, nl=False)
         console = self.console()
         click.echo("\r\x1b[2K", err=True, nl=False)
@@ -89,7 +89,7 @@ class Terminal:
             yield
 
     def console(self) -> Console:
-        """Return a Rich console on stderr that colors as this terminal does."""
+        """Return a Rich console on stderr with the color setting of this terminal."""
         from rich.console import Console
 
         color_system: Literal["auto", "standard"] | None = "auto" if self.animated else "standard"
@@ -103,7 +103,7 @@ class Terminal:
 
     @contextmanager
     def owned_by(self, console: Console) -> Iterator[None]:
-        """Send messages through `console` while it keeps lines at the bottom of the screen."""
+        """Print messages through `console` while it shows live lines."""
         self._live = console
         try:
             yield
@@ -126,22 +126,15 @@ class Terminal:
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            # Messages on a full disk: what cannot be told costs no image.
+            # stderr on a full disk: a lost message must not fail the run.
             discard(sys.stderr)
 
 
 def printable(text: str) -> str:
-    """Return a text in which nothing moves the cursor: names of files may hold such characters."""
+    """Escape control characters, which file names may contain."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
-def worded(message: str, hint: str | None) -> str:
-    """Join what went wrong and what to do next into one line.
-
-    A hint that begins in small letters continues the sentence, unless that has ended.
-    """
-    if not hint:
-        return message
-    if message.endswith((".", "!", "?")):
-        return f"{message} {hint}"
-    return f"{message}; {hint}" if hint[0].islower() else f"{message}. {hint}"
+def join_hint(message: str, hint: str | None) -> str:
+    """Join the message and the hint of an error into one line."""
+    return f"{message}; {hint}" if hint else message

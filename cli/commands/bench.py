@@ -1,4 +1,4 @@
-"""`varfix bench`: what speed and memory a model has on this machine."""
+"""`varfix bench`: speed and memory of a model on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from varfix.cli.options import Command, ModelOptions, model_options, terminal_options
+from varfix.cli.options import Command, ModelOptions, model_options, option, terminal_options
 from varfix.cli.terminal import Terminal
 from varfix.engine.errors import VarfixError
 
@@ -32,24 +32,24 @@ _STARTS: Final = 3
 _START_SIZE: Final = 0.25
 _EPILOG: Final = """\b
 Examples:
-  varfix bench                            four sizes, as the README's table shows them
-  varfix bench --sizes 0.25,2             quicker
+  varfix bench                            four sizes
+  varfix bench --sizes 0.25,2             fewer sizes
   varfix bench -m mine.onnx --device cuda:0 --json
 
 \b
 bare       seconds per megapixel in the model alone, on the tiles of the images
-end to end seconds per megapixel from JPEG files to JPEG files, the model being loaded
-CPU        seconds of CPU, over all threads, per megapixel in the model alone
-memory     the greatest of the process; each size is measured in a process of its own
-start      from the command to the first restored image of 0.25 megapixels
+end to end seconds per megapixel from JPEG files to JPEG files, with the model loaded
+CPU        CPU seconds of all threads per megapixel in the model alone
+memory     peak memory of the process; each size is measured in its own process
+start      seconds from the command to one restored image of 0.25 megapixels
 
-The images are made for the purpose, and removed. Let nothing else run meanwhile.
+The images are synthetic and are removed afterwards. Run nothing else meanwhile.
 """
 
 
 @dataclass(frozen=True)
-class Row:
-    """One size's result: what the engine measured, and what the device lent."""
+class SizeResult:
+    """Result of one image size."""
 
     speed: Speed
     used: DeviceUsed
@@ -65,21 +65,23 @@ class Row:
     callback=lambda context, parameter, value: _sizes(value),
     help="Megapixels of the images.  [default: 0.25,2,12,48]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@option(
+    "Messages", "--json", "as_json", is_flag=True, help="Print one JSON object instead of a table."
+)
 @terminal_options
 def command(sizes: Sequence[float], model: ModelOptions, as_json: bool, terminal: Terminal) -> None:
     """Measure the speed and memory of a model on this machine.
 
-    Restores made-up photographs of several sizes, in the model alone and from files to files, as
-    the preset, model, device and --set say.
+    Restores synthetic images of several sizes, in the model alone and from files to files. Preset,
+    model, device and --set apply.
     """
     settings = model.resolve(terminal).settings
-    with terminal.busy("Measuring the start"):
+    with terminal.busy("Measuring the start time"):
         start = start_seconds(settings)
     rows = []
     for size in sizes:
         with terminal.busy(f"Measuring {size:g} megapixels"):
-            rows.append(measured_apart(settings, size))
+            rows.append(measure_in_process(settings, size))
     facts = machine()
     if as_json:
         click.echo(msgspec.json.encode(_report(settings, facts, start, rows)))
@@ -99,11 +101,11 @@ def _sizes(text: str) -> tuple[float, ...]:
     return sizes
 
 
-def measured_apart(settings: Settings, megapixels: float) -> Row:
-    """Measure in a fresh process: the greatest memory of a process cannot be asked twice.
+def measure_in_process(settings: Settings, megapixels: float) -> SizeResult:
+    """Measure in a new process, because peak memory counts over the life of a process.
 
     Raises:
-        VarfixError: What the model or the device failed with.
+        VarfixError: The model or the device failed.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
         result = processes.submit(_measured, settings, megapixels).result()
@@ -112,7 +114,7 @@ def measured_apart(settings: Settings, megapixels: float) -> Row:
     return result
 
 
-def _measured(settings: Settings, megapixels: float) -> Row | VarfixError:
+def _measured(settings: Settings, megapixels: float) -> SizeResult | VarfixError:
     from varfix.engine.evaluation.speed import measure
     from varfix.onnx.inference.open_model import open_restorer
 
@@ -125,11 +127,11 @@ def _measured(settings: Settings, megapixels: float) -> Row | VarfixError:
     except VarfixError as error:
         return error
     lent = None if after is None else after - (before or 0)
-    return Row(speed, restorer.used, lent)
+    return SizeResult(speed, restorer.used, lent)
 
 
 def _device_mb(device: str) -> int | None:
-    """Memory in use on a GPU, in MB; None for the CPU. Runtimes keep what they took."""
+    """Return the used memory of a GPU in MB; None for the CPU."""
     from varfix.onnx.inference.hardware import find_gpu
 
     if device.startswith("cpu"):
@@ -140,7 +142,7 @@ def _device_mb(device: str) -> int | None:
 
 
 def start_seconds(settings: Settings) -> float:
-    """Median seconds from a command to its restored image, in new processes.
+    """Return the median seconds from a command to its restored image, in new processes.
 
     Raises:
         VarfixError: The image could not be restored.
@@ -170,9 +172,9 @@ def _timed_start(settings: Settings, folder: Path) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    from varfix.onnx.inference.cores import usable_cores
-    from varfix.onnx.inference.hardware import list_gpus
+    """Return the hardware and software of the measurement."""
+    from varfix.onnx.inference.hardware import list_gpus, usable_cores
+    from varfix.onnx.inference.runtime import runtime_version
 
     return {
         "processor": _processor(),
@@ -180,30 +182,24 @@ def machine() -> dict[str, Any]:
         "gpus": [gpu.name for gpu in list_gpus()],
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        "runtime": _runtime(),
+        "runtime": f"onnxruntime {runtime_version()}",
         "varfix": version("varfix"),
     }
 
 
 def _processor() -> str:
-    """The processor's name; `platform` knows only its family on Linux."""
-    facts = Path("/proc/cpuinfo")
-    if facts.is_file():
-        for line in facts.read_text().splitlines():
+    """Return the name of the processor; `platform` knows only its family on Linux."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()
 
 
-def _runtime() -> str:
-    import onnxruntime
-
-    return f"onnxruntime {onnxruntime.__version__}"
-
-
 def _report(
-    settings: Settings, facts: dict[str, Any], start: float, rows: Sequence[Row]
+    settings: Settings, facts: dict[str, Any], start: float, rows: Sequence[SizeResult]
 ) -> dict[str, Any]:
     used = rows[0].used
     return {
@@ -217,7 +213,7 @@ def _report(
     }
 
 
-def _row_facts(row: Row) -> dict[str, Any]:
+def _row_facts(row: SizeResult) -> dict[str, Any]:
     speed = row.speed
     return {
         "megapixels": round(speed.megapixels, 3),
@@ -235,7 +231,7 @@ def _row_facts(row: Row) -> dict[str, Any]:
 
 
 def _lines(
-    settings: Settings, facts: dict[str, Any], start: float, rows: Sequence[Row]
+    settings: Settings, facts: dict[str, Any], start: float, rows: Sequence[SizeResult]
 ) -> Iterator[str]:
     used = rows[0].used
     gpus = "".join(f", {name}" for name in facts["gpus"])

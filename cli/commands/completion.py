@@ -1,4 +1,4 @@
-"""`varfix completion`: what a shell needs to complete commands, options, presets and models."""
+"""`varfix completion`: a script that completes commands, options, presets and models."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from varfix.cli.options import Command
 VARIABLE: Final = "_VARFIX_COMPLETE"
 
 _EPILOG: Final = """\b
-Once for each shell, then open a new one:
+Run once for your shell, then open a new one:
   bash   varfix completion bash > ~/.local/share/bash-completion/completions/varfix
   zsh    varfix completion zsh > ~/.zfunc/_varfix     (with ~/.zfunc in fpath)
   fish   varfix completion fish > ~/.config/fish/completions/varfix.fish
 
 \b
-Or only for this one:
+For the current shell only:
   source <(varfix completion bash)
 """
 
@@ -26,7 +26,7 @@ Or only for this one:
 @click.command("completion", cls=Command, epilog=_EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the script with which SHELL completes varfix's commands, options and names."""
+    """Print a completion script for SHELL."""
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(click.Group("varfix"), {}, "varfix", VARIABLE).source())

@@ -1,4 +1,4 @@
-"""`varfix dir`: a tree of images."""
+"""`varfix dir`: restore a folder tree."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from varfix.cli.options import (
     OutputOptions,
     event_options,
     model_options,
+    option,
+    options_record,
     output_options,
-    packed,
     terminal_options,
 )
 from varfix.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from varfix.cli.run_session import Opened
+    from varfix.cli.run_session import LoadedModel
     from varfix.engine.batch.plan import BatchRequest
     from varfix.engine.restoration.restorer import Restorer
     from varfix.engine.storage.store import Store
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 _EPILOG: Final = """\b
 Examples:
   varfix dir photos restored                          every image, subfolders too
-  varfix dir -p derain -s 0.7 photos restored         gently, rain only
-  varfix dir -n --sample 20 photos restored           what would 20 of them cost?
+  varfix dir -p derain -s 0.7 photos restored         rain only, at 70 % strength
+  varfix dir -n --sample 20 photos restored           preview with 20 images
   varfix dir --exclude 'raw/' --exclude '*.bmp' photos restored
   varfix dir -f webp --set output.webp_quality=80 photos restored
   varfix dir --name '{dir}{stem}.{preset}{ext}' photos restored
@@ -48,26 +49,26 @@ Examples:
   varfix dir -q --json photos restored | jq -r 'select(.event=="item.fail").message'
 
 \b
-Stopped half-way, by Ctrl-C or by a power cut? The same command goes on: what is
-done is skipped. Files that varfix did not make are never replaced without
---overwrite. What is done is remembered in DST/.varfix.
+To resume an interrupted run, run the same command again: results that are up to
+date are skipped. Files that varfix did not write are replaced only with
+--overwrite. DST/.varfix holds the manifest of the results.
 
 \b
 --json writes one JSON object a line: {"v":1, "t":TIME, "run":ID, "event":KIND, ...}
-  run.start, plan          model, device really used; how much is to be done
-  item.start, .progress    an image is being read; how many of its tiles, or of a
-                           clip's frames, are done
-  item.done, .skip, .fail  what became of it; "code" is made for programs
-  warning                  something to know that stops nothing
+  run.start, plan          model, used device; number of items and pixels
+  item.start, .progress    an item is being read; number of finished tiles, or
+                           frames of a video
+  item.done, .skip, .fail  result of an item; "code" is for programs
+  warning                  a problem that does not stop the run
   run.end                  counts, speed, and "exit", the exit code
-With -n there is only the plan. Fields may be added, but not change, while "v" is 1.
-The JSON Schema comes with varfix: engine/events.schema.json in its package.
+With -n, only the plan is written. While "v" is 1, fields may be added but do not
+change. The JSON Schema is engine/events.schema.json in the installed package.
 """
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which images, under which names, how many at once."""
+    """Selected images, names of the results, and threads."""
 
     include: tuple[str, ...]
     exclude: tuple[str, ...]
@@ -80,15 +81,15 @@ class Selection:
     fail_fast: bool
 
     def listed(self) -> tuple[str, ...] | None:
-        """Read the names of `--files-from`, as bytes: they need not be text.
+        """Read the names of `--files-from`; they may be any bytes.
 
         Raises:
-            click.UsageError: The list cannot be read, or `-0` is missing or out of place.
+            click.UsageError: The list cannot be read, or `-0` is missing or not allowed.
         """
         place = self.files_from
         if place is None:
             if self.null:
-                raise click.UsageError("-0 says how --files-from is separated; give --files-from")
+                raise click.UsageError("-0 requires --files-from")
             return None
         try:
             data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
@@ -96,15 +97,15 @@ class Selection:
             raise click.UsageError(f"--files-from {place}: {error.strerror or error}") from error
         if not self.null and b"\0" in data:
             raise click.UsageError(
-                f"--files-from {place}: holds NUL; give -0 if that separates the names, and write a"
-                " list of lines as UTF-8"
+                f"--files-from {place}: contains NUL bytes; use -0 for NUL-separated names, or save"
+                " the list as UTF-8 lines"
             )
-        data = data.removeprefix(codecs.BOM_UTF8)  # Windows' editors and shells begin with it
+        data = data.removeprefix(codecs.BOM_UTF8)  # written by editors and shells on Windows
         names = data.split(b"\0") if self.null else data.splitlines()
         return tuple(os.fsdecode(name) for name in names if name)
 
     def request(self, files: tuple[str, ...] | None, preset: str, overwrite: bool) -> BatchRequest:
-        """Return the selection as the engine takes it; `files` is what `listed` returned."""
+        """Return the selection for the engine; `files` is the result of `listed`."""
         from varfix.engine.batch.plan import BatchRequest
         from varfix.engine.storage.scan import Filters
 
@@ -118,62 +119,73 @@ class Selection:
         )
 
 
-_selection = packed(
+_selection = options_record(
     "selection",
     Selection,
-    click.option(
+    option(
+        "Selection",
         "--include",
         multiple=True,
         metavar="GLOB",
-        help="Only images that match, by the rules of .gitignore; may be repeated.",
+        help="Restore only matching images; .gitignore syntax; may be repeated.",
     ),
-    click.option(
+    option(
+        "Selection",
         "--exclude",
         multiple=True,
         metavar="GLOB",
-        help="Leave out what matches, by the rules of .gitignore; may be repeated.",
+        help="Exclude matching images; .gitignore syntax; may be repeated.",
     ),
-    click.option("--no-recursive", "flat", is_flag=True, help="Leave subfolders alone."),
-    click.option(
+    option(
+        "Selection", "--no-recursive", "flat", is_flag=True, help="Do not descend into subfolders."
+    ),
+    option(
+        "Selection",
         "--files-from",
         metavar="FILE|-",
-        help="Take the images listed in a file or on stdin, one per line, instead of searching;"
-        " names are relative to SRC or to here.",
+        help="Restore the images listed in a file or on stdin, one per line. Names are relative to"
+        " SRC or to the current folder.",
     ),
-    click.option(
-        "-0", "null", is_flag=True, help="The list is separated by NUL, as 'fd -0' writes it."
+    option(
+        "Selection",
+        "-0",
+        "null",
+        is_flag=True,
+        help="Names in the list are NUL-separated, as written by 'fd -0'.",
     ),
-    click.option(
+    option(
+        "Selection",
         "--sample",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Only N images, evenly spaced over all: a preview of the run.",
+        help="Restore only N images, evenly spaced: a preview of the run.",
     ),
-    click.option(
+    option(
+        "Output",
         "--name",
         default="{dir}{stem}{ext}",
         metavar="TEMPLATE",
-        help="Names of the results, from {dir} {stem} {ext} {preset} {model}."
+        help="Template of the result names, with {dir} {stem} {ext} {preset} {model}."
         "  [default: {dir}{stem}{ext}]",
     ),
-    click.option(
+    option(
+        "Machine",
         "-j",
         "--jobs",
         type=CountOrAuto(),
         metavar="auto|N",
-        help="Threads that read, and as many that write, beside the one that restores."
-        "  [default: auto]",
+        help="Number of decoder threads; as many encoder threads are started.  [default: auto]",
     ),
-    click.option("--fail-fast", is_flag=True, help="Stop at the first image that fails."),
+    option("Machine", "--fail-fast", is_flag=True, help="Stop at the first image that fails."),
 )
 
 
 def _report_name(
     context: click.Context, parameter: click.Parameter, path: Path | None
 ) -> Path | None:
-    """Refuse a report of a format that there is not (click.BadParameter)."""
+    """Reject unknown report formats (click.BadParameter)."""
     if path is not None and path.suffix.lower() not in (".json", ".csv", ".html"):
-        raise click.BadParameter(f"the name must end in .html, .csv or .json, not {path.name}")
+        raise click.BadParameter(f"the name must end in .html, .csv or .json, got {path.name}")
     return path
 
 
@@ -185,13 +197,14 @@ def _report_name(
 @output_options
 @event_options
 @cluster_option
-@click.option(
+@option(
+    "Messages",
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_report_name,
     metavar="FILE",
-    help="Write what became of every image to FILE.html, with images before and after to"
-    " compare, or to FILE.csv or FILE.json; replaces the report of an earlier run.",
+    help="Write a report of every image to FILE.html, with images before and after, or to"
+    " FILE.csv or FILE.json; an existing FILE is replaced.",
 )
 @terminal_options
 def command(  # noqa: PLR0913 (one record for each group of options)
@@ -205,57 +218,58 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     report: Path | None,
     terminal: Terminal,
 ) -> int:
-    """Restore every image and clip under the folder SRC into the same tree under DST.
+    """Restore every image and video under the folder SRC into the same tree under DST.
 
-    Names, sizes, orientation, color profiles and metadata stay as they are. An image that fails is
-    named at the end and stops nothing else. Inputs are never changed. Clips (mp4, mov, mkv, webm,
-    avi) are restored as by 'varfix video', whose settings apply; avi becomes mkv.
+    Names, sizes, orientation, color profiles and metadata are kept. Failed images are listed at the
+    end and do not stop the run. Inputs are never changed. Videos (mp4, mov, mkv, webm, avi) are
+    restored as by 'varfix video', whose settings apply; avi becomes mkv.
 
-    SRC and DST may be addresses of object stores, such as s3://bucket/folder.
+    SRC and DST may be addresses of object storage, such as s3://bucket/folder.
     """
-    from varfix.cli.run_session import Session
+    from varfix.cli.run_session import RunSession
 
     resolved = model.resolve(terminal, {"output.format": output.format, "io.jobs": selection.jobs})
     files = selection.listed()
-    session = Session(resolved.settings, terminal, events, model.label)
+    session = RunSession(resolved.settings, terminal, events, model.label)
     with ExitStack() as stack:
         if cluster is None:
-            opened: Opened[Restorer] = session.opened()
+            loaded: LoadedModel[Restorer] = session.load_model()
         else:
-            opened = stack.enter_context(session.hired(cluster))
-            # Elsewhere, names would be looked up from another folder.
+            loaded = stack.enter_context(session.on_cluster(cluster))
+            # Workers have another current folder.
             src, dst = (end.absolute() if isinstance(end, Path) else end for end in (src, dst))
 
         from varfix.cli.dry_run import setting_texts, show_plan
-        from varfix.cli.report.report import Heading, reporting
+        from varfix.cli.report.report import reporting
+        from varfix.cli.report.rows import ReportHeader
         from varfix.engine.batch.context import Options
         from varfix.engine.batch.fingerprint import settings_fingerprint
         from varfix.engine.batch.plan import ignored_lines, plan_batch
         from varfix.engine.storage.addresses import display_address
         from varfix.engine.system.display_names import printable
 
-        recipe = settings_fingerprint(resolved.settings, opened.sha256, opened.restorer.tile)
+        recipe = settings_fingerprint(resolved.settings, loaded.sha256, loaded.restorer.tile)
         request = selection.request(files, model.label, output.overwrite)
-        with terminal.busy(f"Looking through {display_address(src)}"):
+        with terminal.busy(f"Scanning {display_address(src)}"):
             plan = plan_batch(src, dst, request, resolved.settings, recipe)
         for line in ignored_lines(plan.found):
             terminal.detail(line)
         if output.dry_run:
-            return show_plan(plan, opened, resolved, terminal, events)
-        heading = Heading(
+            return show_plan(plan, loaded, resolved, terminal, events)
+        heading = ReportHeader(
             source=printable(display_address(src)),
             target=printable(display_address(dst)),
             preset=model.label,
             settings=dict(setting_texts(resolved)),
             origins=resolved.origins,
         )
-        told = stack.enter_context(reporting(report, heading, terminal.say))
+        written = stack.enter_context(reporting(report, heading, terminal.say))
         options = Options(
             "dir",
-            opened.sha256,
+            loaded.sha256,
             selection.fail_fast,
             session.stop,
-            crew=opened.crew,
-            watch=told.look if told else None,
+            crew=loaded.crew,
+            watch=written.add_previews if written else None,
         )
-        return session.run(plan, opened, options, told)
+        return session.run(plan, loaded, options, written)

@@ -1,4 +1,4 @@
-"""`varfix doctor`: what works on this machine, found out by doing it."""
+"""`varfix doctor`: tests what works on this machine."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from varfix.cli.options import Command, terminal_options
-from varfix.cli.terminal import Terminal, worded
+from varfix.cli.options import Command, option, terminal_options
+from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.errors import ExitCode, VarfixError
 
 if TYPE_CHECKING:
     from varfix.engine.video.encoder_check import EncoderStatus
-    from varfix.onnx.inference.devices import DeviceFacts
+    from varfix.onnx.inference.devices import DeviceCheck
 
-# Distributions whose versions matter in a bug report; the last two only exist with an extra.
+# Distributions whose versions matter in a bug report; the last two come with an extra.
 _LIBRARIES: Final = (
     "varfix",
     "numpy",
@@ -31,8 +31,8 @@ _LIBRARIES: Final = (
 )
 
 
-class CodecFact(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether one file format can really be written and read back; `detail` says why not."""
+class FormatStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a format can be written and read back; `detail` holds the reason if not."""
 
     format: str
     depth: int
@@ -40,30 +40,32 @@ class CodecFact(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything `varfix doctor` found; `problems` decides the exit code."""
+class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Results of all checks; any `problems` cause exit code 5."""
 
     python: str
     system: str
     versions: dict[str, str]
-    devices: DeviceFacts | None
-    codecs: tuple[CodecFact, ...]
+    devices: DeviceCheck | None
+    codecs: tuple[FormatStatus, ...]
     encoders: tuple[EncoderStatus, ...]
     config: str
     problems: tuple[str, ...]
 
 
 @click.command("doctor", cls=Command)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@option(
+    "Messages", "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
+)
 @terminal_options
 def command(as_json: bool, terminal: Terminal) -> int:
-    """Check what works here: devices, file formats, encoders of clips, versions.
+    """Check what works here: devices, image formats, video encoders, versions.
 
-    Every provider of ONNX Runtime is started and made to compute, every file format and every
-    encoder of clips is written and read back: what is listed as working works. Exit code 0 if all
-    is well, 5 if not; encoders of graphics processors may be missing.
+    Every provider of ONNX Runtime computes a small graph; every image format and every video
+    encoder writes a file, which is read back. Exit code 0 without problems, else 5. A missing GPU
+    encoder is not a problem.
     """
-    with terminal.busy("Trying devices and formats"):
+    with terminal.busy("Testing devices and formats"):
         report = _examine()
     if as_json:
         click.echo(msgspec.json.encode(report))
@@ -73,7 +75,7 @@ def command(as_json: bool, terminal: Terminal) -> int:
     return ExitCode.DEVICE if report.problems else ExitCode.OK
 
 
-def _examine() -> Report:
+def _examine() -> DoctorReport:
     from varfix.engine.system.app_folders import config_folder
     from varfix.engine.video.encoder_check import check_encoders
 
@@ -81,7 +83,7 @@ def _examine() -> Report:
     codecs, encoders = tuple(_codecs()), tuple(check_encoders())
     broken = [f"{one.format} ({one.depth} bit): {one.detail}" for one in codecs if not one.works]
     broken += [f"{one.codec}: {one.detail}" for one in encoders if one.needed and not one.works]
-    return Report(
+    return DoctorReport(
         python=platform.python_version(),
         system=platform.platform(),
         versions=_versions(),
@@ -93,26 +95,26 @@ def _examine() -> Report:
     )
 
 
-def _devices() -> tuple[DeviceFacts | None, list[str]]:
-    """Return what is known of the devices, and what is wrong with them."""
-    from varfix.onnx.inference.devices import device_facts
+def _devices() -> tuple[DeviceCheck | None, list[str]]:
+    """Check the devices; return the results and the problems."""
+    from varfix.onnx.inference.devices import check_devices
 
     try:
-        facts = device_facts()
+        facts = check_devices()
     except VarfixError as error:
-        return None, [worded(error.message, error.hint)]
+        return None, [join_hint(error.message, error.hint)]
     problems = [facts.conflict] if facts.conflict else []
     works = {fact.device: fact for fact in facts.providers}
     if "cpu" not in works or not works["cpu"].works:
-        problems.append("ONNX Runtime does not compute on the CPU. Reinstall varfix.")
+        problems.append("ONNX Runtime does not compute on the CPU; reinstall varfix")
     if facts.gpus and facts.auto == "cpu":
         cuda = works.get("cuda:0")
         why = cuda.detail if cuda else "the installed ONNX Runtime has no CUDA provider"
-        problems.append(f'A GPU is present but not used: {why}. Fix: pip install "varfix[cuda]".')
+        problems.append(f'a GPU is present but not used ({why}); run: pip install "varfix[cuda]"')
     return facts, problems
 
 
-def _codecs() -> Iterator[CodecFact]:
+def _codecs() -> Iterator[FormatStatus]:
     """Write and read back a small image in every format and depth."""
     import numpy as np
 
@@ -131,10 +133,10 @@ def _codecs() -> Iterator[CodecFact]:
                 data = write_picture(picture, form.name, OutputSettings())
                 back = read_picture(data, max_pixels=pixels.size)
                 if np.abs(back.pixels - pixels).max() > 0.02 or back.info.depth != depth:
-                    detail = "an image does not come back as it was"
-            except Exception as error:  # a missing codec fails in its library's own way
+                    detail = "the decoded image differs from the encoded one"
+            except Exception as error:  # each library has its own exceptions
                 detail = str(error) or type(error).__name__
-            yield CodecFact(format=form.name, depth=depth, works=not detail, detail=detail)
+            yield FormatStatus(format=form.name, depth=depth, works=not detail, detail=detail)
 
 
 def _versions() -> dict[str, str]:
@@ -147,7 +149,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: DoctorReport) -> Iterator[str]:
     yield f"Python {report.python} on {report.system}"
     yield ", ".join(f"{name} {version}" for name, version in report.versions.items())
     yield f"Configuration: {report.config}"
@@ -156,13 +158,13 @@ def _lines(report: Report) -> Iterator[str]:
     yield "\nFormats:"
     for codec in report.codecs:
         yield f"  {codec.format:5} {codec.depth:2} bit  {_verdict(codec.works, codec.detail)}"
-    yield "\nEncoders of clips:"
+    yield "\nVideo encoders:"
     yield from _encoder_lines(report.encoders)
-    yield "\nProblems:" if report.problems else "\nAll is well."
+    yield "\nProblems:" if report.problems else "\nNo problems."
     yield from (f"  {problem}" for problem in report.problems)
 
 
-def _device_lines(facts: DeviceFacts) -> Iterator[str]:
+def _device_lines(facts: DeviceCheck) -> Iterator[str]:
     packages = ", ".join(facts.packages) or f"onnxruntime {facts.runtime}"
     yield f"\nDevices ({packages}; {facts.cores} CPU cores):"
     for gpu in facts.gpus:

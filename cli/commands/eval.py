@@ -1,4 +1,4 @@
-"""`varfix eval`: PSNR and SSIM of restored images, of other programs' as well as varfix's own."""
+"""`varfix eval`: PSNR and SSIM of images restored by varfix or by other programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from varfix.cli.options import Command, ModelOptions, model_options, packed, terminal_options
+from varfix.cli.options import (
+    Command,
+    ModelOptions,
+    model_options,
+    option,
+    options_record,
+    terminal_options,
+)
 from varfix.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -22,28 +29,28 @@ if TYPE_CHECKING:
 _HEADINGS: Final = ("PSNR", "SSIM", "PSNR-Y", "SSIM-Y")
 _EPILOG: Final = """\b
 Examples:
-  varfix eval restored targets                     files restored earlier, by any program
-  varfix eval --pairs rain/input rain/target       restore in memory; before, after, gain
+  varfix eval restored targets                     compare files, restored by any program
+  varfix eval --pairs rain/input rain/target       restore in memory; print gain
   varfix eval --degrade noise:25 kodak24           add noise, restore, compare
-  varfix eval --degrade noise:0 -p auto kodak24    does a clean image stay clean?
-  varfix eval --json restored targets | tail -n 1  the mean, for a program
-  varfix eval --all val                            every test set under val: the README's table
+  varfix eval --degrade noise:0 -p auto kodak24    effect on clean images
+  varfix eval --json restored targets | tail -n 1  the mean as JSON
+  varfix eval --all val                            every test set under val, as in the README
 
 \b
 PSNR (dB) and SSIM (Gaussian window, sigma 1.5) are over RGB; -Y is BT.601 luma. All are
-computed from 8 bits, what a file holds. The noise is numpy's PCG64, seeded with the
+computed from 8-bit values, as in files. The noise is numpy's PCG64, seeded with the
 index of the file in sorted order: the same numbers on every machine.
 
 \b
 --all prints a Markdown table with a column for the preset auto and one for the preset of
-each set's task. Camera shake is compared after the best shift (to 5 pixels, by quarters;
-the protocol of Levin et al. 2009). --json gives the same as one object for each line.
+the task of each set. Camera shake is compared at the best shift (to 5 pixels, by quarters;
+the protocol of Levin et al. 2009). --json prints one object per line instead.
 """
 
 
 @dataclass(frozen=True)
-class Task:
-    """What to measure: given files, files to restore, files to damage and restore, or all sets."""
+class EvalRequest:
+    """What to measure: file pairs, pairs to restore, images to degrade and restore, or all sets."""
 
     degrade: str | None
     pairs: bool
@@ -53,62 +60,75 @@ class Task:
     paths: tuple[Path, ...]
 
     def check(self) -> None:
-        """Refuse combinations that mean nothing (click.UsageError)."""
+        """Reject invalid combinations (click.UsageError)."""
         chosen = {"--degrade": self.degrade, "--pairs": self.pairs, "--all": self.everything}
         given = [name for name, value in chosen.items() if value]
         if len(given) > 1:
             raise click.UsageError(f"{' and '.join(given)} exclude each other")
         if self.everything is None and (self.only or self.sample):
-            raise click.UsageError("--only and --sample choose from --all")
+            raise click.UsageError("--only and --sample require --all")
         wanted = {"--degrade": ["CLEAN"], "--pairs": ["INPUT", "TARGET"], "--all": []}
         names = wanted[given[0]] if given else ["RESTORED", "TARGET"]
         if len(self.paths) != len(names):
-            what = " and ".join(names) or "nothing beside --all"
+            what = " and ".join(names) or "no path with --all"
             raise click.UsageError(f"expected {what}, got {len(self.paths)} path(s)")
 
 
 @click.command("eval", cls=Command, epilog=_EPILOG)
-@packed(
+@options_record(
     "task",
-    Task,
+    EvalRequest,
     click.argument(
         "paths",
         nargs=-1,
         metavar="RESTORED TARGET | INPUT TARGET | CLEAN",
         type=click.Path(exists=True, path_type=Path),
     ),
-    click.option(
+    option(
+        "Measurement",
         "--degrade",
         metavar="noise:SIGMA|KIND",
-        help="Damage the images of the folder CLEAN, restore them, compare. KIND is rain, haze,"
+        help="Degrade the images of the folder CLEAN, restore them and compare. KIND is rain, haze,"
         " lowlight, blur or snow.",
     ),
-    click.option("--pairs", is_flag=True, help="Restore INPUT first; compare before and after."),
-    click.option(
+    option(
+        "Measurement",
+        "--pairs",
+        is_flag=True,
+        help="Restore INPUT first; compare before and after restoration.",
+    ),
+    option(
+        "Measurement",
         "--all",
         "everything",
         metavar="DIR",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         help="Measure every known test set under DIR; print one table.",
     ),
-    click.option("--only", multiple=True, metavar="SET", help="Of --all, only this folder."),
-    click.option(
+    option(
+        "Measurement",
+        "--only",
+        multiple=True,
+        metavar="SET",
+        help="With --all: measure only this folder; may be repeated.",
+    ),
+    option(
+        "Selection",
         "--sample",
         metavar="N",
         type=click.IntRange(min=1),
-        help="Of --all, N evenly spaced images of each set.",
+        help="With --all: measure N evenly spaced images of each set.",
     ),
 )
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@option("Messages", "--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @terminal_options
-def command(task: Task, model: ModelOptions, as_json: bool, terminal: Terminal) -> None:
-    """Measure images against what they should be, file by file and on average.
+def command(task: EvalRequest, model: ModelOptions, as_json: bool, terminal: Terminal) -> None:
+    """Measure PSNR and SSIM of images against their targets, per file and on average.
 
-    RESTORED and TARGET are folders (or two files) with images of the same names; their
-    extensions may differ. With --pairs the images of INPUT are restored first, with --degrade
-    those of the folder CLEAN are damaged and restored, both in memory, as the preset, model, device
-    and --set say.
+    RESTORED and TARGET are folders (or two files) with images of the same names; extensions may
+    differ. With --pairs, the images of INPUT are restored first; with --degrade, the images of the
+    folder CLEAN are degraded and restored; both in memory. Preset, model, device and --set apply.
     """
     from varfix.engine.evaluation.pairs import mean
 
@@ -121,14 +141,14 @@ def command(task: Task, model: ModelOptions, as_json: bool, terminal: Terminal) 
     report = (
         JsonLines() if as_json else Table([*names, "mean"], compares=task.degrade or task.pairs)
     )
-    rows = list(_shown(measured, report))
+    rows = list(_printed(measured, report))
     report.row(mean(rows), len(rows))
 
 
 def _measure(
-    task: Task, settings: Settings, terminal: Terminal
+    task: EvalRequest, settings: Settings, terminal: Terminal
 ) -> tuple[Iterable[Measured], list[str]]:
-    """Return the measurements, made while they are read, and the names they will have."""
+    """Return the measurements, as a lazy iterable, and their names."""
     from varfix.engine.evaluation import pairs as evaluate
 
     limit = settings.limits.max_pixels
@@ -147,11 +167,11 @@ def _measure(
 
 def _note_unused(pairing: Pairing, terminal: Terminal) -> None:
     if pairing.unused:
-        terminal.warn(f"{pairing.unused} of the targets have no image to compare with")
+        terminal.warn(f"{pairing.unused} of the targets have no matching image")
 
 
-def _measure_all(task: Task, settings: Settings, as_json: bool, terminal: Terminal) -> None:
-    """Print the table, each line when its set is done."""
+def _measure_all(task: EvalRequest, settings: Settings, as_json: bool, terminal: Terminal) -> None:
+    """Print the table line by line, as sets are finished."""
     from varfix.engine.evaluation.test_sets import BenchmarkFilter, heading, line, run_benchmarks
 
     assert task.everything is not None
@@ -189,10 +209,10 @@ def _restore_as(settings: Settings, terminal: Terminal) -> RestoreAs:
     return restore
 
 
-def _shown(measured: Iterable[Measured], report: Table | JsonLines) -> Iterator[Measured]:
-    for one in measured:
-        report.row(one)
-        yield one
+def _printed(measured: Iterable[Measured], report: Table | JsonLines) -> Iterator[Measured]:
+    for row in measured:
+        report.row(row)
+        yield row
 
 
 class Table:

@@ -1,4 +1,4 @@
-"""`varfix image`: one image, from a file or stdin to a file or stdout."""
+"""`varfix image`: restore one image, from a file or stdin to a file or stdout."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from varfix.cli.options import (
     OutputOptions,
     event_options,
     model_options,
+    option,
     output_options,
     terminal_options,
 )
@@ -30,48 +31,48 @@ from varfix.cli.terminal import Terminal
 from varfix.engine.errors import ExitCode
 
 if TYPE_CHECKING:
-    from varfix.cli.run_session import Opened
+    from varfix.cli.run_session import LoadedModel
     from varfix.engine.batch.plan import Plan
     from varfix.engine.settings.resolve import Resolved
     from varfix.engine.settings.types import Settings
-    from varfix.onnx.inference.open_model import OnnxRestorer
+    from varfix.onnx.inference.restorer import ModelRestorer
 
-# Bytes that tell what a file is.
+# Bytes from which the format is detected.
 _HEAD: Final = 4096
 
 _EPILOG: Final = """\b
 Examples:
   varfix image night.jpg night.fixed.jpg
-  varfix image -p denoise -s 0.5 scan.tif scan.png      another format by its name
+  varfix image -p denoise -s 0.5 scan.tif scan.png      the extension sets the format
   varfix image a.jpg restored/                          into a folder, same name
-  curl -s URL | varfix image - - > out.png              bytes in, bytes out
+  curl -s URL | varfix image - - > out.png              from stdin to stdout
   varfix image -f png photo.webp - | viewer -
-  varfix image --explain why rain.jpg dry.jpg           also draw why, into why/
+  varfix image --explain why rain.jpg dry.jpg           explanation images in why/
 """
 
 
 @dataclass(frozen=True)
-class Ends:
-    """Where the image comes from and goes to, as given: a path, or `-`."""
+class ImageEndpoints:
+    """Source and target of the image: each a path, or `-`."""
 
     source: str
     target: str
 
     def check(self, as_json: bool) -> None:
-        """Refuse streams that cannot carry an image (click.UsageError)."""
+        """Reject streams that cannot carry an image (click.UsageError)."""
         if not self.target:
-            raise click.UsageError("DST is empty: a variable that is not set?")
+            raise click.UsageError("DST is empty (is a shell variable unset?)")
         if self.source == "-" and sys.stdin.isatty():
             raise click.UsageError("SRC is -, but stdin is a terminal; pipe an image in")
         if self.target != "-":
             return
         if as_json:
-            raise click.UsageError("events and image both want stdout; use --log-file")
+            raise click.UsageError("--json and DST - both need stdout; use --log-file")
         if sys.stdout.isatty():
             raise click.UsageError("refusing to write an image to a terminal; use > FILE or | ...")
 
     def path(self) -> Path:
-        """Return the file to write: inside DST if that is a folder."""
+        """Return the file to write: in DST if DST is a folder."""
         target = Path(self.target)
         if target.is_dir() or self.target.endswith(("/", "\\")):
             if self.source == "-":
@@ -81,9 +82,9 @@ class Ends:
 
     @contextmanager
     def files(self) -> Iterator[tuple[Path, Path]]:
-        """Give files for both ends; a pipe is kept in one, so that it is restored like any other.
+        """Yield files for both ends; a temporary file stands in for a pipe.
 
-        After the block the result, if there is one, is written to stdout.
+        After the block, the result is written to stdout if DST is `-`.
         """
         with tempfile.TemporaryDirectory(prefix="varfix-") as folder:
             source, target = Path(folder, "in"), Path(folder, "out")
@@ -97,7 +98,7 @@ class Ends:
                 write_all(sys.stdout.buffer, target.read_bytes())
 
     def named(self, plan: Plan) -> Plan:
-        """Call the ends of a pipe by their own names in events and messages."""
+        """Return the plan with `stdin` and `stdout` as names for events and messages."""
         items = plan.items
         if self.source == "-":
             items = [replace(item, src="stdin") for item in items]
@@ -107,7 +108,7 @@ class Ends:
 
 
 def _spool(stream: BinaryIO, place: Path) -> None:
-    """Keep a pipe's bytes in a file; of what is no image, however endless, only the beginning."""
+    """Copy a pipe to a file; without an image in it, only its beginning."""
     from varfix.engine.formats import FORMATS, sniff
 
     with place.open("wb") as file:
@@ -123,12 +124,13 @@ def _spool(stream: BinaryIO, place: Path) -> None:
 @model_options
 @output_options
 @event_options
-@click.option(
+@option(
+    "Output",
     "--explain",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Also draw what the model's prior did: where it entered, which of its scales counted, and"
-    " the image with more and more of what it says. For VarFormers.",
+    help="Also write images to DIR that explain the model's prior: where it is used, the weight of"
+    " its scales, and its effect step by step. For VarFormer models.",
 )
 @terminal_options
 def command(  # noqa: PLR0913 (one record for each group of options)
@@ -142,21 +144,21 @@ def command(  # noqa: PLR0913 (one record for each group of options)
 ) -> int:
     """Restore one image, SRC, into the file DST; '-' is stdin or stdout.
 
-    The format is that of DST's name, else --format, else the source's own.
+    The format is set by the name of DST, else by --format, else it is the format of SRC.
     """
-    ends = Ends(src, dst)
+    ends = ImageEndpoints(src, dst)
     ends.check(events.as_json)
     resolved = model.resolve(terminal, {"output.format": output.format})
     if dst != "-":
         resolved = replace(resolved, settings=_named_format(resolved.settings, ends, output))
     with ends.files() as (source, target):
-        job = Job(resolved, model.label, output, events, explain, terminal)
+        job = ImageRequest(resolved, model.label, output, events, explain, terminal)
         return _restore(ends, source, target, job)
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that was asked for, besides the image's two ends."""
+class ImageRequest:
+    """Options of the command, without the two ends of the image."""
 
     resolved: Resolved
     preset: str
@@ -166,53 +168,55 @@ class Job:
     terminal: Terminal
 
 
-def _restore(ends: Ends, source: Path, target: Path, job: Job) -> int:
+def _restore(ends: ImageEndpoints, source: Path, target: Path, job: ImageRequest) -> int:
     from varfix.cli.dry_run import show_plan
-    from varfix.cli.run_session import Session
+    from varfix.cli.run_session import RunSession
     from varfix.engine.batch.context import Options
     from varfix.engine.batch.plan import plan_file
 
     settings = job.resolved.settings
-    session = Session(settings, job.terminal, job.events, job.preset)
+    session = RunSession(settings, job.terminal, job.events, job.preset)
     plan = ends.named(plan_file(source, target, job.output.overwrite, settings))
-    opened = session.opened()
+    loaded = session.load_model()
     if job.explain is not None:
-        from varfix.onnx.inference.explain import check_explains
+        from varfix.onnx.inference.explain import require_explainable
 
-        check_explains(settings.model.name, opened.restorer)
+        require_explainable(settings.model.name, loaded.restorer)
     if job.output.dry_run:
-        return show_plan(plan, opened, job.resolved, job.terminal, job.events)
-    options = Options("image", opened.sha256, stop=session.stop)
-    code = session.run(plan, opened, options)
+        return show_plan(plan, loaded, job.resolved, job.terminal, job.events)
+    options = Options("image", loaded.sha256, stop=session.stop)
+    code = session.run(plan, loaded, options)
     if job.explain is not None and code == ExitCode.OK:
-        _explain(source, job.explain, opened, job)
+        _explain(source, job.explain, loaded, job)
     return code
 
 
-def _explain(source: Path, folder: Path, opened: Opened[OnnxRestorer], job: Job) -> None:
+def _explain(
+    source: Path, folder: Path, loaded: LoadedModel[ModelRestorer], job: ImageRequest
+) -> None:
     from varfix.engine.image.reader import read_picture
     from varfix.onnx.inference.explain import explain
 
     settings = job.resolved.settings
-    picture = read_picture(source.read_bytes(), max_pixels=settings.limits.max_pixels)
+    image = read_picture(source.read_bytes(), max_pixels=settings.limits.max_pixels)
     model = settings.model
-    with job.terminal.busy(f"Drawing what {opened.restorer.card.name} did"):
-        written = explain(model.name, opened.restorer, picture.pixels, folder, model.task)
+    with job.terminal.busy("Writing explanation images"):
+        written = explain(model.name, loaded.restorer, image.pixels, folder, model.task)
     job.terminal.say(f"{folder}: {', '.join(path.name for path in written)}")
 
 
-def _named_format(settings: Settings, ends: Ends, output: OutputOptions) -> Settings:
-    """Let DST's name decide the format; what contradicts it is refused."""
+def _named_format(settings: Settings, ends: ImageEndpoints, output: OutputOptions) -> Settings:
+    """Set the format from the name of DST; reject a contradicting --format."""
     from varfix.engine.formats import canonical, format_of
 
     target = ends.path()
     promised = format_of(target)
     if promised is None:
         if settings.output.format == "keep":
-            raise click.UsageError(f"{target}: its name does not tell the format; use --format")
+            raise click.UsageError(f"{target}: unknown extension; use --format")
         return settings
     if output.format not in (None, "keep") and canonical(output.format) != promised:
-        raise click.UsageError(f"{target} is the name of a {promised}, but --format says otherwise")
+        raise click.UsageError(f"{target} is named as {promised}, but --format is {output.format}")
     short = {"jpeg": "jpg"}.get(promised, promised)
     chosen = msgspec.structs.replace(settings.output, format=short)
     return msgspec.structs.replace(settings, output=chosen)

@@ -1,4 +1,4 @@
-"""`varfix models`: what can restore, and whether its files are whole."""
+"""`varfix models`: list, show and verify models."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ import msgspec
 
 from varfix.cli.commands.models_install import import_model, pull, remove
 from varfix.cli.completions import model_items
-from varfix.cli.options import Command, terminal_options
-from varfix.cli.terminal import Terminal, worded
+from varfix.cli.options import Command, option, terminal_options
+from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.errors import ExitCode, ModelError
-from varfix.engine.models.card import MODELS, ModelCard, ModelEntry
+from varfix.engine.models.card import ModelCard
+from varfix.engine.models.registry import MODELS, ModelEntry
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+_json = option("Messages", "--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 _EPILOG = """\b
 Examples:
-  varfix models                        what can be given to --model
-  varfix models show varformer-s       its card: tasks, tile, licence, training
-  varfix models verify mine.onnx       is the file whole?
-  varfix models pull varformer-d16     the released VarFormer, from its authors' address
-  varfix models import varformer-d16 net_g_last.pth      the same from a file
+  varfix models                        names for --model
+  varfix models show varformer-s       its card: tasks, tile, license, training
+  varfix models verify mine.onnx       check the checksum
+  varfix models pull varformer-d16     download the official VarFormer
+  varfix models import varformer-d16 net_g_last.pth      from a downloaded file
 """
 
 
 @click.group("models", invoke_without_command=True, epilog=_EPILOG)
 @click.pass_context
 def command(context: click.Context) -> object:
-    """List, show, verify, fetch and convert restoration models.
+    """List, show, verify, download and convert restoration models.
 
-    Any .onnx file can be given to --model by its path; the models listed here have names.
+    The option --model takes one of these names, or the path of any .onnx file.
     """
     return context.invoke(list_models) if context.invoked_subcommand is None else None
 
@@ -58,15 +59,15 @@ def list_models(as_json: bool = False) -> None:
         click.echo(msgspec.json.encode(rows))
         return
     for row in rows:
-        state = "installed" if row["installed"] else "not here"
-        click.echo(f"{row['name']:16}  {state:9}  {row['summary']}")
+        state = "installed" if row["installed"] else "not installed"
+        click.echo(f"{row['name']:16}  {state:13}  {row['summary']}")
 
 
 @command.command("show", cls=Command)
 @click.argument("model", metavar="NAME|PATH", shell_complete=model_items)
 @_json
 def show(model: str, as_json: bool) -> None:
-    """Show the card of a model: what it is for, how it is tiled, its licence and training."""
+    """Show the card of a model: tasks, tiling, license and training."""
     from varfix.onnx.files.card import read_card
     from varfix.onnx.files.model_files import find_model
 
@@ -76,7 +77,7 @@ def show(model: str, as_json: bool) -> None:
         click.echo(msgspec.json.encode(card))
         return
     click.echo(f"{'file':14}  {found.restore}")
-    for name, text in _facts(card):
+    for name, text in _fields(card):
         click.echo(f"{name:14}  {text}")
 
 
@@ -84,10 +85,10 @@ def show(model: str, as_json: bool) -> None:
 @click.argument("models", metavar="[NAME|PATH]...", nargs=-1, shell_complete=model_items)
 @terminal_options
 def verify(models: tuple[str, ...], terminal: Terminal) -> int:
-    """Check that model files are the ones that their cards were written for.
+    """Verify the checksums of model files.
 
-    Without arguments, every model that ships with varfix or was imported is checked. Exit code 4 if
-    any is missing, damaged or mixed up with another one's files.
+    Without arguments, every shipped and imported model is verified. Exit code 4 if a file is
+    missing, damaged, or belongs to another model.
     """
     from varfix.onnx.files.card import verify_model
     from varfix.onnx.files.model_files import find_model
@@ -99,13 +100,13 @@ def verify(models: tuple[str, ...], terminal: Terminal) -> int:
             click.echo(f"{model}: ok, sha256 {card.sha256}")
         except ModelError as error:
             sys.stdout.flush()
-            terminal.error(worded(error.message, error.hint))
+            terminal.error(join_hint(error.message, error.hint))
             code = error.exit_code
     return code
 
 
 def _entries(imported: list[str]) -> list[ModelEntry]:
-    """Every model that has a name, those that the user named last."""
+    """Return every model with a name, imported models last."""
     named = [ModelEntry(name, (), "imported") for name in imported if name not in MODELS]
     return [*MODELS.values(), *named]
 
@@ -117,11 +118,11 @@ def _installed() -> list[str]:
     return [*shipped, *imported_names()]
 
 
-def _facts(card: ModelCard) -> list[tuple[str, str]]:
-    """Return the card's facts as people read them; facts that say nothing are left out."""
+def _fields(card: ModelCard) -> list[tuple[str, str]]:
+    """Return the fields of the card as text, without empty fields."""
     facts = msgspec.structs.asdict(card)
     facts["tasks"] = ", ".join(card.tasks)
     facts["levels"] = ", ".join(card.levels)
-    facts["unrolled"] = ""  # of no interest to people
+    facts["unrolled"] = ""  # internal
     facts["vram_mb"] = ", ".join(f"{mb} at batch {n}" for n, mb in card.vram_mb.items())
     return [(name, str(value)) for name, value in facts.items() if value not in ("", 0)]

@@ -1,4 +1,4 @@
-"""`varfix models import`, `pull` and `rm`: models that others released, in the user's folder."""
+"""`varfix models import`, `pull` and `rm`: official and own models in the user's model folder."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from varfix.cli.completions import model_items
-from varfix.cli.missing_extras import needing_train_extra
-from varfix.cli.options import Command, terminal_options
+from varfix.cli.missing_extras import require_train_extra
+from varfix.cli.options import Command, HiddenAliases, option, terminal_options
 from varfix.cli.terminal import Terminal
 from varfix.engine.errors import ConfigError, ModelMissingError
-from varfix.engine.models.card import MODELS
+from varfix.engine.models.registry import MODELS
 
 if TYPE_CHECKING:
-    from varfix.engine.models.card import Release
+    from varfix.engine.models.registry import Release
     from varfix.engine.system.download import Progress
     from varfix.onnx.files.installed import SourceFile
 
-_NO_TERMS: Final = "Nothing is known here of the terms of use of this model.\n"
+_NO_TERMS: Final = "The terms of use of this model are unknown.\n"
 _UNSTATED: Final = "LicenseRef-unstated"
 _IMPORT_EPILOG: Final = """\b
 Examples:
   varfix models import varformer-d16 net_g_last.pth
   varfix dir -m varformer-d16 photos restored
-  varfix models import mine my_finetuned.pth --licence MIT --training "my own rain"
+  varfix models import mine my_finetuned.pth --license MIT --training "my own rain"
 """
 _PULL_EPILOG: Final = """\b
 Examples:
@@ -35,11 +35,13 @@ Examples:
   VARFIX_MIRROR=https://mirror.example varfix models pull varformer-d16
 
 \b
-A download that was cut goes on with the same command. The file's SHA-256 is compared with what the
-server tells, and recorded: the next download of the same address must be the same file.
+To resume an interrupted download, run the same command again. The SHA-256 of the file is compared
+with the checksum reported by the server, and recorded: a later download must be the same file.
 """
 
-_overwrite = click.option("--overwrite", is_flag=True, help="Replace the model if it is installed.")
+_overwrite = option(
+    "Output", "--overwrite", is_flag=True, help="Replace the model if it is installed."
+)
 
 
 @click.command("import", cls=Command, epilog=_IMPORT_EPILOG)
@@ -49,37 +51,44 @@ _overwrite = click.option("--overwrite", is_flag=True, help="Replace the model i
     "--arch",
     default="auto",
     metavar="NAME",
-    help="Which network it is.  [default: by NAME, else by the files]",
+    help="Network.  [default: from NAME, else from the files]",
 )
-@click.option("--licence", metavar="SPDX", help="Licence of the weights, for the model card.")
+@click.option(
+    "--license",
+    "--licence",
+    "license_",
+    metavar="SPDX",
+    cls=HiddenAliases,
+    help="License of the weights, for the model card.",
+)
 @click.option(
     "--terms",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Text of the licence, to be kept beside the model.",
+    help="License text, stored with the model.",
 )
 @click.option(
     "--training",
     default="",
     metavar="TEXT",
-    help="What the weights were trained on, for the model card.",
+    help="Training data of the weights, for the model card.",
 )
 @_overwrite
 @terminal_options
-def import_model(  # noqa: PLR0913 (as many as there are facts about a model)
+def import_model(  # noqa: PLR0913 (one parameter for each option)
     name: str,
     files: tuple[Path, ...],
     arch: str,
-    licence: str | None,
+    license_: str | None,
     terms: Path | None,
     training: str,
     overwrite: bool,
     terminal: Terminal,
 ) -> None:
-    """Convert the checkpoint FILE once, so that it can be given to --model as NAME.
+    """Convert the checkpoint FILE to a model that --model accepts as NAME.
 
-    The weights are exported, compared with the network that they belong to, and kept in the user's
-    model folder with their card and licence. Nothing that FILE contains is executed. Needs the
+    The weights are exported, compared with their network, and stored in the user's model folder
+    with their card and license. Nothing in FILE is executed. Needs the
     extra: pip install "varfix[train]".
     """
     from varfix.onnx.files.installed import check_name, check_new, source_files
@@ -89,7 +98,7 @@ def import_model(  # noqa: PLR0913 (as many as there are facts about a model)
     with terminal.busy("Reading the checkpoint"):
         sources = source_files(files)
     release = _released_as(name)
-    given = licence or (release.licence if release else None)
+    given = license_ or (release.licence if release else None)
     facts = {"training": training, "licence": given}
     text = terms.read_text(encoding="utf-8") if terms else None
     _convert(name, files, sources, (arch, facts, text), terminal)
@@ -102,13 +111,13 @@ def import_model(  # noqa: PLR0913 (as many as there are facts about a model)
     default="",
     envvar="VARFIX_MIRROR",
     metavar="URL",
-    help="Another server that has the same paths.  [env: VARFIX_MIRROR]",
+    help="Server with the same paths.  [env: VARFIX_MIRROR]",
 )
 @click.option(
     "--offline",
     is_flag=True,
     envvar="VARFIX_OFFLINE",
-    help="Only say where the file is.  [env: VARFIX_OFFLINE]",
+    help="Do not download; print the address.  [env: VARFIX_OFFLINE]",
 )
 @click.option("--keep", is_flag=True, help="Keep the downloaded checkpoint after converting it.")
 @_overwrite
@@ -116,7 +125,7 @@ def import_model(  # noqa: PLR0913 (as many as there are facts about a model)
 def pull(
     name: str, mirror: str, offline: bool, keep: bool, overwrite: bool, terminal: Terminal
 ) -> None:
-    """Download the released checkpoint of the model NAME, and import it.
+    """Download the official checkpoint of the model NAME and import it.
 
     Needs the extra: pip install "varfix[train]".
     """
@@ -129,11 +138,11 @@ def pull(
     urls = [mirror_url(url, mirror) for url in release.urls]
     if offline:
         raise ModelMissingError(
-            f"{name}: offline, so {', '.join(urls)} was not asked for.",
-            hint=f"Fetch it elsewhere, then varfix models import {name} FILE.",
+            f"{name}: offline, not downloaded ({', '.join(urls)})",
+            hint=f"download it elsewhere and run: varfix models import {name} FILE",
         )
-    with terminal.busy("Loading PyTorch"), needing_train_extra("models pull"):
-        import varfix.onnx.export.architectures  # noqa: F401 (better missing before gigabytes than after)
+    with terminal.busy("Loading PyTorch"), require_train_extra("models pull"):
+        import varfix.onnx.export.architectures  # noqa: F401 (fails before the download)
     terminal.say(f"Terms of use:\n{terms_of(release)}")
     folder = model_folder() / ".downloads" / name
     sources = [_download(url, folder, terminal) for url in urls]
@@ -142,7 +151,7 @@ def pull(
     facts: dict[str, str | None] = {"licence": release.licence}
     _convert(name, files, sources, (release.architecture, facts, None), terminal)
     if keep:
-        terminal.say(f"Kept: {', '.join(map(str, files))}")
+        terminal.say(f"kept: {', '.join(map(str, files))}")
         return
     for path in files:
         path.unlink()
@@ -152,12 +161,12 @@ def pull(
 @click.argument("name", shell_complete=model_items)
 @terminal_options
 def remove(name: str, terminal: Terminal) -> None:
-    """Remove a model from the user's model folder. Models that ship with varfix stay."""
+    """Remove a model from the user's model folder; shipped models cannot be removed."""
     from varfix.onnx.files import installed as library
 
     library.check_name(name)
     library.remove(name)
-    terminal.say(f"{name}: removed.")
+    terminal.say(f"{name}: removed")
 
 
 def _released_as(name: str) -> Release | None:
@@ -170,8 +179,8 @@ def _release(name: str) -> Release:
     if release is not None:
         return release
     known = [entry.name for entry in MODELS.values() if entry.release]
-    why = "ships with varfix" if name in MODELS else "not a model that varfix knows an address of"
-    raise ConfigError(f"{name}: {why}", hint=f"to pull: {', '.join(known)}")
+    why = "ships with varfix" if name in MODELS else "no known download address"
+    raise ConfigError(f"{name}: {why}", hint=f"pull one of {', '.join(known)}")
 
 
 def _download(url: str, folder: Path, terminal: Terminal) -> SourceFile:
@@ -187,21 +196,21 @@ def _download(url: str, folder: Path, terminal: Terminal) -> SourceFile:
 
 @contextmanager
 def _progress(name: str, terminal: Terminal) -> Iterator[Progress]:
-    """Show how much has come: a bar on a terminal, else a line for every tenth."""
+    """Show the progress of a download: a bar on a terminal, else a line every 10 %."""
     if terminal.animated:
         with _bar(name, terminal) as progress:
             yield progress
         return
-    told = [-1]
+    printed = [-1]
 
-    def tell(done: int, size: int | None) -> None:
+    def show(done: int, size: int | None) -> None:
         tenth = 10 * done // size if size else done >> 28
-        if tenth > told[0]:
-            told[0] = tenth
+        if tenth > printed[0]:
+            printed[0] = tenth
             whole = f" of {size / 1e6:.0f}" if size else ""
             terminal.say(f"{name}: {done / 1e6:.0f}{whole} MB")
 
-    yield tell
+    yield show
 
 
 @contextmanager
@@ -230,10 +239,10 @@ def _convert(
     wanted: tuple[str, dict[str, str | None], str | None],
     terminal: Terminal,
 ) -> None:
-    """Export checkpoint files into the model folder; `wanted` is architecture, facts and terms."""
+    """Export checkpoint files to the model folder; `wanted` is architecture, fields and terms."""
     from varfix.onnx.files.installed import install, origin_of, terms_of
 
-    with terminal.busy("Loading PyTorch"), needing_train_extra("models import"):
+    with terminal.busy("Loading PyTorch"), require_train_extra("models import"):
         from varfix.onnx.export.architectures import CardFields, architecture_named, export_model
     arch, given, terms = wanted
     release = _released_as(name)
@@ -245,8 +254,8 @@ def _convert(
     )
     text = terms or (terms_of(release) if release else _NO_TERMS)
     origin = origin_of(arch, tuple(sources))
-    with terminal.busy(f"Converting {', '.join(path.name for path in files)}; this takes minutes"):
+    with terminal.busy(f"Converting {', '.join(path.name for path in files)}; takes minutes"):
         installed = install(
             name, origin, text, lambda target: export_model(arch, files, target, facts)
         )
-    terminal.say(f"{name}: installed in {installed.restore.parent}, checked against the network.")
+    terminal.say(f"{name}: installed in {installed.restore.parent}, verified against the network")

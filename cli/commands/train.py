@@ -1,4 +1,4 @@
-"""`varfix train`: a thin door to `varfix.engine.train`."""
+"""`varfix train`: training with `varfix.engine.train`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from varfix.cli.missing_extras import needing_train_extra
-from varfix.cli.options import Command, packed, terminal_options
+from varfix.cli.missing_extras import require_train_extra
+from varfix.cli.options import Command, options_record, terminal_options
 from varfix.cli.terminal import Terminal
 from varfix.engine.train.request import Job
 
 _EPILOG = """\b
 Examples:
   varfix train --photos photos --out runs/first
-  varfix train --photos photos --out runs/first             goes on where it was stopped
+  varfix train --photos photos --out runs/first             resumes an interrupted run
   varfix train my.yaml --photos photos --out runs/long --set restorer.steps=60000
   varfix train --init varformer-s.onnx --set vqvae.steps=0 --set prior.steps=0 \\
       --photos photos --pairs mine/damaged mine/good --out runs/tuned
@@ -24,33 +24,33 @@ Examples:
 
 \b
 Also:
-  varfix train preview   one contact sheet for each kind of damage
-  varfix train curves    the curves of a run, as an image
-  varfix train ablate    what a model's parts are worth
+  varfix train preview   one contact sheet for each degradation
+  varfix train curves    learning curves of a run, as an image
+  varfix train ablate    contribution of each part of a model
 """
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 class RunUnlessNamed(click.Group):
-    """A group that trains unless the first word is one of its other commands."""
+    """A group that runs `run` unless the first word is another command of it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the command that trains in front of anything else."""
+        """Insert `run` unless a command is named."""
         named = bool(args) and args[0] in self.commands
         return super().parse_args(ctx, args if named else ["run", *args])
 
 
 class _Nameless(click.Context):
-    """The context of a command whose name people need not know."""
+    """The context of a command that is called without its name."""
 
     @property
     def command_path(self) -> str:
-        """The words before the command's own arguments: those of its group."""
+        """The words of the group, without the name of the command."""
         return self.parent.command_path if self.parent is not None else ""
 
 
 class _Unnamed(Command):
-    """A command that is meant when its group is called without a name."""
+    """The command of a group that is called without a command name."""
 
     context_class = _Nameless
 
@@ -59,12 +59,12 @@ command = RunUnlessNamed("train")
 
 
 def _one_or_none(context: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Folders of pairs, which an option that is left out has none of."""
+    """Return the folders of pairs, or None without the option."""
     return value or None
 
 
 @command.command("run", cls=_Unnamed, epilog=_EPILOG)
-@packed(
+@options_record(
     "job",
     Job,
     click.argument(
@@ -78,7 +78,7 @@ def _one_or_none(context: click.Context, option: click.Parameter, value: Any) ->
         multiple=True,
         metavar="DIR",
         type=_FOLDER,
-        help="Folder of clean photographs; may be repeated.",
+        help="Folder of clean images; may be repeated.",
     ),
     click.option(
         "--pairs",
@@ -86,64 +86,69 @@ def _one_or_none(context: click.Context, option: click.Parameter, value: Any) ->
         metavar="INPUT TARGET",
         type=_FOLDER,
         callback=_one_or_none,
-        help="Folders of your own damaged and good images, of the same names.",
+        help="Folders of degraded and clean images with the same names.",
     ),
     click.option(
         "--out",
         required=True,
         metavar="DIR",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Folder of the run: state, metrics, sheets and finally weights.safetensors.",
+        help="Folder of the run: state, metrics, samples, and finally weights.safetensors.",
     ),
     click.option(
         "--init",
         "initial",
         metavar="FILE|DIR",
         type=click.Path(exists=True, path_type=Path),
-        help="Begin with the weights of a .safetensors file, an exported .onnx model, a public"
-        " checkpoint, or a folder of VAR's public checkpoints.",
+        help="Start from the weights of a .safetensors file, an exported .onnx model, an official"
+        " checkpoint, or a folder of official VAR checkpoints.",
     ),
     click.option(
         "--devices",
         type=click.IntRange(min=1),
-        help="How many GPUs; without the option, all of them.",
+        help="Number of GPUs.  [default: all]",
     ),
     click.option(
         "--set",
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Change a key of the recipe; may be repeated.",
+        help="Change a value of the recipe; may be repeated.",
     ),
 )
 @terminal_options
 def run(job: Job, terminal: Terminal) -> None:
-    """Train a restoration network on clean photographs, which it damages by itself.
+    """Train a restoration network on clean images with synthetic degradations.
 
-    RECIPE is a YAML file; without it, the recipe of the model that ships with varfix is used. The
-    same command resumes a stopped run. Uses a GPU if there is one. Needs the extra: pip install
+    RECIPE is a YAML file; the default is the recipe of the shipped model. To resume an interrupted
+    run, run the same command again. Uses a GPU if there is one. Needs the extra: pip install
     "varfix[train]".
     """
-    with terminal.busy("Loading PyTorch"), needing_train_extra("train"):
+    with terminal.busy("Loading PyTorch"), require_train_extra("train"):
         from varfix.engine.train.loop import run_training
     run_training(job)
     weights = job.out / "weights.safetensors"
-    terminal.say(f"Trained. Turn it into a model: varfix export-onnx {weights}")
+    terminal.say(f"finished; export the model with: varfix export-onnx {weights} NAME.onnx")
 
 
 @command.command("preview", cls=Command)
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
-    "--photos", multiple=True, required=True, metavar="DIR", type=_FOLDER, help="Clean photographs."
+    "--photos",
+    multiple=True,
+    required=True,
+    metavar="DIR",
+    type=_FOLDER,
+    help="Folder of clean images.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of cuts and damage.")
+@click.option("--seed", default=0, show_default=True, help="Seed of crops and degradations.")
 @terminal_options
 def preview(out: Path, photos: tuple[Path, ...], seed: int, terminal: Terminal) -> None:
-    """Write a contact sheet for each kind of damage to the folder OUT, mild to bad.
+    """Write a contact sheet for each degradation to the folder OUT, from mild to strong.
 
-    The numbers are PSNR against the clean image. The strengths are those that training uses.
+    The numbers are PSNR against the clean image. The strengths are those of training.
     """
-    with terminal.busy("Loading PyTorch"), needing_train_extra("train preview"):
+    with terminal.busy("Loading PyTorch"), require_train_extra("train preview"):
         from varfix.engine.train.data.photos import load_photos
         from varfix.engine.train.logs.degradation_preview import write_previews
     for path in write_previews(load_photos(photos), out, seed):
@@ -154,8 +159,8 @@ def preview(out: Path, photos: tuple[Path, ...], seed: int, terminal: Terminal) 
 @click.argument("folder", metavar="RUN", type=_FOLDER)
 @terminal_options
 def curves(folder: Path, terminal: Terminal) -> None:
-    """Draw RUN/curves.png from the metrics of a run; a run does so itself now and then."""
-    with needing_train_extra("train curves"):
+    """Draw RUN/curves.png from the metrics of a run. Training also does this regularly."""
+    with require_train_extra("train curves"):
         from varfix.engine.train.logs.curves import draw_curves
 
         draw_curves(folder / "metrics.jsonl", folder / "curves.png")
@@ -165,23 +170,25 @@ def curves(folder: Path, terminal: Terminal) -> None:
 @command.command("ablate", cls=Command)
 @click.argument("weights", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("folder", metavar="DIR", type=_FOLDER)
-@click.option("--only", multiple=True, metavar="SET", help="Only this folder; may be repeated.")
+@click.option(
+    "--only", multiple=True, metavar="SET", help="Measure only this folder; may be repeated."
+)
 @click.option(
     "--sample",
     metavar="N",
     type=click.IntRange(min=1),
-    help="N evenly spaced images of each set.",
+    help="Measure N evenly spaced images of each set.",
 )
 @terminal_options
 def ablate(
     weights: Path, folder: Path, only: tuple[str, ...], sample: int | None, terminal: Terminal
 ) -> None:
-    """Measure what each part of a VarFormer-S is worth: WEIGHTS with one part at a time undone.
+    """Measure the contribution of each part of a VarFormer-S by disabling one at a time.
 
-    DIR holds test sets, as for varfix eval --all. Prints a Markdown table of PSNR under the preset
-    auto, and under the preset of the task behind a slash.
+    DIR holds test sets, as for varfix eval --all. Prints a Markdown table of PSNR with the preset
+    auto, and after a slash with the preset of the task.
     """
-    with terminal.busy("Loading PyTorch"), needing_train_extra("train ablate"):
+    with terminal.busy("Loading PyTorch"), require_train_extra("train ablate"):
         from varfix.engine.evaluation.test_sets import BenchmarkFilter
         from varfix.engine.train.ablation import run_ablations, table
     done = []

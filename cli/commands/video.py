@@ -1,4 +1,4 @@
-"""`varfix video`: one clip, from a file or a pipe to a file or a pipe."""
+"""`varfix video`: restore one video, from a file or a pipe to a file or a pipe."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from varfix.cli.options import (
     ModelOptions,
     event_options,
     model_options,
-    packed,
+    option,
+    options_record,
     terminal_options,
 )
 from varfix.cli.terminal import Terminal
 from varfix.engine.errors import ExitCode, Interrupted, ItemError
 
 if TYPE_CHECKING:
-    from varfix.cli.run_session import Opened, Session
+    from varfix.cli.run_session import LoadedModel, RunSession
     from varfix.engine.batch.plan import Plan
     from varfix.engine.batch.stop import StopRequest
     from varfix.engine.restoration.restorer import Restorer
@@ -34,50 +35,50 @@ if TYPE_CHECKING:
     from varfix.engine.settings.types import Settings
     from varfix.engine.video.clip import Clip, TimeRange
 
-    _MomentType = click.ParamType[Fraction]
+    _TimeOffsetType = click.ParamType[Fraction]
 else:
-    _MomentType = click.ParamType
+    _TimeOffsetType = click.ParamType
 
 _EPILOG: Final = """\b
 Examples:
-  varfix video clip.mp4                               writes clip.varfix.mp4 beside it
+  varfix video clip.mp4                               writes clip.varfix.mp4 next to it
   varfix video -p denoise --codec hevc --crf 16 old.avi new.mp4
-  varfix video --sample 10 clip.mp4 look.mp4          ten seconds from its middle: a preview
+  varfix video --sample 10 clip.mp4 look.mp4          preview of ten seconds from the middle
   varfix video --from 1:30 --to 1:45 clip.mkv part.mkv
-  varfix video -n clip.mp4                            what would it become, and how long?
+  varfix video -n clip.mp4                            show codec, container and time
   varfix video --json clip.mp4 | jq -r 'select(.event=="item.progress") | "\\(.fps) \\(.eta)"'
   ffmpeg -i a.mkv -f yuv4mpegpipe -strict -1 - | varfix video - - | ffmpeg -i - ...
 
 \b
-Times of frames, rotation, pixel aspect, color tags and bit depth stay as they
-are, whether frames are evenly spaced or not. Sound, subtitles, chapters,
-attachments and tags are copied untouched; where the container cannot hold them,
-the result is an mkv. What the model leaves alone reaches the encoder code for code.
+Timestamps (also of variable frame rate), rotation, pixel aspect, color tags and bit
+depth are kept. Audio, subtitles, chapters, attachments and tags are copied; if the
+container cannot hold them, the result is an mkv file. Pixels that the model does not
+change reach the encoder bit for bit.
 
 \b
-Stopped half-way, by Ctrl-C or by a power cut? The same command goes on with the
-frame after the last finished segment, and gives the same result as a run that was
-never stopped. What is finished lies in DST.varfix until then, and the result has
-its name only when it is complete: as many frames as in the source, at the same
-times, and the same bytes in every copied stream.
+To resume an interrupted run, run the same command again: it continues after the last
+finished segment, and the result is the same as without an interruption. Finished
+segments are kept in DST.varfix. The result gets its name only when it is complete
+and verified: the number and timestamps of its frames, and the bytes of every copied
+stream.
 
 \b
-Refused, with a way out: HDR (PQ and HLG), interlaced and partly transparent clips,
-and damaged ones. Settings for clips, with --set or in a preset file:
+Not supported (the message suggests a workaround): HDR (PQ and HLG), interlaced,
+transparent and damaged videos. Settings for videos, with --set or in a preset file:
   video.segment_seconds=4  segment length: at most this much is redone after an
                            interruption; also the key-frame interval
   video.speed=slow         preset of the encoder
   video.encoder_options=tune=grain,aq-mode=3
-  video.streams=none       leave out sound and everything else
+  video.streams=none       drop audio and all other streams
   video.deflicker_window=4 temporal window of the deflicker filter, frames on each
                            side; 0 disables it
-  video.interlaced=ignore  for clips that are only marked as interlaced
-  video.damaged=conceal    take what the decoder makes of damaged data
+  video.interlaced=ignore  for videos that are wrongly marked as interlaced
+  video.damaged=conceal    accept the decoder's reconstruction of damaged data
 """
 
 
-class Moment(_MomentType):
-    """A time in a clip: `90`, `1:30`, `1:02:03.5`."""
+class TimeOffset(_TimeOffsetType):
+    """A time in a video: `90`, `1:30`, `1:02:03.5`."""
 
     name = "time"
 
@@ -93,7 +94,7 @@ class Moment(_MomentType):
         except (ValueError, ZeroDivisionError):
             numbers = []
         if not numbers or len(numbers) > 3 or any(n < 0 for n in numbers) or "/" in str(value):
-            self.fail(f"'{value}' is no time such as 90, 1:30 or 1:02:03.5.", param, ctx)
+            self.fail(f"'{value}' is not a time such as 90, 1:30 or 1:02:03.5", param, ctx)
         seconds = Fraction(0)
         for number in numbers:
             seconds = seconds * 60 + number
@@ -101,8 +102,8 @@ class Moment(_MomentType):
 
 
 @dataclass(frozen=True)
-class ClipOptions:
-    """Which part of a clip, and how it is stored."""
+class VideoOptions:
+    """The part of a video, and how it is stored."""
 
     codec: str | None
     crf: int | None
@@ -113,54 +114,68 @@ class ClipOptions:
     dry_run: bool
 
     def cut(self, seconds: Fraction | None) -> TimeRange:
-        """Return the part that is wanted of a clip of that length.
+        """Return the requested part of a video of that length.
 
         Raises:
-            click.UsageError: A sample and a part are asked for at once.
+            click.UsageError: Both --sample and --from or --to are given.
         """
         from varfix.engine.video.clip import TimeRange
 
         if self.sample is None:
             return TimeRange(self.begin, self.end)
         if self.begin is not None or self.end is not None:
-            raise click.UsageError("--sample chooses the part itself; leave --from and --to out")
+            raise click.UsageError("--sample cannot be combined with --from or --to")
         if seconds is None or seconds <= self.sample:
             return TimeRange()
         begin = (seconds - self.sample) / 2
         return TimeRange(begin, begin + self.sample)
 
 
-_clip_options = packed(
+_clip_options = options_record(
     "options",
-    ClipOptions,
-    click.option(
+    VideoOptions,
+    option(
+        "Output",
         "--codec",
         metavar="NAME",
-        help="auto, h264, hevc, av1, ffv1 (without loss), or an encoder as FFmpeg calls it:"
-        " hevc_nvenc, h264_videotoolbox. 'auto' is the clip's own or its successor."
+        help="auto, h264, hevc, av1, ffv1 (lossless), or the name of an FFmpeg encoder, such as"
+        " hevc_nvenc. 'auto' is the codec of the source or its successor."
         "  [default: auto]",
     ),
-    click.option(
+    option(
+        "Output",
         "--crf",
         type=click.IntRange(0, 63),
         metavar="N",
-        help="Quality: lower is better and larger.  [default: h264 17, hevc 18, av1 22]",
+        help="Constant rate factor: lower is better and larger."
+        "  [default: h264 17, hevc 18, av1 22]",
     ),
-    click.option("--from", "begin", type=Moment(), metavar="T", help="Begin at a time: 90, 1:30."),
-    click.option("--to", "end", type=Moment(), metavar="T", help="End before a time."),
-    click.option(
+    option(
+        "Selection",
+        "--from",
+        "begin",
+        type=TimeOffset(),
+        metavar="T",
+        help="Start at this time, such as 90 or 1:30.",
+    ),
+    option(
+        "Selection", "--to", "end", type=TimeOffset(), metavar="T", help="End before this time."
+    ),
+    option(
+        "Selection",
         "--sample",
-        type=Moment(),
+        type=TimeOffset(),
         metavar="SEC",
-        help="Only so many seconds from the middle: a preview of the run.",
+        help="Restore only SEC seconds from the middle: a preview of the run.",
     ),
-    click.option("--overwrite", is_flag=True, help="Replace DST if it exists."),
-    click.option(
+    option("Output", "--overwrite", is_flag=True, help="Replace DST if it exists."),
+    option(
+        "Output",
         "-n",
         "--dry-run",
         is_flag=True,
-        help="Show what would be done and with which model and device, then stop. With -v also"
-        " every setting and where it comes from.",
+        help="Show what would be done, with model and device, and exit. With -v, also show every"
+        " setting and its origin.",
     ),
 )
 
@@ -177,47 +192,47 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     src: str,
     dst: str | None,
     model: ModelOptions,
-    options: ClipOptions,
+    options: VideoOptions,
     events: EventOptions,
     cluster: str | None,
     terminal: Terminal,
 ) -> int:
-    """Restore the clip SRC into the file DST: every frame, every other stream, every timestamp.
+    """Restore the video SRC into the file DST; audio, subtitles and timestamps are kept.
 
-    Without DST the result is SRC's name with .varfix before its end, beside it. mp4, mov, mkv, webm
-    and avi are read; '-' is a y4m stream on stdin or stdout.
+    Without DST, the result is written next to SRC as NAME.varfix.EXT. Inputs are mp4, mov, mkv,
+    webm and avi; '-' is a y4m stream on stdin or stdout.
     """
     if dst == "":
-        raise click.UsageError("DST is empty: a variable that is not set?")
+        raise click.UsageError("DST is empty (is a shell variable unset?)")
     resolved = model.resolve(terminal, {"video.codec": options.codec, "video.crf": options.crf})
     if options.sample == 0:
         raise click.UsageError("--sample must be more than 0 seconds")
-    job = Job(resolved, model.label, options, events, terminal, cluster)
+    job = VideoRequest(resolved, model.label, options, events, terminal, cluster)
     if "-" in (src, dst):
         if cluster is not None:
-            raise click.UsageError("--cluster restores files; '-' is a stream on this machine")
+            raise click.UsageError("--cluster cannot be combined with '-'")
         return _restore_piped(src, dst, job)
     return _restore(Path(src), None if dst is None else Path(dst), job)
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that was asked for, besides the clip's two ends."""
+class VideoRequest:
+    """Options of the command, without the two ends of the video."""
 
     resolved: Resolved
     preset: str
-    options: ClipOptions
+    options: VideoOptions
     events: EventOptions
     terminal: Terminal
     cluster: str | None = None
 
 
-def _restore(source: Path, target: Path | None, job: Job) -> int:
-    from varfix.cli.run_session import Session
+def _restore(source: Path, target: Path | None, job: VideoRequest) -> int:
+    from varfix.cli.run_session import RunSession
     from varfix.engine.batch.plan_clip import choose_target, plan_clip
 
     settings = job.resolved.settings
-    if job.cluster is not None:  # elsewhere, names would be looked up from another folder
+    if job.cluster is not None:  # workers have another current folder
         source, target = source.absolute(), target and target.absolute()
     clip = _header(source, job)
     chosen = choose_target(source, target, clip, settings)
@@ -225,20 +240,20 @@ def _restore(source: Path, target: Path | None, job: Job) -> int:
         job.terminal.say(chosen.note)
     cut = job.options.cut(clip.seconds if clip else None)
     plan = plan_clip(source, chosen.path, clip, cut, job.options.overwrite)
-    return _run(plan, Session(settings, job.terminal, job.events, job.preset), job)
+    return _run(plan, RunSession(settings, job.terminal, job.events, job.preset), job)
 
 
-def _restore_piped(src: str, dst: str | None, job: Job) -> int:
-    from varfix.cli.run_session import Session
+def _restore_piped(src: str, dst: str | None, job: VideoRequest) -> int:
+    from varfix.cli.run_session import RunSession
     from varfix.engine.batch.plan_clip import plan_pipe
     from varfix.engine.video.clip import Pipe
     from varfix.engine.video.y4m import Y4mReader
 
     if dst is None:
-        raise click.UsageError("SRC is -; name DST, which may be - as well")
+        raise click.UsageError("SRC is -, but DST is missing; DST may be - as well")
     _check_streams(src, dst, job.events)
     settings = job.resolved.settings
-    session = Session(settings, job.terminal, job.events, job.preset)
+    session = RunSession(settings, job.terminal, job.events, job.preset)
     source = None
     if src == "-":
         with _named("stdin"):
@@ -251,26 +266,26 @@ def _restore_piped(src: str, dst: str | None, job: Job) -> int:
 
 
 def _check_streams(src: str, dst: str, events: EventOptions) -> None:
-    """Refuse streams that cannot carry a clip (click.UsageError)."""
+    """Reject streams that cannot carry a video (click.UsageError)."""
     if src == "-" and sys.stdin.isatty():
         raise click.UsageError("SRC is -, but stdin is a terminal; pipe a y4m stream in")
     if dst == "-" and events.as_json:
-        raise click.UsageError("events and clip both want stdout; use --log-file")
+        raise click.UsageError("--json and DST - both need stdout; use --log-file")
     if dst == "-" and sys.stdout.isatty():
-        raise click.UsageError("refusing to write a clip to a terminal; use | ... or > FILE")
+        raise click.UsageError("refusing to write a video to a terminal; use | ... or > FILE")
 
 
 class StdoutSink:
-    """Stdout as a place for frames; when its reader has gone, the run is asked to stop."""
+    """Writes frames to stdout; requests a stop when the reader has closed it."""
 
     def __init__(self, stream: BinaryIO, stop: StopRequest) -> None:
         self._stream, self._stop = stream, stop
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of it.
+        """Write all of `data`.
 
         Raises:
-            Interrupted: Nobody reads any more.
+            Interrupted: The reader has closed the stream.
         """
         try:
             return self._stream.write(data)
@@ -278,7 +293,7 @@ class StdoutSink:
             raise self._gone() from error
 
     def flush(self) -> None:
-        """Hand over what is buffered; raises Interrupted as `write` does."""
+        """Flush the buffer; raises as `write`."""
         try:
             self._stream.flush()
         except BrokenPipeError as error:
@@ -286,10 +301,10 @@ class StdoutSink:
 
     def _gone(self) -> Interrupted:
         self._stop.ask(ExitCode.SIGPIPE)
-        return Interrupted("the reader of the output went away")
+        return Interrupted("the reader of the output closed it")
 
 
-def _run(plan: Plan, session: Session, job: Job) -> int:
+def _run(plan: Plan, session: RunSession, job: VideoRequest) -> int:
     from varfix.cli.dry_run import show_plan
     from varfix.engine.batch.context import Options
     from varfix.engine.batch.fingerprint import settings_fingerprint
@@ -297,21 +312,21 @@ def _run(plan: Plan, session: Session, job: Job) -> int:
     settings = job.resolved.settings
     with ExitStack() as stack:
         if job.cluster is None:
-            opened: Opened[Restorer] = session.opened()
+            loaded: LoadedModel[Restorer] = session.load_model()
         else:
-            # A clip is made by one worker: its frames are steadied one by the other.
-            opened = stack.enter_context(session.hired(job.cluster, workers=1))
+            # One worker: the deflicker filter needs neighboring frames.
+            loaded = stack.enter_context(session.on_cluster(job.cluster, workers=1))
         plan = replace(
-            plan, recipe=settings_fingerprint(settings, opened.sha256, opened.restorer.tile)
+            plan, recipe=settings_fingerprint(settings, loaded.sha256, loaded.restorer.tile)
         )
         if job.options.dry_run:
-            return show_plan(plan, opened, job.resolved, job.terminal, job.events)
-        options = Options("video", opened.sha256, stop=session.stop, crew=opened.crew)
-        return session.run(plan, opened, options)
+            return show_plan(plan, loaded, job.resolved, job.terminal, job.events)
+        options = Options("video", loaded.sha256, stop=session.stop, crew=loaded.crew)
+        return session.run(plan, loaded, options)
 
 
-def _header(source: Path, job: Job) -> Clip | None:
-    """Return the clip's header; what is wrong with it becomes an event when its turn comes."""
+def _header(source: Path, job: VideoRequest) -> Clip | None:
+    """Return the header of the video, or None: the run reports the error as an event."""
     from varfix.engine.batch.plan_clip import check_source
     from varfix.engine.video.probe import probe_for
 
@@ -325,7 +340,7 @@ def _header(source: Path, job: Job) -> Clip | None:
 
 
 def probe_named(source: Path, settings: Settings) -> Clip:
-    """Return a clip's header; errors name the file."""
+    """Return the header of a video; errors name the file."""
     from varfix.engine.video.probe import probe_for
 
     with _named(str(source)):
@@ -334,7 +349,7 @@ def probe_named(source: Path, settings: Settings) -> Clip:
 
 @contextmanager
 def _named(label: str) -> Iterator[None]:
-    """Let errors of a clip begin with its name."""
+    """Prefix errors of the block with the name of the video."""
     try:
         yield
     except ItemError as error:

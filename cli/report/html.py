@@ -1,4 +1,4 @@
-"""The report for people: one HTML file that needs nothing else, not even a network."""
+"""The HTML report: one file that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from importlib.resources import files
 from string import Template
 from typing import IO, Final
 
-from varfix.cli.report.report import Previews, Row, Story, pour
+from varfix.cli.report.rows import Previews, ReportRow, RunReport, copy_spool
 from varfix.cli.run_stats import SKIPS, duration
 
-# What a browser still opens at once: images with previews, bytes of previews, lines of a table.
+# Limits for browsers: images with previews, bytes of previews, lines of a table.
 SHOWN: Final = 200
 BYTES: Final = 32 << 20
 ROWS: Final = 5000
 
 _ZOOM: Final = '<label class="zoom"><input type="checkbox" autocomplete="off">actual size</label>'
 _VERDICTS: Final = {
-    "ok": "all well",
+    "ok": "all restored",
     "partial": "some failed",
     "failed": "failed",
     "stopped": "stopped",
@@ -27,7 +27,7 @@ _VERDICTS: Final = {
 
 
 class HtmlWriter:
-    """Puts failures, before-and-after cards and lines of the table aside as pieces of HTML."""
+    """Writes failures, preview cards and table lines to temporary files as HTML."""
 
     def __init__(self, failures: IO[bytes], cards: IO[bytes], rows: IO[bytes]) -> None:
         self._spools = {"failures": failures, "cards": cards, "rows": rows}
@@ -35,15 +35,15 @@ class HtmlWriter:
         self._seen = 0
         self._bytes = 0
 
-    def wants_previews(self, story: Story) -> bool:
-        """Show every image of a small run, and evenly spaced ones of a large run."""
+    def wants_previews(self, report: RunReport) -> bool:
+        """Return True for every image of a small run, and for evenly spaced ones of a large run."""
         self._seen += 1
-        items = story.plan.items if story.plan else 0
+        items = report.plan.items if report.plan else 0
         stride = -(-items // SHOWN) or 1
         return (self._seen - 1) % stride == 0 and self._bytes < BYTES
 
-    def add(self, row: Row, previews: Previews | None) -> None:
-        """Put an image aside."""
+    def add(self, row: ReportRow, previews: Previews | None) -> None:
+        """Append an image to the temporary files."""
         if row.status == "failed":
             self._put("failures", _failure(row))
         else:
@@ -52,14 +52,14 @@ class HtmlWriter:
             self._bytes += previews.size
             self._put("cards", _card(row, previews))
 
-    def compose(self, story: Story, out: IO[bytes]) -> None:
-        """Fill the template, and copy what was put aside into its places."""
+    def compose(self, report: RunReport, out: IO[bytes]) -> None:
+        """Fill the template and insert the temporary files."""
         template = files("varfix.cli.report").joinpath("report.html").read_text(encoding="utf-8")
-        rest = Template(template).substitute(_facts(story) | self._notes())
+        rest = Template(template).substitute(_facts(report) | self._notes())
         for name, spool in self._spools.items():
             before, _, rest = rest.partition(f"<!--{name}-->")
             out.write(before.encode())
-            pour(spool, out)
+            copy_spool(spool, out)
         out.write(rest.encode())
 
     def _put(self, name: str, piece: str) -> None:
@@ -82,47 +82,47 @@ class HtmlWriter:
 def _limited(count: int) -> str:
     if count <= ROWS:
         return f"{count:,}"
-    return f"the first {ROWS:,} of {count:,}; --report FILE.csv or FILE.json lists every one"
+    return f"the first {ROWS:,} of {count:,}; --report FILE.csv or FILE.json lists all of them"
 
 
-def _facts(story: Story) -> dict[str, str]:
-    heading, end = story.heading, story.end
+def _facts(report: RunReport) -> dict[str, str]:
+    heading, end = report.heading, report.end
     status = end.status if end else "stopped"
     return {
         "title": escape(f"varfix: {heading.source}"),
-        "began": escape(story.began.replace("T", " ").replace("+00:00", " UTC")),
+        "began": escape(report.began.replace("T", " ").replace("+00:00", " UTC")),
         "status": status,
         "verdict": _VERDICTS[status],
         "source": escape(heading.source),
         "target": escape(heading.target),
-        "facts": "".join(_fact(name, value) for name, value in _run(story)),
-        "tiles": "".join(_tile(name, value) for name, value in _tiles(story)),
-        "hide_warnings": "" if story.warnings else "hidden",
-        "warnings": "".join(f"<p>{escape(one.message)}</p>" for one in story.warnings),
-        "settings": "".join(_settings(story)),
-        "version": escape(story.start.version if story.start else ""),
+        "facts": "".join(_fact(name, value) for name, value in _run(report)),
+        "tiles": "".join(_tile(name, value) for name, value in _tiles(report)),
+        "hide_warnings": "" if report.warnings else "hidden",
+        "warnings": "".join(f"<p>{escape(warning.message)}</p>" for warning in report.warnings),
+        "settings": "".join(_settings(report)),
+        "version": escape(report.start.version if report.start else ""),
     }
 
 
-def _run(story: Story) -> Iterator[tuple[str, str]]:
-    """What ran where, as far as it came."""
-    yield "Preset", story.heading.preset
-    start = story.start
+def _run(report: RunReport) -> Iterator[tuple[str, str]]:
+    """Yield model, device and version, as far as they are known."""
+    yield "Preset", report.heading.preset
+    start = report.start
     if start is None:
         return
     yield "Model", start.model.name
     yield "Device", f"{start.device.used} ({start.device.provider}, {start.device.precision})"
     yield "Tile", str(start.tile)
     yield "Batch", str(start.batch)
-    yield "Strength", story.heading.settings.get("strength", "")
+    yield "Strength", report.heading.settings.get("strength", "")
 
 
 def _fact(name: str, value: str) -> str:
     return f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>"
 
 
-def _tiles(story: Story) -> Iterator[tuple[str, str]]:
-    end = story.end
+def _tiles(report: RunReport) -> Iterator[tuple[str, str]]:
+    end = report.end
     if end is None:
         yield "broken off", "&ndash;"
         return
@@ -138,14 +138,14 @@ def _tile(name: str, value: str) -> str:
     return f"<div><b{alarm}>{value}</b><span>{name}</span></div>"
 
 
-def _settings(story: Story) -> Iterable[str]:
-    origins = story.heading.origins
-    for key, value in story.heading.settings.items():
+def _settings(report: RunReport) -> Iterable[str]:
+    origins = report.heading.origins
+    for key, value in report.heading.settings.items():
         cells = (f"<code>{escape(key)}</code>", escape(value), escape(origins.get(key, "")))
         yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def _failure(row: Row) -> str:
+def _failure(row: ReportRow) -> str:
     hint = f'<p class="soft">{escape(row.hint)}</p>' if row.hint else ""
     # The message names the image for those who see no other column.
     reason = (row.message or "").partition(f"{row.src}: ")[2] or row.message or ""
@@ -156,7 +156,7 @@ def _failure(row: Row) -> str:
     )
 
 
-def _row(row: Row) -> str:
+def _row(row: ReportRow) -> str:
     outcome = (
         "restored"
         if row.status == "restored"
@@ -173,7 +173,7 @@ def _row(row: Row) -> str:
     return f"<tr>{''.join(cells)}</tr>\n"
 
 
-def _stack(row: Row) -> str:
+def _stack(row: ReportRow) -> str:
     """Return a bar of the three stages' shares of an image's time."""
     stages = {"decode": row.decode, "infer": row.infer, "encode": row.encode}
     total = sum(value or 0 for value in stages.values())
@@ -187,7 +187,7 @@ def _stack(row: Row) -> str:
     return f'<div class="stack" role="img" aria-label="{words}" title="{words}">{parts}</div>'
 
 
-def _card(row: Row, previews: Previews) -> str:
+def _card(row: ReportRow, previews: Previews) -> str:
     name = escape(row.src)
     facts = " &middot; ".join(part for part in (_size(row), f"{row.seconds or 0:.2f} s") if part)
     return (
@@ -213,7 +213,7 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _size(row: Row) -> str:
+def _size(row: ReportRow) -> str:
     return f"{row.width}&times;{row.height}" if row.width and row.height else ""
 
 

@@ -1,22 +1,19 @@
-"""`--report FILE`: what became of every image, for people (.html) or for programs (.json, .csv).
+"""`--report FILE`: the outcome of every image, for people (.html) or for programs (.json, .csv).
 
-A report is gathered while the run goes on, in unnamed files beside the place where it will be, so
-that memory does not grow with the number of images; it appears whole, once the run has ended.
+A report is collected in unnamed temporary files in its folder, so that memory does not grow with
+the number of images. It is written atomically at the end of the run.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Final
 
-import msgspec
-
+from varfix.cli.report.rows import Previews, ReportHeader, ReportRow, RunReport, Writer
 from varfix.engine.errors import OutputDeniedError
 from varfix.engine.events import (
     Event,
@@ -35,116 +32,35 @@ if TYPE_CHECKING:
     from varfix.engine.image.picture import Floats
 
 
-class Heading(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line knows of a run before it begins.
-
-    Attributes:
-        source: Folder of the images.
-        target: Folder of the results.
-        preset: Its name.
-        settings: Each setting as text, by dotted key.
-        origins: The place that decided each setting.
-    """
-
-    source: str
-    target: str
-    preset: str
-    settings: Mapping[str, str]
-    origins: Mapping[str, str]
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one image; times in seconds, None where there is nothing to tell."""
-
-    id: int
-    src: str
-    dst: str | None = None
-    status: Literal["restored", "skipped", "failed"]
-    code: str | None = None
-    message: str | None = None
-    hint: str | None = None
-    width: int | None = None
-    height: int | None = None
-    bytes: int | None = None
-    seconds: float | None = None
-    decode: float | None = None
-    infer: float | None = None
-    encode: float | None = None
-    retries_fp32: int | None = None
-    retries_oom: int | None = None
-
-
-class Story(msgspec.Struct, kw_only=True):
-    """A run as a whole, growing with its events; without `end`, it was broken off."""
-
-    heading: Heading
-    began: str
-    start: RunStart | None = None
-    plan: PlanDone | None = None
-    warnings: list[Warn] = []
-    end: RunEnd | None = None
-
-
-class Previews(msgspec.Struct, frozen=True):
-    """Small JPEG files of an image, before and after.
-
-    Attributes:
-        whole: All of it, made smaller.
-        detail: A part of it in its own size; None where the whole is not made smaller.
-    """
-
-    whole: tuple[bytes, bytes]
-    detail: tuple[bytes, bytes] | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes held."""
-        return sum(map(len, (*self.whole, *(self.detail or ()))))
-
-
-class Writer(Protocol):
-    """A format of reports."""
-
-    @abstractmethod
-    def wants_previews(self, story: Story) -> bool:
-        """Tell whether the image that was restored just now is to be shown; asked once each."""
-
-    @abstractmethod
-    def add(self, row: Row, previews: Previews | None) -> None:
-        """Put an image aside in the file that the writer was made with."""
-
-    @abstractmethod
-    def compose(self, story: Story, out: IO[bytes]) -> None:
-        """Write the report, once no more images come."""
-
-
-class Report:
-    """An observer that writes down what it is told; told one event at a time."""
+class ReportCollector:
+    """Collects a report from the events of a run; called from one thread at a time."""
 
     # Longest side of the images in a report, in pixels.
     SIDE: Final = 512
     # Warnings beyond these are in the log.
     WARNINGS: Final = 200
 
-    def __init__(self, heading: Heading, writer: Writer, path: Path) -> None:
-        self.story = Story(heading=heading, began=datetime.now(UTC).isoformat(timespec="seconds"))
+    def __init__(self, heading: ReportHeader, writer: Writer, path: Path) -> None:
+        self.report = RunReport(
+            heading=heading, began=datetime.now(UTC).isoformat(timespec="seconds")
+        )
         self._writer = writer
         self._path = path
         self._starts: dict[int, ItemStart] = {}
         self._previews: dict[int, Previews] = {}
 
     def __call__(self, event: Event) -> None:
-        """Take note of `event`."""
-        story = self.story
+        """Add `event` to the report."""
+        report = self.report
         if isinstance(event, RunStart):
-            story.start = event
+            report.start = event
         elif isinstance(event, PlanDone):
-            story.plan = event
+            report.plan = event
         elif isinstance(event, RunEnd):
-            story.end = event
+            report.end = event
         elif isinstance(event, Warn):
-            if len(story.warnings) < self.WARNINGS:
-                story.warnings.append(event)
+            if len(report.warnings) < self.WARNINGS:
+                report.warnings.append(event)
         elif isinstance(event, ItemStart):
             self._starts[event.id] = event
         elif isinstance(event, ItemDone | ItemFail | ItemSkip):
@@ -152,17 +68,17 @@ class Report:
             with translate_os_errors(self._path):
                 self._writer.add(_row(event, start), self._previews.pop(event.id, None))
 
-    def look(self, item: int, before: Floats, after: Floats) -> None:
-        """Keep previews of a restored image if the report will show it.
+    def add_previews(self, item: int, before: Floats, after: Floats) -> None:
+        """Create previews of a restored image if the report will show it.
 
         Args:
-            item: Its id.
+            item: Id of the item.
             before: (H, W, 3) float32 in [0, 1].
-            after: The same, restored.
+            after: The restored image, of the same shape.
         """
         from varfix.engine.image.preview import detail, preview
 
-        if not self._writer.wants_previews(self.story):
+        if not self._writer.wants_previews(self.report):
             return
         whole = preview(before, self.SIDE), preview(after, self.SIDE)
         part = detail(before, after, self.SIDE)
@@ -172,44 +88,38 @@ class Report:
 
 @contextmanager
 def reporting(
-    path: Path | None, heading: Heading, announce: Callable[[str], None]
-) -> Iterator[Report | None]:
-    """Gather a report while the block runs and write it afterwards, however the block ends.
+    path: Path | None, heading: ReportHeader, announce: Callable[[str], None]
+) -> Iterator[ReportCollector | None]:
+    """Collect a report while the block runs and write it afterwards, also after an error.
 
     Args:
-        path: Where to; its ending decides the format. None for no report.
-        heading: The run's circumstances.
-        announce: Says where the report is.
+        path: File of the report; its extension sets the format. None for no report.
+        heading: Properties of the run.
+        announce: Prints the path of the report.
 
     Raises:
-        OutputDeniedError: There can be no file at that place; before the block.
-        OutputError: The finished report cannot be stored.
+        OutputDeniedError: The file cannot be written; raised before the block.
+        OutputError: The report cannot be written at the end.
     """
     if path is None:
         yield None
         return
     with ExitStack() as stack:
         writer = _writer(path, stack)
-        report = Report(heading, writer, path)
+        collector = ReportCollector(heading, writer, path)
         try:
-            yield report
+            yield collector
         finally:
-            _publish(path, writer, report.story)
+            _publish(path, writer, collector.report)
             announce(f"Report: {path}")
 
 
-def pour(spool: IO[bytes], out: IO[bytes]) -> None:
-    """Copy all of what was put aside to `out`."""
-    spool.seek(0)
-    shutil.copyfileobj(spool, out, 1 << 16)
-
-
-def _row(event: ItemDone | ItemFail | ItemSkip, start: ItemStart | None) -> Row:
+def _row(event: ItemDone | ItemFail | ItemSkip, start: ItemStart | None) -> ReportRow:
     if isinstance(event, ItemSkip):
-        return Row(id=event.id, src=event.src, status="skipped", code=event.reason)
+        return ReportRow(id=event.id, src=event.src, status="skipped", code=event.reason)
     dst, width, height = (start.dst, start.width, start.height) if start else (None, None, None)
     if isinstance(event, ItemFail):
-        return Row(
+        return ReportRow(
             id=event.id,
             src=event.src,
             dst=dst,
@@ -220,7 +130,7 @@ def _row(event: ItemDone | ItemFail | ItemSkip, start: ItemStart | None) -> Row:
             width=width,
             height=height,
         )
-    return Row(
+    return ReportRow(
         id=event.id,
         src=start.src if start else "",
         dst=dst,
@@ -248,7 +158,7 @@ def _writer(path: Path, stack: ExitStack) -> Writer:
         spools = [stack.enter_context(_spool(path.parent)) for _ in range(3)]
     except OSError as error:
         raise OutputDeniedError(
-            f"--report {path}: {error.strerror or error}. Nothing was restored."
+            f"--report {path}: cannot be written ({error.strerror or error})"
         ) from error
     suffix = path.suffix.lower()
     if suffix == ".html":
@@ -258,16 +168,16 @@ def _writer(path: Path, stack: ExitStack) -> Writer:
 
 @contextmanager
 def _spool(folder: Path) -> Iterator[IO[bytes]]:
-    """Open a file without a name: nothing is left behind, whatever happens."""
-    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed below, come what may)
+    """Open an unnamed temporary file, which leaves nothing behind."""
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed below)
     try:
         yield file
     finally:
-        # The rest that a full disk does not take is of no use to anybody by now.
+        # The content is no longer needed; a full disk may fail the flush.
         with suppress(OSError):
             file.close()
 
 
-def _publish(path: Path, writer: Writer, story: Story) -> None:
+def _publish(path: Path, writer: Writer, report: RunReport) -> None:
     with translate_os_errors(path), replacement(path) as part, part.open("wb") as out:
-        writer.compose(story, out)
+        writer.compose(report, out)

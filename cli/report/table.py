@@ -1,4 +1,4 @@
-"""Reports for programs: one JSON object, or a table with a line for each image."""
+"""Reports for programs: a JSON object, or a CSV table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import IO, Final
 
 import msgspec
 
-from varfix.cli.report.report import Previews, Row, Story, pour
+from varfix.cli.report.rows import Previews, ReportRow, RunReport, copy_spool
 
-_COLUMNS: Final = Row.__struct_fields__
+_COLUMNS: Final = ReportRow.__struct_fields__
 
 
 class JsonWriter:
@@ -23,49 +23,49 @@ class JsonWriter:
         self._rows = rows
         self._count = 0
 
-    def wants_previews(self, story: Story) -> bool:
-        """Programs do not look."""
+    def wants_previews(self, report: RunReport) -> bool:
+        """Return False: there are no previews."""
         return False
 
-    def add(self, row: Row, previews: Previews | None) -> None:
-        """Put an image aside."""
+    def add(self, row: ReportRow, previews: Previews | None) -> None:
+        """Append an image to the temporary file."""
         self._rows.write(b",\n" if self._count else b"\n")
         self._rows.write(msgspec.json.encode(row))
         self._count += 1
 
-    def compose(self, story: Story, out: IO[bytes]) -> None:
+    def compose(self, report: RunReport, out: IO[bytes]) -> None:
         """Write the object."""
-        head = msgspec.json.encode({"schema": self.SCHEMA, **msgspec.to_builtins(story)})
+        head = msgspec.json.encode({"schema": self.SCHEMA, **msgspec.to_builtins(report)})
         out.write(head.removesuffix(b"}") + b',"pictures":[')
-        pour(self._rows, out)
+        copy_spool(self._rows, out)
         out.write(b"\n]}\n")
 
 
 class CsvWriter:
-    """A header, then one line for each image, as RFC 4180 has it and spreadsheets read it."""
+    """A CSV table as of RFC 4180: a header, and one line for each image."""
 
     def __init__(self, rows: IO[bytes]) -> None:
         self._rows = rows
         self._table = csv.writer(codecs.getwriter("utf-8")(rows))
         self._add(_COLUMNS)
 
-    def wants_previews(self, story: Story) -> bool:
-        """Programs do not look."""
+    def wants_previews(self, report: RunReport) -> bool:
+        """Return False: there are no previews."""
         return False
 
-    def add(self, row: Row, previews: Previews | None) -> None:
-        """Put an image aside."""
+    def add(self, row: ReportRow, previews: Previews | None) -> None:
+        """Append an image to the temporary file."""
         values = [getattr(row, name) for name in _COLUMNS]
         self._add(["" if value is None else str(value) for value in values])
 
-    def compose(self, story: Story, out: IO[bytes]) -> None:
-        """Write the table; the run as a whole is not in it."""
-        pour(self._rows, out)
+    def compose(self, report: RunReport, out: IO[bytes]) -> None:
+        """Write the table, without data of the whole run."""
+        copy_spool(self._rows, out)
 
     def _add(self, values: Sequence[str]) -> None:
         self._table.writerow([_harmless(value) for value in values])
 
 
 def _harmless(value: str) -> str:
-    """Keep a spreadsheet from taking a file's name for a formula."""
+    """Escape texts that a spreadsheet would evaluate as a formula."""
     return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -25,7 +25,7 @@ from varfix.onnx.export.fp16 import convert_to_fp16
 from varfix.onnx.export.parity import Arrays, compare
 from varfix.onnx.export.released_graphs import RESTORED, TOKENS
 from varfix.onnx.export.trace import SMALL, TILE, trace_graph
-from varfix.onnx.files.card import decoder_path, file_digest, half_path, weights_path, write_card
+from varfix.onnx.files.card import decoder_path, file_digest, fp16_path, weights_path, write_card
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 EQUAL_TOKENS: Final = 0.99
@@ -103,7 +103,7 @@ def export_released(released: Released, target: Path) -> ModelCard:
     Raises:
         ModelContractError: A file does not compute the network's results; no file is left then.
     """
-    graphs = (target, half_path(target), decoder_path(target))
+    graphs = (target, fp16_path(target), decoder_path(target))
     try:
         return _exported(released, target)
     except BaseException:
@@ -120,7 +120,7 @@ def _exported(released: Released, target: Path) -> ModelCard:
     _save(model, target, card)
     single = _run(target, example)
     _check(released, example, single, target.name)
-    fp16_file = half_path(target)
+    fp16_file = fp16_path(target)
     convert_to_fp16(model, released.single)
     _save(model, fp16_file, card)
     agreement = compared(_run(fp16_file, example), single)

@@ -1,9 +1,9 @@
-"""Reads, writes and checks the model card inside an ONNX file.
+"""Reads, writes and verifies the model card in an ONNX file.
 
-The checksum covers every outermost field of the file except the metadata, in order of field number:
-graph, weights, opsets and producer, but not the card. So a card can be corrected without touching
-the checksum, the checksum can live in the card, and `verify_model` needs nothing but the file. It
-finds damage (a bad disk, a broken transfer, a mixed-up pair); it is no signature.
+The checksum covers every top-level field of the file except the metadata, in order of field number:
+graph, weights, opsets and producer, but not the card. So the card can hold the checksum, and can be
+corrected without changing it. The checksum detects damage and mixed-up files; it is not a
+signature.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ import msgspec
 from varfix.engine.errors import ModelChecksumError, ModelContractError, ModelMissingError
 from varfix.engine.models.card import PREFIX, ModelCard, from_metadata, to_metadata
 from varfix.engine.system.atomic import replacement
-from varfix.onnx.files import protobuf as wire
+from varfix.onnx.files import protobuf
 
 PRIOR_SUFFIX: Final = ".prior.onnx"
-HALF_SUFFIX: Final = ".fp16.onnx"
+FP16_SUFFIX: Final = ".fp16.onnx"
 INT8_SUFFIX: Final = ".int8.onnx"
 DECODER_SUFFIX: Final = ".decoder.onnx"
 MADE_FROM: Final = "made-from"
-"""Metadata of a graph in integers: the checksum of the graph that it was made from."""
+"""Metadata key of an int8 variant: the checksum of the original graph."""
 WEIGHTS_SUFFIX: Final = ".data"
-_EXPORT: Final = "Export with varfix export-onnx."
+_EXPORT: Final = "export it with varfix export-onnx"
 
 
 def prior_path(path: Path) -> Path:
-    """Return where the prior graph of the restore graph at `path` lies."""
+    """Return the path of the prior graph of the restore graph at `path`."""
     return path.with_name(path.name.removesuffix(".onnx") + PRIOR_SUFFIX)
 
 
-def half_path(path: Path) -> Path:
-    """Return where the half-precision graph of the restore graph at `path` lies."""
-    return path.with_name(path.name.removesuffix(".onnx") + HALF_SUFFIX)
+def fp16_path(path: Path) -> Path:
+    """Return the path of the fp16 variant of the restore graph at `path`."""
+    return path.with_name(path.name.removesuffix(".onnx") + FP16_SUFFIX)
 
 
 def int8_path(path: Path) -> Path:
-    """Return where the graph in 8-bit integers lies that goes with the restore graph at `path`."""
+    """Return the path of the int8 variant of the restore graph at `path`."""
     return path.with_name(path.name.removesuffix(".onnx") + INT8_SUFFIX)
 
 
 def decoder_path(path: Path) -> Path:
-    """Return where the graph lies that draws latents of the restore graph at `path`."""
+    """Return the path of the decoder of the prior of the restore graph at `path`."""
     return path.with_name(path.name.removesuffix(".onnx") + DECODER_SUFFIX)
 
 
 def weights_path(path: Path) -> Path:
-    """Return where the weights of the graph at `path` lie, if they are not inside."""
+    """Return the path of the external weights of the graph at `path`."""
     return path.with_name(path.name + WEIGHTS_SUFFIX)
 
 
 def read_card(path: Path) -> ModelCard:
-    """Return the card inside the ONNX file at `path`, without loading the graph.
+    """Return the card in the ONNX file at `path`, without loading the graph.
 
     Raises:
-        ModelMissingError: The file is not there or may not be read.
-        ModelContractError: It is no ONNX file, incomplete, or has no valid card.
+        ModelMissingError: The file does not exist or is not readable.
+        ModelContractError: The file is not a complete ONNX file, or has no valid card.
     """
     metadata = read_metadata(path)
     try:
@@ -76,16 +76,16 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata pairs of the ONNX file at `path`; raises as `read_card`."""
     with _mapped(path) as data:
         return dict(
-            wire.decode_pair(data[field.body : field.end])
+            protobuf.decode_pair(data[field.body : field.end])
             for field in _model_fields(data)
-            if field.number == wire.METADATA
+            if field.number == protobuf.METADATA
         )
 
 
 def write_card(path: Path, card: ModelCard) -> ModelCard:
-    """Put `card` into the ONNX file at `path`, with the checksum of its graph filled in.
+    """Write `card` with the checksum of the graph to the ONNX file at `path`.
 
-    Other metadata stays, an older card goes, and the file is replaced in one step.
+    An older card is replaced, other metadata is kept, and the file is replaced atomically.
 
     Returns:
         The card as written.
@@ -101,14 +101,14 @@ def _write_with_card(path: Path, part: Path, card: ModelCard) -> ModelCard:
         kept = [field for field in _model_fields(data) if _stays(field, data)]
         with part.open("wb") as file:
             file.writelines(data[field.start : field.end] for field in kept)
-            file.writelines(wire.encode_pair(*pair) for pair in to_metadata(card).items())
+            file.writelines(protobuf.encode_pair(*pair) for pair in to_metadata(card).items())
     return card
 
 
-def _stays(field: wire.Field, data: memoryview) -> bool:
-    if field.number != wire.METADATA:
+def _stays(field: protobuf.Field, data: memoryview) -> bool:
+    if field.number != protobuf.METADATA:
         return True
-    return not wire.decode_pair(data[field.body : field.end])[0].startswith(PREFIX)
+    return not protobuf.decode_pair(data[field.body : field.end])[0].startswith(PREFIX)
 
 
 def graph_digest(path: Path) -> str:
@@ -118,13 +118,12 @@ def graph_digest(path: Path) -> str:
 
 
 def checked_digest(path: Path) -> str:
-    """Return `graph_digest`, compared with the card's where the file has a card.
+    """Return `graph_digest`, verified if the file has a card.
 
-    Weights beside the graph count by the digest that the card has of them: gigabytes are read by
-    `verify_model`, not before every run.
+    For external weights, the digest in the card is used: only `verify_model` reads gigabytes.
 
     Raises:
-        ModelChecksumError: The graph is not the one its card was written for.
+        ModelChecksumError: The graph does not match its card.
     """
     digest = graph_digest(path)
     if read_metadata(path).get(f"{PREFIX}sha256"):
@@ -137,66 +136,64 @@ def checked_digest(path: Path) -> str:
 
 
 def verify_model(path: Path) -> ModelCard:
-    """Check that the graph at `path`, and the prior graph beside it, are the ones of their cards.
+    """Verify the graph at `path` and the other graphs of its model against their cards.
 
     Returns:
         The card of the file at `path`.
 
     Raises:
-        ModelMissingError: A file is not there.
-        ModelContractError: A file is no ONNX file with a card, or the two do not belong together.
-        ModelChecksumError: A graph is not the one its card was written for.
+        ModelMissingError: A file is missing.
+        ModelContractError: A file is not an ONNX file with a card, or belongs to another model.
+        ModelChecksumError: A graph does not match its card.
     """
     card = _verified(path)
     if card.guidance == "image" and not path.name.endswith(PRIOR_SUFFIX):
         _verified(prior_path(path))
         check_companion(card, prior_path(path), path)
-    for companion in (half_path(path), decoder_path(path)):
+    for companion in (fp16_path(path), decoder_path(path)):
         if companion.is_file():
             _verified(companion)
             check_companion(card, companion, path)
     if int8_path(path).is_file():
         _verified(int8_path(path))
-        check_twin(card, int8_path(path), path)
+        check_int8_companion(card, int8_path(path), path)
     return card
 
 
 def check_companion(card: ModelCard, companion: Path, path: Path) -> None:
-    """Refuse a graph of another model: the cards of one model differ in their digests only.
+    """Reject a graph of another model: cards of one model differ in their digests only.
 
     Args:
         card: The card of the restore graph at `path`.
-        companion: The prior graph, or a graph of another precision, that goes with it.
+        companion: The prior graph, or a variant of another precision.
         path: The restore graph, for the message.
 
     Raises:
-        ModelMissingError: The companion is not there.
-        ModelContractError: It is no ONNX file with a card, or its card says something else.
+        ModelMissingError: The companion is missing.
+        ModelContractError: It is not an ONNX file with a card, or its card differs.
     """
     if not companion.is_file():
-        raise ModelMissingError(
-            f"{path.name}: {companion.name} must lie beside it, and does not.", hint=_EXPORT
-        )
+        raise ModelMissingError(f"{path.name}: {companion.name} not found next to it", hint=_EXPORT)
     digests = {"sha256": card.sha256, "weights": card.weights}
     if msgspec.structs.replace(read_card(companion), **digests) != card:
         raise ModelContractError(
-            f"{companion.name} belongs to another model than {path.name}: their cards differ.",
+            f"{companion.name}: belongs to another model than {path.name} (the cards differ)",
             hint=_EXPORT,
         )
 
 
-def check_twin(card: ModelCard, twin: Path, path: Path) -> None:
-    """Refuse a graph in integers that was not made from the restore graph at `path`.
+def check_int8_companion(card: ModelCard, companion: Path, path: Path) -> None:
+    """Reject an int8 variant that was not made from the restore graph at `path`.
 
     Raises:
-        ModelMissingError: The twin is not there.
-        ModelContractError: It was made from another graph, such as that of older weights.
+        ModelMissingError: The int8 variant is missing.
+        ModelContractError: It was made from another graph, such as one with older weights.
     """
-    check_companion(card, twin, path)
-    if read_metadata(twin).get(MADE_FROM) != card.sha256:
+    check_companion(card, companion, path)
+    if read_metadata(companion).get(MADE_FROM) != card.sha256:
         raise ModelContractError(
-            f"{twin.name} was made from other weights than {path.name}.",
-            hint=f"Make it again: varfix export-onnx --int8 PHOTOS {path.name} {twin.name}",
+            f"{companion.name}: made from other weights than {path.name}",
+            hint=f"run: varfix export-onnx --int8 IMAGES {path.name} {companion.name}",
         )
 
 
@@ -210,16 +207,16 @@ def _verified(path: Path) -> ModelCard:
 
 
 def check_weights(path: Path) -> None:
-    """Refuse a graph whose weights should lie beside it, and do not.
+    """Reject a graph whose external weights are missing.
 
     Raises:
-        ModelMissingError: They are not there.
+        ModelMissingError: The weights are missing.
     """
     weights = weights_path(path)
     if not weights.is_file():
         raise ModelMissingError(
-            f"{path.name}: its weights, {weights.name}, must lie beside it, and do not.",
-            hint="Keep the names of both files.",
+            f"{path.name}: weights {weights.name} not found next to it",
+            hint="copy both files, and keep their names",
         )
 
 
@@ -232,42 +229,42 @@ def file_digest(path: Path) -> str:
 def _compare(path: Path, digest: str, wanted: str) -> None:
     if digest != wanted:
         raise ModelChecksumError(
-            f"{path.name}: checksum mismatch, the graph is not the one its card was written for.",
-            hint="Copy or export it again; if it came with varfix, reinstall varfix.",
+            f"{path.name}: checksum mismatch (the graph does not match its card)",
+            hint="copy or export it again, or reinstall varfix if it is a shipped model",
         )
 
 
 def _digest(data: memoryview) -> str:
     digest = hashlib.sha256()
-    kept = [field for field in _model_fields(data) if field.number != wire.METADATA]
+    kept = [field for field in _model_fields(data) if field.number != protobuf.METADATA]
     for field in sorted(kept, key=lambda field: field.number):  # stable: repeated fields keep order
         digest.update(data[field.start : field.end])
     return digest.hexdigest()
 
 
-def _model_fields(data: memoryview) -> list[wire.Field]:
-    found = list(wire.fields(data))
-    if not {wire.IR_VERSION, wire.GRAPH} <= {field.number for field in found}:
-        raise wire.WireError("no graph inside")
+def _model_fields(data: memoryview) -> list[protobuf.Field]:
+    found = list(protobuf.fields(data))
+    if not {protobuf.IR_VERSION, protobuf.GRAPH} <= {field.number for field in found}:
+        raise protobuf.ProtobufError("no graph inside")
     return found
 
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[memoryview]:
-    """Map a file of any size, so that a card at the end of a gigabyte costs one page.
+    """Map a file, so that a card at the end of a gigabyte costs one page.
 
-    The map is left to the garbage collector: closing it would fail while a traceback holds a slice.
+    The garbage collector closes the map: an explicit close fails while a traceback holds a slice.
 
     Raises:
-        ModelMissingError: The file is not there or may not be read.
-        ModelContractError: It is empty, or the body found that it is no ONNX file.
+        ModelMissingError: The file does not exist or is not readable.
+        ModelContractError: The file is empty or not an ONNX file.
     """
     data = memoryview(_map(path))
     try:
         yield data
-    except wire.WireError as error:
+    except protobuf.ProtobufError as error:
         raise ModelContractError(
-            f"{path.name}: not a complete ONNX file ({error}).", hint=_EXPORT
+            f"{path.name}: not a complete ONNX file ({error})", hint=_EXPORT
         ) from error
 
 
@@ -275,7 +272,7 @@ def _map(path: Path) -> mmap.mmap:
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
-                raise ModelContractError(f"{path.name}: empty file (0 bytes).", hint=_EXPORT)
+                raise ModelContractError(f"{path.name}: empty file", hint=_EXPORT)
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise ModelMissingError(f"{path}: {error.strerror or error}.") from error
+        raise ModelMissingError(f"{path}: {error.strerror or error}") from error

@@ -1,7 +1,7 @@
-"""The user's model folder: models that others released, converted once and kept.
+"""The user's model folder: official and own models, converted once.
 
-A model appears whole or not at all: it is made in a folder beside its own, which is then renamed.
-`origin.json` in it says which files it was made from.
+A model is written to a temporary folder, which is renamed when it is complete. Its `origin.json`
+names the files that it was made from.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from varfix.engine.errors import (
     ModelMissingError,
     OutputLockedError,
 )
-from varfix.engine.models.card import MODELS, Release
+from varfix.engine.models.registry import MODELS, Release
 from varfix.engine.system.atomic import translate_os_errors
 from varfix.engine.system.digests import file_sha256
 from varfix.engine.system.disk_space import require_disk_space
 from varfix.onnx.files.model_files import ModelFiles, find_model, installed_path, model_folder
 
 ORIGIN: Final = "origin.json"
-TERMS: Final = "LICENCE.md"
+TERMS: Final = "LICENSE.md"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_ROOM: Final = 1.6  # bytes of a model's files for each byte of its checkpoint, with some to spare
+_ROOM: Final = 1.6  # bytes of model files for each byte of the checkpoint, with a margin
 
 Export = Callable[[Path], None]
-"""Writes a model's files, given the restore graph's path."""
+"""Writes the files of a model, given the path of the restore graph."""
 
 
 class SourceFile(msgspec.Struct, frozen=True):
-    """A checkpoint file as it was when it was converted."""
+    """A checkpoint file at the time of its conversion."""
 
     name: str
     size: int
@@ -49,12 +49,12 @@ class SourceFile(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What a model was made from.
+    """Origin of an installed model.
 
     Attributes:
-        architecture: Which network.
-        files: Its checkpoint.
-        varfix: The version that converted it.
+        architecture: Name of the network.
+        files: Files of the checkpoint.
+        varfix: Version of varfix that converted it.
     """
 
     architecture: str
@@ -66,11 +66,11 @@ def source_files(paths: Sequence[Path], urls: Sequence[str] = ()) -> tuple[Sourc
     """Describe checkpoint files.
 
     Raises:
-        ModelMissingError: One is not there.
+        ModelMissingError: A file is missing.
     """
     for path in paths:
         if not path.is_file():
-            raise ModelMissingError(f"{path}: no such checkpoint")
+            raise ModelMissingError(f"{path}: checkpoint not found")
     places = [*urls, *[""] * (len(paths) - len(urls))]
     return tuple(
         SourceFile(path.name, path.stat().st_size, file_sha256(path), url)
@@ -79,7 +79,7 @@ def source_files(paths: Sequence[Path], urls: Sequence[str] = ()) -> tuple[Sourc
 
 
 def read_origin(name: str) -> Origin | None:
-    """What an installed model was made from; None if it is not installed or does not say."""
+    """Return the origin of an installed model; None if it is missing or unreadable."""
     try:
         data = (installed_path(name).parent / ORIGIN).read_bytes()
         return msgspec.json.decode(data, type=Origin)
@@ -88,50 +88,50 @@ def read_origin(name: str) -> Origin | None:
 
 
 def check_name(name: str) -> None:
-    """Refuse names that are not fit for a model of the user.
+    """Reject names that are taken or invalid.
 
     Raises:
-        ConfigError: It is taken by a model that ships with varfix, or no good as a folder's name.
+        ConfigError: A shipped model has this name, or it is not valid as a folder name.
     """
     if name in MODELS and MODELS[name].release is None:
         raise ConfigError(f"{name} ships with varfix", hint="choose another name")
     if not _NAME.fullmatch(name) or name.endswith(".onnx"):
         raise ConfigError(
             f'"{name}" cannot be the name of a model',
-            hint="use small letters, digits, dots and dashes, as in varformer-d16",
+            hint="use lower-case letters, digits, dots and dashes, as in varformer-d16",
         )
 
 
 def check_new(name: str, overwrite: bool) -> None:
-    """Refuse to replace an installed model unasked.
+    """Reject a model that is already installed, unless `overwrite` is set.
 
     Raises:
-        ConfigError: It is installed, and `overwrite` is off.
+        ConfigError: The model is installed, and `overwrite` is not set.
     """
     if installed_path(name).exists() and not overwrite:
-        raise ConfigError(f"{name} is installed already", hint="use --overwrite to replace it")
+        raise ConfigError(f"{name} is already installed", hint="use --overwrite to replace it")
 
 
 def install(name: str, origin: Origin, terms: str, export: Export) -> ModelFiles:
-    """Make a model and put it in the place of an older one of the name, if there is one.
+    """Convert a model and install it; an installed model of the same name is replaced.
 
     Args:
-        name: what `--model` will take.
-        origin: what it is made from.
-        terms: text about the terms of use, to lie beside it.
-        export: makes the files.
+        name: Name for `--model`.
+        origin: Origin of the model.
+        terms: License text, stored with the model.
+        export: Writes the files.
 
     Returns:
         The installed files.
 
     Raises:
-        OutputError: The folder cannot be written, or there is no room.
-        OutputLockedError: The model is being installed by another varfix.
-        VarfixError: As `export` raises; nothing is left behind then.
+        OutputError: The folder cannot be written, or the disk is full.
+        OutputLockedError: Another varfix process is installing the model.
+        VarfixError: As `export` raises; nothing is left behind.
     """
     final = installed_path(name).parent
     made, old = (final.with_name(f".{name}.{word}") for word in ("part", "old"))
-    with translate_os_errors(final), _alone(name):
+    with translate_os_errors(final), _locked(name):
         _recover(final, made, old)
         require_disk_space(final.parent, int(_ROOM * sum(file.size for file in origin.files)))
         made.mkdir()
@@ -153,21 +153,21 @@ def remove(name: str) -> None:
     """Remove an installed model.
 
     Raises:
-        ModelMissingError: It is not installed.
-        OutputLockedError: It is being installed.
+        ModelMissingError: The model is not installed.
+        OutputLockedError: Another varfix process is installing it.
     """
     final = installed_path(name).parent
     if not installed_path(name).is_file():
-        raise ModelMissingError(f"{name}: not installed in {model_folder()}.")
-    with translate_os_errors(final), _alone(name):
+        raise ModelMissingError(f"{name}: not installed in {model_folder()}")
+    with translate_os_errors(final), _locked(name):
         old = final.with_name(f".{name}.old")
         shutil.rmtree(old, ignore_errors=True)
-        final.rename(old)  # gone at once, also where removing gigabytes takes its time
+        final.rename(old)  # atomic; removing gigabytes takes time
         shutil.rmtree(old)
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
+def _locked(name: str) -> Iterator[None]:
     folder = model_folder()
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / f".{name}.lock")
@@ -175,7 +175,8 @@ def _alone(name: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise OutputLockedError(
-            f"{name}: another varfix is installing it", hint="wait for it"
+            f"{name}: locked by another varfix process that installs it",
+            hint="wait until it has finished",
         ) from None
     try:
         yield
@@ -184,7 +185,7 @@ def _alone(name: str) -> Iterator[None]:
 
 
 def _recover(final: Path, made: Path, old: Path) -> None:
-    """Clear what a killed varfix left."""
+    """Clean up after an interrupted installation."""
     shutil.rmtree(made, ignore_errors=True)
     if old.exists() and not final.exists():
         old.rename(final)
@@ -192,27 +193,27 @@ def _recover(final: Path, made: Path, old: Path) -> None:
 
 
 def terms_of(release: Release) -> str:
-    """The text about a release's terms of use."""
+    """Return the text about the terms of use of a release."""
     return files("varfix.onnx.models").joinpath(release.terms).read_text(encoding="utf-8")
 
 
 def origin_of(architecture: str, sources: tuple[SourceFile, ...]) -> Origin:
-    """An origin made by this varfix."""
+    """Return an origin with the version of this varfix."""
     return Origin(architecture, sources, version("varfix"))
 
 
 def check_same(name: str, sources: Sequence[SourceFile]) -> None:
-    """Refuse files that differ from those of which the installed model was made.
+    """Reject files that differ from those of the installed model.
 
     Raises:
-        ModelChecksumError: A file of the same address had another digest then.
+        ModelChecksumError: A file from the same address had another digest before.
     """
     origin = read_origin(name)
     known = {file.url: file.sha256 for file in origin.files if file.url} if origin else {}
     for file in sources:
         if known.get(file.url, file.sha256) != file.sha256:
             raise ModelChecksumError(
-                f"{name}: {file.name} is not the file that was downloaded before"
-                f" ({file.sha256[:12]}…, then {known[file.url][:12]}…).",
-                hint=f"If it was published anew: varfix models rm {name}, and pull again.",
+                f"{name}: {file.name} differs from the previous download"
+                f" (sha256 {file.sha256[:12]}…, before {known[file.url][:12]}…)",
+                hint=f"if there is a new version, run: varfix models rm {name}, and pull it again",
             )

@@ -1,4 +1,4 @@
-"""Where a model's files are: a registry name or a path becomes graph files on disk."""
+"""Finds the files of a model by its registry name or path."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from pathlib import Path
 from typing import Final
 
 from varfix.engine.errors import ModelMissingError
-from varfix.engine.models.card import MODELS, ModelEntry
+from varfix.engine.models.registry import MODELS, ModelEntry
 from varfix.engine.system.app_folders import data_folder
-from varfix.onnx.files.card import checked_digest, decoder_path, half_path, int8_path, prior_path
+from varfix.onnx.files.card import checked_digest, decoder_path, fp16_path, int8_path, prior_path
 
 FOLDER_VARIABLE: Final = "VARFIX_MODELS"
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The files of one model.
+    """The files of a model.
 
     Attributes:
         name: Registry name, or the file's stem.
         restore: The restore graph.
-        prior: Where the prior graph lies; only models guided by the whole image have it.
-        half: Where the restore graph in half precision lies, if there is one.
-        decoder: Where the graph that draws latents lies, if there is one.
+        prior: Path of the prior graph; it exists for models with guidance `image` only.
+        fp16: Path of the fp16 variant, which may not exist.
+        decoder: Path of the decoder of the prior, which may not exist.
     """
 
     name: str
     restore: Path
     prior: Path
-    half: Path
+    fp16: Path
     decoder: Path
 
     @property
     def int8(self) -> Path:
-        """Where the restore graph in 8-bit integers lies, if there is one."""
+        """Path of the int8 variant, which may not exist."""
         return int8_path(self.restore)
 
 
 def model_folder() -> Path:
-    """Return the user's own model folder, in which each model has a folder of its name."""
+    """Return the user's model folder, which holds a folder for each model."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
         return Path(chosen)
@@ -51,7 +51,7 @@ def model_folder() -> Path:
 
 
 def installed_path(name: str) -> Path:
-    """Return where the restore graph of the model called `name` lies in the model folder."""
+    """Return the path of the restore graph of the model `name` in the model folder."""
     return model_folder() / name / f"{name}.onnx"
 
 
@@ -63,10 +63,13 @@ def imported_names() -> list[str]:
 
 
 def find_model(model: str) -> ModelFiles:
-    """Return the files of the model called `model`, or of the `.onnx` file at that path.
+    """Return the files of a model.
+
+    Args:
+        model: A registry name, or the path of an .onnx file.
 
     Raises:
-        ModelMissingError: No such name, no such file, or a known model that is not installed.
+        ModelMissingError: The name is unknown, the file is missing, or the model is not installed.
     """
     entry = MODELS.get(model)
     if entry is not None and entry.release is None:
@@ -76,24 +79,22 @@ def find_model(model: str) -> ModelFiles:
         return _files(model, installed_path(model))
     if entry is not None:
         raise ModelMissingError(
-            f"{model}: not installed.",
-            hint=f"varfix models pull {model}, or varfix models import {model} FILE.",
+            f"{model}: not installed",
+            hint=f"run: varfix models pull {model}, or varfix models import {model} FILE",
         )
     if path.suffix != ".onnx" and not path.exists():
         raise _unknown(model)
     if not path.is_file():
-        raise ModelMissingError(f"{model}: no such model file.")
+        raise ModelMissingError(f"{model}: model file not found")
     return _files(path.stem, path)
 
 
 def model_digest(model: str) -> str:
-    """Return a SHA-256, in hex, over all graphs of a model.
-
-    Outputs made with one digest are the work of one model: it belongs into a run's recipe.
+    """Return the SHA-256, in hex, of all graphs of a model, for fingerprints of results.
 
     Raises:
         ModelMissingError: As `find_model`.
-        ModelChecksumError: A graph is not the one its card was written for.
+        ModelChecksumError: A graph does not match its card.
     """
     found = find_model(model)
     digest = checked_digest(found.restore)
@@ -107,13 +108,13 @@ def _shipped(entry: ModelEntry) -> ModelFiles:
     missing = [name for name in entry.files if not (folder / name).is_file()]
     if missing:
         raise ModelMissingError(
-            f"{entry.name}: {', '.join(missing)} not found in {folder}.", hint="Reinstall varfix."
+            f"{entry.name}: {', '.join(missing)} not found in {folder}", hint="reinstall varfix"
         )
     return _files(entry.name, folder / entry.files[0])
 
 
 def _files(name: str, path: Path) -> ModelFiles:
-    return ModelFiles(name, path, prior_path(path), half_path(path), decoder_path(path))
+    return ModelFiles(name, path, prior_path(path), fp16_path(path), decoder_path(path))
 
 
 def _unknown(model: str) -> ModelMissingError:

@@ -1,9 +1,8 @@
-"""The outermost layer of an ONNX file, read and written without the onnx package.
+"""Reads and writes the top-level fields of an ONNX file without the onnx package.
 
-An ONNX file is one protobuf message: a list of (number, value) fields, of which the graph is one
-and each metadata pair another. Walking that list is all that cards and checksums need; what is
-inside the graph stays closed here. So a model's facts are known without loading it, and without
-a 20 MB dependency that only exporting needs.
+An ONNX file is a protobuf message, a list of (number, value) fields: the graph is a field, and each
+metadata pair is a field. Cards and checksums need only this list, so a card is read without loading
+the graph, and without a 20 MB dependency that only export needs.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ KEY: Final = 1
 VALUE: Final = 2
 
 
-class WireError(ValueError):
+class ProtobufError(ValueError):
     """The bytes are not a complete protobuf message."""
 
 
 class Field(NamedTuple):
-    """One field of a message: `data[start:end]` is all of it, `data[body:end]` its value."""
+    """A field of a message: `data[start:end]` with its tag, `data[body:end]` its value."""
 
     number: int
     kind: int
@@ -41,17 +40,17 @@ def fields(data: memoryview) -> Iterator[Field]:
     """Yield the fields of a message in file order.
 
     Raises:
-        WireError: A field has an impossible tag, or ends after the data does.
+        ProtobufError: A field has an invalid tag, or ends after the data.
     """
     at = 0
     while at < len(data):
         tag, body = _varint(data, at)
         number, kind = tag >> 3, tag & 7
         if number == 0:
-            raise WireError(f"impossible field number at byte {at}")
+            raise ProtobufError(f"invalid field number at byte {at}")
         body, end = _extent(data, kind, body)
         if end > len(data):
-            raise WireError(f"ends early: {end} bytes announced, {len(data)} there")
+            raise ProtobufError(f"truncated: expected {end} bytes, found {len(data)}")
         yield Field(number, kind, at, body, end)
         at = end
 
@@ -64,7 +63,7 @@ def _extent(data: memoryview, kind: int, at: int) -> tuple[int, int]:
         return at, _varint(data, at)[1]
     if kind in _FIXED_WIDTHS:
         return at, at + _FIXED_WIDTHS[kind]
-    raise WireError(f"impossible wire type {kind} at byte {at}")
+    raise ProtobufError(f"invalid wire type {kind} at byte {at}")
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -72,12 +71,12 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = 0
     for index in range(10):  # a 64-bit number takes at most ten groups of seven bits
         if at + index >= len(data):
-            raise WireError("ends early, inside a number")
+            raise ProtobufError("truncated inside a number")
         byte = data[at + index]
         value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
             return value, at + index + 1
-    raise WireError(f"impossible number at byte {at}")
+    raise ProtobufError(f"invalid number at byte {at}")
 
 
 def _encode_varint(value: int) -> bytes:
@@ -101,13 +100,13 @@ def encode_pair(key: str, value: str) -> bytes:
 
 
 def decode_pair(entry: memoryview) -> tuple[str, str]:
-    """Return key and value of the body of a metadata field.
+    """Return key and value of a metadata field's body.
 
     Raises:
-        WireError: The body is not a pair of texts.
+        ProtobufError: The body is not a pair of UTF-8 texts.
     """
     parts = {field.number: bytes(entry[field.body : field.end]) for field in fields(entry)}
     try:
         return parts.get(KEY, b"").decode(), parts.get(VALUE, b"").decode()
     except UnicodeDecodeError as error:
-        raise WireError("a metadata pair is not text") from error
+        raise ProtobufError("a metadata pair is not UTF-8 text") from error

@@ -1,7 +1,6 @@
-"""How many tiles a GPU takes at once: measured on it once, remembered, and fitted to what is free.
+"""Measures the batch for a GPU once per model, tile and precision, and caches the measurement.
 
-What a run of one tile and a run of two take from the GPU's memory is a line, on which every batch
-lies. The line belongs to model, tile, precision and GPU; how much is free, to the moment.
+Memory grows linearly with the batch, so runs of one and of two tiles suffice.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from varfix.onnx.inference.memory_guard import LARGEST_BATCH, SHARE
 from varfix.onnx.inference.restorer import OnnxRestorer
 from varfix.onnx.inference.runtime import Device
 
-_SMALLEST_MB: Final = 1  # of a tile: less is the driver's rounding
+_SMALLEST_MB: Final = 1  # per tile; less is rounding of the driver
 
 
 @dataclass(frozen=True)
-class Line:
+class MemoryLine:
     """Device memory in MB that runs of one and of two tiles take."""
 
     one: int
@@ -42,44 +41,46 @@ class Line:
         return batch
 
 
-def tuned_batch(
+def measured_batch(
     restorer: OnnxRestorer, device: Device, look: Callable[[int], Gpu | None] = find_gpu
 ) -> int:
-    """Return how many tiles to run at once on a GPU when nobody said.
+    """Return the number of tiles per run on a GPU when none is requested.
 
     Args:
-        restorer: The model, started on it; its own batch is the answer where nothing can be known.
+        restorer: The model on that GPU; its batch is returned if memory cannot be measured.
         device: The GPU.
-        look: Asks the driver about the GPU of a number.
+        look: Returns the state of the GPU with an index.
     """
     gpu = look(device.index)
     if gpu is None or restorer.card.vram_mb:
         return restorer.batch
     key = _key(restorer, gpu)
-    line = remembered(key)
+    line = load_line(key)
     if line is not None:
         return line.largest(gpu.free_mb)
     line = _measured(restorer, lambda: look(device.index), gpu.free_mb)
     if line is None:
         return 1
-    remember(key, line)
+    save_line(key, line)
     return line.largest(gpu.free_mb)
 
 
-def _measured(restorer: OnnxRestorer, look: Callable[[], Gpu | None], free_mb: int) -> Line | None:
-    """Run one tile and two, and see what became of the free memory; None if two do not fit."""
+def _measured(
+    restorer: OnnxRestorer, look: Callable[[], Gpu | None], free_mb: int
+) -> MemoryLine | None:
+    """Measure the memory of runs of one and two tiles; None if two do not fit."""
     taken = []
     try:
         for count in (1, 2):
             restorer.set_batch(count)
             _run(restorer, count)
-            if restorer.batch < count:  # memory ran out, and the restorer went on by halves
+            if restorer.batch < count:  # out of memory; the restorer has reduced its batch
                 return None
             gpu = look()
             taken.append(free_mb - gpu.free_mb if gpu else 0)
     except DeviceMemoryError:
         return None
-    return Line(*(max(mb, _SMALLEST_MB) for mb in taken))
+    return MemoryLine(*(max(mb, _SMALLEST_MB) for mb in taken))
 
 
 def _run(restorer: OnnxRestorer, count: int) -> None:
@@ -97,30 +98,30 @@ def _key(restorer: OnnxRestorer, gpu: Gpu) -> str:
     return "/".join(map(str, (*facts, restorer.used.provider)))
 
 
-def book_path() -> Path:
-    """Return the file in which lines are remembered."""
+def measurements_path() -> Path:
+    """Return the file of cached measurements."""
     return cache_folder() / "batches.json"
 
 
-def remembered(key: str) -> Line | None:
-    """Return the line of a model on a GPU, if it was measured before."""
+def load_line(key: str) -> MemoryLine | None:
+    """Return the cached measurement of a model on a GPU, or None."""
     try:
-        return Line(**_book()[key])
+        return MemoryLine(**_measurements()[key])
     except (KeyError, TypeError):
         return None
 
 
-def remember(key: str, line: Line) -> None:
-    """Write a line down; where that is not possible it is measured again next time."""
-    path = book_path()
+def save_line(key: str, line: MemoryLine) -> None:
+    """Cache a measurement, if the cache folder is writable."""
+    path = measurements_path()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, json.dumps({**_book(), key: asdict(line)}).encode())
+        write_file(path, json.dumps({**_measurements(), key: asdict(line)}).encode())
 
 
-def _book() -> dict[str, dict[str, int]]:
+def _measurements() -> dict[str, dict[str, int]]:
     try:
-        book = json.loads(book_path().read_text())
+        cached = json.loads(measurements_path().read_text())
     except (OSError, ValueError):
         return {}
-    return book if isinstance(book, dict) else {}
+    return cached if isinstance(cached, dict) else {}

@@ -1,4 +1,4 @@
-"""The graphs beside a restore graph: which one is started, and the prior's and half's sessions."""
+"""The other graphs of a model: its int8 variant, its prior graph, its fp16 graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from varfix.engine.errors import ModelMissingError
 from varfix.engine.models.card import ModelCard
-from varfix.onnx.files.card import check_companion, check_twin
+from varfix.onnx.files.card import check_companion, check_int8_companion
 from varfix.onnx.files.model_files import ModelFiles
 from varfix.onnx.inference.devices import DeviceRequest, Warn, start_named
 from varfix.onnx.inference.hardware import gpu_visible
@@ -17,40 +17,44 @@ from varfix.onnx.inference.signature import check_prior
 
 
 def early_prior(
-    loader: ThreadPoolExecutor, found: ModelFiles, card: ModelCard, request: DeviceRequest
+    loader: ThreadPoolExecutor,
+    found: ModelFiles,
+    card: ModelCard,
+    request: DeviceRequest,
+    threads: int | None,
 ) -> Future[Session | None] | None:
-    """Start the prior graph beside the restore graph, where it is known that the CPU runs both."""
-    if not surely_on_cpu(request):
+    """Start the prior graph in parallel with the restore graph if the CPU runs both."""
+    if not runs_on_cpu(request):
         return None
-    return loader.submit(Opening(found, card, request, CPU, {}).prior)
+    return loader.submit(CompanionGraphs(found, card, request, CPU, {}, threads=threads).prior)
 
 
-def surely_on_cpu(request: DeviceRequest) -> bool:
-    """Tell whether it is known, before anything is started, that the CPU will run a model."""
+def runs_on_cpu(request: DeviceRequest) -> bool:
+    """Return whether the CPU will run a model; False if a GPU may be used."""
     return request.device == CPU or (request.device is None and not gpu_visible())
 
 
-def restore_graph(found: ModelFiles, card: ModelCard, integers: bool) -> Path:
-    """Return the restore graph to start: in fp32, or its twin in integers.
+def restore_graph(found: ModelFiles, card: ModelCard, int8: bool) -> Path:
+    """Return the restore graph to start: the fp32 graph, or its int8 variant.
 
     Raises:
-        ModelMissingError: Integers are wanted, and there is no such graph.
-        ModelContractError: It was made from another graph.
+        ModelMissingError: The int8 variant is requested and does not exist.
+        ModelContractError: The int8 variant belongs to another graph.
     """
-    if not integers:
+    if not int8:
         return found.restore
     if not found.int8.is_file():
         raise ModelMissingError(
-            f"{found.name}: there is no int8 graph ({found.int8.name}) beside it.",
-            hint="Use --precision auto.",
+            f"{found.name}: int8 variant not found ({found.int8.name})",
+            hint="use --precision auto",
         )
-    check_twin(card, found.int8, found.restore)
+    check_int8_companion(card, found.int8, found.restore)
     return found.int8
 
 
 @dataclass(frozen=True)
-class Opening:
-    """What the companions of an already started restore graph need to know."""
+class CompanionGraphs:
+    """Opens the other graphs of a model whose restore graph is running."""
 
     files: ModelFiles
     card: ModelCard
@@ -58,32 +62,33 @@ class Opening:
     device: Device
     dims: dict[str, int]
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    threads: int | None = None
 
     def prior(self) -> Session | None:
-        """Start the prior graph, always in fp32: it runs once per image and decides its tone."""
+        """Start the prior graph in fp32, as it runs once per image and decides the tone."""
         if self.card.guidance != "image":
             return None
         path = self.files.prior
         check_companion(self.card, path, self.files.restore)
-        session = start_named(path, self.request, SessionPlan(self.device))
+        session = start_named(path, self.request, SessionPlan(self.device, threads=self.threads))
         check_prior(session, path, self.card)
         return session
 
-    def half(self, wanted: str, warn: Warn) -> Session | None:
-        """Start the restore graph in half precision if that was asked for, or is safe and there."""
+    def fp16(self, wanted: str, warn: Warn) -> Session | None:
+        """Start the restore graph in fp16 if requested, or if it exists and is validated."""
         if wanted == "fp32":
             return None
         if self.device == CPU or wanted == "int8":
-            self._explain(wanted, warn)
+            self._warn_unused(wanted, warn)
             return None
         converts = self.device.kind == "tensorrt"
-        path = self.files.restore if converts else self.files.half
+        path = self.files.restore if converts else self.files.fp16
         if wanted == "auto" and (self.card.fp16 != "ok" or not path.is_file()):
             return None
         if not path.is_file():
             raise ModelMissingError(
-                f"{self.files.name}: there is no fp16 graph ({path.name}) beside it.",
-                hint="Use --precision auto.",
+                f"{self.files.name}: fp16 variant not found ({path.name})",
+                hint="use --precision auto",
             )
         if self.card.fp16 != "ok":
             warn("fp16_unchecked", f"{self.card.name} is {self.card.fp16} in fp16")
@@ -92,9 +97,9 @@ class Opening:
         plan = SessionPlan(self.device, self.dims, "fp16", shapes=self.shapes)
         return start_named(path, self.request, plan)
 
-    def _explain(self, wanted: str, warn: Warn) -> None:
-        """Say why a precision that was asked for is not used."""
+    def _warn_unused(self, wanted: str, warn: Warn) -> None:
+        """Warn that the requested precision is not used."""
         if wanted == "fp16":
             warn("precision_fp32", "fp16 gains nothing on a CPU; using fp32")
-        elif wanted == "int8" and not surely_on_cpu(self.request):
+        elif wanted == "int8" and not runs_on_cpu(self.request):
             warn("int8_on_cpu", f"int8 is for CPUs; using fp32 on {self.device.name}")

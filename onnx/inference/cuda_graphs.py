@@ -1,8 +1,8 @@
-"""A CUDA session whose kernels are recorded once for each shape and then replayed (CUDA graphs).
+"""A CUDA session that records its kernels once per shape and replays them (CUDA graphs).
 
-What is replayed reads and writes the addresses that it read and wrote before. So every shape has
-buffers of its own on the GPU, bound once; images are copied into them and results out of them.
-Asked for by `VARFIX_CUDA_GRAPHS=1` only: nobody has measured yet what it gains on which GPU.
+A replay uses the same addresses. So every shape has its own buffers on the GPU, to which inputs and
+from which results are copied. It is enabled by `VARFIX_CUDA_GRAPHS=1` only, because its gain has
+not been measured.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 
 VARIABLE: Final = "VARFIX_CUDA_GRAPHS"
-"""Environment variable that asks for recording."""
+"""Environment variable that enables recording."""
 
 MOST: Final = 4
-"""Shapes that are recorded: full batches, and the rest of an image or two. Each takes memory."""
+"""Most shapes to record: full batches and remainders. Each takes memory."""
 
 _NUMBER: Final = "gpu_graph_id"  # ONNX Runtime's; -1 records nothing
 _UNRECORDED: Final = -1
@@ -27,19 +27,19 @@ Key = tuple[tuple[str, ...], tuple[tuple[str, tuple[int, ...]], ...]]
 
 
 def wants_recording() -> bool:
-    """Tell whether the user asked for CUDA graphs."""
+    """Return whether CUDA graphs are enabled."""
     return os.environ.get(VARIABLE, "0").strip() not in ("", "0")
 
 
 @dataclass(frozen=True)
 class Buffers:
-    """What one shape is computed in.
+    """Buffers of one shape.
 
     Attributes:
-        binding: of the buffers to the session.
-        inputs: on the device, by name.
-        outputs: on the device, in the order asked for.
-        options: of the runs, with the number of the recording.
+        binding: Binds the buffers to the session.
+        inputs: Buffers on the device, by name.
+        outputs: Buffers on the device, in the requested order.
+        options: Run options with the number of the recording.
     """
 
     binding: Any
@@ -48,20 +48,20 @@ class Buffers:
     options: Any
 
 
-class CapturedSession:
-    """Runs as `onnxruntime.InferenceSession.run` does, on buffers that stay where they are.
+class CudaGraphSession:
+    """Runs as `onnxruntime.InferenceSession.run`, with fixed buffers.
 
-    The first run of a shape is not recorded: it tells how large the results are.
+    The first run of a shape is not recorded: it determines the sizes of the results.
     """
 
     def __init__(self, session: Any, runtime: Any, memory: str, index: int) -> None:
         """Wrap a session that was started with CUDA graphs.
 
         Args:
-            session: the `InferenceSession`.
-            runtime: the module `onnxruntime`.
-            memory: where buffers lie, `cuda`; `cpu` behaves alike and records nothing.
-            index: number of the GPU.
+            session: The `InferenceSession`.
+            runtime: The module `onnxruntime`.
+            memory: Device of the buffers: `cuda`, or `cpu`, which records nothing.
+            index: Index of the GPU.
         """
         self._session, self._runtime = session, runtime
         self._memory, self._index = memory, index
@@ -92,7 +92,7 @@ class CapturedSession:
         return nodes
 
     def get_providers(self) -> Sequence[str]:
-        """Return the providers that really take part, the main one first."""
+        """Return the providers in use, the main one first."""
         names: Sequence[str] = self._session.get_providers()
         return names
 
@@ -100,13 +100,13 @@ class CapturedSession:
         for name, value in feeds.items():
             buffers.inputs[name].update_inplace(np.ascontiguousarray(value))
         self._session.run_with_iobinding(buffers.binding, buffers.options)
-        # Copies: what lies in the buffers belongs to the next run.
+        # Copies, because the next run overwrites the buffers.
         return [np.array(value.numpy()) for value in buffers.outputs]
 
     def _bound(
         self, names: Sequence[str], feeds: Mapping[str, np.ndarray], results: Sequence[Any]
     ) -> Buffers:
-        """Make the buffers of a shape, and bind them."""
+        """Allocate and bind the buffers of a shape."""
         value, place = self._runtime.OrtValue, (self._memory, self._index)
         binding = self._session.io_binding()
         inputs = {
@@ -117,10 +117,10 @@ class CapturedSession:
             value.ortvalue_from_shape_and_type(list(result.shape), result.dtype.type, *place)
             for result in results
         )
-        for name, one in inputs.items():
-            binding.bind_ortvalue_input(name, one)
-        for name, one in zip(names, outputs, strict=True):
-            binding.bind_ortvalue_output(name, one)
+        for name, buffer in inputs.items():
+            binding.bind_ortvalue_input(name, buffer)
+        for name, buffer in zip(names, outputs, strict=True):
+            binding.bind_ortvalue_output(name, buffer)
         return Buffers(binding, inputs, outputs, self._options(len(self._buffers) + 1))
 
     def _options(self, number: int) -> Any:

@@ -1,8 +1,7 @@
-"""Which device the work runs on: what was asked for, what is there, what really started.
+"""Selects the device of a run, and tests which devices work.
 
-`auto` takes the first CUDA device that starts, else the CPU, and says so when the machine has a GPU
-that could not be used. A device asked for by name is that device or an error: nobody who wrote
-`--device cuda` wants to find out the next morning that the CPU did it.
+`auto` takes the first CUDA device that starts, else the CPU, with a warning if the machine has a
+GPU. A named device is used, or it is an error.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ import msgspec
 import numpy as np
 
 from varfix.engine.errors import ConfigError, DeviceUnavailableError, ModelContractError
-from varfix.onnx.inference.cores import usable_cores
-from varfix.onnx.inference.hardware import Gpu, gpu_visible, list_gpus
+from varfix.onnx.inference.hardware import Gpu, gpu_visible, list_gpus, usable_cores
 from varfix.onnx.inference.runtime import (
     CPU,
     PROVIDERS,
@@ -29,29 +27,29 @@ from varfix.onnx.inference.runtime import (
     StartError,
     compiled_providers,
     installed_packages,
-    load_runtime,
+    runtime_version,
     start,
 )
 
 _LABELS: Final = {"cuda": "CUDA", "tensorrt": "TensorRT", "cpu": "CPU"}
 _NUMBERED: Final = ("cuda", "tensorrt")
 
-# y = x + x on two floats, as an ONNX file: proves that a provider starts and computes.
+# y = x + x on two floats, as an ONNX file: tests that a provider starts and computes.
 _PROBE: Final = (
     b'\x08\x07:5\n\x0e\n\x01x\n\x01x\x12\x01y"\x03Add\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12'
     b"\x04\n\x02\x08\x02b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x02B\x04\n\x00\x10\r"
 )
 
 Plans = Callable[[Device], SessionPlan]
-"""Gives what a session on a device should be."""
+"""Returns the plan of a session on a device."""
 
 Warn = Callable[[str, str], None]
-"""Called with a stable code and a sentence for people."""
+"""Called with a stable code and a message for people."""
 
 
 @dataclass(frozen=True)
 class DeviceRequest:
-    """What `--device` said.
+    """A parsed value of `--device`.
 
     Attributes:
         text: The request as written, for messages.
@@ -64,7 +62,7 @@ class DeviceRequest:
     others: tuple[Device, ...] = ()
 
     def each(self) -> list[DeviceRequest]:
-        """The requests for each of the devices alone."""
+        """Return one request for each device."""
         if not self.others or self.device is None:
             return [self]
         return [DeviceRequest(self.text, device) for device in (self.device, *self.others)]
@@ -74,7 +72,7 @@ def parse_device(text: str) -> DeviceRequest:
     """Read `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,1`, or another provider's name.
 
     Raises:
-        ConfigError: There is no such device, or one was named twice.
+        ConfigError: The device is unknown, or it is named twice.
     """
     if text == "auto":
         return DeviceRequest(text, None)
@@ -82,12 +80,12 @@ def parse_device(text: str) -> DeviceRequest:
     if kind not in PROVIDERS:
         raise ConfigError(f"--device {text}: unknown device", hint=_known(kind))
     if re.fullmatch(r"\d+(,\d+)+", number) and kind in _NUMBERED:
-        first, *others = (Device(kind, int(one)) for one in number.split(","))
+        first, *others = (Device(kind, int(index)) for index in number.split(","))
         if len({first, *others}) <= len(others):
-            raise ConfigError(f"--device {text}: a GPU is named twice.")
+            raise ConfigError(f"--device {text}: a GPU is named twice")
         return DeviceRequest(text, first, tuple(others))
     if colon and (kind not in _NUMBERED or not re.fullmatch(r"\d+", number)):
-        raise ConfigError(f"--device {text}: expected a form like cpu, cuda or cuda:1.")
+        raise ConfigError(f"--device {text}: expected a form like cpu, cuda or cuda:1")
     return DeviceRequest(text, Device(kind, int(number or 0)))
 
 
@@ -100,20 +98,20 @@ def _known(kind: str) -> str:
 def start_requested(
     model: Path, request: DeviceRequest, plans: Plans, warn: Warn
 ) -> tuple[Session, Device]:
-    """Start `model` in fp32 on the device requested.
+    """Start `model` in fp32 on the requested device.
 
     Args:
         model: The graph file.
         request: From `parse_device`.
-        plans: Gives what the session on a device should be.
-        warn: Told once, with code `device_fallback`, when `auto` could not use a GPU that is there.
+        plans: Returns the plan of a session on a device.
+        warn: Called once, with code `device_fallback`, if `auto` cannot use an existing GPU.
 
     Returns:
-        The session, and the device that it really runs on.
+        The session and its device.
 
     Raises:
-        DeviceUnavailableError: A device was named and does not start.
-        ModelContractError: The graph is broken.
+        DeviceUnavailableError: The named device does not start.
+        ModelContractError: The graph is invalid.
     """
     if request.device is not None:
         return start_named(model, request, plans(request.device)), request.device
@@ -128,7 +126,7 @@ def start_requested(
 
 
 def start_named(model: Path, request: DeviceRequest, plan: SessionPlan) -> Session:
-    """Start `model` on `plan.device`, or raise DeviceUnavailableError in the request's words."""
+    """Start `model` on `plan.device`, or raise DeviceUnavailableError for the request."""
     try:
         _require_compiled(plan.device)
         return start(model, plan)
@@ -150,14 +148,14 @@ def _raise_unavailable(request: DeviceRequest, device: Device, reason: str) -> N
     what = f"no working {label} provider" if compiled else f"no {label} provider"
     why = f" ({reason})" if compiled else ""
     raise DeviceUnavailableError(
-        f"--device {request.text}: ONNX Runtime has {what} here{why}. "
-        f"Installed: {_installed(compiled)}.",
-        hint=f"Fix: {_fix(device, compiled)}. See varfix doctor.",
+        f"--device {request.text}: ONNX Runtime has {what} here{why}; "
+        f"installed: {_installed(compiled)}",
+        hint=f"{_fix(device, compiled)}, or see varfix doctor",
     )
 
 
 def _installed(compiled: bool) -> str:
-    packages = ", ".join(installed_packages()) or f"onnxruntime {load_runtime().__version__}"
+    packages = ", ".join(installed_packages()) or f"onnxruntime {runtime_version()}"
     return packages if compiled else f"{packages} (CPU)"
 
 
@@ -166,29 +164,29 @@ def _fix(device: Device, compiled: bool) -> str:
     if device.kind not in _NUMBERED:
         return f"install the ONNX Runtime package with {device.provider} in place of {names}"
     if not compiled:
-        return f'pip uninstall -y {names or "onnxruntime"} && pip install "varfix[cuda]"'
+        return f'run: pip uninstall -y {names or "onnxruntime"} && pip install "varfix[cuda]"'
     if not gpu_visible():
         return "install the NVIDIA driver, or use --device cpu"
     if device.kind == "tensorrt":
         return "install TensorRT, or use --device cuda"
-    return 'pip install "varfix[cuda]"'
+    return 'run: pip install "varfix[cuda]"'
 
 
 def package_conflict() -> str:
-    """Say which ONNX Runtime packages overwrite each other and how to repair it, or nothing."""
+    """Return which ONNX Runtime packages overwrite each other and the fix, or an empty text."""
     packages = installed_packages()
     if len(packages) < 2:
         return ""
     names = [package.partition(" ")[0] for package in packages]
     wanted = "onnxruntime-gpu" if "onnxruntime-gpu" in names else names[-1]
     return (
-        f"{' and '.join(names)} are installed over each other, which can disable the GPU. "
-        f"Fix: pip uninstall -y {' '.join(names)} && pip install {wanted}"
+        f"{' and '.join(names)} overwrite each other, which can disable the GPU; "
+        f"run: pip uninstall -y {' '.join(names)} && pip install {wanted}"
     )
 
 
-class ProviderFact(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether one compiled-in provider really computes; `detail` says why not."""
+class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a compiled provider works; `detail` holds the reason if not."""
 
     device: str
     provider: str
@@ -196,16 +194,16 @@ class ProviderFact(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What `varfix doctor` knows about computing here.
+class DeviceCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices and packages of this machine, for `varfix doctor`.
 
     Attributes:
         runtime: Version of ONNX Runtime.
         packages: Installed distributions, each as `name version`.
-        conflict: How to repair two packages over each other; empty when all is well.
+        conflict: How to fix conflicting packages; empty if there are none.
         cores: Physical cores that varfix uses.
-        gpus: What the NVIDIA driver reports.
-        providers: Every compiled-in provider that varfix knows, tried.
+        gpus: GPUs that the NVIDIA driver reports.
+        providers: Results for every compiled provider that varfix supports.
         auto: The device that `--device auto` takes.
     """
 
@@ -214,21 +212,21 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     conflict: str
     cores: int
     gpus: tuple[Gpu, ...]
-    providers: tuple[ProviderFact, ...]
+    providers: tuple[ProviderStatus, ...]
     auto: str
 
 
-def device_facts() -> DeviceFacts:
-    """Try every provider on a small computation and report.
+def check_devices() -> DeviceCheck:
+    """Test every provider with a small computation.
 
     Raises:
         DeviceUnavailableError: ONNX Runtime itself does not load.
     """
     compiled = compiled_providers()
     tried = tuple(_try(Device(kind)) for kind, name in PROVIDERS.items() if name in compiled)
-    usable = any(fact.works and fact.provider == PROVIDERS["cuda"] for fact in tried)
-    return DeviceFacts(
-        runtime=load_runtime().__version__,
+    usable = any(status.works and status.provider == PROVIDERS["cuda"] for status in tried)
+    return DeviceCheck(
+        runtime=runtime_version(),
         packages=installed_packages(),
         conflict=package_conflict(),
         cores=usable_cores(),
@@ -238,7 +236,7 @@ def device_facts() -> DeviceFacts:
     )
 
 
-def _try(device: Device) -> ProviderFact:
+def _try(device: Device) -> ProviderStatus:
     detail = ""
     try:
         if device.kind in _NUMBERED and not gpu_visible():
@@ -246,11 +244,11 @@ def _try(device: Device) -> ProviderFact:
         session = start(_PROBE, SessionPlan(device))
         (doubled,) = session.run(["y"], {"x": np.array([1.5, -2.0], np.float32)})
         if not np.array_equal(doubled, [3.0, -4.0]):
-            detail = "it computes 1.5 + 1.5 wrongly"
+            detail = "it computes 1.5 + 1.5 incorrectly"
     except (StartError, ModelContractError) as error:
         detail = str(error)
-    except Exception as error:  # whatever a provider throws, doctor goes on with the next
+    except Exception as error:  # an error of one provider must not stop the test of the next
         detail = (str(error).splitlines() or [type(error).__name__])[0]
-    return ProviderFact(
+    return ProviderStatus(
         device=device.name, provider=device.provider, works=not detail, detail=detail
     )

@@ -1,10 +1,9 @@
-"""Optimized graphs kept for next time: half of what loading a model takes is done only once.
+"""Cache of optimized graphs, which halves the time to load a model.
 
-ONNX Runtime folds constants, fuses nodes and lays weights out for this very processor whenever a
-session starts. What comes of it is kept in the user's cache folder, under a name made of everything
-that it depends on: the graph, the runtime, the processor, the pinned sizes. A kept graph gives the
-same results bit for bit, is written in one step, and is never needed: where the folder cannot be
-written, or what lies there cannot be read, sessions start as if there were none.
+ONNX Runtime optimizes a graph for the processor whenever a session starts. The optimized graph is
+cached under a hash of the graph, the runtime, the processor and the pinned sizes. It gives the same
+results bit for bit, and is written atomically. Without a readable or writable cache, sessions start
+from the original graph.
 """
 
 from __future__ import annotations
@@ -24,26 +23,26 @@ from varfix.engine.system.app_folders import cache_folder
 from varfix.engine.system.atomic import flush_and_rename
 from varfix.engine.system.disk_space import free_bytes
 
-Begun = TypeVar("Begun")
+Started = TypeVar("Started")
 
 _SUFFIX: Final = ".onnx"
-# Smaller graphs start in no time; of larger ones, gigabytes would be kept twice.
+# Smaller graphs start fast; larger ones would take gigabytes.
 _WORTHWHILE: Final = range(1 << 20, 256 << 20)
-_KEPT: Final = 12  # graphs; each model of the kind that ships takes two
-_ROOM: Final = 16  # times the graph's size must be free on the disk
-_ABANDONED: Final = 24 * 3600.0  # seconds after which a half-written graph is nobody's
+_KEPT: Final = 12  # graphs; a shipped model has two
+_ROOM: Final = 16  # free disk space, as a multiple of the size of the graph
+_ABANDONED: Final = 24 * 3600.0  # seconds after which a partly written graph is removed
 _PROCESSOR: Final = Path("/proc/cpuinfo")
-_PROCESSOR_BYTES: Final = 8192  # of it, which hold the whole first processor
+_PROCESSOR_BYTES: Final = 8192  # they describe the first processor
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a session is to be started from.
+class GraphSource:
+    """The graph of a session.
 
     Attributes:
         graph: The file to read.
-        optimized: It needs no more work.
-        keep: Where to write the graph that comes of the work, if anywhere.
+        optimized: Whether the graph is already optimized.
+        keep: Where to write the optimized graph, or None.
     """
 
     graph: Path
@@ -51,47 +50,47 @@ class Source:
     keep: Path | None = None
 
 
-def begin_warm(
-    model: Path, facts: Callable[[], Sequence[str]], begin: Callable[[Source], Begun]
-) -> Begun:
-    """Start a session from the kept graph if there is one; else from `model`, and keep it.
+def start_cached(
+    model: Path, facts: Callable[[], Sequence[str]], begin: Callable[[GraphSource], Started]
+) -> Started:
+    """Start a session from the cached graph, or from `model`, and cache its optimized graph.
 
     Args:
         model: The graph file.
-        facts: Gives all that an optimized graph depends on, besides the processor.
-        begin: Starts a session; raises whatever it likes.
+        facts: Returns everything that the optimized graph depends on, except the processor.
+        begin: Starts a session.
 
     Raises:
-        Exception: What `begin` raises for the model itself.
+        Exception: As `begin` raises for `model`.
     """
     if model.stat().st_size not in _WORTHWHILE:
-        return begin(Source(model))
-    kept = graphs_folder() / f"{_key([*facts(), *_processor()])}{_SUFFIX}"
+        return begin(GraphSource(model))
+    kept = graph_cache_folder() / f"{_key([*facts(), *_processor()])}{_SUFFIX}"
     if kept.is_file():
-        with contextlib.suppress(Exception):  # damaged: it is made again below
-            begun = begin(Source(kept, optimized=True))
+        with contextlib.suppress(Exception):  # damaged: optimized again below
+            started = begin(GraphSource(kept, optimized=True))
             _mark_used(kept)
-            return begun
-    return _begin_keeping(model, kept, begin)
+            return started
+    return _start_and_cache(model, kept, begin)
 
 
-def graphs_folder() -> Path:
-    """Return the folder of the kept graphs."""
+def graph_cache_folder() -> Path:
+    """Return the folder of the cached graphs."""
     return cache_folder() / "graphs"
 
 
-def _begin_keeping(model: Path, kept: Path, begin: Callable[[Source], Begun]) -> Begun:
-    # Processes that start at once each write a file of their own; the last one's stays.
+def _start_and_cache(model: Path, kept: Path, begin: Callable[[GraphSource], Started]) -> Started:
+    # Concurrent processes write their own files; the last one remains.
     part = kept.with_name(f".{kept.stem}.{uuid.uuid4().hex}.part")
     if not _can_keep(model, kept.parent):
-        return begin(Source(model))
+        return begin(GraphSource(model))
     try:
-        begun = begin(Source(model, keep=part))
+        started = begin(GraphSource(model, keep=part))
         with contextlib.suppress(OSError):
             _publish(part, kept)
-        return begun
-    except Exception:  # of the model, which will raise it again, or of the disk
-        return begin(Source(model))
+        return started
+    except Exception:  # the model raises it again; errors of the disk do not matter
+        return begin(GraphSource(model))
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -113,7 +112,7 @@ def _publish(part: Path, kept: Path) -> None:
 
 
 def _prune(folder: Path) -> None:
-    """Remove what was not used for longest, and what was never finished."""
+    """Remove the least recently used graphs and unfinished files."""
     now = time.time()
     aged = [(path.stat().st_mtime, path) for path in folder.iterdir() if path.is_file()]
     graphs = sorted((age, path) for age, path in aged if path.suffix == _SUFFIX)
@@ -133,7 +132,7 @@ def _key(facts: Sequence[str]) -> str:
 
 
 def _processor() -> tuple[str, ...]:
-    """Say which processor this is: one home folder may serve machines of several kinds."""
+    """Identify the processor, because machines may share a home folder."""
     facts = [platform.machine(), platform.processor()]
     with contextlib.suppress(OSError), _PROCESSOR.open("rb") as file:
         text = file.read(_PROCESSOR_BYTES).decode("ascii", "replace")

@@ -1,27 +1,36 @@
-"""What the machine says about its NVIDIA GPUs, whether or not ONNX Runtime can use them.
+"""CPU cores and NVIDIA GPUs of this machine.
 
-Asked of the driver's own `nvidia-smi`, which is there exactly when the driver is: no library to
-install, and nothing to initialize in this process.
+GPUs are read from `nvidia-smi`, which comes with the driver: it needs no library, and initializes
+nothing in this process.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 _PCI: Final = Path("/sys/bus/pci/devices")
 _NVIDIA: Final = "0x10de"
 _DISPLAY: Final = "0x03"  # first byte of the PCI class of graphics and 3D controllers
 _TIMEOUT: Final = 10.0  # seconds; a sleeping GPU takes two or three to wake
+_CPUS: Final = Path("/sys/devices/system/cpu")
+_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+
+THREADS_VARIABLE: Final = "VARFIX_THREADS"
+"""Environment variable that limits the threads of a computation, for shared machines."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as the driver sees it; memory in MB."""
+    """A GPU as reported by the driver; memory in MB."""
 
     name: str
     free_mb: int
@@ -29,14 +38,14 @@ class Gpu:
 
 
 def gpu_visible(pci: Path = _PCI) -> bool:
-    """Tell whether this process can expect an NVIDIA GPU: one is there, and it was not hidden."""
+    """Return whether an NVIDIA GPU is present and not hidden from this process."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
         return False
     return shutil.which("nvidia-smi") is not None or _on_bus(pci)
 
 
 def _on_bus(pci: Path) -> bool:
-    """Find a card whose driver is missing, or was not passed into this container."""
+    """Return whether a GPU is on the PCI bus, perhaps without a driver in this container."""
     return any(
         (device / "vendor").read_text().strip() == _NVIDIA
         and (device / "class").read_text().startswith(_DISPLAY)
@@ -45,12 +54,12 @@ def _on_bus(pci: Path) -> bool:
 
 
 def list_gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs the driver reports; empty without driver or GPU."""
+    """Return the GPUs that the driver reports; empty without driver or GPU."""
     return _query([])
 
 
 def find_gpu(index: int) -> Gpu | None:
-    """Return the GPU that CUDA calls `index` in this process, or None if the driver is silent."""
+    """Return the GPU that CUDA calls `index` in this process, or None if it is not reported."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(index)] * (index + 1)
     found = _query(["--id", names[index].strip()]) if index < len(names) else ()
@@ -72,9 +81,44 @@ def _query(selection: list[str]) -> tuple[Gpu, ...]:
         )
         return tuple(_parse(line) for line in done.stdout.splitlines() if line.strip())
     except (OSError, ValueError, subprocess.SubprocessError):
-        return ()  # the driver is broken: the CUDA provider will say how
+        return ()  # a broken driver: the CUDA provider reports the reason
 
 
 def _parse(line: str) -> Gpu:
     name, free, total = (part.strip() for part in line.rsplit(",", 2))
     return Gpu(name=name, free_mb=int(free), total_mb=int(total))
+
+
+def usable_cores() -> int:
+    """Return the number of physical cores that this process may use, at least 1.
+
+    A second thread per core does not speed up convolutions. CPU affinity (taskset, Slurm, cpuset)
+    and the CPU quota of a container are respected.
+    """
+    if sys.platform != "linux":
+        return max(1, min(psutil.cpu_count(logical=False) or os.cpu_count() or 1, _thread_limit()))
+    allowed = os.sched_getaffinity(0)
+    cores = {_siblings(_CPUS, cpu) for cpu in allowed}
+    return max(1, min(len(cores), _quota(_QUOTA), _thread_limit()))
+
+
+def _thread_limit() -> int:
+    text = os.environ.get(THREADS_VARIABLE, "")
+    return int(text) if text.isdecimal() else sys.maxsize
+
+
+def _siblings(cpus: Path, cpu: int) -> str:
+    """Return an identifier of the core of the logical CPU `cpu`."""
+    try:
+        return (cpus / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)  # no topology in this sandbox: every CPU counts as a core
+
+
+def _quota(path: Path) -> int:
+    """Return the CPU quota of the container, rounded up."""
+    try:
+        limit, period = path.read_text().split()
+        return max(1, math.ceil(int(limit) / int(period)))
+    except (OSError, ValueError):  # no cgroup v2 here, or the limit is "max"
+        return sys.maxsize

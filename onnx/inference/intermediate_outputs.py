@@ -1,9 +1,7 @@
-"""Values inside a graph: found by the weights that they are computed with, and made results.
+"""Finds intermediate values of a graph by the names of weights, and adds them as outputs.
 
-The files of VarFormer-S name their weights, from which training can begin, and return nothing but
-the image. What explains it is computed all the same. A reader of protobuf joins a message that
-is there in two pieces: a second piece of the graph, with more results in it, goes behind the file's
-own bytes, and neither the file nor the install grows for it.
+The graphs of VarFormer-S return the image only. Protobuf merges repeated message fields, so a
+second graph field with more outputs can be appended to the file.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from varfix.onnx.files import protobuf as wire
+from varfix.onnx.files import protobuf
 
 # Field numbers of onnx.GraphProto, NodeProto and ValueInfoProto.
 _NODE: Final = 1
@@ -25,7 +23,7 @@ _NAME: Final = 1
 
 @dataclass(frozen=True)
 class Node:
-    """One step of a graph: what kind it is, and the names of what it takes and gives."""
+    """A node of a graph: its operator, and the names of its inputs and outputs."""
 
     kind: str
     inputs: tuple[str, ...]
@@ -33,39 +31,39 @@ class Node:
 
 
 def read_nodes(model: bytes) -> list[Node]:
-    """The steps of a model file's graph, in the order in which they are computed.
+    """Return the nodes of the graph of a model file in their order.
 
     Raises:
-        WireError: This is no complete ONNX file.
+        ProtobufError: The data is not a complete ONNX file.
     """
     data = memoryview(model)
-    graphs = (field for field in wire.fields(data) if field.number == wire.GRAPH)
+    graphs = (field for field in protobuf.fields(data) if field.number == protobuf.GRAPH)
     return [
         _node(graph[field.body : field.end])
         for graph in (data[found.body : found.end] for found in graphs)
-        for field in wire.fields(graph)
+        for field in protobuf.fields(graph)
         if field.number == _NODE
     ]
 
 
 def _node(data: memoryview) -> Node:
     texts: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _NODE_KIND: [""]}
-    for field in wire.fields(data):
+    for field in protobuf.fields(data):
         if field.number in texts:
             texts[field.number].append(bytes(data[field.body : field.end]).decode())
     return Node(texts[_NODE_KIND][-1], tuple(texts[_NODE_INPUT]), tuple(texts[_NODE_OUTPUT]))
 
 
-def value_after(nodes: Iterable[Node], weight: str, kind: str) -> str | None:
-    """The result of the step of some kind that takes what is computed with a weight.
+def find_output_after(nodes: Iterable[Node], weight: str, kind: str) -> str | None:
+    """Return the output of the first node of a kind that uses a value computed with a weight.
 
     Args:
-        nodes: of the graph, in their order.
-        weight: a name in the graph.
-        kind: of the step that follows, for example Softmax.
+        nodes: Nodes of the graph in their order.
+        weight: Name of the weight.
+        kind: Operator of the following node, for example Softmax.
 
     Returns:
-        None where there is no such weight, or nothing of the kind follows it at once.
+        The name of the output; None if there is no such weight or node.
     """
     made: set[str] = set()
     for node in nodes:
@@ -76,11 +74,11 @@ def value_after(nodes: Iterable[Node], weight: str, kind: str) -> str | None:
     return None
 
 
-def with_results(model: bytes, names: Iterable[str]) -> bytes:
-    """The model file with further results, which are values inside its graph."""
-    return model + wire.encode_bytes(wire.GRAPH, b"".join(_results(names)))
+def add_outputs(model: bytes, names: Iterable[str]) -> bytes:
+    """Return the model file with intermediate values as additional outputs."""
+    return model + protobuf.encode_bytes(protobuf.GRAPH, b"".join(_results(names)))
 
 
 def _results(names: Iterable[str]) -> Iterator[bytes]:
     for name in names:
-        yield wire.encode_bytes(_OUTPUT, wire.encode_bytes(_NAME, name.encode()))
+        yield protobuf.encode_bytes(_OUTPUT, protobuf.encode_bytes(_NAME, name.encode()))

@@ -1,4 +1,4 @@
-"""What a computation may not do unnoticed: run out of memory, or return something not a number."""
+"""Detects invalid results and out-of-memory errors; estimates the batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from varfix.engine.models.card import ModelCard
 from varfix.onnx.inference.hardware import find_gpu
 from varfix.onnx.inference.runtime import CPU, Device
 
-# ONNX Runtime has no exception class for it; these are the words of its arenas, CUDA, cuDNN,
+# ONNX Runtime has no exception class for it; these are messages of its arenas, CUDA, cuDNN,
 # cuBLAS, TensorRT and the C++ library.
 _OUT_OF_MEMORY: Final = re.compile(
     r"failed to allocate memory|bfc_?arena|out of memory|out_of_memory|outofmemory"
@@ -26,7 +26,7 @@ _UNKNOWN_BATCH: Final = 4
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error of the runtime means that memory ran out."""
+    """Return whether an error of the runtime means out of memory."""
     return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
@@ -36,11 +36,11 @@ def bad_tiles(tiles: np.ndarray) -> np.ndarray:
     return np.flatnonzero(~finite)
 
 
-def auto_batch(card: ModelCard, device: Device, tile: int) -> int:
-    """Return how many tiles of edge `tile` to run at once when nobody said.
+def estimated_batch(card: ModelCard, device: Device, tile: int) -> int:
+    """Return the number of tiles of edge `tile` per run when none is requested.
 
-    One on a CPU, whose caches are then warmer and whose cores are busy anyway; on a GPU the largest
-    power of two that fits the memory now free, as far as card and driver know.
+    It is 1 on a CPU, which all cores share. On a GPU it is the largest power of two that fits in
+    the free memory, if card and driver know the sizes.
     """
     if device == CPU:
         return 1
@@ -54,7 +54,7 @@ def auto_batch(card: ModelCard, device: Device, tile: int) -> int:
 
 
 def needed_mb(card: ModelCard, batch: int, tile: int) -> float:
-    """Return the device memory in MB for a run, along the line through the card's measurements."""
+    """Return the device memory in MB of a run, interpolated from the measurements of the card."""
     known = _measured(card.vram_mb)
     (small, low), (large, high) = known[0], known[-1]
     slope = (high - low) / (large - small) if large > small else low
@@ -66,11 +66,11 @@ def _measured(vram_mb: Mapping[str, int]) -> list[tuple[int, int]]:
 
 
 def memory_error(card: ModelCard, device: Device, tile: int) -> DeviceMemoryError:
-    """Return the error for a device whose memory does not hold a single tile."""
+    """Return the error for a device that is out of memory with a single tile."""
     if device == CPU:
         return DeviceMemoryError(
-            f"Out of memory at batch 1 (tile {tile}).",
-            hint="Close other programs or use a smaller tile, as in --set tile.size=256.",
+            f"out of memory at batch 1 (tile {tile})",
+            hint="close other programs, or use a smaller tile: --set tile.size=256",
         )
     facts = [f"tile {tile}"]
     if card.vram_mb:
@@ -79,6 +79,6 @@ def memory_error(card: ModelCard, device: Device, tile: int) -> DeviceMemoryErro
     if gpu is not None:
         facts.append(f"{gpu.free_mb / 1000:.1f} GB free")
     return DeviceMemoryError(
-        f"Out of GPU memory at batch 1 ({', '.join(facts)}).",
-        hint="Close other programs or use --device cpu.",
+        f"out of GPU memory at batch 1 ({', '.join(facts)})",
+        hint="close other programs, or use --device cpu",
     )

@@ -1,4 +1,4 @@
-"""What is known of a model before it is started: its card, and which sizes its graphs take."""
+"""Reads the card of a model and the sizes of its inputs, before it is started."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _SCHEMA_KEY: Final = f"{PREFIX}schema"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a model before it is started.
+class ModelInfo:
+    """Card and input sizes of a model.
 
     Attributes:
-        card: Its card.
-        dims: Which sizes its symbolic dimensions have for tiles of a given edge, by name.
-        step: Edges that tiles may have instead of the card's are multiples of this.
+        card: The card.
+        dims: Returns the symbolic dimensions for tiles of a given edge, by name.
+        step: Edges of other tiles are multiples of this.
     """
 
     card: ModelCard
@@ -32,7 +32,7 @@ class Facts:
     step: int
 
     def shapes(self, size: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the restore graph's inputs without the batch; nothing for a foreign graph."""
+        """Return the input shapes of the restore graph without the batch; empty without a card."""
         if "height" not in self.dims(size):
             return {}
         cells = self.card.prior_channels, *[size // self.card.prior_stride] * 2
@@ -40,26 +40,26 @@ class Facts:
         return {TILE: (3, size, size), **prior}
 
 
-def read_facts(found: ModelFiles) -> Facts:
-    """Return what the files say of a model; a graph without card is looked at as far as it goes.
+def read_model_info(found: ModelFiles) -> ModelInfo:
+    """Return card and input sizes of a model; inspect the graph if it has no card.
 
     Raises:
-        ModelContractError: The files are not a model that varfix runs.
+        ModelContractError: The files are not a supported model.
     """
     if _SCHEMA_KEY in read_metadata(found.restore):
         card = read_card(found.restore)
         if card.weights:
             check_weights(found.restore)
-        # What a model learns from a tile as a whole depends on the tile's size.
+        # Global features of a tile depend on its size.
         local = card.tiling == "supported" and card.guidance != "tile"
         step = card.multiple if local else card.tile
-        return Facts(card, lambda size: _own_dims(card, size), step)
+        return ModelInfo(card, lambda size: _own_dims(card, size), step)
     session = start(found.restore, SessionPlan(CPU, optimize=False))
     names = read_signature(session, found.restore, "none").dims
     digest = graph_digest(found.restore)
     card = msgspec.structs.replace(foreign_card(session, found.restore), sha256=digest)
-    # Which other edges such a graph can take, nobody has said.
-    return Facts(card, lambda size: dict.fromkeys(names, size), card.tile)
+    # Other tile sizes are unknown for a graph without a card.
+    return ModelInfo(card, lambda size: dict.fromkeys(names, size), card.tile)
 
 
 def _own_dims(card: ModelCard, size: int) -> dict[str, int]:

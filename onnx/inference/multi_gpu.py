@@ -1,4 +1,4 @@
-"""One model on several GPUs: each batch of tiles is dealt out to all of them."""
+"""One model on several GPUs: each batch of tiles is split among them."""
 
 from __future__ import annotations
 
@@ -8,33 +8,52 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from varfix.engine.errors import NonFiniteError
+from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, Retries
 from varfix.onnx.inference.restorer import OnnxRestorer
 
 
-class SpreadRestorer(OnnxRestorer):
-    """Several restorers of one model as one; what is done once per image, the first one does.
+class MultiGpuRestorer:
+    """Restores tiles on several devices, with one `OnnxRestorer` for each.
 
-    Every image of more tiles than one GPU takes at once keeps all of them busy, and results come
-    in the order in which one GPU would give them.
+    Results come in the order of the tiles. The first restorer computes the prior.
     """
 
-    def __init__(self, crew: Sequence[OnnxRestorer], requested: str) -> None:
-        """Join restorers that were opened with the same settings, on different devices."""
-        first = crew[0]
-        super().__init__(first._card, first._graphs, first._placement, first._warn)
-        self._crew, self._requested = list(crew), requested
-        self._pool = ThreadPoolExecutor(len(crew), "gpu")
+    def __init__(self, restorers: Sequence[OnnxRestorer], requested: str) -> None:
+        """Combine restorers that were opened with the same settings on different devices.
+
+        Args:
+            restorers: One for each device.
+            requested: Value of `--device`.
+        """
+        self._first, self._restorers = restorers[0], list(restorers)
+        self._requested = requested
+        self._pool = ThreadPoolExecutor(len(restorers), "gpu")
+
+    @property
+    def card(self) -> ModelCard:
+        """Card of the model."""
+        return self._first.card
+
+    @property
+    def tile(self) -> int:
+        """Edge in pixels of the square tiles that `restore` takes."""
+        return self._first.tile
+
+    @property
+    def tile_step(self) -> int:
+        """Edges of other tiles are multiples of this; equal to `tile` if there are none."""
+        return self._first.tile_step
 
     @property
     def batch(self) -> int:
-        """Tiles per run, over all devices."""
-        return sum(one.batch for one in self._crew)
+        """Tiles per run over all devices."""
+        return sum(restorer.batch for restorer in self._restorers)
 
     @property
     def used(self) -> DeviceUsed:
-        """All devices; the precision is the first one's."""
-        uses = [one.used for one in self._crew]
+        """All devices, with the precision of the first one."""
+        uses = [restorer.used for restorer in self._restorers]
         kind, _, _ = uses[0].device.partition(":")
         numbers = ",".join(use.device.partition(":")[2] for use in uses)
         return DeviceUsed(
@@ -46,31 +65,43 @@ class SpreadRestorer(OnnxRestorer):
 
     @property
     def retries(self) -> Retries:
-        """Of all devices together."""
-        counts = [one.retries for one in self._crew]
-        return Retries(fp32=sum(one.fp32 for one in counts), oom=sum(one.oom for one in counts))
+        """Retries of all devices."""
+        counts = [restorer.retries for restorer in self._restorers]
+        return Retries(
+            fp32=sum(count.fp32 for count in counts), oom=sum(count.oom for count in counts)
+        )
+
+    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+        """Return the prior maps of one image; see `OnnxRestorer.prior`."""
+        return self._first.prior(thumbnail, task)
+
+    def results(self, names: Sequence[str], tile: Floats) -> dict[str, Floats]:
+        """Return named outputs for a tile; see `OnnxRestorer.results`."""
+        return self._first.results(names, tile)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
         """Return the restored tiles; see `OnnxRestorer.restore`."""
         shares = list(self._shares(len(tiles)))
         futures = [
-            self._pool.submit(one.restore, tiles[part], None if prior is None else prior[part])
-            for one, part in shares
+            self._pool.submit(restorer.restore, tiles[part], None if prior is None else prior[part])
+            for restorer, part in shares
         ]
-        errors = [future.exception() for future in futures]  # all are done before one is raised
+        errors = [
+            future.exception() for future in futures
+        ]  # waits for all before an error is raised
         for (_, part), error in zip(shares, errors, strict=True):
             if isinstance(error, NonFiniteError) and error.tile is not None:
                 place = part.start + error.tile
                 raise NonFiniteError(
-                    f"the model produced invalid values in tile {place} even in fp32.", tile=place
+                    f"the model produced invalid values in tile {place} even in fp32", tile=place
                 ) from error
             if error is not None:
                 raise error
         return np.concatenate([future.result() for future in futures])
 
     def _shares(self, count: int) -> list[tuple[OnnxRestorer, slice]]:
-        """Who takes which tiles: as many each as its batch has in the whole."""
-        ends = np.cumsum([one.batch for one in self._crew])
+        """Return the tiles of each restorer, in proportion to its batch."""
+        ends = np.cumsum([restorer.batch for restorer in self._restorers])
         edges = [0, *np.round(ends * (count / ends[-1])).astype(int).tolist()]
-        shares = zip(self._crew, edges, edges[1:], strict=False)
-        return [(one, slice(begin, end)) for one, begin, end in shares if end > begin]
+        shares = zip(self._restorers, edges, edges[1:], strict=False)
+        return [(restorer, slice(begin, end)) for restorer, begin, end in shares if end > begin]

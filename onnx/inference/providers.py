@@ -1,4 +1,4 @@
-"""What ONNX Runtime is told about a device: the options of its providers."""
+"""Devices, and the options of their ONNX Runtime providers."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ PROVIDERS: Final = {
     "openvino": "OpenVINOExecutionProvider",
 }
 
-_MOST_TILES: Final = 32  # for which a TensorRT engine is built; 8 is what it is tuned for
+_MOST_TILES: Final = 32  # largest batch of a TensorRT engine, which is tuned for 8
 _USUAL_TILES: Final = 8
 
 
 @dataclass(frozen=True)
 class Device:
-    """One compute device: a key of `PROVIDERS` and the number of the GPU, if it is one."""
+    """A compute device: a key of `PROVIDERS`, and the index of a GPU."""
 
     kind: str
     index: int = 0
 
     @property
     def name(self) -> str:
-        """The device as people and events call it, for example `cuda:0`."""
+        """Name of the device in messages and events, for example `cuda:0`."""
         return f"{self.kind}:{self.index}" if self.kind in ("cuda", "tensorrt") else self.kind
 
     @property
     def provider(self) -> str:
-        """ONNX Runtime's name for it."""
+        """Name of the provider in ONNX Runtime."""
         return PROVIDERS[self.kind]
 
 
@@ -48,16 +48,16 @@ CPU: Final = Device("cpu")
 
 @dataclass(frozen=True)
 class SessionPlan:
-    """What a session should be.
+    """Parameters of a session.
 
     Attributes:
         device: Where it runs.
         dims: Symbolic dimensions of the graph to pin, by name.
-        precision: `fp16` only matters to providers that convert by themselves (TensorRT).
-        optimize: False only looks at the graph.
-        shapes: Inputs whose first dimension, the batch, is free, by name: their other dimensions.
-            Only TensorRT needs to know them beforehand.
-        recorded: CUDA records its kernels and replays them; see `cuda_graphs.py`.
+        precision: Only for providers that convert graphs themselves (TensorRT).
+        optimize: False disables optimizations, for reading inputs and outputs.
+        shapes: Shapes of the inputs without the batch, by name; required by TensorRT.
+        recorded: Whether CUDA records kernels and replays them; see `cuda_graphs.py`.
+        threads: Threads of the computation on a CPU; None = all usable cores.
     """
 
     device: Device
@@ -66,15 +66,16 @@ class SessionPlan:
     optimize: bool = True
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     recorded: bool = False
+    threads: int | None = None
 
 
 def provider_list(plan: SessionPlan, checksum: str, version: str) -> list[Any]:
-    """Return what `InferenceSession` takes as `providers`: the device's own first, the CPU last.
+    """Return the argument `providers` of `InferenceSession`, with the CPU last.
 
     Args:
-        plan: What the session should be.
-        checksum: Of the graph.
-        version: Of ONNX Runtime.
+        plan: Parameters of the session.
+        checksum: Digest of the graph.
+        version: Version of ONNX Runtime.
     """
     device = plan.device
     if device.kind == "cuda":
@@ -89,20 +90,20 @@ def provider_list(plan: SessionPlan, checksum: str, version: str) -> list[Any]:
 def _cuda(device: Device) -> dict[str, str]:
     return {
         "device_id": str(device.index),
-        # Tiles are static: the arena needs no room to grow, and other programs want the memory.
+        # Tile shapes are static, so the arena need not grow in large steps.
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "HEURISTIC",
     }
 
 
 def _tensorrt(plan: SessionPlan, checksum: str, version: str) -> dict[str, str]:
-    """Engines take minutes to build, and fit one graph, shape, precision, runtime and GPU only."""
+    """Return the options of TensorRT, whose engines take minutes to build and are cached."""
     options = {
         "device_id": str(plan.device.index),
         "trt_fp16_enable": str(plan.precision == "fp16"),
         **_engine_cache(engine_key(plan, checksum, version)),
     }
-    # Without a range of batches an engine is built anew whenever a larger one comes.
+    # Without a range of batches, each larger batch would build a new engine.
     for key, batch in (("min", 1), ("opt", _USUAL_TILES), ("max", _MOST_TILES)):
         shapes = (
             f"{name}:{'x'.join(map(str, (batch, *rest)))}" for name, rest in plan.shapes.items()
@@ -113,9 +114,9 @@ def _tensorrt(plan: SessionPlan, checksum: str, version: str) -> dict[str, str]:
 
 
 def _engine_cache(key: str) -> dict[str, str]:
-    """Where engines are kept; nothing where that cannot be written, and they are built each time.
+    """Return the options of the engine cache; empty if its folder cannot be written.
 
-    TensorRT makes a folder, but not the ones above it, and does not start without.
+    TensorRT does not create parent folders, and does not start without them.
     """
     engines = tensorrt_folder() / key
     try:
@@ -125,19 +126,19 @@ def _engine_cache(key: str) -> dict[str, str]:
     return {
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(engines),
-        # How fast each layer's kernels are is true of every graph: the second engine builds faster.
+        # Timings of kernels are valid for all graphs, so the second engine builds faster.
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(engines.parent),
     }
 
 
 def tensorrt_folder() -> Path:
-    """Return the folder of the engines that TensorRT has built."""
+    """Return the folder of cached TensorRT engines."""
     return cache_folder() / "tensorrt"
 
 
 def engine_key(plan: SessionPlan, checksum: str, version: str) -> str:
-    """Return a name for the engines of a graph: what fits nothing else must be found by nothing."""
+    """Return a folder name that is unique for graph, runtime, precision, GPU and shapes."""
     gpu = find_gpu(plan.device.index)
     facts = [checksum, version, plan.precision, gpu.name if gpu else "unknown"]
     facts += [f"{name}={size}" for name, size in sorted(plan.dims.items())]

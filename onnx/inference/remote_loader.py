@@ -1,4 +1,4 @@
-"""A model on its way to other machines: by its name where they have it, else with its files."""
+"""Packs a model for workers on other machines: its name, or its files if it is not shipped."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from varfix.engine.cluster.worker import Warner
-from varfix.engine.models.card import MODELS
+from varfix.engine.models.registry import MODELS
 from varfix.engine.settings.types import Settings
 from varfix.engine.system.atomic import write_file
 from varfix.onnx.files.model_files import find_model, model_digest
-from varfix.onnx.inference.cores import THREADS_VARIABLE
-from varfix.onnx.inference.open_model import OnnxRestorer, open_restorer
+from varfix.onnx.inference.open_model import open_restorer
+from varfix.onnx.inference.restorer import ModelRestorer
 
 
 @dataclass(frozen=True)
-class ModelOpening:
-    """Opens a model on a worker; see `station.Opening`.
+class PackedModelLoader:
+    """Opens a model on a worker.
 
     Attributes:
-        settings: resolved on the machine that started the run.
-        threads: that a computation may have.
-        files: names and contents of the model's files; none for a model that comes with varfix.
+        settings: Settings, resolved on the machine that started the run.
+        threads: Threads of a computation on a CPU.
+        files: Names and contents of the model files; empty for a shipped model.
     """
 
     settings: Settings
     threads: int
     files: tuple[tuple[str, bytes], ...] = ()
 
-    def __call__(self, warn: Warner) -> tuple[OnnxRestorer, str]:
+    def __call__(self, warn: Warner) -> tuple[ModelRestorer, str]:
         """Open the model on this machine."""
-        os.environ[THREADS_VARIABLE] = str(self.threads)
         name = self._unpacked() if self.files else self.settings.model.name
-        return open_restorer(name, self.settings, warn=warn), model_digest(name)
+        return open_restorer(name, self.settings, warn=warn, threads=self.threads), model_digest(
+            name
+        )
 
     def _unpacked(self) -> str:
-        """Write the files where other workers on this machine write the same, and name the first.
+        """Write the files to a folder shared by the workers of this machine; return the first path.
 
-        What is there counts only if it is the same: others may write to such a folder.
+        Existing files are compared, because other users may write to a temporary folder.
         """
         total = hashlib.sha256(b"".join(data for _, data in self.files)).hexdigest()
         user = os.getuid() if hasattr(os, "getuid") else 0
@@ -53,16 +54,18 @@ class ModelOpening:
         return os.fspath(folder / self.files[0][0])
 
 
-def opening_for(settings: Settings, threads: int) -> ModelOpening:
-    """Pack what workers need to open the model of `settings`.
+def pack_model(settings: Settings, threads: int) -> PackedModelLoader:
+    """Pack the model of `settings` for workers.
 
     Raises:
-        ModelMissingError: It is not known, or not here.
+        ModelMissingError: The model is unknown or not installed.
     """
     name = settings.model.name
     entry = MODELS.get(name)
     if entry is not None and entry.release is None:
-        return ModelOpening(settings, threads)
+        return PackedModelLoader(settings, threads)
     found = find_model(name)
-    paths = [path for path in (found.restore, found.prior, found.half) if path.is_file()]
-    return ModelOpening(settings, threads, tuple((path.name, path.read_bytes()) for path in paths))
+    paths = [path for path in (found.restore, found.prior, found.fp16) if path.is_file()]
+    return PackedModelLoader(
+        settings, threads, tuple((path.name, path.read_bytes()) for path in paths)
+    )

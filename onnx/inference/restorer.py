@@ -1,19 +1,19 @@
-"""Runs a model's started graphs: the `Restorer` that ONNX Runtime stands behind.
+"""Runs the graphs of a model with ONNX Runtime, as a `Restorer`.
 
-It only computes, and guards what it computes; `varfix.onnx.inference.open_model` opens it.
+`varfix.onnx.inference.open_model` opens the graphs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from varfix.engine.errors import DeviceError, ModelContractError, NonFiniteError
 from varfix.engine.models.card import TASKS, ModelCard
-from varfix.engine.restoration.restorer import DeviceUsed, Floats, Retries
+from varfix.engine.restoration.restorer import DeviceUsed, Floats, Restorer, Retries
 from varfix.onnx.inference.devices import Warn
 from varfix.onnx.inference.memory_guard import bad_tiles, is_out_of_memory, memory_error
 from varfix.onnx.inference.runtime import CPU, Device, Session
@@ -28,22 +28,22 @@ class Graphs:
 
     Attributes:
         restore: The restore graph in fp32, or in 8-bit integers.
-        signature: By which names the restore graph is run.
-        half: The restore graph in half precision, when that is to be used.
-        prior: The prior graph, for models guided by the whole image.
+        signature: Names of the inputs and outputs of the restore graph.
+        fp16: The restore graph in fp16, if it is used.
+        prior: The prior graph, for models with guidance `image`.
         precision: Of `restore`.
     """
 
     restore: Session
     signature: Signature
-    half: Session | None = None
+    fp16: Session | None = None
     prior: Session | None = None
     precision: Precision = "fp32"
 
     @property
     def fastest(self) -> tuple[Session, Precision]:
-        """The restore graph to begin with, and its precision."""
-        return (self.restore, self.precision) if self.half is None else (self.half, "fp16")
+        """The restore graph to start with, and its precision."""
+        return (self.restore, self.precision) if self.fp16 is None else (self.fp16, "fp16")
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Placement:
     """Where and how the graphs run.
 
     Attributes:
-        requested: The device as asked for.
+        requested: The device as requested.
         device: The device in use.
         tile: A square tile's edge.
-        step: Other tiles have edges that are multiples of this; `tile` for none.
+        step: Edges of other tiles are multiples of this; equal to `tile` if there are none.
         batch: Tiles per run.
     """
 
@@ -63,6 +63,14 @@ class Placement:
     tile: int
     step: int
     batch: int
+
+
+class ModelRestorer(Restorer, Protocol):
+    """A `Restorer` that also returns named outputs of its graph."""
+
+    def results(self, names: Sequence[str], tile: Floats) -> dict[str, Floats]:
+        """Return named outputs for a tile; see `OnnxRestorer.results`."""
+        ...
 
 
 class OnnxRestorer:
@@ -79,7 +87,7 @@ class OnnxRestorer:
 
     @property
     def card(self) -> ModelCard:
-        """Facts about the model."""
+        """Card of the model."""
         return self._card
 
     @property
@@ -88,7 +96,7 @@ class OnnxRestorer:
         return self._batch
 
     def set_batch(self, batch: int) -> None:
-        """Run so many tiles at once from now on."""
+        """Set the number of tiles per run."""
         self._batch = batch
 
     @property
@@ -98,12 +106,12 @@ class OnnxRestorer:
 
     @property
     def tile_step(self) -> int:
-        """Edges of other tiles are multiples of this; `tile` where there are none."""
+        """Edges of other tiles are multiples of this; equal to `tile` if there are none."""
         return self._placement.step
 
     @property
     def used(self) -> DeviceUsed:
-        """What really computes; the precision changes when fp16 proves unfit."""
+        """Device and precision in use; the precision changes after an overflow in fp16."""
         device = self._placement.device
         return DeviceUsed(
             requested=self._placement.requested,
@@ -114,7 +122,7 @@ class OnnxRestorer:
 
     @property
     def retries(self) -> Retries:
-        """How often work was repeated in fp32, and after memory ran out, so far."""
+        """Retries so far, in fp32 and after out-of-memory errors."""
         return self._retries
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
@@ -125,11 +133,11 @@ class OnnxRestorer:
             task: A member of `TASKS`.
 
         Returns:
-            (C, h, w) float32, or None unless the model is guided by the whole image.
+            (C, h, w) float32; None unless the guidance is `image`.
 
         Raises:
             NonFiniteError: The maps hold NaN or infinity.
-            DeviceMemoryError: The device's memory does not hold the computation.
+            DeviceMemoryError: The device is out of memory.
         """
         if self._graphs.prior is None:
             return None
@@ -142,7 +150,7 @@ class OnnxRestorer:
         except MemoryError as error:
             raise memory_error(self._card, self._placement.device, self.tile) from error
         if bad_tiles(maps).size:
-            raise NonFiniteError("the model produced invalid values for the image as a whole.")
+            raise NonFiniteError("the prior produced invalid values for the image")
         return np.asarray(maps[0])
 
     def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
@@ -157,26 +165,26 @@ class OnnxRestorer:
             (N, H, W, 3) float32 in [0, 1].
 
         Raises:
-            NonFiniteError: A tile came back with NaN or infinity, in fp32.
-            DeviceMemoryError: The device's memory does not hold a single tile.
-            DeviceError: The device failed in another way.
+            NonFiniteError: The result of a tile has NaN or infinity in fp32.
+            DeviceMemoryError: The device is out of memory with a single tile.
+            DeviceError: The device failed for another reason.
             ModelContractError: The graph does not run on such tiles.
         """
         restored = self._run(tiles, prior)
         bad = bad_tiles(restored)
         if bad.size and self._precision == "fp16":
-            self._leave_half(bad.size)
+            self._switch_to_fp32(bad.size)
             restored[bad] = self._run(tiles[bad], None if prior is None else prior[bad])
             bad = bad_tiles(restored)
         if bad.size:
             raise NonFiniteError(
-                f"the model produced invalid values in tile {bad[0]} even in fp32.",
+                f"the model produced invalid values in tile {bad[0]} even in fp32",
                 tile=int(bad[0]),
             )
         return np.clip(restored, 0.0, 1.0, out=restored)
 
     def results(self, names: Sequence[str], tile: Floats) -> dict[str, Floats]:
-        """Return outputs by which a graph explains itself, in fp32, for a tile (T, T, 3).
+        """Return named outputs of the restore graph, in fp32, for a tile (T, T, 3).
 
         Raises:
             ModelContractError: The graph has no such outputs; else as `restore`.
@@ -189,17 +197,17 @@ class OnnxRestorer:
             raise memory_error(self._card, self._placement.device, self.tile) from error
         return dict(zip(names, found, strict=True))
 
-    def _leave_half(self, tiles: int) -> None:
-        """Go on in fp32: what overflowed once will do so again, and each time costs two runs."""
+    def _switch_to_fp32(self, tiles: int) -> None:
+        """Continue in fp32: overflows repeat, and each one costs two runs."""
         self._session, self._precision = self._graphs.restore, "fp32"
         self._retries = replace(self._retries, fp32=self._retries.fp32 + tiles)
         self._warn(
             "fp16_overflow",
-            f"{self._card.name} produced invalid values in fp16; going on in fp32, more slowly",
+            f"{self._card.name} produced invalid values in fp16; continuing in fp32, more slowly",
         )
 
     def _run(self, tiles: Floats, prior: Floats | None) -> Floats:
-        """Run all tiles, fewer at a time whenever memory runs out."""
+        """Run all tiles; reduce the batch after out-of-memory errors."""
         restored = np.empty_like(tiles, dtype=np.float32)
         at = 0
         while at < len(tiles):
@@ -227,7 +235,7 @@ class OnnxRestorer:
     def _compute(
         self, session: Session, outputs: Sequence[str], feeds: dict[str, np.ndarray]
     ) -> list[Floats]:
-        """Run a graph once; memory running out becomes MemoryError, other failures varfix's own."""
+        """Run a graph once; out of memory becomes MemoryError, other errors a VarfixError."""
         try:
             return [np.asarray(value) for value in session.run(list(outputs), feeds)]
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
@@ -246,5 +254,5 @@ class OnnxRestorer:
         self._warn(
             "batch_halved",
             f"{self._placement.device.name} is out of memory at batch {count}; "
-            f"going on at batch {self._batch}",
+            f"continuing with batch {self._batch}",
         )

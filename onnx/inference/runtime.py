@@ -1,8 +1,8 @@
-"""ONNX Runtime behind one door: loaded late, kept quiet, and believed only after a look.
+"""Starts sessions of ONNX Runtime, which is imported late and kept quiet.
 
-`get_available_providers` names what was compiled in, not what works; a session that cannot have
-its provider silently takes the CPU. So a session counts as started only when the provider asked for
-is the first one it reports.
+`get_available_providers` names the compiled providers, not the working ones, and a session that
+cannot use its provider silently takes the CPU. So a session counts as started only if the requested
+provider is the first one that it reports.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 from varfix.engine.errors import DeviceUnavailableError, ModelContractError
 from varfix.engine.models.card import PREFIX
 from varfix.onnx.files.card import graph_digest, read_metadata
-from varfix.onnx.inference.cores import usable_cores
-from varfix.onnx.inference.cuda_graphs import CapturedSession, wants_recording
-from varfix.onnx.inference.graph_cache import Source, begin_warm
+from varfix.onnx.inference.cuda_graphs import CudaGraphSession, wants_recording
+from varfix.onnx.inference.graph_cache import GraphSource, start_cached
+from varfix.onnx.inference.hardware import usable_cores
 from varfix.onnx.inference.providers import CPU, PROVIDERS, Device, SessionPlan, provider_list
 
-# Every distribution that installs the module `onnxruntime`; two at a time overwrite each other.
+# Every distribution that installs the module `onnxruntime`; two of them overwrite each other.
 PACKAGES: Final = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -56,7 +56,7 @@ _FATAL: Final = 4  # ONNX Runtime's severity; below it, it writes its own lines 
 
 
 class StartError(Exception):
-    """The provider did not start; the text is the reason, for the middle of a sentence."""
+    """The provider did not start; the text is the reason."""
 
 
 class Session(Protocol):
@@ -75,7 +75,7 @@ class Session(Protocol):
         ...
 
     def get_providers(self) -> Sequence[str]:
-        """Return the providers that really take part, the main one first."""
+        """Return the providers in use, the main one first."""
         ...
 
 
@@ -89,15 +89,20 @@ def load_runtime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise DeviceUnavailableError(
-            f"ONNX Runtime does not load: {error}.", hint="Reinstall varfix."
+            f"ONNX Runtime does not load: {error}", hint="reinstall varfix"
         ) from error
-    # Its complaints about providers that varfix reports itself, in color, on stderr.
+    # It prints provider errors to stderr, which varfix reports itself.
     onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime
 
 
+def runtime_version() -> str:
+    """Return the version of ONNX Runtime; raises as `load_runtime`."""
+    return str(load_runtime().__version__)
+
+
 def compiled_providers() -> tuple[str, ...]:
-    """Return the providers that the installed package contains, working or not."""
+    """Return the providers of the installed package, whether or not they work."""
     return tuple(load_runtime().get_available_providers())
 
 
@@ -114,14 +119,14 @@ def start(model: Path | bytes, plan: SessionPlan) -> Session:
     """Start a session on exactly `plan.device`.
 
     Raises:
-        StartError: The provider does not start, or would have left the work to another.
+        StartError: The provider does not start, or another one would be used instead.
         ModelContractError: The graph is broken, or ONNX Runtime cannot run it.
     """
     if plan.device.kind == "cuda" and wants_recording():
-        # Graphs that compute in part on the CPU cannot be recorded: they are refused, and run.
+        # Graphs that partly run on the CPU cannot be recorded; they run without recording.
         with contextlib.suppress(StartError):
             recording = _started(model, replace(plan, recorded=True))
-            return CapturedSession(recording, load_runtime(), "cuda", plan.device.index)
+            return CudaGraphSession(recording, load_runtime(), "cuda", plan.device.index)
     return _started(model, plan)
 
 
@@ -140,17 +145,17 @@ def _started(model: Path | bytes, plan: SessionPlan) -> Session:
 
 
 def _begun(runtime: Any, model: Path | bytes, plan: SessionPlan) -> Session:
-    """Start a session as ONNX Runtime does, from an optimized graph where one is kept."""
+    """Start a session, from the cached optimized graph if there is one."""
 
-    def begin(source: Source | bytes) -> Session:
+    def begin(source: GraphSource | bytes) -> Session:
         graph = source if isinstance(source, bytes) else str(source.graph)
-        # The CPU gives no cause for warnings; hiding them is not for two threads at once.
+        # `catch_warnings` is not thread-safe; the CPU provider emits no warnings.
         with contextlib.nullcontext() if on_cpu else warnings.catch_warnings(action="ignore"):
             session: Session = runtime.InferenceSession(
                 graph,
                 _options(runtime, plan, unrolled, source),
                 providers=provider_list(plan, checksum, runtime.__version__),
-                enable_fallback=0,  # its own fall back prints to stdout and changes the provider
+                enable_fallback=0,  # its fallback prints to stdout and changes the provider
             )
         return session
 
@@ -160,14 +165,14 @@ def _begun(runtime: Any, model: Path | bytes, plan: SessionPlan) -> Session:
     unrolled = isinstance(model, Path) and read_metadata(model).get(_UNROLLED) == "True"
     if isinstance(model, bytes):
         return begin(model)
-    # Other providers do their own work on a graph each time, and some of it cannot be written down.
+    # Graphs optimized by other providers cannot always be saved.
     if unrolled or not on_cpu or not plan.optimize or not model.is_file():
-        return begin(Source(model))
-    return begin_warm(model, lambda: _facts(runtime, model, plan), begin)
+        return begin(GraphSource(model))
+    return start_cached(model, lambda: _facts(runtime, model, plan), begin)
 
 
 def _facts(runtime: Any, model: Path, plan: SessionPlan) -> list[str]:
-    """Everything that an optimized graph depends on, besides the processor."""
+    """Return everything that an optimized graph depends on, except the processor."""
     sizes = [f"{name}={size}" for name, size in sorted(plan.dims.items())]
     return [runtime.__version__, runtime.get_build_info(), graph_digest(model), *sizes]
 
@@ -175,8 +180,8 @@ def _facts(runtime: Any, model: Path, plan: SessionPlan) -> list[str]:
 def _refused(model: Path | bytes, error: Exception) -> ModelContractError:
     name = model.name if isinstance(model, Path) else "graph"
     return ModelContractError(
-        f"{name}: ONNX Runtime cannot run it: {_first_line(error)}.",
-        hint="Export with varfix export-onnx.",
+        f"{name}: ONNX Runtime cannot run it ({_first_line(error)})",
+        hint="export it with varfix export-onnx",
     )
 
 
@@ -185,17 +190,17 @@ def _first_line(error: Exception) -> str:
     return (text.splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
-def _options(runtime: Any, plan: SessionPlan, unrolled: bool, source: Source | bytes) -> Any:
+def _options(runtime: Any, plan: SessionPlan, unrolled: bool, source: GraphSource | bytes) -> Any:
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
+    options.intra_op_num_threads = min(plan.threads or usable_cores(), usable_cores())
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
-    # Waiting threads that spin take the cores of decoding and encoding, and of other programs.
+    # Spinning threads would slow down decoding, encoding and other programs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if unrolled:  # every repetition would lay out its own copy of the same weights
+    if unrolled:  # prepacking would copy the weights for every repetition
         options.add_session_config_entry("session.disable_prepacking", "1")
-    kept = isinstance(source, Source) and source.optimized
-    if isinstance(source, Source) and source.keep is not None:
+    kept = isinstance(source, GraphSource) and source.optimized
+    if isinstance(source, GraphSource) and source.keep is not None:
         options.optimized_model_filepath = str(source.keep)
     if kept or not plan.optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -205,12 +210,12 @@ def _options(runtime: Any, plan: SessionPlan, unrolled: bool, source: Source | b
 
 
 def _preload(runtime: Any) -> str:
-    """Load CUDA and cuDNN from the installed wheels; return what was not found, or nothing.
+    """Load CUDA and cuDNN from the installed wheels; return the missing library, or nothing.
 
-    ONNX Runtime prints the outcome: stdout is data, so it is caught, and it holds the only reason.
+    ONNX Runtime prints errors to stdout and reports them nowhere else.
     """
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         runtime.preload_dlls()
-    missing = re.search(r"Failed to load (\S+?):", said.getvalue())
+    missing = re.search(r"Failed to load (\S+?):", output.getvalue())
     return f"{Path(missing[1]).name} not found" if missing else ""

@@ -1,4 +1,4 @@
-"""What a graph takes and gives, held against what its card, or varfix, expects of it."""
+"""Inputs and outputs of a graph, checked against its card."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ THUMBNAIL: Final = "thumbnail"
 TASK: Final = "task"
 RESTORED: Final = "restored"
 
-_EXPORT: Final = "Export with varfix export-onnx."
-_DTYPES: Final = {"float": "float32", "double": "float64"}  # ONNX Runtime's word -> numpy's
-# For graphs without a card: what nearly every fully convolutional network accepts.
+_EXPORT: Final = "export it with varfix export-onnx"
+_DTYPES: Final = {"float": "float32", "double": "float64"}  # ONNX Runtime's name -> NumPy's name
+# For graphs without a card: most fully convolutional networks accept these.
 _FOREIGN_TILE: Final = 512
 _FOREIGN_MULTIPLE: Final = 16
 _FOREIGN_OVERLAP: Final = 32
@@ -27,7 +27,7 @@ _FOREIGN_OVERLAP: Final = 32
 
 @dataclass(frozen=True)
 class Signature:
-    """Names by which a restore graph is run.
+    """Names and limits of the inputs and outputs of a restore graph.
 
     Attributes:
         tile: Its image input.
@@ -43,11 +43,11 @@ class Signature:
 
 
 def read_signature(session: Session, path: Path, guidance: str) -> Signature:
-    """Return how to run the restore graph `session`, from a card with this `guidance` or without.
+    """Return the signature of the restore graph `session`; `guidance` is that of its card.
 
     Raises:
-        ModelContractError: It does not take one float32 image [N,3,H,W] (and a prior, if guided by
-            the image), or does not give one back.
+        ModelContractError: Its inputs are not one float32 image [N,3,H,W] (and a prior, for
+            guidance `image`), or its output is not such an image.
     """
     inputs, outputs = list(session.get_inputs()), list(session.get_outputs())
     images = [node for node in inputs if node.name != PRIOR] if guidance == "image" else inputs
@@ -55,9 +55,9 @@ def read_signature(session: Session, path: Path, guidance: str) -> Signature:
     if len(inputs) != wanted or len(images) != 1 or not _is_image(images[0]):
         also = ' and "prior"' if guidance == "image" else ""
         raise _unexpected(path, f"one image input [N,3,H,W]{also}", inputs)
-    # More results, by which such a graph explains itself, have other names.
-    pictures = [node for node in outputs if node.name == RESTORED] or outputs
-    if len(pictures) != 1 or not _is_image(pictures[0]):
+    # Outputs for --explain have other names.
+    restored = [node for node in outputs if node.name == RESTORED] or outputs
+    if len(restored) != 1 or not _is_image(restored[0]):
         raise _unexpected(path, "one image output [N,3,H,W]", outputs)
     (image,) = images
     batch = image.shape[0]
@@ -65,14 +65,14 @@ def read_signature(session: Session, path: Path, guidance: str) -> Signature:
         raise _unexpected(path, "a free batch, or a batch of 1", inputs)
     return Signature(
         tile=image.name,
-        output=pictures[0].name,
+        output=restored[0].name,
         dims=tuple(dim for dim in image.shape[2:] if isinstance(dim, str)),
         batch=batch if isinstance(batch, int) else None,
     )
 
 
 def check_prior(session: Session, path: Path, card: ModelCard) -> None:
-    """Refuse a prior graph that does not take thumbnail and task and give the card's maps.
+    """Reject a prior graph whose inputs are not thumbnail and task, or whose maps differ.
 
     Raises:
         ModelContractError: Names, types or sizes differ.
@@ -88,10 +88,10 @@ def check_prior(session: Session, path: Path, card: ModelCard) -> None:
 
 
 def foreign_card(session: Session, path: Path) -> ModelCard:
-    """Make a card for a graph from elsewhere: one image in, one of the same size out.
+    """Return a card for a graph without a card.
 
     Raises:
-        ModelContractError: It is not such a graph.
+        ModelContractError: The graph does not map one image to one image of the same size.
     """
     signature = read_signature(session, path, "none")
     image = next(node for node in session.get_inputs() if node.name == signature.tile)
@@ -110,62 +110,62 @@ def foreign_card(session: Session, path: Path) -> ModelCard:
 
 
 def tile_size(requested: int | None, card: ModelCard) -> int:
-    """Return the edge of the tiles: the one requested, else the card's.
+    """Return the edge of the tiles: the requested one, else that of the card.
 
     Raises:
-        ConfigError: The model cannot take tiles of the requested size.
+        ConfigError: The model does not support tiles of the requested size.
     """
     size = requested or card.tile
     if size % card.multiple:
         lower = size - size % card.multiple
         near = [str(edge) for edge in (lower, lower + card.multiple) if edge]
         raise ConfigError(
-            f"tile.size: {size} is not a multiple of {card.multiple}, which {card.name} needs.",
-            hint=f"Try {' or '.join(near)}.",
+            f"tile.size: {size} is not a multiple of {card.multiple}, which {card.name} requires",
+            hint=f"use {' or '.join(near)}",
         )
     return size
 
 
 def check_overlap(overlap: int | None, size: int) -> None:
-    """Refuse an overlap of more than a third of the tile: three tiles would meet in one place.
+    """Reject an overlap above a third of the tile, at which more than two tiles overlap.
 
     Raises:
-        ConfigError: It is larger.
+        ConfigError: The overlap is too large.
     """
     if overlap is not None and overlap > size // 3:
         raise ConfigError(
-            f"tile.overlap: {overlap} is more than a third of the tile's {size} pixels.",
-            hint=f"Use {size // 3} or less, or a larger tile.size.",
+            f"tile.overlap: {overlap} is more than a third of tile.size, {size}",
+            hint=f"use {size // 3} or less, or a larger tile.size",
         )
 
 
-def check_whole(whole: bool, card: ModelCard) -> None:
-    """Refuse to squash images for a model that has better ways to see them whole.
+def check_resize_whole(whole: bool, card: ModelCard) -> None:
+    """Reject `tile.resize_whole` for a model of free size.
 
     Raises:
-        ConfigError: It has.
+        ConfigError: The model supports images of any size.
     """
     if whole and card.guidance != "tile":
         raise ConfigError(
-            f"tile.whole: {card.name} takes images of any size.",
-            hint="--whole is for models of one size, such as varformer-d16.",
+            f"tile.resize_whole: {card.name} supports images of any size",
+            hint="use --whole with models of a fixed size only, such as varformer-d16",
         )
 
 
 def check_tile(session: Session, signature: Signature, card: ModelCard, size: int) -> None:
-    """Refuse tiles of `size` for a graph whose sizes are written in.
+    """Reject tiles of `size` for a graph of another fixed size.
 
     Raises:
         ConfigError: The graph has another fixed size.
-        ModelContractError: It returns images of another size than it takes.
+        ModelContractError: Its output has another size than its input.
     """
     (image,) = (node for node in session.get_inputs() if node.name == signature.tile)
     (output,) = (node for node in session.get_outputs() if node.name == signature.output)
     fixed = [dim for dim in image.shape[2:] if isinstance(dim, int)]
     if any(dim != size for dim in fixed):
         raise ConfigError(
-            f"tile.size: {card.name} takes tiles of {fixed[0]} only, not {size}.",
-            hint=f"Leave tile.size out, or set it to {fixed[0]}.",
+            f"tile.size: {card.name} supports tiles of {fixed[0]} only, got {size}",
+            hint=f"omit tile.size, or set it to {fixed[0]}",
         )
     given = [dim for dim in output.shape[2:] if isinstance(dim, int)]
     if any(dim != size for dim in given):
@@ -175,8 +175,7 @@ def check_tile(session: Session, signature: Signature, card: ModelCard, size: in
 def resized(card: ModelCard, size: int, given: int) -> ModelContractError:
     """Return the error for a network that changes the size of images."""
     return ModelContractError(
-        f"{card.name}: returns {given} px for a tile of {size} px; varfix restores at the size of "
-        "the source."
+        f"{card.name}: returns {given} px for a tile of {size} px; varfix requires equal sizes"
     )
 
 
@@ -188,7 +187,7 @@ def _is_image(node: Any) -> bool:
 
 def _unexpected(path: Path, wanted: str, nodes: Sequence[Any]) -> ModelContractError:
     found = ", ".join(_describe(node) for node in nodes) or "none"
-    return ModelContractError(f"{path.name}: expected {wanted}, found {found}.", hint=_EXPORT)
+    return ModelContractError(f"{path.name}: expected {wanted}, found {found}", hint=_EXPORT)
 
 
 def _describe(node: Any) -> str:

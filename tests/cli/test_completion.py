@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from varfix.cli.main import COMMANDS, invoke
-from varfix.engine.models.card import MODELS
+from varfix.engine.models.registry import MODELS
 from varfix.engine.settings.presets import preset_names
 
 SHELLS = ["bash", "zsh", "fish"]

@@ -18,7 +18,7 @@ from varfix.engine.events import Event
 from varfix.engine.storage import scan
 from varfix.engine.system import atomic
 from varfix.engine.system.folder_lock import lock_folder
-from varfix.onnx.inference.open_model import OnnxRestorer
+from varfix.onnx.inference.restorer import OnnxRestorer
 
 MANY = 120
 
@@ -304,7 +304,7 @@ sys.exit(invoke(sys.argv[1:]))
         assert running.stdout.readline() == b"writing\n"
         assert list((tmp_path / "out").glob(".*.part"))
         running.send_signal(signal.SIGINT)
-        assert b"Stopping after the current image." in b"".join(_until(running, b"Stopping"))
+        assert b"stopping after the current image;" in b"".join(_until(running, b"stopping"))
         started = time.monotonic()
         running.send_signal(signal.SIGINT)
         assert running.wait(10) == 130

@@ -69,7 +69,7 @@ def test_the_command_repeated_does_nothing_again(restore):
     restore()
     result = restore("-v")
     assert result.exit_code == 0
-    assert "0 restored, 3 skipped (3 already done)" in result.stderr
+    assert "0 restored, 3 skipped (3 up to date)" in result.stderr
     assert "skipped a.png (done)" in result.stderr
 
 
@@ -140,7 +140,7 @@ def test_a_list_that_is_none_of_lines_is_not_taken_for_one(restore, tree, tmp_pa
     (tmp_path / "list").write_bytes(data)
     result = restore("--files-from", tmp_path / "list")
     assert result.exit_code == 2
-    assert "list: holds NUL; give -0" in result.stderr
+    assert "list: contains NUL bytes; use -0" in result.stderr
 
 
 def test_what_windows_editors_begin_a_list_with_is_no_name(restore, tree, tmp_path):
@@ -290,7 +290,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(process, slow, tmp_
     running.send_signal(number)
     out, err = running.communicate(timeout=60)
     assert running.returncode == code
-    assert b"Stopping after the current image. Ctrl-C again to quit now." in err
+    assert b"stopping after the current image; press Ctrl-C again to quit now" in err
     assert json.loads(out.splitlines()[-1])["status"] == "stopped"
     done = len(names(tmp_path / "out"))
     assert 0 < done < MANY

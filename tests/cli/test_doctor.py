@@ -17,7 +17,7 @@ def facts(monkeypatch):
     """Pretend that the devices are as given."""
 
     def pretend(providers=(("cpu", True),), **changes):
-        found = devices.DeviceFacts(
+        found = devices.DeviceCheck(
             **{
                 "runtime": "1.31",
                 "packages": ("onnxruntime 1.31",),
@@ -25,14 +25,14 @@ def facts(monkeypatch):
                 "cores": 2,
                 "gpus": (),
                 "providers": tuple(
-                    devices.ProviderFact(device=name, provider=name, works=works, detail="why")
+                    devices.ProviderStatus(device=name, provider=name, works=works, detail="why")
                     for name, works in providers
                 ),
                 "auto": "cpu",
                 **changes,
             }
         )
-        monkeypatch.setattr(devices, "device_facts", lambda: found)
+        monkeypatch.setattr(devices, "check_devices", lambda: found)
 
     return pretend
 
@@ -41,7 +41,7 @@ def test_a_healthy_machine_is_exit_0(varfix, facts):
     facts()
     result = varfix("doctor")
     assert result.exit_code == 0, result.stdout
-    assert "All is well." in result.stdout
+    assert "No problems." in result.stdout
     assert "--device auto takes cpu" in result.stdout
 
 
@@ -98,10 +98,10 @@ def test_hardware_that_is_not_there_is_no_problem(varfix, facts, monkeypatch):
 
 
 def test_two_runtimes_over_each_other_are_exit_5_with_the_fix(varfix, facts):
-    facts(conflict="both are installed. Fix: pip uninstall")
+    facts(conflict="both are installed; run: pip uninstall")
     result = varfix("doctor")
     assert result.exit_code == 5
-    assert "Fix: pip uninstall" in result.stdout
+    assert "run: pip uninstall" in result.stdout
 
 
 def test_a_gpu_that_is_not_used_is_exit_5_with_the_reason(varfix, facts):
@@ -120,10 +120,10 @@ def test_a_gpu_in_use_is_well(varfix, facts):
 
 def test_a_runtime_that_does_not_load_is_exit_5_and_the_rest_is_still_checked(varfix, monkeypatch):
     def broken():
-        raise DeviceUnavailableError("ONNX Runtime does not load.", hint="Reinstall varfix.")
+        raise DeviceUnavailableError("ONNX Runtime does not load", hint="reinstall varfix")
 
-    monkeypatch.setattr(devices, "device_facts", broken)
+    monkeypatch.setattr(devices, "check_devices", broken)
     result = varfix("doctor")
     assert result.exit_code == 5
-    assert "ONNX Runtime does not load. Reinstall varfix." in result.stdout
+    assert "ONNX Runtime does not load; reinstall varfix" in result.stdout
     assert "jpeg" in result.stdout

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from varfix.cli.missing_extras import needing_train_extra
+from varfix.cli.missing_extras import require_train_extra
 from varfix.engine.train.request import Job
 
 
@@ -103,12 +103,12 @@ def test_without_torch_both_say_how_to_get_it(varfix, no_torch, weights, tmp_pat
     ):
         result = varfix(*arguments)
         assert result.exit_code == 2
-        assert f"varfix {arguments[0]} needs torch, which is not installed." in result.stderr
+        assert f"varfix {arguments[0]} requires torch, which is not installed" in result.stderr
         assert 'pip install "varfix[train]"' in result.stderr
 
 
 def test_an_import_that_fails_for_another_reason_is_not_blamed_on_the_extra():
-    with pytest.raises(ImportError, match="nonsense"), needing_train_extra("train"):
+    with pytest.raises(ImportError, match="nonsense"), require_train_extra("train"):
         raise ImportError("nonsense", name="varfix.engine.nonsense")
 
 

@@ -121,10 +121,10 @@ def test_transparency_is_not_dropped_unasked(restore, tmp_path):
 @pytest.mark.parametrize(
     ("target", "options", "text"),
     [
-        ("-", ["--json"], "events and image both want stdout; use --log-file"),
-        ("b.jpg", ["-f", "png"], "b.jpg is the name of a jpeg, but --format says otherwise"),
-        ("b", [], "its name does not tell the format"),
-        ("b.xyz", [], "its name does not tell the format"),
+        ("-", ["--json"], "--json and DST - both need stdout; use --log-file"),
+        ("b.jpg", ["-f", "png"], "b.jpg is named as jpeg, but --format is png"),
+        ("b", [], "unknown extension"),
+        ("b.xyz", [], "unknown extension"),
     ],
 )
 def test_contradictions_are_refused(restore, source, target, options, text):

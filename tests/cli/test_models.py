@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from varfix.engine.models.card import MODELS
+from varfix.engine.models.registry import MODELS
 
 
 @pytest.mark.parametrize("arguments", [[], ["list"]])

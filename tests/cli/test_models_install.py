@@ -13,7 +13,7 @@ import pytest
 from support.http_server import Server
 
 from varfix.engine.errors import ExitCode, ModelContractError
-from varfix.engine.models.card import MODELS
+from varfix.engine.models.registry import MODELS
 from varfix.onnx.export import architectures
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB
@@ -70,13 +70,13 @@ def test_a_pulled_model_is_there_whole(varfix, server, folder, exported):
     assert (architecture, contents) == ("varformer", [CONTENT])
     assert (facts.depth, facts.licence) == (16, "LicenseRef-unstated")
     made = folder / "varformer-d16"
-    assert left(made) == ["LICENCE.md", "origin.json", "varformer-d16.onnx"]
-    assert "No licence for this code" in (made / "LICENCE.md").read_text()
+    assert left(made) == ["LICENSE.md", "origin.json", "varformer-d16.onnx"]
+    assert "No license for this code" in (made / "LICENSE.md").read_text()
     (origin,) = json.loads((made / "origin.json").read_text())["files"]
     assert origin["sha256"] == hashlib.sha256(CONTENT).hexdigest()
     assert origin["size"] == len(CONTENT)
     assert left(folder / ".downloads" / "varformer-d16") == []
-    assert "No licence for this code" in result.stderr  # said before it is used
+    assert "No license for this code" in result.stderr  # shown before it is used
 
 
 def test_a_pulled_model_can_be_used_listed_verified_and_removed(
@@ -122,7 +122,7 @@ def test_another_file_at_the_same_address_is_noticed(varfix, server, exported):
     server.content, server.etag = CONTENT[::-1], '"two"'
     result = varfix("models", "pull", "--overwrite", "varformer-d16")
     assert result.exit_code == ExitCode.MODEL
-    assert "is not the file that was downloaded before" in result.stderr
+    assert "differs from the previous download" in result.stderr
     assert len(exported) == 1
 
 
@@ -147,7 +147,7 @@ def test_the_checkpoint_stays_if_asked_for(varfix, server, folder):
 def test_only_released_models_can_be_pulled(varfix, server, name):
     result = varfix("models", "pull", name)
     assert result.exit_code == ExitCode.USAGE
-    assert "to pull: varformer-d16" in result.stderr
+    assert "pull one of varformer-d16" in result.stderr
 
 
 def test_an_imported_model_has_the_name_and_facts_that_were_given(
@@ -163,7 +163,7 @@ def test_an_imported_model_has_the_name_and_facts_that_were_given(
         "rain",
         None,
     )
-    assert (folder / "mine" / "LICENCE.md").read_text() == "do as you like"
+    assert (folder / "mine" / "LICENSE.md").read_text() == "do as you like"
     assert "mine" in varfix("models").stdout
 
 

@@ -13,7 +13,7 @@ from support.clips import Film
 
 from varfix.engine.batch import processor as maker
 from varfix.onnx.inference import open_model as module
-from varfix.onnx.inference.open_model import OnnxRestorer
+from varfix.onnx.inference.restorer import OnnxRestorer
 
 
 class Exhausted:

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from varfix.cli.report import html as report_html
-from varfix.cli.report.report import Heading, Previews, Report, Row, reporting
+from varfix.cli.report.report import ReportCollector, reporting
+from varfix.cli.report.rows import Previews, ReportHeader, ReportRow
 from varfix.engine.errors import DiskFullError, OutputDeniedError
 from varfix.engine.events import (
     ItemDone,
@@ -29,7 +30,7 @@ from varfix.engine.events import (
     Warn,
 )
 
-HEADING = Heading(
+HEADING = ReportHeader(
     source="in", target="out", preset="auto", settings={"strength": "1.0"}, origins={}
 )
 STAGES = {"decode": 0.1, "infer": 1.0, "encode": 0.2}
@@ -67,7 +68,7 @@ def tell(report, count, fail=()):
         if number in fail:
             report(ItemFail(id=number, src=src, code="decode_empty", message=f"{src}: empty"))
             continue
-        report.look(number, pixels, pixels)
+        report.add_previews(number, pixels, pixels)
         report(ItemDone(id=number, seconds=1.3, stage=STAGES, bytes=9, retries=RetryCounts(oom=1)))
 
 
@@ -94,7 +95,7 @@ def images(card):
 def test_a_csv_has_a_line_for_each_picture(restore, tmp_path):
     result = restore("--report", tmp_path / "r.csv")
     assert result.exit_code == 1
-    assert f"Report: {tmp_path / 'r.csv'}" in result.stderr
+    assert f"report: {tmp_path / 'r.csv'}" in result.stderr
     with (tmp_path / "r.csv").open(newline="") as file:
         rows = {row["src"]: row for row in csv.DictReader(file)}
     assert {name: row["status"] for name, row in rows.items()} == {
@@ -177,7 +178,7 @@ def test_names_are_text_and_never_markup(tmp_path):
         Warn(code="w", message="<b>w</b>"),
     )
     assert html.escape(evil) in text
-    assert "skipped (already done)" in text
+    assert "skipped (up to date)" in text
     for markup in ("<script>alert", "<b>bad", "<i>h", "<b>w"):
         assert markup not in text
 
@@ -224,14 +225,19 @@ def test_a_failed_picture_leaves_no_card(tmp_path):
     with reporting(path, HEADING, lambda line: None) as report:
         pixels = np.zeros((8, 8, 3), np.float32)
         report(ItemStart(id=0, src="a", dst="a", width=8, height=8))
-        report.look(0, pixels, pixels)
+        report.add_previews(0, pixels, pixels)
         report(ItemFail(id=0, src="a", code="encode_failed", message="a: no"))
     assert not cards(path.read_text())
 
 
 @pytest.mark.parametrize(
     ("status", "verdict"),
-    [("ok", "all well"), ("partial", "some failed"), ("stopped", "stopped"), ("failed", "failed")],
+    [
+        ("ok", "all restored"),
+        ("partial", "some failed"),
+        ("stopped", "stopped"),
+        ("failed", "failed"),
+    ],
 )
 def test_the_page_says_how_the_run_ended(tmp_path, status, verdict):
     end = RunEnd(
@@ -263,7 +269,7 @@ def test_a_report_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_keeps_the_older_report(tmp_path, monkeypatch):
-    def full(self, story, out):
+    def full(self, report, out):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("varfix.cli.report.table.JsonWriter.compose", full)
@@ -291,9 +297,9 @@ def test_another_format_is_refused(restore, tmp_path, name):
 
 
 def test_every_row_says_the_same_everywhere():
-    assert Row.__struct_fields__[:3] == ("id", "src", "dst")
+    assert ReportRow.__struct_fields__[:3] == ("id", "src", "dst")
     assert Previews((b"a", b"bc"), (b"d", b"")).size == 4
-    assert Report.SIDE <= 512
+    assert ReportCollector.SIDE <= 512
 
 
 def test_a_stopped_run_is_reported(process, tmp_path, picture, identity):

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from varfix.cli.signals import STOPPING, listening
+from varfix.cli.signals import STOPPING, handle_signals
 from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import ExitCode
 
@@ -38,7 +38,7 @@ class Heard:
 def test_the_first_signal_asks_and_says_so(number, code):
     stop, heard = StopRequest(), Heard()
     before = signal.getsignal(number)
-    with listening(stop, heard, str, pytest.fail):
+    with handle_signals(stop, heard, str, pytest.fail):
         os.kill(os.getpid(), number)
         assert stop.wait(5)
         assert heard.news.wait(5)
@@ -51,10 +51,10 @@ def test_a_signal_is_heard_while_the_main_thread_is_deaf():
     """As it is inside a model: Python's own handlers have to wait for it."""
     code = """
 import os, signal, sys, threading, time
-from varfix.cli.signals import listening
+from varfix.cli.signals import handle_signals
 from varfix.engine.batch.stop import StopRequest
 kill = lambda *text: os.kill(os.getpid(), signal.SIGINT)
-with listening(StopRequest(), kill, str, lambda: os.write(1, b"dropped")):
+with handle_signals(StopRequest(), kill, str, lambda: os.write(1, b"dropped")):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     kill()
     time.sleep(30)
@@ -65,7 +65,7 @@ with listening(StopRequest(), kill, str, lambda: os.write(1, b"dropped")):
 
 def test_a_status_signal_asks_for_nothing_but_a_line():
     stop, heard = StopRequest(), Heard()
-    with listening(stop, heard, lambda: "half-way", pytest.fail):
+    with handle_signals(stop, heard, lambda: "half-way", pytest.fail):
         os.kill(os.getpid(), signal.SIGUSR1)
         assert heard.news.wait(5)
     assert heard.texts == ["half-way"]
@@ -87,7 +87,7 @@ def test_the_first_reason_counts():
 def test_what_the_parent_told_us_to_ignore_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with listening(StopRequest(), pytest.fail, str, pytest.fail):
+        with handle_signals(StopRequest(), pytest.fail, str, pytest.fail):
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -98,7 +98,7 @@ def test_another_thread_cannot_listen_and_is_not_hindered():
 
     def work():
         try:
-            with listening(StopRequest(), pytest.fail, str, pytest.fail):
+            with handle_signals(StopRequest(), pytest.fail, str, pytest.fail):
                 pass
         except Exception as error:
             errors.append(error)
@@ -112,9 +112,9 @@ def test_another_thread_cannot_listen_and_is_not_hindered():
 def test_the_second_signal_drops_unfinished_files_and_leaves_at_once():
     code = """
 import os, signal, sys, time
-from varfix.cli.signals import listening
+from varfix.cli.signals import handle_signals
 from varfix.engine.batch.stop import StopRequest
-with listening(StopRequest(), lambda text: None, str, lambda: os.write(1, b"dropped")):
+with handle_signals(StopRequest(), lambda text: None, str, lambda: os.write(1, b"dropped")):
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(30)

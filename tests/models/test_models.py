@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varfix.engine.errors import ModelContractError
-from varfix.engine.models.card import MODELS, TASKS, ModelCard, from_metadata, to_metadata
+from varfix.engine.models.card import TASKS, ModelCard, from_metadata, to_metadata
+from varfix.engine.models.registry import MODELS
 from varfix.engine.settings.types import ModelSettings, Settings
 
 CARD = ModelCard(
@@ -70,9 +71,9 @@ def test_other_programs_keys_and_later_facts_are_ignored():
         ({"varfix.prior_channels": "0"}, "prior_channels"),
         ({"varfix.prior_stride": "12"}, "prior_stride"),
         ({"varfix.multiple": "0"}, "multiple"),
-        ({"varfix.vram_mb": "{"}, "card is not valid"),
+        ({"varfix.vram_mb": "{"}, "invalid model card"),
         ({"varfix.layout": "NHWC"}, "layout"),
-        ({"varfix.schema": "2"}, "has schema 2, this varfix reads schema 1"),
+        ({"varfix.schema": "2"}, "has schema 2, expected 1"),
         ({"varfix.schema": "new"}, "has schema new"),
     ],
 )

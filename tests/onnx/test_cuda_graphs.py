@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from varfix.onnx.inference import cuda_graphs as captured
 from varfix.onnx.inference import runtime
-from varfix.onnx.inference.cuda_graphs import MOST, CapturedSession, wants_recording
+from varfix.onnx.inference.cuda_graphs import MOST, CudaGraphSession, wants_recording
 from varfix.onnx.inference.providers import PROVIDERS, Device, SessionPlan, provider_list
 from varfix.onnx.inference.runtime import StartError, start
 
@@ -61,7 +61,7 @@ def watched(plain):
 
 @pytest.fixture
 def session(watched):
-    return CapturedSession(watched, onnxruntime, "cpu", 0)
+    return CudaGraphSession(watched, onnxruntime, "cpu", 0)
 
 
 def feeds(height, seed):
@@ -142,7 +142,7 @@ def test_what_cannot_be_recorded_runs_without(refused, monkeypatch, plain):
     monkeypatch.setattr(runtime, "_started", started)
     monkeypatch.setenv(captured.VARIABLE, "1")
     session = start(b"", SessionPlan(CUDA))
-    assert isinstance(session, CapturedSession) != refused
+    assert isinstance(session, CudaGraphSession) != refused
     assert plans == ([True, False] if refused else [True])
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from varfix.engine.errors import ConfigError, DeviceUnavailableError, ModelContractError
-from varfix.onnx.inference import cores, devices, runtime
+from varfix.onnx.inference import devices, hardware, runtime
 from varfix.onnx.inference import hardware as gpu
 from varfix.onnx.inference.devices import (
-    device_facts,
+    check_devices,
     package_conflict,
     parse_device,
     start_requested,
@@ -88,7 +88,7 @@ def start(text, tmp_path):
 
 
 def text_of(error):
-    return f"{error.message} {error.hint}"
+    return f"{error.message}; {error.hint}"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_auto_blames_a_broken_file_not_the_gpu(machine, tmp_path):
         pass
 
     machine(compiled=[CUDA], error=InvalidProtobuf("[ONNXRuntimeError] : 7 : X : parsing failed."))
-    with pytest.raises(ModelContractError, match=r"net\.onnx: .* parsing failed\."):
+    with pytest.raises(ModelContractError, match=r"net\.onnx: .*parsing failed\)"):
         start("auto", tmp_path)
 
 
@@ -199,9 +199,9 @@ def test_cuda_without_a_cuda_package_is_an_error_with_the_repair(machine, tmp_pa
     with pytest.raises(DeviceUnavailableError) as caught:
         start("cuda", tmp_path)
     assert text_of(caught.value) == (
-        "--device cuda: ONNX Runtime has no CUDA provider here. "
-        "Installed: onnxruntime 1.31.1 (CPU). "
-        'Fix: pip uninstall -y onnxruntime && pip install "varfix[cuda]". See varfix doctor.'
+        "--device cuda: ONNX Runtime has no CUDA provider here; "
+        "installed: onnxruntime 1.31.1 (CPU); "
+        'run: pip uninstall -y onnxruntime && pip install "varfix[cuda]", or see varfix doctor'
     )
     assert caught.value.exit_code == 5
     assert fake.asked == []
@@ -213,8 +213,8 @@ def test_cuda_whose_libraries_are_missing_is_an_error_that_names_one(machine, tm
         start("cuda:0", tmp_path)
     assert text_of(caught.value) == (
         "--device cuda:0: ONNX Runtime has no working CUDA provider here "
-        "(libcublasLt.so.13 not found). Installed: onnxruntime-gpu 1.31.1. "
-        'Fix: pip install "varfix[cuda]". See varfix doctor.'
+        "(libcublasLt.so.13 not found); installed: onnxruntime-gpu 1.31.1; "
+        'run: pip install "varfix[cuda]", or see varfix doctor'
     )
 
 
@@ -242,8 +242,8 @@ def test_looking_for_cuda_libraries_writes_nothing_to_stdout(machine, tmp_path, 
 def test_two_packages_over_each_other_are_found_with_the_repair(machine):
     machine(packages=["onnxruntime 1.30.0", "onnxruntime-gpu 1.31.1"])
     assert package_conflict() == (
-        "onnxruntime and onnxruntime-gpu are installed over each other, which can disable the GPU. "
-        "Fix: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+        "onnxruntime and onnxruntime-gpu overwrite each other, which can disable the GPU; "
+        "run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
     )
 
 
@@ -260,7 +260,7 @@ def test_installed_packages_are_those_of_this_environment():
 
 def test_facts_try_each_provider_instead_of_believing_the_list(machine):
     machine([TENSORRT, CUDA], [CUDA], ["onnxruntime-gpu 1.31.1"])
-    facts = device_facts()
+    facts = check_devices()
     works = {fact.device: fact.works for fact in facts.providers}
     assert works == {"cpu": True, "cuda:0": True, "tensorrt:0": False}
     assert facts.auto == "cuda:0"
@@ -268,19 +268,19 @@ def test_facts_try_each_provider_instead_of_believing_the_list(machine):
 
 def test_facts_say_why_a_provider_does_not_work(machine):
     machine([CUDA], [], missing="libcudnn.so.9")
-    facts = {fact.device: fact for fact in device_facts().providers}
+    facts = {fact.device: fact for fact in check_devices().providers}
     assert not facts["cuda:0"].works
     assert facts["cuda:0"].detail == "libcudnn.so.9 not found"
 
 
 def test_facts_of_this_very_machine_are_that_the_cpu_computes():
-    facts = device_facts()
+    facts = check_devices()
     (cpu,) = [fact for fact in facts.providers if fact.device == "cpu"]
     assert cpu.works
     assert not cpu.detail
     assert facts.runtime
     assert facts.packages
-    assert facts.cores == cores.usable_cores()
+    assert facts.cores == hardware.usable_cores()
 
 
 def test_a_runtime_that_does_not_load_is_a_device_error(monkeypatch):
@@ -294,7 +294,7 @@ def test_threads_follow_the_cpus_this_process_may_use():
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert cores.usable_cores() == 1
+        assert hardware.usable_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -304,8 +304,8 @@ def test_two_threads_of_a_core_count_once(tmp_path):
         folder = tmp_path / f"cpu{cpu}/topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text("0-1\n")
-    assert cores._siblings(tmp_path, 0) == cores._siblings(tmp_path, 1)
-    assert cores._siblings(tmp_path, 2) != cores._siblings(tmp_path, 3)
+    assert hardware._siblings(tmp_path, 0) == hardware._siblings(tmp_path, 1)
+    assert hardware._siblings(tmp_path, 2) != hardware._siblings(tmp_path, 3)
 
 
 @pytest.mark.parametrize(
@@ -313,8 +313,8 @@ def test_two_threads_of_a_core_count_once(tmp_path):
 )
 def test_a_containers_quota_counts(tmp_path, text, cpus):
     (tmp_path / "cpu.max").write_text(text)
-    assert cores._quota(tmp_path / "cpu.max") == cpus
-    assert cores._quota(tmp_path / "absent") == sys.maxsize
+    assert hardware._quota(tmp_path / "cpu.max") == cpus
+    assert hardware._quota(tmp_path / "absent") == sys.maxsize
 
 
 @pytest.fixture

@@ -55,8 +55,8 @@ def test_sizes_known_without_the_network_are_the_networks():
 
 def test_a_file_with_more_results_is_the_file_and_a_few_names(shipped, feeds):
     content = shipped.restore.read_bytes()
-    decisions = explain.find_decisions(shipped)
-    more = inside.with_results(content, decisions.regions)
+    decisions = explain.find_fusion_outputs(shipped)
+    more = inside.add_outputs(content, decisions.regions)
     assert more[: len(content)] == content
     assert len(more) - len(content) < 200
     session = start(more, SessionPlan(CPU))
@@ -93,9 +93,9 @@ def test_what_the_graph_tells_is_what_the_network_decides(shipped, feeds):
                 lambda _m, _x, out, name=(head, place): decided.update({name: out.softmax(1)})
             )
     network(torch.from_numpy(feeds["tile"]), torch.from_numpy(feeds["prior"]))
-    decisions = explain.find_decisions(shipped)
+    decisions = explain.find_fusion_outputs(shipped)
     names = (*decisions.regions, *decisions.scales)
-    session = start(inside.with_results(shipped.restore.read_bytes(), names), SessionPlan(CPU))
+    session = start(inside.add_outputs(shipped.restore.read_bytes(), names), SessionPlan(CPU))
     told = session.run(names, feeds)
     wanted = [decided[head, place] for head in ("region_weights", "scale_weights")
               for place in explain.FUSIONS.values()]  # fmt: skip
@@ -140,5 +140,5 @@ def test_any_picture_is_fitted_to_about_one_tile(sides, fitting):
 
 def test_graphs_of_other_programs_tell_nothing(shelf, tmp_path):
     path = shelf.foreign((1, 3, "H", "W"))
-    with pytest.raises(ConfigError, match="does not tell how"):
-        explain.check_explains(str(path), open_restorer(str(path), ON_CPU))
+    with pytest.raises(ConfigError, match="no outputs for --explain"):
+        explain.require_explainable(str(path), open_restorer(str(path), ON_CPU))

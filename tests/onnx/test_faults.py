@@ -7,7 +7,8 @@ from support.sessions import ON_CPU, Exhausted, Faulty, noise, restorer_of, text
 from varfix.engine.errors import DeviceError, DeviceMemoryError, ExitCode, NonFiniteError
 from varfix.onnx.inference import memory_guard as guard
 from varfix.onnx.inference.hardware import Gpu
-from varfix.onnx.inference.open_model import Graphs, OnnxRestorer, Placement, open_restorer
+from varfix.onnx.inference.open_model import open_restorer
+from varfix.onnx.inference.restorer import Graphs, OnnxRestorer, Placement
 from varfix.onnx.inference.runtime import CPU
 from varfix.onnx.inference.signature import Signature
 
@@ -60,15 +61,15 @@ def test_no_memory_for_one_tile_is_an_error_with_the_numbers(shelf, monkeypatch)
     with pytest.raises(DeviceMemoryError) as caught:
         restorer.restore(noise(8), None)
     assert text_of(caught.value) == (
-        "Out of GPU memory at batch 1 (tile 64, 0.9 GB needed, 1.9 GB free). "
-        "Close other programs or use --device cpu."
+        "out of GPU memory at batch 1 (tile 64, 0.9 GB needed, 1.9 GB free); "
+        "close other programs, or use --device cpu"
     )
     assert caught.value.exit_code == ExitCode.DEVICE
 
 
 def test_no_memory_on_the_cpu_does_not_blame_a_gpu(shelf):
     restorer, _ = restorer_of(shelf, Faulty(most=0), device=CPU, batch=1)
-    with pytest.raises(DeviceMemoryError, match=r"Out of memory at batch 1 \(tile 64\)"):
+    with pytest.raises(DeviceMemoryError, match=r"out of memory at batch 1 \(tile 64\)"):
         restorer.restore(noise(1), None)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from varfix.engine.errors import ModelContractError
 from varfix.onnx.inference import graph_cache as warm
-from varfix.onnx.inference.graph_cache import begin_warm
+from varfix.onnx.inference.graph_cache import start_cached
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 TILE = np.random.default_rng(0).random((2, 3, 16, 16), np.float32)
@@ -20,7 +20,7 @@ TILE = np.random.default_rng(0).random((2, 3, 16, 16), np.float32)
 def folder(tmp_path, monkeypatch):
     """A cache of the test's own, in which even small graphs are worth their place."""
     monkeypatch.setattr(warm, "_WORTHWHILE", range(1, 1 << 20))
-    monkeypatch.setattr(warm, "graphs_folder", lambda: tmp_path / "cache" / "graphs")
+    monkeypatch.setattr(warm, "graph_cache_folder", lambda: tmp_path / "cache" / "graphs")
     return tmp_path / "cache" / "graphs"
 
 
@@ -103,7 +103,7 @@ def test_a_graph_that_cannot_be_written_down_starts_all_the_same(model, folder):
             raise RuntimeError("this provider's graphs cannot be saved")
         return source
 
-    assert begin_warm(model, list, begin).keep is None
+    assert start_cached(model, list, begin).keep is None
     assert list(folder.iterdir()) == []
 
 
@@ -152,5 +152,5 @@ def test_graphs_that_start_at_once_or_are_huge_are_not_kept(model, folder, monke
     monkeypatch.setattr(warm, "_WORTHWHILE", range(1 << 20, 256 << 20))
     with model.open("r+b") as file:
         file.truncate(size)
-    assert begin_warm(model, list, lambda source: source) == warm.Source(model)
+    assert start_cached(model, list, lambda source: source) == warm.GraphSource(model)
     assert not folder.exists()

@@ -8,7 +8,13 @@ import pytest
 from varfix.engine.errors import ModelContractError, ModelMissingError, NothingToDoError
 from varfix.engine.settings.types import ModelSettings, Settings
 from varfix.onnx.export import int8
-from varfix.onnx.files.card import check_twin, int8_path, read_card, verify_model, write_card
+from varfix.onnx.files.card import (
+    check_int8_companion,
+    int8_path,
+    read_card,
+    verify_model,
+    write_card,
+)
 from varfix.onnx.files.model_files import find_model
 from varfix.onnx.inference.open_model import open_restorer
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
@@ -125,7 +131,7 @@ def test_a_twin_of_older_weights_is_refused_with_the_way_to_a_new_one(twins):
 
 
 def test_a_model_without_twin_says_so(shelf):
-    with pytest.raises(ModelMissingError, match="no int8 graph"):
+    with pytest.raises(ModelMissingError, match="int8 variant not found"):
         open_restorer(str(shelf.pair()), INT8)
 
 
@@ -140,7 +146,7 @@ def test_on_a_gpu_integers_are_left_out_with_a_warning(shelf, on_cuda):
 
 def test_the_twin_that_ships_was_made_from_the_model_that_ships():
     found = find_model("varformer-s")
-    check_twin(read_card(found.restore), found.int8, found.restore)
+    check_int8_companion(read_card(found.restore), found.int8, found.restore)
     together = sum(path.stat().st_size for path in (found.restore, found.prior, found.int8))
     assert together < 40e6
 

@@ -1,7 +1,7 @@
 import pytest
 
 from varfix.engine.errors import ModelChecksumError, ModelMissingError
-from varfix.engine.models.card import MODELS, ModelEntry
+from varfix.engine.models.registry import MODELS, ModelEntry
 from varfix.onnx.files.card import read_card, write_card
 from varfix.onnx.files.model_files import find_model, model_digest
 
@@ -12,7 +12,7 @@ def test_a_path_names_a_model_and_its_companions(shelf):
     assert found.name == "pair"
     assert found.restore == path
     assert found.prior == path.with_name("pair.prior.onnx")
-    assert found.half == path.with_name("pair.fp16.onnx")
+    assert found.fp16 == path.with_name("pair.fp16.onnx")
 
 
 def test_a_mistyped_name_gets_a_suggestion():
@@ -28,7 +28,7 @@ def test_an_unknown_name_gets_the_list():
 
 
 def test_a_path_without_file_is_missing(tmp_path):
-    with pytest.raises(ModelMissingError, match=r"net\.onnx: no such model file"):
+    with pytest.raises(ModelMissingError, match=r"net\.onnx: model file not found"):
         find_model(str(tmp_path / "net.onnx"))
 
 
@@ -36,7 +36,7 @@ def test_a_known_model_that_is_not_installed_names_its_files(monkeypatch):
     monkeypatch.setitem(MODELS, "ghost", ModelEntry("ghost", ("ghost.onnx",), "not there"))
     with pytest.raises(ModelMissingError, match=r"ghost: ghost\.onnx not found") as caught:
         find_model("ghost")
-    assert "Reinstall varfix" in caught.value.hint
+    assert "reinstall varfix" in caught.value.hint
 
 
 def test_the_digest_of_a_pair_covers_both_graphs(shelf):

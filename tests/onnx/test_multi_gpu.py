@@ -8,7 +8,7 @@ from support.sessions import CUDA, Exhausted, Faulty, noise, restorer_of
 
 from varfix.engine.errors import DeviceMemoryError, NonFiniteError
 from varfix.engine.restoration.restorer import Retries
-from varfix.onnx.inference.multi_gpu import SpreadRestorer
+from varfix.onnx.inference.multi_gpu import MultiGpuRestorer
 from varfix.onnx.inference.open_model import open_restorer
 
 
@@ -17,7 +17,7 @@ def spread(shelf, *sessions, batches=(4, 4)):
         restorer_of(shelf, session, batch=batch)[0]
         for session, batch in zip(sessions, batches, strict=True)
     ]
-    return SpreadRestorer(crew, "cuda:0,1")
+    return MultiGpuRestorer(crew, "cuda:0,1")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
@@ -74,7 +74,7 @@ def test_a_model_opens_on_every_device_named(shelf, on_cuda):
     from varfix.engine.settings.types import Settings
 
     restorer = open_restorer(str(shelf.restore()), Settings(device="cuda:0,1"))
-    assert isinstance(restorer, SpreadRestorer)
+    assert isinstance(restorer, MultiGpuRestorer)
     assert len(on_cuda) == 2
     tiles = noise(5)
     np.testing.assert_array_equal(restorer.restore(tiles, None), tiles)

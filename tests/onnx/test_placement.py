@@ -47,7 +47,9 @@ def test_half_precision_is_used_when_safe_or_asked_for(
 
 def test_half_precision_asked_for_without_its_file_is_an_error(shelf, on_cuda):
     settings = Settings(model=ModelSettings(precision="fp16"))
-    with pytest.raises(ModelMissingError, match=r"no fp16 graph \(hand-made\.fp16\.onnx\)"):
+    with pytest.raises(
+        ModelMissingError, match=r"fp16 variant not found \(hand-made\.fp16\.onnx\)"
+    ):
         open_restorer(str(shelf.restore()), settings)
 
 
@@ -72,8 +74,8 @@ def test_cuda_is_an_error_where_there_is_none(shelf, monkeypatch):
 def test_the_automatic_batch_fits_the_free_memory(shelf, monkeypatch, free, vram, tile, batch):
     found = None if free is None else Gpu("some", free, free)
     monkeypatch.setattr(guard, "find_gpu", lambda index: found)
-    assert guard.auto_batch(shelf.card(vram_mb=vram), CUDA, tile) == batch
-    assert guard.auto_batch(shelf.card(vram_mb=vram), CPU, tile) == 1
+    assert guard.estimated_batch(shelf.card(vram_mb=vram), CUDA, tile) == batch
+    assert guard.estimated_batch(shelf.card(vram_mb=vram), CPU, tile) == 1
 
 
 def test_ordinary_failures_are_not_memory():
@@ -93,5 +95,5 @@ def test_sessions_that_fail_in_odd_ways_still_name_the_model(shelf):
 
 def test_an_overlap_of_more_than_a_third_of_the_tile_is_refused(shelf):
     settings = resolve([set_layer(["device=cpu", "tile.overlap=30"])]).settings
-    with pytest.raises(ConfigError, match="more than a third of the tile's 64 pixels"):
+    with pytest.raises(ConfigError, match=r"more than a third of tile\.size, 64"):
         open_restorer(str(shelf.restore()), settings)

@@ -30,7 +30,7 @@ from varfix.onnx.export.architectures import CardFields, released_varformer
 from varfix.onnx.export.fp16 import FP16
 from varfix.onnx.export.released import Agreement, export_released, natural_image
 from varfix.onnx.export.released_graphs import EXPLAINED
-from varfix.onnx.files.card import half_path, read_card, verify_model, weights_path
+from varfix.onnx.files.card import fp16_path, read_card, verify_model, weights_path
 from varfix.onnx.files.model_files import find_model, imported_names
 from varfix.onnx.inference.open_model import open_restorer
 
@@ -93,7 +93,7 @@ def test_its_origin_and_licence_lie_beside_it(path, checkpoint):
     (file,) = origin["files"]
     assert file["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert origin["architecture"] == "varformer"
-    assert (path.parent / "LICENCE.md").read_text()
+    assert (path.parent / "LICENSE.md").read_text()
 
 
 def test_a_tile_is_restored_as_the_network_does(network):
@@ -150,7 +150,7 @@ def test_constants_are_folded_and_each_weight_is_stored_once(network, path):
 
 
 def test_half_precision_is_where_it_does_no_harm(path):
-    half = half_path(path)
+    half = fp16_path(path)
     graph = onnx.load(half, load_external_data=False).graph
     halves = {c.name for c in graph.initializer if c.data_type == onnx.TensorProto.FLOAT16}
     assert FP16.name == "FLOAT16"
@@ -197,7 +197,7 @@ def test_a_damaged_file_of_weights_is_found(path):
         with pytest.raises(ModelChecksumError, match=r"tiny\.onnx\.data"):
             verify_model(path)
         weights.unlink()
-        with pytest.raises(ModelMissingError, match="must lie beside it"):
+        with pytest.raises(ModelMissingError, match="not found next to it"):
             open_restorer("tiny", CPU)
     finally:
         weights.write_bytes(content)

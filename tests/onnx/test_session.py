@@ -14,7 +14,7 @@ from varfix.engine.errors import (
     NonFiniteError,
 )
 from varfix.engine.settings.types import ModelSettings, Settings, TileSettings
-from varfix.onnx.inference.cores import usable_cores
+from varfix.onnx.inference.hardware import usable_cores
 from varfix.onnx.inference.open_model import open_restorer
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
@@ -81,7 +81,7 @@ def test_a_tile_size_the_model_cannot_take_is_refused_with_the_nearest(shelf):
     with pytest.raises(ConfigError) as caught:
         open_restorer(str(shelf.restore()), settings)
     assert text_of(caught.value) == (
-        "tile.size: 100 is not a multiple of 16, which hand-made needs. Try 96 or 112."
+        "tile.size: 100 is not a multiple of 16, which hand-made requires; use 96 or 112"
     )
 
 
@@ -89,7 +89,7 @@ def test_a_graph_with_sizes_written_in_takes_only_those(shelf):
     shape = ["batch", 3, 64, 64]
     path = shelf.restore(takes=shape, gives=shape)
     assert open_restorer(str(path), ON_CPU).tile == 64
-    with pytest.raises(ConfigError, match="takes tiles of 64 only, not 96"):
+    with pytest.raises(ConfigError, match="supports tiles of 64 only, got 96"):
         open_restorer(str(path), Settings(device="cpu", tile=TileSettings(size=96)))
 
 
@@ -178,7 +178,7 @@ def test_the_prior_of_a_picture_reaches_its_tiles(shelf):
 def test_a_pair_without_its_prior_graph_is_incomplete(shelf):
     path = shelf.pair()
     path.with_name("pair.prior.onnx").unlink()
-    with pytest.raises(ModelMissingError, match=r"pair\.prior\.onnx must lie beside it"):
+    with pytest.raises(ModelMissingError, match=r"pair\.prior\.onnx not found next to it"):
         open_restorer(str(path), ON_CPU)
 
 
@@ -189,7 +189,7 @@ def test_the_prior_graph_of_another_model_is_refused(shelf):
     prior = path.with_name("pair.prior.onnx")
     card = read_card(prior)
     write_card(prior, shelf.card(guidance="image", thumbnail=256, prior_channels=3, about="later"))
-    with pytest.raises(ModelContractError, match=r"pair\.prior\.onnx belongs to another model"):
+    with pytest.raises(ModelContractError, match=r"pair\.prior\.onnx: belongs to another model"):
         open_restorer(str(path), ON_CPU)
     write_card(prior, card)
     assert open_restorer(str(path), ON_CPU)

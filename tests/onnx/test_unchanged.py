@@ -16,8 +16,8 @@ from varfix.engine.image.writer import write_picture
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import IoSettings, OutputSettings, Settings, TileSettings
 from varfix.onnx.files.model_files import find_model
-from varfix.onnx.inference.cores import THREADS_VARIABLE
-from varfix.onnx.inference.multi_gpu import SpreadRestorer
+from varfix.onnx.inference.hardware import THREADS_VARIABLE
+from varfix.onnx.inference.multi_gpu import MultiGpuRestorer
 from varfix.onnx.inference.open_model import open_restorer
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
@@ -102,7 +102,7 @@ def test_several_tiles_at_once(batch, picture, plain):
 
 def test_several_devices(restorer, picture, plain):
     other = open_restorer("varformer-s", ON_CPU)
-    both = SpreadRestorer([restorer, other], "cuda:0,1")
+    both = MultiGpuRestorer([restorer, other], "cuda:0,1")
     assert both.batch == 2
     np.testing.assert_array_equal(restore_image(both, picture, ON_CPU), plain)
 

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varfix.cli.terminal import worded
+from varfix.cli.terminal import join_hint
 from varfix.engine.errors import ConfigError
 from varfix.engine.settings.layers import Layer
 from varfix.engine.settings.presets import load_preset, preset_names, preset_summary
@@ -42,7 +42,7 @@ def write(name: str, text: str) -> str:
 
 
 def explained(error: ConfigError) -> str:
-    return worded(error.message, error.hint)
+    return join_hint(error.message, error.hint)
 
 
 def preset_error(text: str) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from varfix.engine.settings.types import Settings
-from varfix.onnx.inference.open_model import Graphs, OnnxRestorer, Placement
+from varfix.onnx.inference.restorer import Graphs, OnnxRestorer, Placement
 from varfix.onnx.inference.runtime import Device
 from varfix.onnx.inference.signature import Signature
 
@@ -16,7 +16,7 @@ def noise(count, edge=64, seed=0):
 
 
 def text_of(error):
-    return f"{error.message} {error.hint}"
+    return f"{error.message}; {error.hint}"
 
 
 class Faulty:
@@ -43,9 +43,9 @@ class Exhausted:
         raise RuntimeError("std::bad_alloc")
 
 
-def restorer_of(shelf, restore, half=None, device=CUDA, batch=8):
+def restorer_of(shelf, restore, fp16=None, device=CUDA, batch=8):
     told = []
-    graphs = Graphs(restore, Signature("tile", "restored", (), None), half=half)
+    graphs = Graphs(restore, Signature("tile", "restored", (), None), fp16=fp16)
     placement = Placement("auto", device, tile=64, step=64, batch=batch)
     card = shelf.card(vram_mb={"1": 900, "8": 3100})
     restorer = OnnxRestorer(card, graphs, placement, lambda code, text: told.append(code))

@@ -150,9 +150,9 @@ def test_parts(film, video, tmp_path, options, frames):
     [
         (("--from", "2", "--to", "1"), "not after"),
         (("--from", "99"), "only 0.4 s long"),
-        (("--from", "x"), "no time such as"),
+        (("--from", "x"), "not a time such as"),
         (("--sample", "0"), "more than 0"),
-        (("--sample", "1", "--from", "1"), "leave --from and --to out"),
+        (("--sample", "1", "--from", "1"), "cannot be combined with --from"),
         (("--codec", "nonsense"), "unknown encoder"),
         (("--codec", "h265"), "use --codec hevc"),
         (("--crf", "99"), "99"),
@@ -230,7 +230,7 @@ def test_what_is_wrong_with_a_pipe(video, tmp_path, data, code, words):
 
 
 def test_streams_that_cannot_carry_a_clip(film, video):
-    assert "both want stdout" in video(film(), "-", "--json").stderr
+    assert "both need stdout" in video(film(), "-", "--json").stderr
     assert "name DST" in video("-", stdin=y4m()).stderr
 
 
@@ -262,7 +262,7 @@ def test_the_same_command_resumes_after_ctrl_c(film, shelf, tmp_path):
     if process.returncode == 0:
         pytest.skip("too fast to be interrupted")
     assert process.returncode == 130
-    assert b"Stopping after the current frame. Ctrl-C again" in said
+    assert b"stopping after the current frame; press Ctrl-C again" in said
     assert not target.exists()
     kept = len(list(parts.glob("seg-*.json")))
     assert kept
