@@ -38,7 +38,7 @@ from varfix.engine.image import heif_jxl as extras
 from varfix.engine.image.bomb_guard import MAX_METADATA, check
 from varfix.engine.image.exif import ORIENTATION
 from varfix.engine.image.exif_block import PREFIX
-from varfix.engine.image.tiff_pages import TiffMainImageFile
+from varfix.engine.image.tiff_pages import DEVELOP, TiffMainImageFile
 from varfix.engine.system.files import open_source
 
 # Pillow's own guard is far below photographs of today and cannot be set per call;
@@ -111,6 +111,10 @@ NOT_A_RESULT: Final = "not restored: the missing part would be gray"
 _EXTRACTED: Final = {"frames": "`ffmpeg -i FILE %04d.png`", "pages": "`tiffsplit FILE`"}
 _INSTEAD: Final = {
     "image/gif": "save it as PNG; extract an animation with `ffmpeg -i FILE %04d.png`",
+    **dict.fromkeys(
+        ("image/x-canon-cr3", "image/x-panasonic-rw2", "image/x-olympus-orf", "image/x-fuji-raf"),
+        DEVELOP,
+    ),
 }
 
 

@@ -22,6 +22,7 @@ _REDUCED: Final = 1
 _MASK: Final = 4
 _COLOR_FILTER_ARRAY, _LINEAR_RAW = 32803, 34892
 _CANON: Final = b"CR"
+DEVELOP: Final = "develop it to a 16-bit TIFF first, for example darktable-cli FILE FILE.tif"
 # Pillow takes it for a classic TIFF.
 _BIG_BIG_ENDIAN: Final = b"MM\x00+"
 
@@ -167,7 +168,7 @@ def raw_file(kind: str) -> DecodeUnsupportedError:
     """Build the error for a file that holds what a sensor saw and no image yet."""
     return DecodeUnsupportedError(
         f"a raw file ({kind}) cannot be restored",
-        hint="develop it to a 16-bit TIFF first, for example darktable-cli FILE FILE.tif",
+        hint=DEVELOP,
     )
 
 

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image, ImageOps
 from support import images as kit
 
-from varfix.engine.errors import DecodeUnsupportedError
+from varfix.engine.errors import DecodeUnknownError, DecodeUnsupportedError
 from varfix.engine.image.exif_block import Value, laid_out
 from varfix.engine.image.header import probe
 from varfix.engine.image.picture import to_integers
@@ -384,3 +384,18 @@ def test_pictures_without_extra_channels_have_none():
     picture = kit.read(tiff(noise(3)))
     assert picture.extra is None
     assert replace(picture, extra=noise(1)).nbytes > picture.nbytes
+
+
+@pytest.mark.parametrize(
+    "head, kind",
+    [
+        (b"IIU\x00\x18\x00\x00\x00", "panasonic-rw2"),
+        (b"IIRO\x08\x00\x00\x00", "olympus-orf"),
+        (b"FUJIFILMCCD-RAW 0201", "fuji-raf"),
+        (b"\x00\x00\x00\x18ftypcrx \x00\x00\x00\x01", "canon-cr3"),
+    ],
+)
+def test_raw_files_of_other_structure_are_named(head, kind):
+    with pytest.raises(DecodeUnknownError, match=f"image/x-{kind}") as caught:
+        kit.read(head + bytes(100))
+    assert "16-bit TIFF" in caught.value.hint
