@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -64,6 +65,10 @@ class RunSession:
         self._preset = preset
         self._early: list[Warn] = []
         self._observer: Observer | None = None
+        from varfix.engine.settings.resolve import unknown_variables
+
+        for text in unknown_variables(os.environ):
+            self._warn("unknown_variable", text)
 
     def load_model(self) -> LoadedModel[ModelRestorer]:
         """Load the model.

@@ -21,7 +21,31 @@ NAMES = re.compile(
     r"(CPU|GPU|CUDA|Ray|ONNX|PyTorch|PNG|JPEG|JPG|WebP|TIFF|AVIF|BMP|HEIC|HEIF|JXL|GIF|DST|SRC|TARGET|"
     r"HDR|ICC|XMP|EXIF|IPTC|CMYK|YAML|VarFormer|RestoreVAR|FFmpeg|KEY|NUL|Windows|SHA|URL|RGB)"
 )
-WORDS = ["picture", "pictures", "photograph", "photographs", "colour", "colours", "licence", "licences", "told", "twin", "twins", "squash", "squashed", "steadied", "absurd", "gone-on", "a-way-out", "of-it", "half-precision", "lies-beside", "by-hand", "varfix-broke", "another-varfix-is"]
+WORDS = [
+    "picture",
+    "pictures",
+    "photograph",
+    "photographs",
+    "colour",
+    "colours",
+    "licence",
+    "licences",
+    "told",
+    "twin",
+    "twins",
+    "squash",
+    "squashed",
+    "steadied",
+    "absurd",
+    "gone-on",
+    "a-way-out",
+    "of-it",
+    "half-precision",
+    "lies-beside",
+    "by-hand",
+    "varfix-broke",
+    "another-varfix-is",
+]
 FORBIDDEN = re.compile(
     r"\b(" + "|".join(word.replace("-", " ") for word in WORDS) + r")\b", re.IGNORECASE
 )

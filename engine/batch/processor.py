@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -48,7 +48,7 @@ from varfix.engine.settings.types import Settings
 from varfix.engine.storage.identity import Identity, KnownFile
 from varfix.engine.storage.manifest import Entry, image_entry
 from varfix.engine.storage.store import Store
-from varfix.engine.system.atomic import move_result
+from varfix.engine.system.atomic import move_result, other_names
 from varfix.engine.system.display_names import printable, single_line
 from varfix.engine.system.memory import available_memory, default_queue_bytes
 from varfix.engine.video.frame_pipeline import ClipCallbacks
@@ -87,8 +87,22 @@ class Terms:
 
     def publish(self, item: Item, data: bytes) -> None:
         """Write the result of an image; see `Store.publish`."""
+        if _is_alias(item.target, item.source):
+            item.target.unlink()  # followed, it would lead to the source, which nothing changes
         name = item.target.name if self.alone else item.dst
         self.target.publish(name, data, overwrite=item.replaces)
+
+
+def _is_alias(target: Path, source: Path) -> bool:
+    """Return whether a result's path is a link to its own source, and not the source itself."""
+    with suppress(OSError):
+        same_entry = target.name == source.name and target.parent.samefile(source.parent)
+        return target.is_symlink() and not same_entry and target.samefile(source)
+    return False
+
+
+def _counted(others: int) -> str:
+    return "another hard link keeps" if others == 1 else f"{others} other hard links keep"
 
 
 class Desk(Protocol):
@@ -224,6 +238,7 @@ class Maker:
         with _timed() as spent:
             wanted = format_for(item.source, item.target, self._settings)
             encoded = encode_picture(work.picture, wanted, self._settings.output)
+            others = other_names(item.target)
             self._desk.put(
                 item,
                 lambda: self._entry(item, work, encoded.data),
@@ -231,6 +246,8 @@ class Maker:
             )
         for text in encoded.warnings:
             self._warn(item, "metadata", text)
+        if others:
+            self._warn(item, "hard_links", f"{_counted(others)} the file as it was before")
         work.seconds = work.seconds | {"encode": spent()}
         self._done(item, work, sum(work.seconds.values()), len(encoded.data))
 

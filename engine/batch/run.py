@@ -122,6 +122,7 @@ class Run:
                 skip_stale=plan.skipped("stale"),
                 skip_foreign=plan.skipped("foreign"),
                 pixels=plan.pixels,
+                ignored=len(plan.found.ignored),
             )
         )
         for skip in plan.skips:
@@ -167,7 +168,8 @@ class Run:
         if asked is not None and (left > 0 or asked is ExitCode.SIGPIPE):
             return "stopped", asked
         if not self.failures:
-            return "ok", ExitCode.OK
+            unread = bool(self.plan.found.denied)
+            return ("partial", ExitCode.PARTIAL) if unread else ("ok", ExitCode.OK)
         return ("partial" if self.worst is ExitCode.PARTIAL else "failed"), self.worst
 
     def _end(self, status: Status, code: ExitCode) -> Summary:

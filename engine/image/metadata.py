@@ -1,149 +1,200 @@
-"""EXIF and XMP made true again after the image was turned upright.
-
-The bytes are patched where they lie instead of being parsed and rebuilt: maker notes hold offsets
-into the block that any rebuilding would break.
-"""
+"""What a file says of itself besides its pixels, read for the upright image."""
 
 from __future__ import annotations
 
-import re
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-PREFIX: Final = b"Exif\x00\x00"
+from PIL import ImageFile
 
-ORIENTATION: Final = 0x0112
-_WIDTHS: Final = (0x0100, 0xA002)
-_HEIGHTS: Final = (0x0101, 0xA003)
-_EXIF_IFD: Final = 0x8769
-_THUMBNAIL_OFFSET: Final = 0x0201
-_THUMBNAIL_LENGTH: Final = 0x0202
+from varfix.engine.formats import Header
+from varfix.engine.image import cicp, exif_block, iptc, isobmff, jpeg, png, tiff_tags, webp, xmp
+from varfix.engine.image.exif import upright_exif
+from varfix.engine.image.exif_block import PREFIX
+from varfix.engine.image.header import LIBRARY_ERRORS, MODES, orientation_of
+from varfix.engine.image.heif_jxl import JxlImageFile
+from varfix.engine.image.picture import PictureInfo
+from varfix.engine.image.tiff_pages import TiffMainImageFile
 
-_SHORT: Final = 3
-_LONG: Final = 4
+# Color types of PNG without and with alpha.
+_PNG_GRAY: Final = (0, 4)
 
-_XMP_ORIENTATION: Final = re.compile(
-    rb"(tiff:Orientation\s*=\s*[\"']|<tiff:Orientation>)\s*[2-8](?=\s*[\"'<])"
-)
+_BEHIND: Final = "is not kept: it lies behind the image"
 
 
 @dataclass(frozen=True)
-class _Entry:
-    tag: int
-    kind: int
-    value_at: int
+class _Raw:
+    """Blocks as a file holds them."""
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    icc: bytes | None = None
+    resources: bytes | None = None
+    iptc: bytes | None = None
+    comment: bytes | None = None
+    warnings: tuple[str, ...] = ()
 
 
-def upright_exif(exif: bytes, width: int, height: int) -> bytes:
-    """Return EXIF that fits the upright image: orientation 1, its size, no stale thumbnail.
+def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> PictureInfo:
+    """Read how an image is stored and everything worth keeping.
 
     Args:
-        exif: TIFF-structured block, with or without the `Exif` prefix.
-        width: Of the upright image, in pixels.
-        height: Of the upright image, in pixels.
-
-    Returns:
-        The block without prefix; everything else in it keeps its place.
-
-    Raises:
-        ValueError: The block is damaged.
+        image: Opened by Pillow; a JPEG XL is also decoded.
+        header: Of the same file.
+        data: The whole file.
     """
-    block = bytearray(exif.removeprefix(PREFIX))
+    raw = _raw(image, header, data)
+    turned = orientation_of(image) > 1
+    warnings = [*raw.warnings, *_losses(image, header, data)]
+    exif, text = _exif(raw.exif, header, turned=turned)
+    warnings += [text] if text else []
+    packet, pointers = xmp.without_pointers(xmp.upright(raw.xmp)) if raw.xmp else (None, ())
+    warnings += [f"{what} {_BEHIND}" for what in pointers]
+    if header.format == "jpeg" and not pointers:
+        warnings += _appended(data)
+    resources, lost = iptc.kept(raw.resources, raw.iptc, turned=turned)
+    if lost:
+        warnings.append("paths and guides are not kept: the image was turned")
+    chunks = png.kept_chunks(data) if header.format == "png" else ()
+    mode = _mode(image, header, data)
+    implied = None if raw.icc else _implied(header.format, mode, data, chunks)
+    return PictureInfo(
+        format=header.format,
+        mode=mode,
+        depth=header.depth,
+        icc=raw.icc or implied,
+        icc_is_implied=implied is not None,
+        exif=exif,
+        xmp=packet,
+        resources=resources,
+        comment=raw.comment,
+        dpi=_dpi(image),
+        lossless=header.format == "webp" and webp.is_lossless(data),
+        chunks=chunks,
+        warnings=tuple(warnings),
+    )
+
+
+def _raw(image: ImageFile.ImageFile, header: Header, data: bytes) -> _Raw:
+    packet = image.info.get("xmp")
+    packet = packet.encode() if isinstance(packet, str) else bytes(packet or b"")
+    icc = image.info.get("icc_profile") or None
+    if isinstance(image, TiffMainImageFile):
+        return _raw_tiff(image, data, icc)
+    block = image.info.get("exif")
+    raw = _Raw(bytes(block).removeprefix(PREFIX) if block else None, packet or None, icc)
+    return _raw_jpeg(raw, data) if header.format == "jpeg" else raw
+
+
+def _raw_tiff(image: TiffMainImageFile, data: bytes, icc: bytes | None) -> _Raw:
+    found = tiff_tags.read(data, [image.choice.first, image.choice.offset])
+    return _Raw(
+        found.exif,
+        found.xmp,
+        icc or found.icc,
+        found.resources,
+        found.iptc,
+        warnings=found.warnings,
+    )
+
+
+def _raw_jpeg(raw: _Raw, data: bytes) -> _Raw:
+    packet, warnings = raw.xmp, raw.warnings
+    name = xmp.extension_named_in(packet) if packet else None
+    if packet and name:
+        try:
+            packet = xmp.merged(packet, jpeg.extended_xmp_of(data)[name])
+        except (KeyError, ValueError):
+            packet = xmp.without_extension(packet)
+            warnings = (*warnings, "the extended XMP is damaged and was not kept")
+    comments = jpeg.comments_of(data)
+    return replace(
+        raw,
+        xmp=packet,
+        resources=jpeg.resources_of(data) or None,
+        comment=b"\n".join(comments) or None,
+        warnings=warnings,
+    )
+
+
+def _exif(block: bytes | None, header: Header, *, turned: bool) -> tuple[bytes | None, str | None]:
+    """Return EXIF for the upright image, and what is wrong with it."""
+    if block is None:
+        return None, None
+    lost = None
     try:
-        order, first = _start(block)
-        _patch_directory(block, order, first, (width, height))
-        _drop_thumbnail(block, order, first)
-    except (KeyError, struct.error) as error:
-        raise ValueError("the EXIF block is damaged") from error
-    return bytes(block)
+        if header.format == "tiff" and turned:
+            placed, block = block, exif_block.without_tags(block, tiff_tags.GEO)
+            lost = None if placed == block else "the georeference is not kept: the image was turned"
+        return upright_exif(block, header.width, header.height), lost
+    except LIBRARY_ERRORS:
+        return None, "the EXIF block is damaged and was not kept"
 
 
-def orientation_of(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, that an EXIF block asks for; 1 if it says nothing sound."""
-    block = bytearray(exif.removeprefix(PREFIX))
+def _appended(data: bytes) -> list[str]:
+    """Say what lies behind a JPEG's image, where its XMP does not."""
+    end = jpeg.end_of_image(data)
+    behind = len(data[end:].strip(b"\x00\n\r ")) if end else 0
+    if jpeg.has_several_images(data) and behind:
+        return [f"further images in the file are not kept ({behind} bytes)"]
+    return [f"data behind the image is not kept ({behind} bytes)"] if behind else []
+
+
+def _implied(kind: str, mode: str, data: bytes, chunks: tuple[png.Chunk, ...]) -> bytes | None:
+    """Return a profile for colors that a file states without one."""
+    gray = mode == "gray"
+    if kind == "png":
+        stated = {name: payload for name, payload in chunks if name in png.COLOR}
+        return cicp.profile_of_chunks(stated, gray=gray)
+    if kind in ("avif", "heif"):
+        codes = isobmff.read_items(data).cicp
+        return cicp.profile_of_codes(*codes, gray=gray) if codes else None
+    return None
+
+
+def _losses(image: ImageFile.ImageFile, header: Header, data: bytes) -> list[str]:
+    if header.format == "avif" and _is_deep_avif(data):
+        return ["a 10-bit or 12-bit AVIF is restored at 8 bits"]
+    if header.format == "heif":
+        return _heif_losses(image)
+    if isinstance(image, JxlImageFile) and image.packed:
+        return ["compressed metadata of a JPEG XL is not kept"]
+    return []
+
+
+def _is_deep_avif(data: bytes) -> bool:
+    """Read the two depth flags of the codec configuration box (AV1-ISOBMFF, 2.3.3)."""
+    at = data.find(b"av1C")
+    return at >= 0 and len(data) > at + 6 and bool(data[at + 6] & 0x60)
+
+
+def _heif_losses(image: ImageFile.ImageFile) -> list[str]:
+    losses = []
+    bits = image.info.get("bit_depth", 8)
+    if bits > 8:
+        losses.append(f"a {bits}-bit HEIC is restored at 8 bits")
+    if image.info.get("aux") or image.info.get("depth_images"):
+        losses.append("images beside the main one (depth, HDR gain) are not kept")
+    return losses
+
+
+def _mode(image: ImageFile.ImageFile, header: Header, data: bytes) -> str:
+    if image.mode == "CMYK":
+        return "cmyk"
+    return "gray" if _is_gray(image, header, data) else "rgb"
+
+
+def _is_gray(image: ImageFile.ImageFile, header: Header, data: bytes) -> bool:
+    # Pillow widens 16-bit gray with alpha to RGBA.
+    deep_png = header.format == "png" and header.depth == 16
+    return data[25] in _PNG_GRAY if deep_png else MODES[image.mode] in ("L", "LA")
+
+
+def _dpi(image: Any) -> tuple[float, float] | None:
     try:
-        order, first = _start(block)
-        for entry in _entries(block, order, first):
-            if entry.tag == ORIENTATION:
-                value = _get(block, order, entry)
-                return value if 1 <= value <= 8 else 1
-    except (KeyError, struct.error):
-        pass
-    return 1
-
-
-def upright_xmp(xmp: bytes) -> bytes:
-    """Return the XMP packet with orientation 1; its length does not change."""
-    return _XMP_ORIENTATION.sub(lambda match: match.group()[:-1] + b"1", xmp)
-
-
-def _start(block: bytearray) -> tuple[str, int]:
-    """Return the byte order, as `struct` writes it, and the offset of the first directory."""
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}[bytes(block[:4])]
-    return order, struct.unpack_from(f"{order}I", block, 4)[0]
-
-
-def _entries(block: bytearray, order: str, at: int) -> Iterator[_Entry]:
-    count = struct.unpack_from(f"{order}H", block, at)[0]
-    for index in range(count):
-        entry_at = at + 2 + 12 * index
-        tag, kind = struct.unpack_from(f"{order}HH", block, entry_at)
-        struct.unpack_from(f"{order}I", block, entry_at + 8)  # raises when cut short
-        yield _Entry(tag, kind, entry_at + 8)
-
-
-def _patch_directory(block: bytearray, order: str, at: int, size: tuple[int, int]) -> None:
-    inner = 0
-    for entry in _entries(block, order, at):
-        if entry.tag == _EXIF_IFD:
-            inner = _get(block, order, entry)
-        elif entry.tag == ORIENTATION:
-            _put(block, order, entry, 1)
-        else:
-            _patch_size(block, order, entry, size)
-    if inner:
-        for entry in _entries(block, order, inner):
-            _patch_size(block, order, entry, size)
-
-
-def _patch_size(block: bytearray, order: str, entry: _Entry, size: tuple[int, int]) -> None:
-    if entry.tag in _WIDTHS:
-        _put(block, order, entry, size[0])
-    elif entry.tag in _HEIGHTS:
-        _put(block, order, entry, size[1])
-
-
-def _drop_thumbnail(block: bytearray, order: str, first: int) -> None:
-    """Unlink the second directory and erase the image it points to."""
-    count = struct.unpack_from(f"{order}H", block, first)[0]
-    link = first + 2 + 12 * count
-    if link + 4 > len(block):
-        return  # some writers leave the link out
-    second = struct.unpack_from(f"{order}I", block, link)[0]
-    struct.pack_into(f"{order}I", block, link, 0)
-    if second == 0:
-        return
-    try:
-        found = {e.tag: _get(block, order, e) for e in _entries(block, order, second)}
-    except struct.error:
-        return  # already unlinked, and there is nothing readable to erase
-    start, length = found.get(_THUMBNAIL_OFFSET, 0), found.get(_THUMBNAIL_LENGTH, 0)
-    if start < 8 or length <= 0 or start + length > len(block):
-        return
-    block[start : start + length] = bytes(length)
-    if not any(block[start:]):
-        del block[start:]
-
-
-def _get(block: bytearray, order: str, entry: _Entry) -> int:
-    code = "H" if entry.kind == _SHORT else "I"
-    return int(struct.unpack_from(f"{order}{code}", block, entry.value_at)[0])
-
-
-def _put(block: bytearray, order: str, entry: _Entry, value: int) -> None:
-    if entry.kind == _SHORT:
-        struct.pack_into(f"{order}H", block, entry.value_at, min(value, 0xFFFF))
-    elif entry.kind == _LONG:
-        struct.pack_into(f"{order}I", block, entry.value_at, value)
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not (0 < across < 1e6 and 0 < down < 1e6):
+        return None
+    return (down, across) if orientation_of(image) >= 5 else (across, down)
