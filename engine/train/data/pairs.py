@@ -74,7 +74,7 @@ def load_pairs(inputs: Path, targets: Path, task: str) -> Pairs:
         if damaged is None or good is None:
             continue
         if damaged.shape != good.shape:
-            raise PlanError(f"{pair.name}: the pictures of the pair differ in size")
+            raise PlanError(f"{pair.name}: the images of the pair differ in size")
         pairs.append((damaged, good))
     if not pairs:
         raise NothingToDoError(f"no pairs to train on under {inputs} and {targets}")
