@@ -98,16 +98,24 @@ def _one_or_none(context: click.Context, option: click.Parameter, value: Any) ->
     click.option(
         "--init",
         "initial",
+        multiple=True,
         metavar="FILE|DIR",
         type=click.Path(exists=True, path_type=Path),
         help="Begin with the weights of a .safetensors file, an exported .onnx model, a public"
-        " checkpoint, or a folder of VAR's public checkpoints.",
+        " checkpoint, or a folder of VAR's public checkpoints. Files that a run with --minutes"
+        " left hold parts of a network: name them after a whole one.",
     ),
     click.option(
         "--devices",
         type=click.IntRange(min=1),
         help="How many GPUs; without the option, all of them.",
     ),
+    click.option(
+        "--minutes",
+        type=click.FloatRange(min=0.0, min_open=True),
+        help="Train for this long, all sessions together, instead of the recipe's steps.",
+    ),
+    click.option("--compile", is_flag=True, help="Compile the network; worth it on a GPU."),
     click.option(
         "--set",
         "overrides",
