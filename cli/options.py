@@ -192,8 +192,8 @@ model_options = packed(
         "--preset",
         metavar="NAME|FILE",
         shell_complete=preset_items,
-        help="What is wrong with the images: auto, denoise, derain, dehaze, lowlight, deblur,"
-        " desnow; 'fast' for 8-bit integers on a CPU; or a YAML file of settings."
+        help="What is wrong with the images: auto, denoise, dejpeg, derain, dehaze, lowlight,"
+        " deblur, desnow; 'fast' for 8-bit integers on a CPU; or a YAML file of settings."
         "  [default: auto]",
     ),
     click.option(

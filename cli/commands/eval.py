@@ -25,6 +25,7 @@ Examples:
   varfix eval restored targets                     files restored earlier, by any program
   varfix eval --pairs rain/input rain/target       restore in memory; before, after, gain
   varfix eval --degrade noise:25 kodak24           add noise, restore, compare
+  varfix eval --degrade jpeg:20 -p dejpeg kodak24  compress, restore, compare
   varfix eval --degrade noise:0 -p auto kodak24    does a clean image stay clean?
   varfix eval --json restored targets | tail -n 1  the mean, for a program
   varfix eval --all val                            every test set under val: the README's table
@@ -79,7 +80,7 @@ class Task:
     ),
     click.option(
         "--degrade",
-        metavar="noise:SIGMA|KIND",
+        metavar="noise:SIGMA|jpeg:QUALITY|KIND",
         help="Damage the images of the folder CLEAN, restore them, compare. KIND is rain, haze,"
         " lowlight, blur or snow.",
     ),

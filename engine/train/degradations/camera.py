@@ -168,7 +168,7 @@ def _finished(grain: Tensor, rng: torch.Generator) -> Tensor:
     tint = torch.lerp(
         grain - gray, _soft(grain - gray, 7), smoothed * uniform(shape, 0.3, 1.0, rng)
     )
-    gray = torch.lerp(gray, _soft(gray, 3), smoothed * uniform(shape, 0.0, 0.6, rng))
+    gray = torch.lerp(gray, _soft(gray, 5), smoothed * uniform(shape, 0.0, 0.6, rng))
     grain = gray + tint
     enlarged = uniform((B,), 0.0, 1.0, rng) < ENLARGED
     if bool(enlarged.any()):

@@ -165,7 +165,7 @@ def snow(clean: Tensor, rng: torch.Generator) -> Tensor:
     cover = clean.new_zeros(B, 1, H, W)
     wind = uniform((B,), -1.2, 1.2, rng)
     speed = log_uniform((B,), 0.3, 9.0, rng)
-    amount = log_uniform((B, 1, 1, 1), 0.4, 3.5, rng)
+    amount = log_uniform((B, 1, 1, 1), 0.25, 3.0, rng)
     for radius in FLAKES:
         size = radius * uniform((B,), 0.8, 1.25, rng)
         share = log_uniform((B, 1, 1, 1), 0.15, 1.6, rng)
