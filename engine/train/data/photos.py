@@ -20,7 +20,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 SMALLEST = 256
 """Photographs with a shorter side than this teach nothing about whole images."""
 
-SHRUNK, ENLARGED = 0.4, 0.25
+SHRUNK, ENLARGED = 0.6, 0.15
 """Shares of cuts that are made smaller, and larger; the rest stay as they are."""
 
 LARGEST_SCALE = 1.6
@@ -85,7 +85,7 @@ def cut_all(cuts: Sequence[tuple[Picture, Cut]], side: int) -> list[Picture]:
     if threads < 2:
         return [cut_picture(picture, cut, side) for picture, cut in cuts]
     with ThreadPoolExecutor(threads) as workers:
-        return list(workers.map(lambda pair: cut_picture(*pair, side), cuts))
+        return list(workers.map(lambda pair: cut_picture(pair[0], pair[1], side), cuts))
 
 
 def random_cut(size: tuple[int, ...], side: int, rng: torch.Generator) -> Cut:
