@@ -53,7 +53,7 @@ def test_train_passes_on_what_it_was_given(varfix, engine, tmp_path):
 def test_train_passes_on_pairs_weights_and_devices(varfix, engine, weights, tmp_path):
     calls = engine("varfix.engine.train.loop", "run_training")
     options = ["--pairs", tmp_path, tmp_path, "--init", weights, "--devices", 2]
-        options += ["--minutes", 2.5, "--compile"]
+    options += ["--minutes", 2.5, "--compile"]
     result = varfix("train", "--out", tmp_path, *options)
     assert result.exit_code == 0, result.stderr
     pairs = (tmp_path, tmp_path)
