@@ -17,6 +17,12 @@ from torch.nn import functional
 
 from varfix.engine.train.degradations.random_draws import log_uniform, normal, uniform
 
+GAMMA = 2.2
+MOST_BENT = 0.9
+"""A curve that is level at black could not be undone there."""
+
+NEWTON_STEPS = 5
+
 SHOT = (1e-4, 1.2e-2)
 """Least and greatest variance per unit of light, from base to high gain."""
 
@@ -51,7 +57,7 @@ def sensor_noise(clean: Tensor, rng: torch.Generator) -> Tensor:
     to 0.7; phones reach a deviation of 25.
     """
     shape = (len(clean), 1, 1, 1)
-    bend = uniform(shape, 0.0, 1.0, rng)
+    bend = uniform(shape, 0.0, MOST_BENT, rng)
     light = to_light(clean, bend)
     grain = _developed(light, rng)
     grain = _finished(grain, rng)
@@ -60,32 +66,30 @@ def sensor_noise(clean: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def to_light(encoded: Tensor, bend: Tensor) -> Tensor:
-    """Linear light of a file: the inverse of `to_file`.
+    """Linear light of a file: the inverse of `to_file`, by Newton's method.
 
     Args:
         encoded: (B, 3, H, W) in [0, 1].
-        bend: (B, 1, 1, 1) in [0, 1], how much of an S-curve the camera applied.
+        bend: (B, 1, 1, 1) in [0, 1), how much of an S-curve the camera applied.
     """
-    value = encoded.clamp(0.0, 1.0)
-    # The smoothstep's inverse (Brooks et al. 2019).
-    straight = 0.5 - ((1.0 - 2.0 * value).clamp(-1.0, 1.0).asin() / 3.0).sin()
-    return torch.lerp(value, straight, bend).clamp_min(1e-4) ** 2.2
+    wanted = encoded.clamp(0.0, 1.0)
+    # Begin with the inverse of the whole curve, as much of it as there is.
+    whole = 0.5 - ((1.0 - 2.0 * wanted).asin() / 3.0).sin()
+    value = torch.lerp(wanted, whole, bend)
+    for _ in range(NEWTON_STEPS):
+        slope = 1.0 - bend + 6.0 * bend * value * (1.0 - value)
+        value = (value - (_bent(value, bend) - wanted) / slope).clamp(0.0, 1.0)
+    return value**GAMMA
 
 
 def to_file(light: Tensor, bend: Tensor) -> Tensor:
-    """A file's values of linear light, both (B, 3, H, W) in [0, 1]; `bend` as in `to_light`.
+    """A file's values of linear light, both (B, 3, H, W) in [0, 1]; `bend` as in `to_light`."""
+    return _bent(light.clamp_min(0.0) ** (1.0 / GAMMA), bend)
 
-    The inverse of a blend of the identity and the inverse smoothstep, by three steps of Newton.
-    """
-    wanted = light.clamp_min(0.0) ** (1.0 / 2.2)
-    value = torch.lerp(wanted, wanted * wanted * (3.0 - 2.0 * wanted), bend)
-    for _ in range(3):
-        angle = (1.0 - 2.0 * value).clamp(-0.9999, 0.9999)
-        straight = 0.5 - (angle.asin() / 3.0).sin()
-        slope = (angle.asin() / 3.0).cos() * (2.0 / 3.0) / (1.0 - angle.square()).sqrt()
-        error = torch.lerp(value, straight, bend) - wanted
-        value = (value - error / torch.lerp(torch.ones_like(slope), slope, bend)).clamp(0.0, 1.0)
-    return value
+
+def _bent(value: Tensor, bend: Tensor) -> Tensor:
+    """A share of the S-curve that cameras are near to (Brooks et al. 2019)."""
+    return torch.lerp(value, value * value * (3.0 - 2.0 * value), bend)
 
 
 def _developed(light: Tensor, rng: torch.Generator) -> Tensor:
