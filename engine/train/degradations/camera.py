@@ -17,7 +17,9 @@ from torch.nn import functional
 
 from varfix.engine.train.degradations.random_draws import log_uniform, normal, uniform
 
-GAMMA = 2.2
+TOE, TOE_SLOPE = 0.04045, 12.92
+"""Up to there the curve of sRGB is a line. A power law alone would be infinitely steep at black."""
+
 MOST_BENT = 0.9
 """A curve that is level at black could not be undone there."""
 
@@ -79,12 +81,13 @@ def to_light(encoded: Tensor, bend: Tensor) -> Tensor:
     for _ in range(NEWTON_STEPS):
         slope = 1.0 - bend + 6.0 * bend * value * (1.0 - value)
         value = (value - (_bent(value, bend) - wanted) / slope).clamp(0.0, 1.0)
-    return value**GAMMA
+    return torch.where(value <= TOE, value / TOE_SLOPE, ((value + 0.055) / 1.055) ** 2.4)
 
 
 def to_file(light: Tensor, bend: Tensor) -> Tensor:
     """A file's values of linear light, both (B, 3, H, W) in [0, 1]; `bend` as in `to_light`."""
-    return _bent(light.clamp_min(0.0) ** (1.0 / GAMMA), bend)
+    bright = 1.055 * light.clamp_min(1e-4) ** (1.0 / 2.4) - 0.055
+    return _bent(torch.where(light <= TOE / TOE_SLOPE, light * TOE_SLOPE, bright), bend)
 
 
 def _bent(value: Tensor, bend: Tensor) -> Tensor:
