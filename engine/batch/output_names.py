@@ -135,7 +135,7 @@ def name_outputs(
             raise CollisionError(
                 f"{single_line(holder)} and {single_line(src)} would both become"
                 f" {single_line(dst)}",
-                hint="Give one of them another name, or the results with --name.",
+                hint="rename one of them, or name the results with --name",
             )
         places.take(dst, src)
         named[src] = dst

@@ -228,7 +228,7 @@ def needing_ray() -> Iterator[None]:
             raise
         raise ConfigError(
             f"--cluster needs {error.name}, which is not installed",
-            hint='Fix: pip install "varfix[ray]".',
+            hint='run: pip install "varfix[ray]"',
         ) from error
 
 
@@ -268,7 +268,7 @@ def _unconnected(address: str, error: Exception) -> Exception:
     if "ray[client]" in text:
         return ConfigError(
             f"--cluster {address} needs grpc, which is not installed",
-            hint='Fix: pip install "varfix[ray]".',
+            hint='run: pip install "varfix[ray]"',
         )
     if address == "auto" and isinstance(error, ConnectionError):
         return DeviceUnavailableError(

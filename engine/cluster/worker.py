@@ -248,7 +248,7 @@ class Station:
             except Empty:
                 if time.monotonic() - self._asked > _SILENCE:
                     self._inbox.put(None)  # nobody waits for the others either
-                    raise DeviceError("has heard nothing of its run for long") from None
+                    raise DeviceError("received no request of its run for too long") from None
 
 
 class DistantModel:

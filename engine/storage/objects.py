@@ -199,10 +199,10 @@ def _s3_options(given: dict[str, Any]) -> dict[str, Any]:
 
 def _missing(name: str, scheme: str, error: ImportError) -> ConfigError:
     if scheme in _S3:
-        needed, fix = "s3fs", 'pip install "varfix[s3]"'
+        needed, fix = "s3fs", 'run: pip install "varfix[s3]"'
     else:
         needed = (error.name or "").partition(".")[0] or f"fsspec's package for {scheme}"
-        fix = f'pip install "fsspec[{scheme}]"'
+        fix = f'run: pip install "fsspec[{scheme}]"'
     return ConfigError(f"{name}: {needed} is not installed", hint=fix)
 
 

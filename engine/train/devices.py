@@ -75,7 +75,7 @@ class FabricDevices:
         except ImportError as error:
             raise ConfigError(
                 "training on several devices needs lightning-fabric, which is not installed",
-                hint='Fix: pip install "varfix[fabric]"',
+                hint='run: pip install "varfix[fabric]"',
             ) from error
         found = torch.cuda.device_count()
         if 0 < found < devices:

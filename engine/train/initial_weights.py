@@ -56,7 +56,7 @@ def load_initial(model: nn.Module, path: Path) -> list[str]:
     if lacking:
         raise ModelContractError(
             f"{path.name}: holds no {lacking[0]} ({len(lacking)} weights are missing)",
-            hint="Models exported by early versions of varfix did not keep the names of weights.",
+            hint="export the model again; early versions of varfix did not keep the names of weights",
         )
     model.load_state_dict(found, strict=False)
     return missing

@@ -65,7 +65,7 @@ def make_source(job: Job, recipe: Recipe, machine: Hardware) -> Source:
     if job.pairs is not None:
         sources.append(load_pairs(*job.pairs, recipe.own_task))
     if not sources:
-        raise NothingToDoError("nothing to train on", hint="Give --photos, --pairs, or both.")
+        raise NothingToDoError("nothing to train on", hint="give --photos, --pairs, or both")
     first, *others = sources
     return Blended(first, others[0], recipe.own) if others else first
 
@@ -129,8 +129,8 @@ class Trainer:
         wanted = [name for name in early if self.recipe.stages[name].steps]
         if weights.suffix == ".onnx" and missing and wanted:
             raise ConfigError(
-                f'{weights.name} does not hold what stage "{wanted[0]}" learns from',
-                hint=f"Skip it: {' '.join(f'--set {name}.steps=0' for name in early)}.",
+                f'{weights.name} lacks the weights that stage "{wanted[0]}" requires',
+                hint=f"skip it: {' '.join(f'--set {name}.steps=0' for name in early)}",
             )
         self.prepared = not missing
         self.averaged.load_state_dict(self.model.state_dict())

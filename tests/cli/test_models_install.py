@@ -229,3 +229,12 @@ def test_a_released_model_that_is_not_installed_says_how_to_get_it(varfix):
     result = varfix("models", "show", "varformer-d16")
     assert result.exit_code == ExitCode.MODEL
     assert "varfix models pull varformer-d16" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("models", "import"), ("export-onnx",)])
+def test_the_old_spelling_of_license_works_but_is_hidden(varfix, command):
+    text = varfix(*command, "--help").stdout
+    assert "--license SPDX" in text
+    assert "--licence" not in text
+    given = varfix(*command, "--licence")
+    assert "requires an argument" in given.stderr

@@ -82,7 +82,7 @@ def test_several_folders_are_read(folder):
 
 
 def test_no_photographs_is_an_error_that_says_what_is_wanted(tmp_path):
-    with pytest.raises(NothingToDoError, match="no photographs"):
+    with pytest.raises(NothingToDoError, match="no images"):
         load_photos([tmp_path])
 
 

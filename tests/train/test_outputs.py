@@ -174,9 +174,9 @@ def test_stages_that_learn_from_what_an_exported_model_lacks_are_refused(
 ):
     monkeypatch.setattr("varfix.engine.train.loop.program_named", lambda name: tiny.program())
     job = Job(tmp_path / "run", [folder], overrides=tiny.RECIPE, initial=exported[1])
-    with pytest.raises(ConfigError, match='what stage "vqvae" learns from') as error:
+    with pytest.raises(ConfigError, match='lacks the weights that stage "vqvae" requires') as error:
         run_training(job)
-    assert error.value.hint == "Skip it: --set vqvae.steps=0 --set prior.steps=0."
+    assert error.value.hint == "skip it: --set vqvae.steps=0 --set prior.steps=0"
 
 
 def state(trainer):

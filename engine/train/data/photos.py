@@ -120,7 +120,7 @@ def load_photos(folders: Iterable[Path]) -> Photos:
     pictures = [picture for path in files if (picture := decode(path)) is not None]
     if not pictures:
         raise NothingToDoError(
-            "no photographs to train on",
+            "no images to train on",
             hint=f"--photos wants a folder of images of at least {SMALLEST} pixels a side",
         )
     return Photos(list(pictures))
