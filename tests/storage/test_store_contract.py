@@ -172,9 +172,9 @@ def test_a_pickled_place_is_the_same_place(places):
 def test_one_run_at_a_time(places):
     places.put("a.png", picture())
     first, second = planned(places), planned(places)
-    with first.held(), pytest.raises(OutputLockedError), second.held():
+    with first.lock(), pytest.raises(OutputLockedError), second.lock():
         pass
-    with second.held():
+    with second.lock():
         pass
 
 

@@ -68,7 +68,7 @@ def admit(header):
 
 def restore(plan, note=None):
     """Publish every source as its own result, as a run would."""
-    with plan.held():
+    with plan.lock():
         for item in plan.items:
             fetched = plan.source.fetch(item.src, KnownFile(item.header, item.stamp), admit)
             data = fetched.data + b"restored"

@@ -231,7 +231,7 @@ def test_what_is_wrong_with_a_pipe(video, tmp_path, data, code, words):
 
 def test_streams_that_cannot_carry_a_clip(film, video):
     assert "both need stdout" in video(film(), "-", "--json").stderr
-    assert "name DST" in video("-", stdin=y4m()).stderr
+    assert "DST is missing" in video("-", stdin=y4m()).stderr
 
 
 def test_a_reader_that_goes_away_ends_the_run_quietly(film, shelf):
