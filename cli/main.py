@@ -16,14 +16,23 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 from click.shell_completion import shell_complete
 
-from varfix.cli.stdio import discard, open_missing
+from varfix.cli.stdio import discard, open_missing, silence_libraries
 from varfix.cli.terminal import Terminal, join_hint
-from varfix.engine.errors import DiskFullError, ExitCode, VarfixError
+from varfix.engine.errors import DiskFullError, ExitCode, HostMemoryError, VarfixError
+
+# What the system's loader, C++ and ONNX Runtime say when there is no memory.
+_NO_MEMORY: Final = (
+    "cannot allocate memory",
+    "failed to map segment",
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate memory",
+)
 
 # One line for each command, here and not in its module, so that `--help` need not import it. The
 # module is `varfix.cli.commands.NAME`, with `_` for `-`.
@@ -117,11 +126,18 @@ def main() -> None:
 def run() -> NoReturn:
     """Run the command line and exit with its exit code; entry point of the script."""
     open_missing()
+    if not _is_debugging(sys.argv):
+        silence_libraries()
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _terminated)
     sys.exit(invoke(sys.argv[1:]))
+
+
+def _is_debugging(arguments: Sequence[str]) -> bool:
+    """Return whether somebody looks for a fault and wants to read what libraries print."""
+    return "-vv" in arguments or os.environ.get("VARFIX_DEBUG", "") not in ("", "0")
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
@@ -193,12 +209,24 @@ def _report(error: BaseException, terminal: Terminal) -> int:
 def _translated(error: BaseException) -> VarfixError | None:
     if isinstance(error, VarfixError):
         return error
+    if _lacks_memory(error):
+        return HostMemoryError("not enough memory to start", hint="close other programs")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(f"{error.filename or 'output'}: no space left on the disk")
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else ""
         return VarfixError(f"{place}{error.strerror or error}")
     return None
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Return whether Python, the system or a library could not get memory."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    text = str(error).lower()
+    return not isinstance(error, OSError) and any(words in text for words in _NO_MEMORY)
 
 
 def _show_traceback(error: BaseException, terminal: Terminal) -> None:

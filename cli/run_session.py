@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from varfix.cli.signals import handle_signals
 from varfix.cli.terminal import Terminal
 from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import ExitCode
+from varfix.engine.settings.resolve import unknown_variables
 
 if TYPE_CHECKING:
     from varfix.cli.event_log import Sink
@@ -64,6 +66,8 @@ class RunSession:
         self._preset = preset
         self._early: list[Warn] = []
         self._observer: EventHandler | None = None
+        for text in unknown_variables(os.environ):
+            self._warn("unknown_variable", text)
 
     def load_model(self) -> LoadedModel[ModelRestorer]:
         """Load the model.

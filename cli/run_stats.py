@@ -69,6 +69,7 @@ class RunStats:
         ok: Images restored.
         failed: Images that failed.
         skips: Images skipped, by reason.
+        ignored: Files that are no images or were filtered out.
         failures: The failures, in order.
         busy: Seconds spent in each stage.
         device: Device and precision as text.
@@ -81,6 +82,7 @@ class RunStats:
         self.ok = 0
         self.failed = 0
         self.skips: Counter[str] = Counter()
+        self.ignored = 0
         self.failures: list[ItemFail] = []
         self.busy: Counter[str] = Counter()
         self.device = ""
@@ -178,6 +180,8 @@ class RunStats:
             parts.append(f"{self.end.skipped} skipped" + (f" ({reasons})" if reasons else ""))
         if self.end.failed:
             parts.append(f"{self.end.failed} failed")
+        if self.ignored:
+            parts.append(f"{self.ignored} {'file' if self.ignored == 1 else 'files'} ignored")
         line = f"{', '.join(parts)} in {duration(self.end.seconds)}"
         speed = self._speed()
         return [line + (f" ({speed})" if speed else ""), *self._failure_lines()]
@@ -205,7 +209,7 @@ class RunStats:
         self.device = f"{device.used} ({device.provider}, {device.precision})"
 
     def _plan(self, event: PlanDone) -> None:
-        self.items, self.pixels = event.items, event.pixels
+        self.items, self.pixels, self.ignored = event.items, event.pixels, event.ignored
 
     def _item_start(self, event: ItemStart) -> None:
         size = event.width or 0, event.height or 0

@@ -7,6 +7,7 @@ import io
 import os
 import select
 import sys
+import warnings
 from typing import BinaryIO, TextIO
 
 
@@ -25,6 +26,36 @@ def open_missing() -> None:
     sys.stdin = sys.stdin or _stream(0, "r")
     sys.stdout = sys.stdout or _stream(1, "w")
     sys.stderr = sys.stderr or _stream(2, "w")
+
+
+def silence_libraries() -> None:
+    """Keep what libraries print off stderr: people read messages there, and programs parse them.
+
+    Native code writes to descriptor 2, whoever owns it. What Python writes to stderr gets a
+    descriptor of its own, and 2 leads nowhere. What matters of it has been found by varfix's own
+    checks, which know the name of the file.
+    """
+    import logging
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+    if _descriptor(sys.stderr) != 2:
+        return
+    sys.stderr.flush()
+    own = os.fdopen(os.dup(2), "wb", buffering=0)
+    sys.stderr = io.TextIOWrapper(own, sys.stderr.encoding, "backslashreplace", write_through=True)
+    vars(sys)["__stderr__"] = sys.stderr  # Rich asks it how wide the terminal is
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
 
 
 def write_all(stream: BinaryIO, data: bytes) -> None:

@@ -49,13 +49,17 @@ class RunStart(Event, frozen=True, kw_only=True, tag="run.start"):
 
 
 class PlanDone(Event, frozen=True, kw_only=True, tag="plan"):
-    """What is to be done is known; `pixels` counts the images that are to be restored."""
+    """What is to be done is known; `pixels` counts the images that are to be restored.
+
+    `ignored` counts files below the source that are no images or were filtered out.
+    """
 
     items: int
     skip_done: int
     skip_stale: int
     skip_foreign: int
     pixels: int
+    ignored: int = 0
 
 
 class ItemStart(Event, frozen=True, kw_only=True, tag="item.start"):

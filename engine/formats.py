@@ -24,6 +24,7 @@ class Format:
         extensions: The first is used for new files.
         max_side: Largest width or height in pixels.
         alpha: Transparency is kept.
+        alpha_is_rare: Few programs read it: a color to put under it is used where one is given.
         depths: Bits per channel that can be stored.
         icc: A color profile is kept.
         exif: EXIF and XMP are kept.
@@ -38,6 +39,7 @@ class Format:
     extensions: tuple[str, ...]
     max_side: int
     alpha: bool = True
+    alpha_is_rare: bool = False
     depths: tuple[int, ...] = (8,)
     icc: bool = True
     exif: bool = True
@@ -73,7 +75,9 @@ FORMATS: Final[dict[str, Format]] = {
         "tiff", "TIFF", (".tif", ".tiff"), 2**31 - 1, depths=(8, 16), cmyk=True, iptc=True
     ),
     "avif": Format("avif", "AVIF", (".avif",), 65536),
-    "bmp": Format("bmp", "BMP", (".bmp", ".dib"), 2**31 - 1, alpha=False, icc=False, exif=False),
+    "bmp": Format(
+        "bmp", "BMP", (".bmp", ".dib"), 2**31 - 1, alpha_is_rare=True, icc=False, exif=False
+    ),
     "heif": Format("heif", "HEIC", (".heic", ".heif", ".hif"), 16384, module="pillow_heif"),
     # Its library cannot write a profile.
     "jxl": Format("jxl", "JPEG XL", (".jxl",), 2**30, icc=False, module="pillow_jxl"),
@@ -114,7 +118,13 @@ SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (4, b"ftypheis", "heif"),
     (4, b"ftypmif1", "heif"),
     (4, b"ftypmsf1", "heif"),
+    (4, b"ftypcrx ", "image/x-canon-cr3"),
     (4, b"ftyp", "video/mp4"),
+    (0, b"IIU\x00", "image/x-panasonic-rw2"),
+    (0, b"IIRO", "image/x-olympus-orf"),
+    (0, b"IIRS", "image/x-olympus-orf"),
+    (0, b"MMOR", "image/x-olympus-orf"),
+    (0, b"FUJIFILMCCD-RAW", "image/x-fuji-raf"),
     (0, b"GIF8", "image/gif"),
     (0, b"\xff\x0a", "jxl"),
     (0, b"\x00\x00\x00\x0cJXL ", "jxl"),

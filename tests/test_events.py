@@ -47,7 +47,7 @@ CASES = [
     (
         PlanDone(items=1240, skip_done=310, skip_stale=0, skip_foreign=2, pixels=29_760_000_000),
         '{"event":"plan","items":1240,"skip_done":310,"skip_stale":0,"skip_foreign":2,'
-        '"pixels":29760000000}',
+        '"pixels":29760000000,"ignored":0}',
     ),
     (
         ItemStart(id=17, src="a/b.jpg", dst="a/b.jpg", width=6000, height=4000),

@@ -76,7 +76,10 @@ ALLOWED = {
 """What each package may import besides itself and the presets; imports for types count."""
 
 LIBRARIES = {
-    "av": ("engine.video", {}),
+    "av": (
+        "engine.video",
+        {"engine.image.jpeg_check": "only FFmpeg's JPEG decoder reports damage that others hide"},
+    ),
     "fsspec": ("engine.storage", {}),
     "onnxruntime": ("onnx.inference", {}),
     "ray": ("engine.cluster", {}),

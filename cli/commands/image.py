@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import click
 import msgspec
 
+from varfix.cli.folder_argument import FILE_IN
 from varfix.cli.options import (
     Command,
     EventOptions,
@@ -118,7 +119,7 @@ def _spool(stream: BinaryIO, place: Path) -> None:
 
 
 @click.command("image", cls=Command, epilog=_EPILOG)
-@click.argument("src", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("src", type=FILE_IN)
 @click.argument("dst", type=click.Path(allow_dash=True))
 @model_options
 @output_options

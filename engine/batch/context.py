@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Protocol
 
 from varfix.engine.batch.item import Item
@@ -57,8 +59,18 @@ class RunContext:
 
     def publish(self, item: Item, data: bytes) -> None:
         """Write the result of an image; see `Store.publish`."""
+        if _is_alias(item.target, item.source):
+            item.target.unlink()  # following the link would replace the source
         name = item.target.name if self.alone else item.dst
         self.target.publish(name, data, overwrite=item.replaces)
+
+
+def _is_alias(target: Path, source: Path) -> bool:
+    """Return whether a result's path is a link to its own source, and not the source itself."""
+    with suppress(OSError):
+        same_entry = target.name == source.name and target.parent.samefile(source.parent)
+        return target.is_symlink() and not same_entry and target.samefile(source)
+    return False
 
 
 class RunPort(Protocol):

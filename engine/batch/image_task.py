@@ -21,6 +21,7 @@ from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.storage.identity import Identity, KnownFile
 from varfix.engine.storage.manifest import Entry, image_entry
+from varfix.engine.system.atomic import other_names
 from varfix.engine.system.memory import available_memory
 
 _PROGRESS_EVERY: Final = 0.5
@@ -110,6 +111,7 @@ class ImageTask:
         with _timed() as spent:
             wanted = format_for(item.source, item.target, context.settings)
             encoded = encode_picture(self._image, wanted, context.settings.output)
+            links = other_names(item.target)
             self._env.port.publish(
                 item,
                 lambda: self._entry(encoded.data),
@@ -117,6 +119,8 @@ class ImageTask:
             )
         for text in encoded.warnings:
             self._env.warn(item, "metadata", text)
+        if links:
+            self._env.warn(item, "hard_links", f"{_kept_links(links)} the file as it was before")
         self._seconds["encode"] = spent()
         self._bytes = len(encoded.data)
 
@@ -160,6 +164,10 @@ def _check_memory(header: Header) -> None:
             f"needs about {needed / 1e9:.1f} GB of memory ({available / 1e9:.1f} GB available)",
             hint="close other programs, or split the image into parts",
         )
+
+
+def _kept_links(count: int) -> str:
+    return "another hard link keeps" if count == 1 else f"{count} other hard links keep"
 
 
 @contextmanager

@@ -149,8 +149,8 @@ def ignored_lines(found: ScanResult) -> Iterator[str]:
 
 def plan_warnings(plan: Plan) -> Iterator[Warn]:
     """What a user should know before the work starts."""
-    for folder in plan.found.denied:
-        yield Warn(code="scan_denied", message=f"{printable(folder)}: permission denied, skipped")
+    for folder, reason in plan.found.denied.items():
+        yield Warn(code="scan_denied", message=f"{printable(folder)}: {reason}, skipped")
     stale, foreign = plan.skipped("stale"), plan.skipped("foreign")
     if stale:
         text = f"{stale} outputs were made with other settings or from other sources"

@@ -54,6 +54,7 @@ def plan_batch(
     found = ends[0].find(request.filters, request.files, ends[1])
     if in_place:
         _set_results_aside(found, manifest)
+        _set_links_aside(found, source)
     if not found.sources:
         raise NothingToDoError(_nothing(display_address(source), found))
     plan = Plan(ends[1].folder, recipe, found=found, manifest=manifest, source=ends[0])
@@ -93,7 +94,8 @@ def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -
     """
     if not source.is_file():
         reason = "not an ordinary file" if source.exists() else "no such file"
-        raise NothingToDoError(f"{source}: {reason}")
+        hint = f"use 'varfix dir {source} {target}' for a folder" if source.is_dir() else ""
+        raise NothingToDoError(f"{source}: {reason}", hint=hint)
     if is_video(source):
         raise PlanError(f"{source} is a clip", hint="use 'varfix video' for it")
     if target.is_dir():
@@ -117,6 +119,19 @@ def _set_results_aside(found: ScanResult, manifest: Manifest) -> None:
     }
     found.sources = [name for name in found.sources if name not in results]
     found.ignored += sorted(results)
+
+
+def _set_links_aside(found: ScanResult, source: Place) -> None:
+    """Leave out links to images that are restored in place themselves."""
+    if not isinstance(source, Path):
+        return
+    links = [name for name in found.sources if (source / name).is_symlink()]
+    if not links:
+        return
+    others = {os.path.realpath(source / name) for name in found.sources if name not in links}
+    twice = {name for name in links if os.path.realpath(source / name) in others}
+    found.sources = [name for name in found.sources if name not in twice]
+    found.ignored += sorted(twice)
 
 
 def _named(plan: Plan, request: BatchRequest, settings: Settings) -> dict[str, str]:
@@ -144,7 +159,7 @@ def _sampled(names: list[str], count: int | None) -> list[str]:
 def _nothing(source: str, found: ScanResult) -> str:
     text = f"No images under {source} (looked for {_LOOKED_FOR})."
     if found.denied:
-        text += f" {len(found.denied)} folders may not be read."
+        text += f" {len(found.denied)} folders cannot be read."
     return text + (f" {len(found.ignored)} files ignored; -v lists them." if found.ignored else "")
 
 

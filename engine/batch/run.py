@@ -120,6 +120,7 @@ class Run:
                 skip_stale=plan.skipped("stale"),
                 skip_foreign=plan.skipped("foreign"),
                 pixels=plan.pixels,
+                ignored=len(plan.found.ignored),
             )
         )
         for skip in plan.skips:
@@ -165,7 +166,8 @@ class Run:
         if code is not None and (left > 0 or code is ExitCode.SIGPIPE):
             return "stopped", code
         if not self.failures:
-            return "ok", ExitCode.OK
+            unread = bool(self.plan.found.denied)
+            return ("partial", ExitCode.PARTIAL) if unread else ("ok", ExitCode.OK)
         return ("partial" if self.worst is ExitCode.PARTIAL else "failed"), self.worst
 
     def _end(self, status: Status, code: ExitCode) -> RunSummary:

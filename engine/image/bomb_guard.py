@@ -92,7 +92,7 @@ class _Directory:
 
 def _check_tiff(stream: IO[bytes]) -> None:
     size = stream.seek(0, io.SEEK_END)
-    walk = _Walk(stream, size)
+    walk = _SegmentWalk(stream, size)
     total, seen = 0, 0
     for directory in walk.directories():
         if seen == 0 and directory.end > size:
@@ -106,7 +106,7 @@ def _check_tiff(stream: IO[bytes]) -> None:
         raise EOFError("the TIFF directory is missing")
 
 
-class _Walk:
+class _SegmentWalk:
     """Visits the directories of a TIFF file, each once."""
 
     def __init__(self, stream: IO[bytes], size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from varfix.engine.image import jpeg, png, tiff
-from varfix.engine.image.metadata import PREFIX
+from varfix.engine.image.metadata import xmp
+from varfix.engine.image.metadata.exif_block import PREFIX
 from varfix.engine.image.picture import Integers, PictureInfo
 from varfix.engine.settings.types import OutputSettings
 
@@ -24,6 +26,9 @@ _WEBP_EFFORT: Final = 4
 _AVIF_SPEED: Final = 7
 # Without loss, effort 1 is ten times as fast as 7 for a tenth more bytes.
 _JXL_EFFORT: Final = {True: 1, False: 5}
+# Where a BMP's header holds pixels per meter.
+_BMP_RESOLUTION: Final = 38
+_INCH: Final = 0.0254
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,14 @@ class Raster:
         alpha: (H, W) of the same dtype, or None; never with CMYK.
         info: Metadata to store.
         options: Qualities.
+        extra: (H, W, N) of the same dtype: channels that a TIFF alone can hold, or None.
     """
 
     samples: Integers
     alpha: Integers | None
     info: PictureInfo
     options: OutputSettings
+    extra: Integers | None = None
 
 
 def _image(raster: Raster) -> Image.Image:
@@ -66,16 +73,21 @@ def _jpeg(raster: Raster) -> bytes:
     info = raster.info
     if len(info.icc or b"") > _JPEG_PROFILE:
         raise ValueError("the color profile is too large for JPEG")
+    packet, extension = info.xmp, []
+    if packet and len(packet) > xmp.LARGEST_IN_JPEG:
+        packet, name, extended = xmp.split(packet)
+        extension = jpeg.extended_xmp(name, extended)
     params = {
         "quality": raster.options.jpeg_quality,
         "subsampling": 0,
         "icc_profile": info.icc,
         "exif": PREFIX + info.exif if info.exif else None,
-        "xmp": info.xmp,
+        "xmp": packet,
         "dpi": info.dpi,
     }
     data = _save(_image(raster), "JPEG", params)
-    return jpeg.with_iptc(data, info.iptc) if info.iptc else data
+    more = [*extension, *jpeg.resources(info.resources or b""), *jpeg.comment(info.comment or b"")]
+    return jpeg.insert(data, more) if more else data
 
 
 def _webp(raster: Raster) -> bytes:
@@ -140,16 +152,22 @@ def _jxl(raster: Raster) -> bytes:
 
 
 def _bmp(raster: Raster) -> bytes:
-    return _save(_image(raster), "BMP", {"dpi": raster.info.dpi})
+    if raster.alpha is None:
+        return _save(_image(raster), "BMP", {"dpi": raster.info.dpi})
+    data = bytearray(_by_opencv(".bmp", raster))
+    if raster.info.dpi:
+        across, down = (round(value / _INCH) for value in raster.info.dpi)
+        struct.pack_into("<II", data, _BMP_RESOLUTION, across, down)
+    return bytes(data)
 
 
 def _tiff(raster: Raster) -> bytes:
     info = raster.info
-    tags = tiff.TiffTags(info.icc, info.exif, info.xmp, info.iptc, info.dpi)
+    tags = tiff.TiffTags(info.icc, info.exif, info.xmp, info.resources, info.dpi)
     samples = raster.samples
     if raster.alpha is not None and samples.shape[2] == 1 and samples.dtype == np.uint16:
         samples = samples.repeat(3, axis=2)  # Pillow, and so varfix, reads no deep gray with alpha
-    return tiff.write(samples, raster.alpha, tags)
+    return tiff.write(samples, raster.alpha, tags, raster.extra)
 
 
 def _png(raster: Raster) -> bytes:
@@ -159,7 +177,7 @@ def _png(raster: Raster) -> bytes:
         and raster.samples.dtype == np.uint8
     )
     # OpenCV is several times faster, but knows no gray with alpha.
-    data = _png_by_pillow(raster) if shallow_gray_alpha else _png_by_opencv(raster)
+    data = _png_by_pillow(raster) if shallow_gray_alpha else _by_opencv(".png", raster)
     return png.insert(data, _png_chunks(raster.info))
 
 
@@ -168,7 +186,7 @@ def _png_by_pillow(raster: Raster) -> bytes:
     return _save(_image(raster), "PNG", {"compress_level": level})
 
 
-def _png_by_opencv(raster: Raster) -> bytes:
+def _by_opencv(suffix: str, raster: Raster) -> bytes:
     import cv2
 
     samples = raster.samples
@@ -178,18 +196,19 @@ def _png_by_opencv(raster: Raster) -> bytes:
     elif samples.shape[2] == 3:
         samples = np.ascontiguousarray(samples[..., ::-1])
     params: list[int] = []
-    if raster.options.png_level == "small":
+    if suffix == ".png" and raster.options.png_level == "small":
         params = [cv2.IMWRITE_PNG_COMPRESSION, _PNG_SMALL_LEVEL]
         params += [cv2.IMWRITE_PNG_STRATEGY, _PNG_FILTERED]
         params += [cv2.IMWRITE_PNG_FILTER, _PNG_ALL_FILTERS]
-    done, encoded = cv2.imencode(".png", samples, params)
+    done, encoded = cv2.imencode(suffix, samples, params)
     if not done:
-        raise ValueError("OpenCV could not encode the PNG")
+        raise ValueError("OpenCV could not encode the image")
     return bytes(encoded)
 
 
 def _png_chunks(info: PictureInfo) -> Iterator[png.Chunk]:
-    if info.icc:
+    stated = any(kind in png.COLOR for kind, _payload in info.chunks)
+    if info.icc and not (info.icc_is_implied and stated):
         yield png.icc_chunk(info.icc)
     yield from info.chunks
     if info.dpi:

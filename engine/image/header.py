@@ -33,11 +33,13 @@ from varfix.engine.errors import (
     HostMemoryError,
 )
 from varfix.engine.formats import FORMATS, Header, sniff
+from varfix.engine.image import cicp, isobmff, jpeg, png
 from varfix.engine.image import heif_jxl as extras
-from varfix.engine.image import jpeg, tiff
-from varfix.engine.image import metadata as exif
 from varfix.engine.image.bomb_guard import MAX_METADATA, check
-from varfix.engine.image.metadata import ORIENTATION, PREFIX
+from varfix.engine.image.metadata import exif
+from varfix.engine.image.metadata.exif import ORIENTATION
+from varfix.engine.image.metadata.exif_block import PREFIX
+from varfix.engine.image.tiff_pages import DEVELOP, TiffMainImageFile
 from varfix.engine.system.files import open_source
 
 # Pillow's own guard is far below photographs of today and cannot be set per call;
@@ -48,12 +50,12 @@ PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
 PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA
 
 # By hand instead of `Image.open`: the format is known from the signature, and a phone's
-# several-picture JPEG is read as the JPEG it also is.
+# several-image JPEG is read as the JPEG it also is.
 _PLUGINS: Final[dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]]] = {
     "jpeg": JpegImagePlugin.JpegImageFile,
     "png": PngImagePlugin.PngImageFile,
     "webp": WebPImagePlugin.WebPImageFile,
-    "tiff": TiffImagePlugin.TiffImageFile,
+    "tiff": TiffMainImageFile,
     "avif": AvifImagePlugin.AvifImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
     "heif": extras.open_heif,
@@ -64,6 +66,7 @@ _PLUGINS: Final[dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]]] = {
 MODES: Final = {
     "1": "L",
     "L": "L",
+    "LX": "L",
     "LA": "LA",
     "La": "LA",
     "P": "RGB",
@@ -98,6 +101,8 @@ _SAMPLE_FORMAT: Final = 339
 _UNSIGNED: Final = 1
 _REDUCED: Final = 254
 
+# Bytes in which an AVIF or HEIC file tells its colors.
+_ITEMS_HEAD: Final = 1 << 17
 # Bytes in which a JPEG tells its coding, behind EXIF and its thumbnail (64 KiB at most).
 _JPEG_HEAD: Final = 1 << 17
 
@@ -107,6 +112,10 @@ NOT_A_RESULT: Final = "not restored: the missing part would be gray"
 _EXTRACTED: Final = {"frames": "`ffmpeg -i FILE %04d.png`", "pages": "`tiffsplit FILE`"}
 _INSTEAD: Final = {
     "image/gif": "save it as PNG; extract an animation with `ffmpeg -i FILE %04d.png`",
+    **dict.fromkeys(
+        ("image/x-canon-cr3", "image/x-panasonic-rw2", "image/x-olympus-orf", "image/x-fuji-raf"),
+        DEVELOP,
+    ),
 }
 
 
@@ -192,6 +201,8 @@ def ends_early(size: int) -> DecodeTruncatedError:
 def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
     """Let Pillow parse a file's header as the format it was identified as.
 
+    A PNG cannot be decoded by what is returned, see `open_png`.
+
     Raises:
         DecodeUnsupportedError: The header is valid, but Pillow does not support its type.
         EOFError: A TIFF ends before its directory.
@@ -200,6 +211,10 @@ def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
     check(kind, stream)
     if kind == "jpeg":
         _refuse_coding(stream)
+    elif kind in ("avif", "heif"):
+        _refuse_hdr(stream)
+    elif kind == "png":
+        stream = _head_of_png(stream)
     try:
         return _PLUGINS[kind](stream)
     except (SyntaxError, ValueError, NotImplementedError) as error:
@@ -224,6 +239,40 @@ def _refuse_coding(stream: IO[bytes]) -> None:
             f"unsupported JPEG ({oddity})",
             hint="save it as a baseline 8-bit JPEG, or as PNG",
         )
+
+
+def _refuse_hdr(stream: IO[bytes]) -> None:
+    codes = isobmff.read_items(stream.read(_ITEMS_HEAD)).cicp
+    stream.seek(0)
+    if codes is not None and codes[1] in cicp.HDR:
+        raise DecodeUnsupportedError(
+            f"is HDR ({cicp.HDR[codes[1]]}): models know standard range only, and would shift its"
+            " tones",
+            hint="convert it to sRGB first",
+        )
+
+
+def _head_of_png(stream: IO[bytes]) -> IO[bytes]:
+    """Return a PNG up to its pixels, so that Pillow opens it although what nobody needs is damaged.
+
+    Raises:
+        DecodeUnsupportedError: It is in Apple's own format.
+        ValueError: A chunk that decoding needs is damaged.
+    """
+    if png.is_apple(stream.read(16)):
+        raise DecodeUnsupportedError(
+            "a PNG in Apple's own format (CgBI) cannot be read",
+            hint="convert it back with xcrun pngcrush -revert-iphone-optimizations FILE OUT.png",
+        )
+    stream.seek(0)
+    return io.BytesIO(png.checked_head(stream))
+
+
+def open_png(data: bytes) -> ImageFile.ImageFile:
+    """Let Pillow decode a PNG every chunk of which has been checked."""
+    image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+    image.load()  # only then what stands behind the pixels is known
+    return image
 
 
 def header_of(kind: str, image: ImageFile.ImageFile, head: bytes) -> Header:
@@ -298,15 +347,7 @@ def _channels(image: ImageFile.ImageFile) -> int:
 
 def _frames(image: ImageFile.ImageFile) -> int:
     """Count the images in a file, smaller copies of the first one left out."""
-    count = int(getattr(image, "n_frames", 1))
-    if count == 1 or not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return count
-    full = 0
-    for index in range(count):
-        image.seek(index)
-        full += not int(image.tag_v2.get(_REDUCED, 0)) & 1
-    image.seek(0)
-    return full
+    return int(getattr(image, "n_frames", 1))
 
 
 def orientation_of(image: ImageFile.ImageFile) -> int:
@@ -320,8 +361,6 @@ def orientation_of(image: ImageFile.ImageFile) -> int:
 
 
 def exif_of(image: ImageFile.ImageFile) -> bytes | None:
-    """Return the EXIF block without prefix, as the file holds it or gathered from a TIFF's tags."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return tiff.exif_of(image)
+    """Return the EXIF block without prefix, as the file holds it."""
     block = image.info.get("exif")
     return bytes(block).removeprefix(PREFIX) if block else None

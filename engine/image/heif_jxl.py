@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 from PIL import Image, ImageFile
 
 from varfix.engine.errors import DecodeUnsupportedError
-from varfix.engine.image.metadata import orientation_of
+from varfix.engine.image.metadata.exif import orientation_of
 
 _CONTAINER: Final = b"\x00\x00\x00\x0cJXL "
 _RATIOS: Final = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))

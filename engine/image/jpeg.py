@@ -1,18 +1,25 @@
-"""JPEG segments: the ways of coding that no decoder here knows, and what Pillow does not write."""
+"""JPEG segments: the ways of coding that no decoder here knows, and what Pillow does not handle."""
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import Final
 
-from varfix.engine.image import iptc
-
 _SCAN: Final = 0xDA
+_END: Final = b"\xff\xd9"
+_START_OF_SCAN: Final = b"\xff\xda"
 _FIRST_APP, _LAST_APP = 0xE0, 0xEF
-_RESOURCES: Final = 0xED
+_APP1, _APP2, _RESOURCES, _COMMENT = 0xE1, 0xE2, 0xED, 0xFE
 _PHOTOSHOP: Final = b"Photoshop 3.0\x00"
+_EXTENSION: Final = b"http://ns.adobe.com/xmp/extension/\x00"
+_SEVERAL: Final = b"MPF\x00"
 _MAX_PAYLOAD: Final = 65533
+# Identifier, length of the whole, and offset of this part.
+_EXTENSION_HEAD: Final = len(_EXTENSION) + 32 + 8
+# In the coded data of a scan: a marker that is neither a stuffed byte, a restart nor padding.
+_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 _FRAMES: Final[dict[int, str]] = {
     0xC0: "baseline",
@@ -31,6 +38,9 @@ _FRAMES: Final[dict[int, str]] = {
 }
 _USUAL: Final = ("baseline", "extended", "progressive")
 
+# Marker and payload.
+Segment = tuple[int, bytes]
+
 
 def oddity(data: bytes) -> str | None:
     """Name what is unusual in how a JPEG is coded: its depth or its process; None if nothing is."""
@@ -43,46 +53,125 @@ def oddity(data: bytes) -> str | None:
     return None
 
 
-def scan_start(data: bytes) -> int:
-    """Return the offset of the first scan, behind thumbnails with end markers of their own."""
+def end_of_image(data: bytes) -> int | None:
+    """Return the offset behind the first image's end marker; None if that is missing.
+
+    Thumbnails in segments have end markers of their own, and so have images and videos that are
+    appended to the file.
+    """
     at = 2
-    for _marker, _start, end in _segments(data):
-        at = end
+    for scan in scans(data):
+        at = scan[2]
+    at = _behind_segments(data, at)
+    return at + 2 if data[at : at + 2] == _END else None
+
+
+def scans(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield where the header, the coded data and the end of each scan of an image lie."""
+    at = _behind_segments(data, 2)
+    while data[at : at + 2] == _START_OF_SCAN:
+        coded = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        found = _MARKER.search(data, coded)
+        end = len(data) if found is None else found.start()
+        yield at + 4, coded, end
+        at = _behind_segments(data, end)
+
+
+def _behind_segments(data: bytes, at: int) -> int:
+    """Return the offset behind the segments that begin at `at`."""
+    for segment in _segments(data, at):
+        at = segment[2]
     return at
 
 
-def iptc_of(data: bytes) -> bytes | None:
-    """Return the IPTC record of a JPEG, None without one."""
-    parts = [
-        data[start:end].removeprefix(_PHOTOSHOP)
-        for marker, start, end in _segments(data)
-        if marker == _RESOURCES and data.startswith(_PHOTOSHOP, start)
+def coding_alone(data: bytes, end: int) -> bytes:
+    """Return the first image without application segments and comments, which ends at `end`."""
+    parts, at = [data[:2]], 2
+    for marker, start, behind in _segments(data):
+        if not (_FIRST_APP <= marker <= _LAST_APP or marker == _COMMENT):
+            parts.append(data[start - 4 : behind])
+        at = behind
+    return b"".join((*parts, data[at:end]))
+
+
+def resources_of(data: bytes) -> bytes:
+    """Return the Photoshop image resources of a JPEG, empty without any."""
+    found = _payloads(data, _RESOURCES, _PHOTOSHOP)
+    return b"".join(part.removeprefix(_PHOTOSHOP) for part in found)
+
+
+def comments_of(data: bytes) -> tuple[bytes, ...]:
+    """Return the comments of a JPEG."""
+    return tuple(text for text in _payloads(data, _COMMENT, b"") if text.strip(b"\x00 "))
+
+
+def has_several_images(data: bytes) -> bool:
+    """Tell whether a JPEG lists images that are appended to it (CIPA DC-007)."""
+    return bool(_payloads(data, _APP2, _SEVERAL))
+
+
+def extended_xmp_of(data: bytes) -> dict[bytes, bytes]:
+    """Return the extended XMP packets of a JPEG, by the identifiers that XMP calls them by."""
+    parts: dict[bytes, dict[int, bytes]] = {}
+    for payload in _payloads(data, _APP1, _EXTENSION):
+        if len(payload) >= _EXTENSION_HEAD:
+            name = payload[len(_EXTENSION) : len(_EXTENSION) + 32]
+            (offset,) = struct.unpack_from(">I", payload, _EXTENSION_HEAD - 4)
+            parts.setdefault(name, {})[offset] = payload[_EXTENSION_HEAD:]
+    return {
+        name: b"".join(part for _offset, part in sorted(found.items()))
+        for name, found in parts.items()
+    }
+
+
+def extended_xmp(name: bytes, packet: bytes) -> list[Segment]:
+    """Pack an extended XMP packet."""
+    room = _MAX_PAYLOAD - _EXTENSION_HEAD
+    return [
+        (
+            _APP1,
+            _EXTENSION + name + struct.pack(">II", len(packet), at) + packet[at : at + room],
+        )
+        for at in range(0, len(packet), room)
     ]
-    return iptc.record_of(b"".join(parts))
 
 
-def with_iptc(data: bytes, record: bytes) -> bytes:
-    """Return the file with an IPTC record, behind the other application segments.
+def resources(series: bytes) -> list[Segment]:
+    """Pack Photoshop image resources, in as many segments as they need."""
+    room = _MAX_PAYLOAD - len(_PHOTOSHOP)
+    return [(_RESOURCES, _PHOTOSHOP + series[at : at + room]) for at in range(0, len(series), room)]
 
-    Raises:
-        ValueError: The record is larger than a segment.
-    """
-    payload = _PHOTOSHOP + iptc.resources(record)
-    if len(payload) > _MAX_PAYLOAD:
-        raise ValueError("the IPTC record is too large for JPEG")
+
+def comment(text: bytes) -> list[Segment]:
+    """Pack a comment, in as many segments as it needs."""
+    return [(_COMMENT, text[at : at + _MAX_PAYLOAD]) for at in range(0, len(text), _MAX_PAYLOAD)]
+
+
+def insert(data: bytes, extra: list[Segment]) -> bytes:
+    """Return the file with segments put behind its application segments."""
     at = 2
     for marker, _start, end in _segments(data):
         if not _FIRST_APP <= marker <= _LAST_APP:
             break
         at = end
-    segment = struct.pack(">BBH", 0xFF, _RESOURCES, len(payload) + 2) + payload
-    return data[:at] + segment + data[at:]
+    packed = b"".join(
+        struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload for marker, payload in extra
+    )
+    return data[:at] + packed + data[at:]
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of the payload of each segment before the first scan."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
+def _payloads(data: bytes, wanted: int, head: bytes) -> list[bytes]:
+    """Return the payloads of all segments of a marker that begin with `head`."""
+    return [
+        data[start:end]
+        for marker, start, end in _segments(data)
+        if marker == wanted and data.startswith(head, start)
+    ]
+
+
+def _segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of the payload of each segment before the next scan or end."""
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (_SCAN, _END[1]):
         if data[at + 1] == 0xFF:  # padding
             at += 1
             continue

@@ -1,4 +1,4 @@
-"""A decoded image: what the model sees, and what must come back unchanged around it.
+"""A decoded picture: what the model sees, and what must come back unchanged around it.
 
 The model sees float32 RGB. Integers become floats and back without loss for 8 and 16 bits, so that
 a model that does nothing returns the file's own pixels.
@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.image.color import SourceSamples
+from varfix.engine.image.metadata.iptc import record_of
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[Any]
 
-# Rows converted at once, so that temporaries stay small beside the image itself.
+# Rows converted at once, so that temporaries stay small beside the picture itself.
 BAND = 256
 
 
@@ -31,9 +32,11 @@ class PictureInfo:
         mode: `gray` results are stored with one channel, `cmyk` with four inks.
         depth: 8 or 16 bits per channel.
         icc: Color profile, as in the file.
+        icc_is_implied: The file states its colors in another way; the profile says the same.
         exif: TIFF-structured EXIF without the `Exif` prefix; orientation 1, no thumbnail.
         xmp: XMP packet; orientation 1.
-        iptc: IPTC record (IIM), as in the file.
+        resources: Photoshop's image resources: an IPTC record, paths.
+        comment: Comment of a JPEG, in whatever encoding.
         dpi: Horizontal and vertical resolution in pixels per inch.
         lossless: A WebP source was stored without loss.
         chunks: PNG chunks (type, payload) on color and text that survive from PNG to PNG.
@@ -44,18 +47,25 @@ class PictureInfo:
     mode: str = "rgb"
     depth: int = 8
     icc: bytes | None = None
+    icc_is_implied: bool = False
     exif: bytes | None = None
     xmp: bytes | None = None
-    iptc: bytes | None = None
+    resources: bytes | None = None
+    comment: bytes | None = None
     dpi: tuple[float, float] | None = None
     lossless: bool = False
     chunks: tuple[tuple[bytes, bytes], ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
+    @property
+    def iptc(self) -> bytes | None:
+        """IPTC record (IIM), as in the file."""
+        return record_of(self.resources) if self.resources else None
+
 
 @dataclass(frozen=True)
 class Picture:
-    """One image, upright.
+    """One picture, upright.
 
     Attributes:
         pixels: (H, W, 3) float32 in [0, 1], sRGB.
@@ -64,6 +74,7 @@ class Picture:
         hidden: (N, 1 or 3) integers: the source's own colors where alpha is 0, in row order.
             The model sees neighboring colors there; the file gets these back.
         origin: Where the file's colors are not sRGB, its own samples.
+        extra: (H, W, N) of the source's own samples: channels of a TIFF without a stated meaning.
     """
 
     pixels: Floats
@@ -71,12 +82,13 @@ class Picture:
     info: PictureInfo
     hidden: Integers | None = None
     origin: SourceSamples | None = None
+    extra: Integers | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         own = self.origin.samples if self.origin else None
-        arrays = (self.pixels, self.alpha, self.hidden, own)
+        arrays = (self.pixels, self.alpha, self.hidden, own, self.extra)
         return sum(array.nbytes for array in arrays if array is not None)
 
 
@@ -87,7 +99,7 @@ def is_opaque(alpha: Integers) -> bool:
 
 
 def replace_pixels(picture: Picture, pixels: Floats) -> Picture:
-    """Return the image with other colors and everything else kept.
+    """Return the picture with other colors and everything else kept.
 
     Args:
         picture: The source.

@@ -1,25 +1,38 @@
-"""PNG chunks: what OpenCV leaves out of the files it writes, and Pillow of those it reads."""
+"""PNG chunks: what OpenCV leaves out of the files it writes, and what no decoder checks."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import IO, Final
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
-# How colors are meant; part of the image's look.
+# How colors are meant; part of the look of an image.
 COLOR: Final = frozenset({b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI"})
 TEXT: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
+# Bytes of chunks that have a fixed length; Pillow takes a shorter one for the end of the file.
+_LENGTHS: Final = {
+    **{b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"pHYs": 9, b"tIME": 7},
+    **{b"mDCV": 24, b"cLLI": 8},
+}
+
 _XMP_KEY: Final = b"XML:com.adobe.xmp\x00"
+_COMMENT_KEY: Final = b"Comment\x00"
 # ImageMagick's way of carrying EXIF, XMP and IPTC; they would contradict the patched blocks.
 _RAW_PROFILE: Final = b"Raw profile type "
 _AFTER_HEADER: Final = len(SIGNATURE) + 8 + 13 + 4
 _INCH: Final = 0.0254
+_APPLE: Final = b"CgBI"
 
 Chunk = tuple[bytes, bytes]
+
+
+def is_apple(head: bytes) -> bool:
+    """Tell whether a PNG is in the private format that Xcode puts into applications."""
+    return head[12:16] == _APPLE
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
@@ -33,6 +46,76 @@ def chunks(data: bytes) -> Iterator[Chunk]:
         at += 12 + length
 
 
+def checked(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Check every chunk of a PNG against its checksum.
+
+    Returns:
+        The file without damaged chunks that decoding does not need, and a sentence on each.
+
+    Raises:
+        EOFError: The file ends before its end chunk.
+        ValueError: A chunk that decoding needs is damaged.
+    """
+    view = memoryview(data)
+    at, start = len(SIGNATURE), 0
+    parts, warnings = [], []
+    while True:
+        if at + 12 > len(data):
+            raise EOFError("the PNG has no end chunk")
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if not kind.isalpha() or end > len(data):
+            raise EOFError("a chunk of the PNG is cut short")
+        if fault := _fault(view[at + 4 : end]):
+            warnings.append(_dropped(kind, fault))
+            parts.append(data[start:at])
+            start = end
+        at = end
+        if kind == b"IEND":
+            break
+    return (b"".join((*parts, data[start:])) if parts else data), tuple(warnings)
+
+
+def checked_head(stream: IO[bytes]) -> bytes:
+    """Read a PNG up to its pixels, without damaged chunks that decoding does not need.
+
+    Raises:
+        ValueError: A chunk that decoding needs is damaged.
+    """
+    parts = [stream.read(len(SIGNATURE))]
+    while True:
+        head = stream.read(8)
+        if len(head) < 8 or head[4:] == b"IDAT":
+            return b"".join((*parts, head))
+        rest = stream.read(int.from_bytes(head[:4], "big") + 4)
+        fault = _fault(memoryview(head[4:] + rest))
+        if not fault:
+            parts += [head, rest]
+        elif head[4:].isalpha():
+            _dropped(head[4:], fault)
+        else:
+            return b"".join((*parts, head))
+
+
+def _fault(chunk: memoryview) -> str:
+    """Say what is wrong with a chunk, from its type to its checksum; empty = nothing is."""
+    if zlib.crc32(chunk[:-4]) != int.from_bytes(chunk[-4:], "big"):
+        return "wrong checksum"
+    length = _LENGTHS.get(bytes(chunk[:4]), len(chunk) - 8)
+    return "" if len(chunk) - 8 == length else "wrong length"
+
+
+def _dropped(kind: bytes, fault: str) -> str:
+    """Return a sentence on a damaged chunk that is left out.
+
+    Raises:
+        ValueError: Decoding needs the chunk: its first letter is a capital.
+    """
+    if kind[:1].isupper():
+        raise ValueError("a chunk of the PNG is damaged")
+    return f"the {kind.decode('ascii')} chunk is damaged ({fault}) and was not kept"
+
+
 def kept_chunks(data: bytes) -> tuple[Chunk, ...]:
     """Return the chunks on color and text that survive restoration unchanged."""
     return tuple(
@@ -40,6 +123,47 @@ def kept_chunks(data: bytes) -> tuple[Chunk, ...]:
         for kind, payload in chunks(data)
         if kind in COLOR or (kind in TEXT and not payload.startswith((_XMP_KEY, _RAW_PROFILE)))
     )
+
+
+def comment_in(kept: Iterable[Chunk]) -> str | None:
+    """Return the comment among text chunks, None without one."""
+    return texts_in(kept).get("Comment")
+
+
+def texts_in(kept: Iterable[Chunk]) -> dict[str, str]:
+    """Return the texts among chunks by their keywords; damaged ones are left out."""
+    found = {}
+    for kind, payload in kept:
+        key, _end, rest = payload.partition(b"\x00")
+        words = _text(kind, rest) if kind in TEXT else None
+        if words is not None:
+            found[key.decode("latin-1")] = words
+    return found
+
+
+def _text(kind: bytes, rest: bytes) -> str | None:
+    """Return what stands behind the keyword of a text chunk."""
+    try:
+        if kind == b"tEXt":
+            return rest.decode("latin-1")
+        if kind == b"zTXt":
+            return _inflated(rest[1:]).decode("latin-1")
+        _language, _translated, text = rest[2:].split(b"\x00", 2)
+        return (_inflated(text) if rest[0] else text).decode("utf-8")
+    except (ValueError, IndexError, zlib.error):
+        return None
+
+
+def _inflated(data: bytes) -> bytes:
+    return zlib.decompressobj().decompress(data, 1 << 20)
+
+
+def comment_chunk(comment: str) -> Chunk:
+    """Pack a comment: as Latin-1 where that can say it, as UTF-8 elsewhere."""
+    try:
+        return b"tEXt", _COMMENT_KEY + comment.encode("latin-1")
+    except UnicodeEncodeError:
+        return b"iTXt", _COMMENT_KEY + bytes(4) + comment.encode("utf-8")
 
 
 def icc_chunk(profile: bytes) -> Chunk:

@@ -16,22 +16,22 @@ from PIL import ImageFile
 
 from varfix.engine.errors import DecodeTruncatedError
 from varfix.engine.formats import Header
-from varfix.engine.image import jpeg, png, tiff
+from varfix.engine.image import isobmff, jpeg, jpeg_check, png, tiff_samples, webp
 from varfix.engine.image.color import SourceSamples, samples_to_rgb, space_of
 from varfix.engine.image.header import (
-    LIBRARY_ERRORS,
     MODES,
+    NOT_A_RESULT,
     ends_early,
-    exif_of,
     header_of,
     identify,
     open_image,
+    open_png,
     orientation_of,
     refuse,
     translated,
 )
-from varfix.engine.image.heif_jxl import JxlImageFile
-from varfix.engine.image.metadata import ORIENTATION, upright_exif, upright_xmp
+from varfix.engine.image.metadata.exif import ORIENTATION
+from varfix.engine.image.metadata.metadata import info_of
 from varfix.engine.image.picture import (
     Integers,
     Picture,
@@ -40,8 +40,11 @@ from varfix.engine.image.picture import (
     is_opaque,
     to_floats,
 )
+from varfix.engine.image.tiff_pages import TiffMainImageFile, unreadable
+from varfix.engine.image.tiff_samples import TiffSamples
+from varfix.engine.image.zeros import ends_in_zeros
 
-# Color types without and with alpha.
+# Color types of PNG without and with alpha.
 _PNG_GRAY: Final = (0, 4)
 
 # From a stored array to the upright one, by orientation tag (EXIF 2.3, 4.6.4).
@@ -75,16 +78,22 @@ def read_picture(data: bytes, *, max_pixels: int) -> Picture:
         image = open_image(kind, io.BytesIO(data))
         header = header_of(kind, image, data)
         refuse(image, header, max_pixels)
+        damage: tuple[str, ...] = ()
+        if kind == "png":
+            data, damage = png.checked(data)
+            image = open_png(data)
         if kind == "jxl":  # only now its metadata is known
             image.load()
             header = header_of(kind, image, data)
         orientation = orientation_of(image)
-        info = _info(image, header, data)
         _check_end(kind, data)
-        samples, alpha, orientation = _decode(image, header, data, orientation)
-        samples = _turn(samples, orientation)
-        _check_size(samples, header)
-        return _assemble(samples, _turn(alpha, orientation), info)
+        info = info_of(image, header, data)
+        info = replace(info, warnings=(*damage, *info.warnings))
+        samples, orientation = _decode(image, header, data, orientation)
+        _check_coding(kind, data)
+        samples = _turned(samples, orientation)
+        _check_size(samples.colors, header)
+        return _assemble(samples, info)
 
 
 def _check_size(samples: Integers, header: Header) -> None:
@@ -107,122 +116,67 @@ def has_transparency(data: bytes, *, max_pixels: int) -> bool:
     return alpha is not None and not is_opaque(alpha)
 
 
-def _info(image: ImageFile.ImageFile, header: Header, data: bytes) -> PictureInfo:
-    warnings: list[str] = []
-    try:
-        block = exif_of(image)
-        exif = upright_exif(block, header.width, header.height) if block else None
-    except LIBRARY_ERRORS:
-        exif = None
-        warnings.append("the EXIF block is damaged and was not kept")
-    if header.format == "avif" and _is_deep_avif(data):
-        warnings.append("a 10-bit or 12-bit AVIF is restored at 8 bits")
-    if header.format == "heif":
-        warnings += _heif_losses(image)
-    if isinstance(image, JxlImageFile) and image.packed:
-        warnings.append("compressed metadata of a JPEG XL is not kept")
-    xmp = image.info.get("xmp")
-    return PictureInfo(
-        format=header.format,
-        mode=_mode(image, header, data),
-        depth=header.depth,
-        icc=image.info.get("icc_profile") or None,
-        exif=exif,
-        xmp=upright_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp)) if xmp else None,
-        iptc=_iptc(header.format, data),
-        dpi=_dpi(image),
-        lossless=header.format == "webp" and _is_lossless_webp(data),
-        chunks=png.kept_chunks(data) if header.format == "png" else (),
-        warnings=tuple(warnings),
-    )
-
-
-def _mode(image: ImageFile.ImageFile, header: Header, data: bytes) -> str:
-    if image.mode == "CMYK":
-        return "cmyk"
-    return "gray" if _is_gray(image, header, data) else "rgb"
-
-
-def _iptc(kind: str, data: bytes) -> bytes | None:
-    if kind == "jpeg":
-        return jpeg.iptc_of(data)
-    return tiff.iptc_of(data) if kind == "tiff" else None
-
-
-def _is_gray(image: ImageFile.ImageFile, header: Header, data: bytes) -> bool:
-    # Pillow widens 16-bit gray with alpha to RGBA.
-    deep_png = header.format == "png" and header.depth == 16
-    return data[25] in _PNG_GRAY if deep_png else MODES[image.mode] in ("L", "LA")
-
-
-def _is_lossless_webp(data: bytes) -> bool:
-    """Look for the lossless kind of image among the file's chunks; profiles may come first."""
-    at = 12
-    while at + 8 <= len(data):
-        if data[at : at + 4] in (b"VP8L", b"VP8 "):
-            return data[at : at + 4] == b"VP8L"
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        at += 8 + length + length % 2
-    return False
-
-
-def _is_deep_avif(data: bytes) -> bool:
-    """Read the two depth flags of the codec configuration box (AV1-ISOBMFF, 2.3.3)."""
-    at = data.find(b"av1C")
-    return at >= 0 and len(data) > at + 6 and bool(data[at + 6] & 0x60)
-
-
-def _heif_losses(image: ImageFile.ImageFile) -> list[str]:
-    losses = []
-    bits = image.info.get("bit_depth", 8)
-    if bits > 8:
-        losses.append(f"a {bits}-bit HEIC is restored at 8 bits")
-    if image.info.get("aux") or image.info.get("depth_images"):
-        losses.append("images beside the main one (depth, HDR gain) are not kept")
-    return losses
-
-
-def _dpi(image: ImageFile.ImageFile) -> tuple[float, float] | None:
-    try:
-        across, down = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    if not (0 < across < 1e6 and 0 < down < 1e6):
-        return None
-    return (down, across) if orientation_of(image) >= 5 else (across, down)
-
-
 def _decode(
     image: ImageFile.ImageFile, header: Header, data: bytes, orientation: int
-) -> tuple[Integers, Integers | None, int]:
-    """Return samples (H, W, 1 or 3), alpha (H, W) or None, and the orientation still to apply."""
+) -> tuple[TiffSamples, int]:
+    """Return the samples as stored, and the orientation still to apply."""
+    if isinstance(image, TiffMainImageFile):
+        return _decode_tiff(image, header, data, orientation)
     if header.depth == 16:
-        # Pillow notices missing data that the other two fill with black.
+        # Pillow notices missing data that OpenCV fills with black.
         transparent = image.info.get("transparency")
         image.load()
-        deep = _deep_png(data, transparent) if header.format == "png" else tiff.read_deep(data)
-        return *deep, orientation
-    if header.format == "tiff":
-        # Pillow turns TIFFs itself, and without the tag it believes what XMP says.
-        image.getexif()[ORIENTATION] = orientation
-        return *_shallow(image), 1
-    return *_shallow(image), orientation
+        return _deep_png(data, transparent), orientation
+    samples = _shallow(image, data)
+    if header.format == "bmp" and samples.alpha is not None and not samples.alpha.any():
+        samples = replace(samples, alpha=None)  # many programs leave the fourth byte empty
+    return samples, orientation
 
 
-def _shallow(image: ImageFile.ImageFile) -> tuple[Integers, Integers | None]:
+def _decode_tiff(
+    image: TiffMainImageFile, header: Header, data: bytes, orientation: int
+) -> tuple[TiffSamples, int]:
+    if tiff_samples.reads(image, header.depth):
+        if image.compression in tiff_samples.CHECKED_BY_PILLOW:
+            # Pillow notices missing data that tifffile fills with black.
+            image.load()
+        return tiff_samples.read(data, image.choice.offset), orientation
+    # Pillow turns TIFFs itself, and without the tag it believes what XMP says.
+    image.getexif()[ORIENTATION] = orientation
+    try:
+        return _shallow(image, data), 1
+    except OSError as error:
+        if "decoder" in str(error) and image.compression in tiff_samples.MAY_BE_MISSING:
+            raise unreadable(image.compression) from error
+        raise
+
+
+def _shallow(image: ImageFile.ImageFile, data: bytes) -> TiffSamples:
+    transparent = image.info.get("transparency")
+    keyed = transparent if isinstance(transparent, int) and image.mode in ("1", "L") else None
     target = MODES[image.mode]
-    if "transparency" in image.info:
+    if transparent is not None and keyed is None:
         target = {"L": "LA", "RGB": "RGBA"}.get(target, target)
     image.load()
     array = np.array(image if image.mode == target else image.convert(target))
     if array.ndim == 2:
-        return array[..., np.newaxis], None
+        alpha = None if keyed is None else _keyed_out(array, keyed, data)
+        return TiffSamples(array[..., np.newaxis], alpha)
     if target in ("LA", "RGBA"):
-        return array[..., :-1], array[..., -1]
-    return array, None
+        return TiffSamples(array[..., :-1], array[..., -1])
+    return TiffSamples(array)
 
 
-def _deep_png(data: bytes, transparent: Any) -> tuple[Integers, Integers | None]:
+def _keyed_out(gray: Integers, transparent: int, data: bytes) -> Integers:
+    """Return alpha of a gray PNG one of whose values is transparent.
+
+    Pillow widens 2 and 4 bits to 8, but not that value; of 1 bit it widens both.
+    """
+    scale = 1 if data[24] == 1 else 255 // (2 ** data[24] - 1)
+    return np.where(gray == transparent * scale, 0, 255).astype(np.uint8)
+
+
+def _deep_png(data: bytes, transparent: Any) -> TiffSamples:
     import cv2
 
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -231,33 +185,52 @@ def _deep_png(data: bytes, transparent: Any) -> tuple[Integers, Integers | None]
     gray = data[25] in _PNG_GRAY
     if array.ndim == 2:
         alpha = None if transparent is None else np.where(array == transparent, 0, 65535)
-        return array[..., np.newaxis], None if alpha is None else alpha.astype(np.uint16)
+        return TiffSamples(
+            array[..., np.newaxis], None if alpha is None else alpha.astype(np.uint16)
+        )
     alpha = array[..., 3] if array.shape[2] == 4 else None
-    return array[..., [0]] if gray else array[..., 2::-1], alpha
+    return TiffSamples(array[..., [0]] if gray else array[..., 2::-1], alpha)
 
 
 def _check_end(kind: str, data: bytes) -> None:
-    """Refuse a JPEG whose tail is missing but padded: decoders paint it gray without complaint."""
-    if kind == "jpeg" and data.find(b"\xff\xd9", jpeg.scan_start(data)) < 0:
+    """Refuse a file whose end is missing but padded: decoders paint it gray without complaint."""
+    if kind == "jpeg" and jpeg.end_of_image(data) is None:
         raise ends_early(len(data.rstrip(b"\x00")))
+    if kind == "webp" and webp.is_padded(data):
+        raise ends_early(len(data.rstrip(b"\x00")))
+    if kind in ("avif", "heif"):
+        for extents in isobmff.read_items(data).coded():
+            start, length = extents[-1]
+            if start + length > len(data) or ends_in_zeros(data, start, start + length):
+                raise ends_early(len(data.rstrip(b"\x00")))
 
 
-def _turn(array: Any, orientation: int) -> Any:
-    if array is None or orientation not in _UPRIGHT:
-        return array
-    return np.ascontiguousarray(_UPRIGHT[orientation](array))
+def _check_coding(kind: str, data: bytes) -> None:
+    """Refuse a JPEG whose data is damaged in a way that its decoder does not report."""
+    end = jpeg.end_of_image(data) if kind == "jpeg" else None
+    if end is not None and jpeg_check.is_damaged(data, end):
+        raise DecodeTruncatedError(f"file is damaged ({NOT_A_RESULT})")
 
 
-def _assemble(samples: Integers, alpha: Integers | None, info: PictureInfo) -> Picture:
-    hidden = None
+def _turned(samples: TiffSamples, orientation: int) -> TiffSamples:
+    if orientation not in _UPRIGHT:
+        return samples
+
+    def turn(array: Any) -> Any:
+        return None if array is None else np.ascontiguousarray(_UPRIGHT[orientation](array))
+
+    return TiffSamples(turn(samples.colors), turn(samples.alpha), turn(samples.extra))
+
+
+def _assemble(samples: TiffSamples, info: PictureInfo) -> Picture:
+    colors, alpha, hidden = samples.colors, samples.alpha, None
     if alpha is not None and not alpha.all():
-        hidden = samples[alpha == 0]
-        samples = fill_transparent(samples, alpha)
+        hidden = colors[alpha == 0]
+        colors = fill_transparent(colors, alpha)
     space, warning = space_of(info.mode, info.icc)
     if warning:
         info = replace(info, warnings=(*info.warnings, warning))
     if space is None:
-        return Picture(to_floats(samples), alpha, info, hidden)
-    return Picture(
-        samples_to_rgb(samples, space), alpha, info, hidden, SourceSamples(samples, space)
-    )
+        return Picture(to_floats(colors), alpha, info, hidden, None, samples.extra)
+    origin = SourceSamples(colors, space)
+    return Picture(samples_to_rgb(colors, space), alpha, info, hidden, origin, samples.extra)

@@ -15,9 +15,9 @@ from PIL import ImageColor
 
 from varfix.engine.errors import EncodeError
 from varfix.engine.formats import FORMATS, Format, output_format
-from varfix.engine.image import png
 from varfix.engine.image.color import SourceSamples, apply_restored, samples_to_rgb
 from varfix.engine.image.encoders import ENCODERS, Raster
+from varfix.engine.image.metadata.fit import fitted
 from varfix.engine.image.picture import (
     Floats,
     Integers,
@@ -71,6 +71,8 @@ def encode_picture(picture: Picture, fmt: str, options: OutputSettings) -> Encod
     if not form.available:
         raise EncodeError(f"cannot be stored as {form.label}", hint=form.remedy)
     kept, warnings = _settled(picture, form, options)
+    if picture.extra is not None and form.name != "tiff":
+        warnings.append(f"{form.label} holds no extra channels: they are not kept")
     depth = kept.info.depth if kept.info.depth in form.depths else 8
     if depth < kept.info.depth:
         warnings.append(f"a 16-bit source is stored with 8 bits: {form.label} holds no more")
@@ -87,7 +89,7 @@ def encode_picture(picture: Picture, fmt: str, options: OutputSettings) -> Encod
 
 def _settled(picture: Picture, form: Format, options: OutputSettings) -> tuple[Picture, list[str]]:
     """Leave only the metadata that policy and format allow, with colors that fit what is left."""
-    info, warnings = _kept(picture.info, form, options)
+    info, warnings = fitted(picture.info, form, options)
     kept = replace(picture, info=info)
     lost = _lost_meaning(picture, info, form)
     if picture.origin is None or not lost:
@@ -127,13 +129,18 @@ def _raster(picture: Picture, depth: int, options: OutputSettings) -> Raster:
         samples[alpha == 0] = _at_depth(picture.hidden, depth)
     if alpha is not None:
         alpha = _at_depth(alpha, depth)
-    return Raster(samples, alpha, picture.info, options)
+    extra = None if picture.extra is None else _at_depth(picture.extra, depth)
+    return Raster(samples, alpha, picture.info, options, extra)
 
 
 def _at_depth(values: Integers, depth: int) -> Integers:
     if values.dtype == np.uint16 and depth == 8:
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return values
+
+
+def _is_flattened(form: Format, options: OutputSettings) -> bool:
+    return not form.alpha or (form.alpha_is_rare and options.flatten is not None)
 
 
 def _flatten(raster: Raster, label: str) -> Raster:
@@ -164,38 +171,11 @@ def _color(name: str) -> tuple[int, int, int]:
         ) from error
 
 
-def _kept(
-    info: PictureInfo, form: Format, options: OutputSettings
-) -> tuple[PictureInfo, list[str]]:
-    """Apply the metadata policy and the format's own limits."""
-    if options.metadata == "none":
-        return PictureInfo(info.format, info.mode, info.depth, lossless=info.lossless), []
-    if options.metadata == "safe":
-        color = tuple(chunk for chunk in info.chunks if chunk[0] in png.COLOR)
-        info = replace(info, exif=None, xmp=None, iptc=None, chunks=color)
-    warnings: list[str] = []
-    if info.icc and not form.icc:
-        # JPEG XL says itself that it is sRGB; what is not gets a warning of its own.
-        if form.name != "jxl":
-            warnings.append(f"{form.label} holds no color profile: it is not kept")
-        info = replace(info, icc=None)
-    if info.icc and info.icc[16:20] == b"GRAY" and form.name in ("webp", "avif", "heif"):
-        warnings.append(f"the gray profile does not fit a color {form.label}: it is not kept")
-        info = replace(info, icc=None)
-    if (info.exif or info.xmp) and not form.exif:
-        warnings.append(f"{form.label} holds no EXIF or XMP: they are not kept")
-        info = replace(info, exif=None, xmp=None)
-    if info.iptc and not form.iptc:
-        warnings.append(f"{form.label} holds no IPTC: it is not kept")
-        info = replace(info, iptc=None)
-    return info, warnings
-
-
 def _encode(
     raster: Raster, form: Format, attempts: Iterable[PictureInfo]
 ) -> tuple[bytes, tuple[str, ...]]:
     """Encode with the first metadata that is not refused."""
-    if raster.alpha is not None and not form.alpha:
+    if raster.alpha is not None and _is_flattened(form, raster.options):
         raster = _flatten(raster, form.label)
     refused = ""
     for info in attempts:
@@ -210,10 +190,20 @@ def _encode(
 
 
 def _attempts(picture: Picture) -> Iterator[PictureInfo]:
-    """Yield all metadata, then the profile only, then none unless the colors depend on it."""
+    """Yield all metadata, all but one part of it, then the profile only, then none.
+
+    The profile stays where the colors depend on it.
+    """
     info = picture.info
     yield info
-    bare = replace(info, exif=None, xmp=None, iptc=None, chunks=(), dpi=None)
+    parts = (
+        replace(info, xmp=None),
+        replace(info, exif=None),
+        replace(info, resources=None),
+        replace(info, comment=None),
+    )
+    yield from (lighter for lighter in parts if lighter != info)
+    bare = replace(parts[0], exif=None, resources=None, comment=None, chunks=(), dpi=None)
     if bare != info:
         yield bare
     if info.icc and picture.origin is None:

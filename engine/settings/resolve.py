@@ -84,6 +84,16 @@ def set_layer(assignments: Iterable[str]) -> Layer:
     return Layer("--set", values)
 
 
+# Variables of varfix that are no settings; each is read where its name says.
+OTHER_VARIABLES: Final = frozenset(
+    f"VARFIX_{name}"
+    for name in (
+        *("PRESET", "DEBUG", "MODELS", "MIRROR", "OFFLINE", "THREADS", "CUDA_GRAPHS"),
+        *("FUZZ", "TEST_PICTURES", "TEST_KILLS"),
+    )
+)
+
+
 def env_layer(environ: Mapping[str, str]) -> Layer:
     """Read `VARFIX_TILE_OVERLAP` and the like; other `VARFIX_*` variables are not settings.
 
@@ -99,6 +109,22 @@ def env_layer(environ: Mapping[str, str]) -> Layer:
             values[key] = _from_text(key, text, variable)
             places[key] = variable
     return Layer("environment", values, places)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return a message for each `VARFIX_*` variable that is not known, with the nearest known one.
+
+    Args:
+        environ: Environment variables, normally `os.environ`.
+    """
+    keys = (*known_keys(), *RENAMED_KEYS)
+    known = {f"VARFIX_{key.replace('.', '_').upper()}" for key in keys} | OTHER_VARIABLES
+    unknown = [name for name in sorted(environ) if name.startswith("VARFIX_") and name not in known]
+    hints = [suggestion(name, sorted(known)) for name in unknown]
+    return [
+        f"unknown variable {name}" + (f"; {hint}" if hint else "")
+        for name, hint in zip(unknown, hints, strict=True)
+    ]
 
 
 def flag_layer(flags: Mapping[str, Any]) -> Layer:

@@ -71,7 +71,7 @@ class ObjectStore:
         versions: dict[str, ObjectVersion] = {}
         with translate_store_errors(self._label):
             for name, version in self._objects.list_objects(recursive=filters.recursive):
-                if not (is_hidden(name) or (excluded and name.startswith(excluded))):
+                if not (is_hidden(name, filters) or (excluded and name.startswith(excluded))):
                     versions[name] = version
         apply_filters(filter(_is_path, versions), filters, result)
         result.ignored += [name for name in versions if not _is_path(name)]

@@ -15,7 +15,7 @@ import pathspec
 
 from varfix.engine.formats import format_of, is_video
 from varfix.engine.storage.identity import ObjectVersion
-from varfix.engine.system.state_folder import SEGMENTS_SUFFIX
+from varfix.engine.system.state_folder import SEGMENTS_SUFFIX, STATE_FOLDER
 
 SYSTEM_NAMES: Final = frozenset(
     {
@@ -25,8 +25,19 @@ SYSTEM_NAMES: Final = frozenset(
         "ehthumbs.db",
         "$recycle.bin",
         "system volume information",
+        "recycler",
+        "lost+found",
+        # Thumbnails, recycle bins and snapshots of network storage.
+        "@eadir",
+        "#recycle",
+        "@recycle",
+        "#snapshot",
+        "@recently-snapshot",
+        ".@__thumb",
     }
 )
+# Folders of varfix and of its destinations, which nothing brings back.
+_OWN: Final = frozenset({STATE_FOLDER})
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,8 @@ class Filters:
     """Which files count; globs follow the rules of gitignore.
 
     Attributes:
-        include: Keep only names that match one of these; empty keeps all.
+        include: Keep only names that match one of these; empty keeps all. One that names
+            a hidden or system file or folder brings it back.
         exclude: Leave out names that match one of these.
         recursive: Include subfolders.
     """
@@ -50,14 +62,15 @@ class ScanResult:
 
     Attributes:
         sources: Names of images and videos below the source, with `/`, in natural order.
-        ignored: Names of other files, and of those that the filters left out.
-        denied: Folders without read permission.
+        ignored: Names of other files, of those that the filters left out, and of links that lead
+            nowhere.
+        denied: Folders that cannot be read, and the reason.
         versions: Versions of listed objects.
     """
 
     sources: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    denied: list[str] = field(default_factory=list)
+    denied: dict[str, str] = field(default_factory=dict)
     versions: dict[str, ObjectVersion] = field(default_factory=dict)
 
 
@@ -71,7 +84,7 @@ def scan(source: Path, destination: Path | None, filters: Filters) -> ScanResult
     """
     result = ScanResult()
     excluded = destination.stat() if destination is not None and destination.is_dir() else None
-    apply_filters(_files(source, excluded, filters.recursive, result.denied), filters, result)
+    apply_filters(_Walk(source, excluded, filters, result).names(), filters, result)
     return result
 
 
@@ -87,16 +100,19 @@ def apply_filters(names: Iterable[str], filters: Filters, result: ScanResult) ->
     result.sources = _ordered(result.sources)
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether every scan skips a file, because of its name or that of a folder above it."""
+def is_hidden(name: str, filters: Filters) -> bool:
+    """Return whether a file, or a folder above it, is skipped by a search that does not name it."""
     *folders, last = name.split("/")
-    return _is_skipped(last) or any(
-        _is_skipped(part) or part.endswith(SEGMENTS_SUFFIX) for part in folders
+    return _is_skipped(last, filters) or any(
+        _is_skipped(part, filters) or part.endswith(SEGMENTS_SUFFIX) for part in folders
     )
 
 
-def _is_skipped(name: str) -> bool:
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+def _is_skipped(name: str, filters: Filters) -> bool:
+    lower = name.lower()
+    if not (name.startswith(".") or lower in SYSTEM_NAMES):
+        return False
+    return name in _OWN or not any(lower in glob.lower() for glob in filters.include)
 
 
 def _is_known(name: str) -> bool:
@@ -117,28 +133,44 @@ def _sortable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-def _files(
-    root: Path, excluded: os.stat_result | None, recursive: bool, denied: list[str]
-) -> Iterator[str]:
-    waiting = [""]  # no recursion: folders can be nested deeper than Python's stack
-    while waiting:
-        below = waiting.pop()
-        try:
-            entries = list(os.scandir(root / below))
-        except OSError:
-            denied.append(os.fspath(root / below))
-            continue
-        for entry in entries:
-            name = f"{below}/{entry.name}" if below else entry.name
-            if _is_skipped(entry.name):
-                continue
-            if not entry.is_dir(follow_symlinks=False):
-                if _is_regular(entry):
+class _Walk:
+    """Goes through a folder and those below it."""
+
+    def __init__(
+        self, root: Path, excluded: os.stat_result | None, filters: Filters, result: ScanResult
+    ) -> None:
+        self._root, self._excluded = root, excluded
+        self._filters, self._result = filters, result
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of files; what is neither a file nor a folder is counted as ignored."""
+        waiting = [""]  # not recursion: folders can be nested deeper than Python's stack
+        while waiting:
+            below = waiting.pop()
+            for entry in self._entries(below):
+                name = f"{below}/{entry.name}" if below else entry.name
+                if _is_skipped(entry.name, self._filters):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    if self._is_entered(entry):
+                        waiting.append(name)
+                elif _is_regular(entry):
                     yield name
-            elif (
-                recursive and not _is(entry, excluded) and not entry.name.endswith(SEGMENTS_SUFFIX)
-            ):
-                waiting.append(name)
+                else:
+                    self._result.ignored.append(name)
+
+    def _entries(self, below: str) -> list[os.DirEntry[str]]:
+        place = self._root / below
+        try:
+            return list(os.scandir(place))
+        except OSError as error:
+            self._result.denied[os.fspath(place)] = (error.strerror or str(error)).lower()
+            return []
+
+    def _is_entered(self, entry: os.DirEntry[str]) -> bool:
+        if not self._filters.recursive or entry.name.endswith(SEGMENTS_SUFFIX):
+            return False
+        return not _is(entry, self._excluded)
 
 
 def _is(entry: os.DirEntry[str], excluded: os.stat_result | None) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import threading
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import Final
 import psutil
 
 from varfix.engine.errors import DiskFullError, EncodeError, OutputDeniedError, OutputError
+from varfix.engine.system.disk_space import free_bytes, readable_size
 
 _PART: Final = re.compile(r"\.varfix-(\d+)\.part$")
 _LONGEST_NAME: Final = 255
@@ -51,6 +53,9 @@ class AtomicWriter:
     def write(self, target: Path, data: bytes) -> None:
         """Write a result, replacing an older file; missing folders are created.
 
+        A link is followed, so that it stays one. What replaces a file has the mode of that, and its
+        owner where the system allows it.
+
         Raises:
             DiskFullError: The disk is full.
             OutputDeniedError: Access to the folder or file is denied.
@@ -58,6 +63,7 @@ class AtomicWriter:
             OutputError: The system refuses for another reason.
         """
         with translate_os_errors(target, len(data)), _translate_name_errors(target):
+            target = _followed(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             _refuse_special_file(target)
             with self._tracked(target), replacement(target) as part:
@@ -121,9 +127,38 @@ def flush_and_rename(part: Path, target: Path) -> None:
         part: On the same file system as `target`.
         target: The final path.
     """
+    _inherit(part, target)
     with part.open("rb+") as file:
         os.fsync(file.fileno())
     part.replace(target)
+
+
+def _inherit(part: Path, target: Path) -> None:
+    """Give a file the owner and mode of the one that it will replace, if there is one."""
+    with suppress(OSError):
+        old = target.stat()
+        if hasattr(os, "chown") and (old.st_uid, old.st_gid) != _owner(part):
+            with suppress(OSError):  # only root gives files away
+                os.chown(part, old.st_uid, old.st_gid)
+        part.chmod(stat.S_IMODE(old.st_mode))
+
+
+def _owner(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_uid, found.st_gid
+
+
+def _followed(target: Path) -> Path:
+    """Return where a link leads, or the path itself."""
+    return Path(os.path.realpath(target)) if target.is_symlink() else target
+
+
+def other_names(path: Path) -> int:
+    """Return how many other hard links a file has; 0 when there is no such file."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_nlink - 1 if stat.S_ISREG(found.st_mode) else 0
+    return 0
 
 
 def move_result(part: Path, target: Path) -> None:
@@ -141,7 +176,9 @@ def move_result(part: Path, target: Path) -> None:
     """
     with translate_os_errors(target, part.stat().st_size), _translate_name_errors(target):
         _refuse_special_file(target)
-        flush_and_rename(part, target)
+        real = _followed(target)
+        same_disk = real.exists() and real.stat().st_dev == part.stat().st_dev
+        flush_and_rename(part, real if same_disk else target)
 
 
 def _refuse_special_file(target: Path) -> None:
@@ -218,20 +255,31 @@ def translate_os_errors(target: Path, size: int = 0) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in _FULL:
-            raise DiskFullError(
-                f"{target.parent}: no space left ({_free(target.parent)}next file needs about"
-                f" {size / 1e6:.1f} MB)",
-                hint="free space and run the same command again",
-            ) from error
+            raise _disk_full(target.parent, size, error) from error
         if error.errno in _DENIED:
             raise OutputDeniedError(f"{target}: {reason.lower()}") from error
         raise OutputError(f"{target}: {reason}") from error
 
 
-def _free(folder: Path) -> str:
+def _disk_full(folder: Path, size: int, error: OSError) -> DiskFullError:
+    """Build the error for a file of `size` bytes that found no space; 0 = its size is not known."""
+    figures = [_free(folder, error)]
+    if size:
+        figures.append(f"next file needs about {readable_size(size)}")
+    known = ", ".join(figure for figure in figures if figure)
+    return DiskFullError(
+        f"{folder}: no space left" + (f" ({known})" if known else ""),
+        hint="free space and run the same command again",
+    )
+
+
+def _free(folder: Path, error: OSError) -> str:
+    """Say what is left: of a quota, of numbers of files, or of bytes."""
+    if error.errno == errno.EDQUOT:
+        return "disk quota exceeded"
     with suppress(OSError):
         files = os.statvfs(folder) if hasattr(os, "statvfs") else None
         if files is not None and files.f_files and not files.f_favail:
-            return "no inodes left, "
-        return f"{psutil.disk_usage(os.fspath(folder)).free / 1e6:.1f} MB free, "
+            return "no inodes left"
+        return f"{readable_size(free_bytes(folder))} free"
     return ""

@@ -13,6 +13,14 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def readable_size(size: int) -> str:
+    """Return a number of bytes with the unit that suits it, as disks are labeled."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
+
+
 def require_disk_space(folder: Path, size: int) -> None:
     """Raise if fewer than `size` bytes are free.
 
@@ -26,6 +34,7 @@ def require_disk_space(folder: Path, size: int) -> None:
     free = free_bytes(folder)
     if free < size:
         raise DiskFullError(
-            f"{folder}: no space left ({free / 1e9:.1f} GB free, about {size / 1e9:.1f} GB needed)",
+            f"{folder}: no space left ({readable_size(free)} free,"
+            f" about {readable_size(size)} needed)",
             hint="free space and run the same command again",
         )

@@ -54,7 +54,7 @@ def test_people_are_told_what_runs_where_and_how_it_ended(restore):
     text = restore().stderr
     assert "preset auto · net · cpu (CPUExecutionProvider, fp32) · tile" in text
     assert "[3/3]" in text
-    assert "3 restored in" in text
+    assert "3 restored, 1 file ignored in" in text
     assert "MP/s" in text
 
 

@@ -9,6 +9,7 @@ import zlib
 import pytest
 
 from varfix.engine.errors import DecodeTruncatedError, DecodeUnknownError, DecodeUnsupportedError
+from varfix.engine.image import isobmff
 from varfix.engine.image.bomb_guard import largest_file
 from varfix.engine.image.header import probe
 from varfix.engine.image.reader import read_picture
@@ -220,3 +221,18 @@ def test_a_file_of_ordinary_size_is_read_whole(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png() + bytes(MIB))
     assert read_file(path, largest_file(probe(path)))[1] == path.read_bytes()
+
+
+def heif_without_numbers():
+    """A HEIC whose item locations are 30,000 times 65,535 extents of no size."""
+    places = b"\x00\x00\x75\x30" + b"\xff\xff" * 150_000
+    box = struct.pack(">I4s", len(places) + 12, b"iloc") + bytes(4) + places
+    meta = struct.pack(">I4s", len(box) + 12, b"meta") + bytes(4) + box
+    return b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + meta
+
+
+def test_item_locations_without_numbers_cost_no_time():
+    """Found by the fuzzer: extents that take no bytes were counted one by one."""
+    items = isobmff.read_items(heif_without_numbers()).items
+    # No more than one for each entry of six bytes.
+    assert 0 < sum(len(item.extents) for item in items.values()) <= 50_000

@@ -5,6 +5,7 @@
 
 import io
 import os
+import struct
 import time
 import warnings
 
@@ -19,7 +20,9 @@ from support.images import saved
 
 from varfix.engine.errors import VarfixError
 from varfix.engine.formats import FORMATS
+from varfix.engine.image import jpeg, png
 from varfix.engine.image.header import probe
+from varfix.engine.image.metadata import iptc
 from varfix.engine.image.picture import Picture
 from varfix.engine.image.reader import read_picture
 from varfix.engine.image.writer import write_picture
@@ -75,8 +78,50 @@ def originals():
         "avif": saved(image, "AVIF", **about),
         "avif alpha": saved(clear, "AVIF"),
         "gif": saved(image.quantize(16), "GIF"),
+        "jpeg with everything": with_everything(image, about),
+        "png with colors": png.insert(saved(image, "PNG"), STATED),
+        "tiff 16 lzw": cv2.imencode(".tiff", deep)[1].tobytes(),
+        "tiff 16 planes": deep_tiff(np.moveaxis(deep, 2, 0), photometric="rgb", planarconfig=2),
+        "tiff preview first": preview_first(np.asarray(image)),
+        "tiff extra channel": deep_tiff(
+            np.dstack([deep, deep[..., :1]]), photometric="rgb", extrasamples=["unspecified"]
+        ),
+        "bmp alpha": cv2.imencode(".bmp", np.asarray(clear))[1].tobytes(),
         **by_extra(image, clear, about),
     }
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF'
+    b' xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
+    b' xmlns:C="http://ns.google.com/photos/1.0/camera/" C:MotionPhoto="1"%s/></rdf:RDF>'
+    b"</x:xmpmeta>"
+)
+EXTENDED = b"0123456789ABCDEF" * 2
+STATED = [
+    (b"gAMA", struct.pack(">I", 100_000)),
+    (b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)),
+    (b"cICP", bytes((12, 13, 0, 1))),
+]
+
+
+def with_everything(image, about):
+    """Write a JPEG with every block that is read: XMP in two parts, resources, comments."""
+    reference = b' xmlns:n="http://ns.adobe.com/xmp/note/" n:HasExtendedXMP="' + EXTENDED + b'"'
+    data = saved(image, "JPEG", xmp=XMP % reference, restart_marker_rows=1, **about)
+    path = b"8BIM" + struct.pack(">H", 2000) + bytes(2) + struct.pack(">I", 26) + bytes(26)
+    segments = jpeg.extended_xmp(EXTENDED, XMP % b"")
+    segments += jpeg.resources(iptc.resources(b"\x1c\x02\x78\x00\x05hello") + path)
+    return jpeg.insert(data, [*segments, *jpeg.comment("wörds".encode())]) + b"more" * 20
+
+
+def preview_first(pixels):
+    out = io.BytesIO()
+    tags = [(33922, 12, 6, (0.0,) * 6, True), (40091, 1, 4, b"a\x00\x00\x00", True)]
+    with tifffile.TiffWriter(out) as writer:
+        writer.write(pixels[::2, ::2], photometric="rgb", subfiletype=1, extratags=tags)
+        writer.write(pixels, photometric="rgb")
+    return out.getvalue()
 
 
 def by_extra(image, clear, about):
@@ -172,7 +217,7 @@ def test_a_damaged_file_gives_an_image_or_a_defined_error(kind, data):
     assert (width, height) == (header.width, header.height)
     assert width * height <= MOST_PIXELS
     assert np.isfinite(picture.pixels).all()
-    for fmt in ("keep", "png", "tiff"):
+    for fmt in ("keep", "png", "tiff", "jpeg"):
         outcome(lambda fmt=fmt: write_picture(picture, fmt, OutputSettings()))
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 from support.images import opened, saved, smooth
 
 from varfix.engine.image import writer as image_write
-from varfix.engine.image.iptc import record_of
+from varfix.engine.image.metadata.iptc import record_of, resources
 from varfix.engine.image.picture import Picture, to_floats, to_integers
 from varfix.engine.image.reader import read_picture
 from varfix.engine.image.writer import encode_picture, write_picture
@@ -234,12 +234,13 @@ def test_iptc_that_a_format_cannot_hold_is_a_warning(target):
     assert any("IPTC" in text for text in warnings)
 
 
-def test_iptc_larger_than_a_segment_is_a_warning():
+def test_iptc_larger_than_a_segment_is_split():
+    record = bytes(range(256)) * 300
     picture = read(with_resources())
-    picture = replace(picture, info=replace(picture.info, iptc=bytes(70_000)))
+    picture = replace(picture, info=replace(picture.info, resources=resources(record)))
     encoded = encode_picture(picture, "jpeg", KEEP)
-    assert "IPTC record is too large" in encoded.warnings[0]
-    assert opened(encoded.data).info["icc_profile"] == SRGB
+    assert encoded.warnings == ()
+    assert read(encoded.data).info.iptc == record
 
 
 @given(st.binary(max_size=80))

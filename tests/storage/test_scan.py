@@ -1,5 +1,6 @@
 """A scan finds images, all of them, in an order that people expect, and nothing else."""
 
+import errno
 import inspect
 import os
 import sys
@@ -117,7 +118,7 @@ def test_a_folder_that_may_not_be_read_is_reported_with_its_path(tree, monkeypat
     monkeypatch.setattr(module.os, "scandir", guarded)
     result = found(source)
     assert result.sources == ["a.jpg"]
-    assert result.denied == [str(source / "private")]
+    assert result.denied == {str(source / "private"): "permission denied"}
 
 
 def test_names_that_are_no_text_are_found(tree):
@@ -140,3 +141,41 @@ def test_folders_may_be_nested_deeper_than_pythons_stack(tmp_path):
     finally:
         sys.setrecursionlimit(limit)
     assert result.sources == ["d/" * 150 + "a.jpg"]
+
+
+SYSTEM = ("@eaDir", "#recycle", "lost+found", ".Trash-1000", "$RECYCLE.BIN", "Thumbs.db")
+
+
+@pytest.mark.parametrize("folder", SYSTEM)
+def test_folders_of_systems_and_network_storage_are_skipped_unless_named(tree, folder):
+    source = tree("a.jpg", f"{folder}/a.jpg", f"x/{folder}/SYNOPHOTO_THUMB_XL.jpg")
+    assert found(source).sources == ["a.jpg"]
+    assert found(source, include=("*.jpg",)).sources == ["a.jpg"]
+    named = found(source, include=(f"{folder.replace('#', chr(92) + '#')}/",))
+    assert set(named.sources) == {f"{folder}/a.jpg", f"x/{folder}/SYNOPHOTO_THUMB_XL.jpg"}
+
+
+def test_the_state_folder_is_never_brought_back(tree):
+    source = tree("a.jpg", ".varfix/b.jpg")
+    assert found(source, include=(".varfix/", "*.jpg")).sources == ["a.jpg"]
+
+
+def test_links_to_nothing_and_videos_of_other_kinds_count_as_ignored(tree):
+    source = tree("a.jpg", "b.mts", "c.wmv", "d.3gp")
+    (source / "e.jpg").symlink_to(source / "gone.jpg")
+    result = found(source)
+    assert result.sources == ["a.jpg"]
+    assert sorted(result.ignored) == ["b.mts", "c.wmv", "d.3gp", "e.jpg"]
+
+
+def test_a_folder_that_cannot_be_opened_is_told_with_its_reason(tree, monkeypatch):
+    source = tree("a.jpg", "long/b.jpg")
+    real = os.scandir
+
+    def guarded(path):
+        if Path(path).name == "long":
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        return real(path)
+
+    monkeypatch.setattr(module.os, "scandir", guarded)
+    assert found(source).denied == {str(source / "long"): "file name too long"}

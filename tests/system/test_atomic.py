@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from varfix.engine.errors import (
 )
 from varfix.engine.system.atomic import (
     AtomicWriter,
+    other_names,
     remove_stale_parts,
     temporary_path,
     translate_os_errors,
@@ -120,7 +122,7 @@ def test_a_full_disk_is_reported_with_numbers_and_what_to_do(writer, tmp_path, m
     with pytest.raises(DiskFullError) as caught:
         writer.write(tmp_path / "c.png", bytes(500_000))
     assert f"{tmp_path}: no space left" in caught.value.message
-    assert "next file needs about 0.5 MB" in caught.value.message
+    assert "next file needs about 500.0 kB" in caught.value.message
     assert "run the same command again" in caught.value.hint
 
 
@@ -336,3 +338,65 @@ def test_a_single_file_needs_no_lock():
 def test_errors_are_translated_once(tmp_path):
     with pytest.raises(DiskFullError), translate_os_errors(tmp_path / "c.png", 10):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_mode_of_a_replaced_file_is_kept(tmp_path):
+    target = tmp_path / "a.jpg"
+    target.write_bytes(b"old")
+    target.chmod(0o600)
+    AtomicWriter().write(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_a_new_file_has_the_mode_that_the_user_gives_files(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    AtomicWriter().write(tmp_path / "a.jpg", b"new")
+    assert (tmp_path / "a.jpg").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root")
+def test_the_owner_of_a_replaced_file_is_kept(tmp_path):
+    target = tmp_path / "a.jpg"
+    target.write_bytes(b"old")
+    os.chown(target, 1234, 5678)
+    AtomicWriter().write(target, b"new")
+    assert (target.stat().st_uid, target.stat().st_gid) == (1234, 5678)
+
+
+def test_a_link_is_followed_and_stays_a_link(tmp_path):
+    real = tmp_path / "elsewhere" / "real.jpg"
+    real.parent.mkdir()
+    real.write_bytes(b"old")
+    link = tmp_path / "a.jpg"
+    link.symlink_to(real)
+    AtomicWriter().write(link, b"new")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+    assert [path.name for path in real.parent.iterdir()] == ["real.jpg"]
+
+
+def test_other_names_of_a_file_are_counted(tmp_path):
+    path = tmp_path / "a.jpg"
+    assert other_names(path) == 0
+    path.write_bytes(b"old")
+    assert other_names(path) == 0
+    (tmp_path / "b.jpg").hardlink_to(path)
+    assert other_names(path) == 1
+
+
+@pytest.mark.parametrize(
+    "size, code, words",
+    [
+        (12_345, errno.ENOSPC, r"\d[\d.]* (GB|MB|kB|bytes) free, next file needs about 12.3 kB\)"),
+        (0, errno.ENOSPC, r"no space left \([\d.]+ (GB|MB|kB|bytes) free\)$"),
+        (5_000_000, errno.EDQUOT, r"\(disk quota exceeded, next file needs about 5.0 MB\)"),
+    ],
+)
+def test_a_full_disk_is_told_with_real_figures(tmp_path, size, code, words):
+    with (
+        pytest.raises(DiskFullError, match=words),
+        translate_os_errors(tmp_path / "a.jpg", size),
+    ):
+        raise OSError(code, os.strerror(code))

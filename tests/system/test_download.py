@@ -133,7 +133,7 @@ def test_a_server_that_is_not_there_is_reported(tmp_path):
 def test_a_disk_without_room_is_reported_before_the_bytes_come(get, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(DiskFullError, match=r"0\.0 GB free"):
+    with pytest.raises(DiskFullError, match=r"1\.0 kB free"):
         get()
 
 

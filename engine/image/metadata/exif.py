@@ -1,4 +1,4 @@
-"""EXIF and XMP made true again after the image was turned upright.
+"""EXIF made true again after the image was turned upright.
 
 The bytes are patched where they lie instead of being parsed and rebuilt: maker notes hold offsets
 into the block that any rebuilding would break.
@@ -6,13 +6,12 @@ into the block that any rebuilding would break.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-PREFIX: Final = b"Exif\x00\x00"
+from varfix.engine.image.metadata.exif_block import PREFIX
 
 ORIENTATION: Final = 0x0112
 _WIDTHS: Final = (0x0100, 0xA002)
@@ -21,12 +20,8 @@ _EXIF_IFD: Final = 0x8769
 _THUMBNAIL_OFFSET: Final = 0x0201
 _THUMBNAIL_LENGTH: Final = 0x0202
 
-_SHORT: Final = 3
-_LONG: Final = 4
-
-_XMP_ORIENTATION: Final = re.compile(
-    rb"(tiff:Orientation\s*=\s*[\"']|<tiff:Orientation>)\s*[2-8](?=\s*[\"'<])"
-)
+# How `struct` calls the whole numbers among the field types: some programs write any of them.
+_NUMBERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
 
 
 @dataclass(frozen=True)
@@ -37,12 +32,12 @@ class _Entry:
 
 
 def upright_exif(exif: bytes, width: int, height: int) -> bytes:
-    """Return EXIF that fits the upright image: orientation 1, its size, no stale thumbnail.
+    """Return EXIF that fits the upright picture: orientation 1, its size, no stale thumbnail.
 
     Args:
         exif: TIFF-structured block, with or without the `Exif` prefix.
-        width: Of the upright image, in pixels.
-        height: Of the upright image, in pixels.
+        width: Of the upright picture, in pixels.
+        height: Of the upright picture, in pixels.
 
     Returns:
         The block without prefix; everything else in it keeps its place.
@@ -72,11 +67,6 @@ def orientation_of(exif: bytes) -> int:
     except (KeyError, struct.error):
         pass
     return 1
-
-
-def upright_xmp(xmp: bytes) -> bytes:
-    """Return the XMP packet with orientation 1; its length does not change."""
-    return _XMP_ORIENTATION.sub(lambda match: match.group()[:-1] + b"1", xmp)
 
 
 def _start(block: bytearray) -> tuple[str, int]:
@@ -138,12 +128,12 @@ def _drop_thumbnail(block: bytearray, order: str, first: int) -> None:
 
 
 def _get(block: bytearray, order: str, entry: _Entry) -> int:
-    code = "H" if entry.kind == _SHORT else "I"
+    code = _NUMBERS.get(entry.kind, "I")
     return int(struct.unpack_from(f"{order}{code}", block, entry.value_at)[0])
 
 
 def _put(block: bytearray, order: str, entry: _Entry, value: int) -> None:
-    if entry.kind == _SHORT:
-        struct.pack_into(f"{order}H", block, entry.value_at, min(value, 0xFFFF))
-    elif entry.kind == _LONG:
-        struct.pack_into(f"{order}I", block, entry.value_at, value)
+    code = _NUMBERS.get(entry.kind)
+    if code is not None:
+        most = 2 ** (8 * struct.calcsize(code) - code.islower()) - 1
+        struct.pack_into(f"{order}{code}", block, entry.value_at, min(value, most))

@@ -1,0 +1,1 @@
+"""What image files say besides their pixels: EXIF, XMP, IPTC, TIFF tags."""

@@ -1,0 +1,195 @@
+"""What of an image's metadata a format can hold, said in that format's own way.
+
+What it cannot hold is left out with a sentence on it, never in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from varfix.engine.formats import Format
+from varfix.engine.image import cicp, png
+from varfix.engine.image.metadata import exif_block, iptc, tiff_tags
+from varfix.engine.image.metadata.exif import ORIENTATION
+from varfix.engine.image.metadata.exif_block import ASCII, BYTE, ExifBlock, Value
+from varfix.engine.image.picture import PictureInfo
+from varfix.engine.settings.types import OutputSettings
+
+_DESCRIPTION: Final = 270
+_XP_TITLE, _XP_COMMENT = 40091, 40092
+# Texts of a PNG, by keyword, and the tags of EXIF that mean the same.
+_TEXTS: Final = {
+    "Title": _XP_TITLE,
+    "Description": _DESCRIPTION,
+    "Author": 315,
+    "Software": 305,
+    "Copyright": 33432,
+}
+# Written by ImageMagick into every file, on the file and not on the image.
+_NOISE: Final = ("date:", "exif:", "png:", "xmp:", "icc:", "Creation Time", "Comment")
+
+# Takes and returns the metadata and the sentences on what was lost.
+_Said = tuple[PictureInfo, list[str]]
+
+
+def fitted(info: PictureInfo, form: Format, options: OutputSettings) -> _Said:
+    """Apply the metadata policy and the format's own limits."""
+    if options.metadata == "none":
+        return PictureInfo(info.format, info.mode, info.depth, lossless=info.lossless), []
+    if options.metadata == "safe":
+        info = _safe(info)
+    warnings: list[str] = []
+    for step in _STEPS:
+        info, lost = step(info, form)
+        warnings += lost
+    return info, warnings
+
+
+def _safe(info: PictureInfo) -> PictureInfo:
+    """Leave colors and resolution alone."""
+    colors = tuple(chunk for chunk in info.chunks if chunk[0] in png.COLOR)
+    return replace(info, exif=None, xmp=None, resources=None, comment=None, chunks=colors)
+
+
+def _colors(info: PictureInfo, form: Format) -> _Said:
+    lost = []
+    if form.name != "png":
+        stated = {kind: payload for kind, payload in info.chunks if kind in png.COLOR}
+        codes = cicp.codes_of(stated)
+        if codes is not None and codes[1] in cicp.HDR and info.icc_is_implied is False:
+            lost.append(f"HDR colors ({cicp.HDR[codes[1]]}) look pale: {form.label} holds no cICP")
+    if info.icc and not form.icc:
+        # JPEG XL says itself that it is sRGB; what is not gets a warning of its own.
+        if form.name != "jxl":
+            lost.append(f"{form.label} holds no color profile: it is not kept")
+        info = replace(info, icc=None)
+    if info.icc and info.icc[16:20] == b"GRAY" and form.name in ("webp", "avif", "heif"):
+        lost.append(f"the gray profile does not fit a color {form.label}: it is not kept")
+        info = replace(info, icc=None)
+    return info, lost
+
+
+def _tiff_tags(info: PictureInfo, form: Format) -> _Said:
+    """Adapt a block to the move into a TIFF, or out of one."""
+    if info.exif is None:
+        return info, []
+    try:
+        if form.name == "tiff":
+            return info, list(tiff_tags.for_tiff(exif_block.parse(info.exif))[1])
+        if info.format != "tiff":
+            return info, []
+        foreign, lost = tiff_tags.foreign_tags(info.exif)
+        exif = exif_block.without_tags(info.exif, foreign)
+        return replace(info, exif=None if _is_empty(exif) else exif), list(lost)
+    except ValueError:
+        return replace(info, exif=None), ["the EXIF block is damaged and was not kept"]
+
+
+def _is_empty(exif: bytes) -> bool:
+    block = exif_block.parse(exif)
+    return not (block.main.keys() - {ORIENTATION} or block.exif or block.gps)
+
+
+def _comment(info: PictureInfo, form: Format) -> _Said:
+    """Say a comment as each format does: by itself, as a text of PNG, or in EXIF."""
+    words = _words(info.comment) if info.comment else png.comment_in(info.chunks)
+    if not words or form.name == "png":
+        return _with_comment_chunk(info, words, form), []
+    if form.name == "jpeg":
+        return replace(info, comment=info.comment or words.encode("utf-8")), []
+    info = replace(info, comment=None)
+    if not form.exif:
+        return info, [f"{form.label} holds no comment: it is not kept"]
+    tag = _XP_COMMENT if _has(info.exif, _DESCRIPTION) else _DESCRIPTION
+    return _tagged(info, {tag: words}), []
+
+
+def _with_comment_chunk(info: PictureInfo, words: str | None, form: Format) -> PictureInfo:
+    if form.name == "png" and words and png.comment_in(info.chunks) is None:
+        info = replace(info, chunks=(*info.chunks, png.comment_chunk(words)))
+    return replace(info, comment=None)
+
+
+def _words(comment: bytes) -> str:
+    """Decode a comment, which is UTF-8 from most programs and Latin-1 from the rest."""
+    plain = comment.rstrip(b"\x00")
+    try:
+        return plain.decode("utf-8")
+    except UnicodeDecodeError:
+        return plain.decode("latin-1")
+
+
+def _texts(info: PictureInfo, form: Format) -> _Said:
+    """Say the texts of a PNG in EXIF."""
+    if form.name == "png":
+        return info, []
+    texts = png.texts_in(info.chunks)
+    texts = {key: words for key, words in texts.items() if not key.startswith(_NOISE)}
+    told: dict[int, str] = {}
+    lost = []
+    for key, words in texts.items():
+        tag = _TEXTS.get(key)
+        if tag is None or not form.exif:
+            lost.append(key)
+        elif not _has(info.exif, tag):
+            told[tag] = words
+    info = _tagged(info, told)
+    if not lost:
+        return info, []
+    return info, [f"PNG texts are not kept: {', '.join(sorted(lost))}"]
+
+
+def _has(exif: bytes | None, tag: int) -> bool:
+    return exif is not None and tag in exif_block.parse(exif).main
+
+
+def _tagged(info: PictureInfo, told: dict[int, str]) -> PictureInfo:
+    """Add texts to the EXIF block, a new one if there is none."""
+    exif = info.exif
+    for tag, words in told.items():
+        value = _value(tag, words)
+        if exif is None:
+            exif = exif_block.pack(ExifBlock("<", {tag: value}))
+        else:
+            exif = exif_block.with_tag(exif, tag, value)
+    return replace(info, exif=exif)
+
+
+def _value(tag: int, words: str) -> Value:
+    """Encode a text: in UTF-16 for the tags of Windows, in UTF-8 for the others."""
+    if tag in (_XP_TITLE, _XP_COMMENT):
+        data = words.encode("utf-16-le", "surrogatepass") + bytes(2)
+        return Value(BYTE, len(data), data)
+    data = words.encode("utf-8") + b"\x00"
+    return Value(ASCII, len(data), data)
+
+
+def _exif(info: PictureInfo, form: Format) -> _Said:
+    if form.exif:
+        if info.exif and form.name == "avif":
+            # Pillow would write the block anew to take this tag out of it; it is 1.
+            return replace(info, exif=exif_block.without_tags(info.exif, {ORIENTATION})), []
+        return info, []
+    lost = [f"{form.label} holds no EXIF or XMP: they are not kept"]
+    return replace(info, exif=None, xmp=None), lost if info.exif or info.xmp else []
+
+
+def _resources(info: PictureInfo, form: Format) -> _Said:
+    if info.resources is None or form.iptc:
+        return info, []
+    lost = [f"{form.label} holds no IPTC: it is not kept"] if info.iptc else []
+    if iptc.has_paths(info.resources):
+        lost.append(f"{form.label} holds no clipping paths: they are not kept")
+    return replace(info, resources=None), lost
+
+
+_STEPS: Final[tuple[Callable[[PictureInfo, Format], _Said], ...]] = (
+    _colors,
+    _tiff_tags,
+    _texts,
+    _comment,
+    _exif,
+    _resources,
+)

@@ -1,0 +1,201 @@
+"""What a file says of itself besides its pixels, read for the upright image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from PIL import ImageFile
+
+from varfix.engine.formats import Header
+from varfix.engine.image import cicp, isobmff, jpeg, png, webp
+from varfix.engine.image.header import LIBRARY_ERRORS, MODES, orientation_of
+from varfix.engine.image.heif_jxl import JxlImageFile
+from varfix.engine.image.metadata import exif_block, iptc, tiff_tags, xmp
+from varfix.engine.image.metadata.exif import upright_exif
+from varfix.engine.image.metadata.exif_block import PREFIX
+from varfix.engine.image.picture import PictureInfo
+from varfix.engine.image.tiff_pages import TiffMainImageFile
+
+# Color types of PNG without and with alpha.
+_PNG_GRAY: Final = (0, 4)
+
+_BEHIND: Final = "is not kept: it lies behind the image"
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """Blocks as a file holds them."""
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    icc: bytes | None = None
+    resources: bytes | None = None
+    iptc: bytes | None = None
+    comment: bytes | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> PictureInfo:
+    """Read how an image is stored and everything worth keeping.
+
+    Args:
+        image: Opened by Pillow; a JPEG XL is also decoded.
+        header: Of the same file.
+        data: The whole file.
+    """
+    raw = _raw(image, header, data)
+    turned = orientation_of(image) > 1
+    warnings = [*raw.warnings, *_losses(image, header, data)]
+    exif, text = _exif(raw.exif, header, turned=turned)
+    warnings += [text] if text else []
+    packet, pointers = xmp.without_pointers(xmp.upright(raw.xmp)) if raw.xmp else (None, ())
+    warnings += [f"{what} {_BEHIND}" for what in pointers]
+    if header.format == "jpeg" and not pointers:
+        warnings += _appended(data)
+    resources, lost = iptc.kept(raw.resources, raw.iptc, turned=turned)
+    if lost:
+        warnings.append("paths and guides are not kept: the image was turned")
+    chunks = png.kept_chunks(data) if header.format == "png" else ()
+    mode = _mode(image, header, data)
+    implied = None if raw.icc else _implied(header.format, mode, data, chunks)
+    return PictureInfo(
+        format=header.format,
+        mode=mode,
+        depth=header.depth,
+        icc=raw.icc or implied,
+        icc_is_implied=implied is not None,
+        exif=exif,
+        xmp=packet,
+        resources=resources,
+        comment=raw.comment,
+        dpi=_dpi(image),
+        lossless=header.format == "webp" and webp.is_lossless(data),
+        chunks=chunks,
+        warnings=tuple(warnings),
+    )
+
+
+def _raw(image: ImageFile.ImageFile, header: Header, data: bytes) -> _Raw:
+    packet = image.info.get("xmp")
+    packet = packet.encode() if isinstance(packet, str) else bytes(packet or b"")
+    icc = image.info.get("icc_profile") or None
+    if isinstance(image, TiffMainImageFile):
+        return _raw_tiff(image, data, icc)
+    block = image.info.get("exif")
+    raw = _Raw(bytes(block).removeprefix(PREFIX) if block else None, packet or None, icc)
+    return _raw_jpeg(raw, data) if header.format == "jpeg" else raw
+
+
+def _raw_tiff(image: TiffMainImageFile, data: bytes, icc: bytes | None) -> _Raw:
+    found = tiff_tags.read(data, [image.choice.first, image.choice.offset])
+    return _Raw(
+        found.exif,
+        found.xmp,
+        icc or found.icc,
+        found.resources,
+        found.iptc,
+        warnings=found.warnings,
+    )
+
+
+def _raw_jpeg(raw: _Raw, data: bytes) -> _Raw:
+    packet, warnings = raw.xmp, raw.warnings
+    name = xmp.extension_named_in(packet) if packet else None
+    if packet and name:
+        try:
+            packet = xmp.merged(packet, jpeg.extended_xmp_of(data)[name])
+        except (KeyError, ValueError):
+            packet = xmp.without_extension(packet)
+            warnings = (*warnings, "the extended XMP is damaged and was not kept")
+    comments = jpeg.comments_of(data)
+    return replace(
+        raw,
+        xmp=packet,
+        resources=jpeg.resources_of(data) or None,
+        comment=b"\n".join(comments) or None,
+        warnings=warnings,
+    )
+
+
+def _exif(block: bytes | None, header: Header, *, turned: bool) -> tuple[bytes | None, str | None]:
+    """Return EXIF for the upright image, and what is wrong with it."""
+    if block is None:
+        return None, None
+    lost = None
+    try:
+        if header.format == "tiff" and turned:
+            placed, block = block, exif_block.without_tags(block, tiff_tags.GEO)
+            lost = None if placed == block else "the georeference is not kept: the image was turned"
+        return upright_exif(block, header.width, header.height), lost
+    except LIBRARY_ERRORS:
+        return None, "the EXIF block is damaged and was not kept"
+
+
+def _appended(data: bytes) -> list[str]:
+    """Say what lies behind a JPEG's image, where its XMP does not."""
+    end = jpeg.end_of_image(data)
+    behind = len(data[end:].strip(b"\x00\n\r ")) if end else 0
+    if jpeg.has_several_images(data) and behind:
+        return [f"further images in the file are not kept ({behind} bytes)"]
+    return [f"data behind the image is not kept ({behind} bytes)"] if behind else []
+
+
+def _implied(kind: str, mode: str, data: bytes, chunks: tuple[png.Chunk, ...]) -> bytes | None:
+    """Return a profile for colors that a file states without one."""
+    gray = mode == "gray"
+    if kind == "png":
+        stated = {name: payload for name, payload in chunks if name in png.COLOR}
+        return cicp.profile_of_chunks(stated, gray=gray)
+    if kind in ("avif", "heif"):
+        codes = isobmff.read_items(data).cicp
+        return cicp.profile_of_codes(*codes, gray=gray) if codes else None
+    return None
+
+
+def _losses(image: ImageFile.ImageFile, header: Header, data: bytes) -> list[str]:
+    if header.format == "avif" and _is_deep_avif(data):
+        return ["a 10-bit or 12-bit AVIF is restored at 8 bits"]
+    if header.format == "heif":
+        return _heif_losses(image)
+    if isinstance(image, JxlImageFile) and image.packed:
+        return ["compressed metadata of a JPEG XL is not kept"]
+    return []
+
+
+def _is_deep_avif(data: bytes) -> bool:
+    """Read the two depth flags of the codec configuration box (AV1-ISOBMFF, 2.3.3)."""
+    at = data.find(b"av1C")
+    return at >= 0 and len(data) > at + 6 and bool(data[at + 6] & 0x60)
+
+
+def _heif_losses(image: ImageFile.ImageFile) -> list[str]:
+    losses = []
+    bits = image.info.get("bit_depth", 8)
+    if bits > 8:
+        losses.append(f"a {bits}-bit HEIC is restored at 8 bits")
+    if image.info.get("aux") or image.info.get("depth_images"):
+        losses.append("images beside the main one (depth, HDR gain) are not kept")
+    return losses
+
+
+def _mode(image: ImageFile.ImageFile, header: Header, data: bytes) -> str:
+    if image.mode == "CMYK":
+        return "cmyk"
+    return "gray" if _is_gray(image, header, data) else "rgb"
+
+
+def _is_gray(image: ImageFile.ImageFile, header: Header, data: bytes) -> bool:
+    # Pillow widens 16-bit gray with alpha to RGBA.
+    deep_png = header.format == "png" and header.depth == 16
+    return data[25] in _PNG_GRAY if deep_png else MODES[image.mode] in ("L", "LA")
+
+
+def _dpi(image: Any) -> tuple[float, float] | None:
+    try:
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not (0 < across < 1e6 and 0 < down < 1e6):
+        return None
+    return (down, across) if orientation_of(image) >= 5 else (across, down)
