@@ -220,9 +220,9 @@ def command(  # noqa: PLR0913 (one record for each group of options)
 ) -> int:
     """Restore every image and video under the folder SRC into the same tree under DST.
 
-    Names, sizes, orientation, color profiles and metadata are kept. Failed images are listed at the
-    end and do not stop the run. Inputs are never changed. Videos (mp4, mov, mkv, webm, avi) are
-    restored as by 'varfix video', whose settings apply; avi becomes mkv.
+    Names, sizes, orientation, color profiles, metadata and file times are kept. Failed images are
+    listed at the end and do not stop the run. Inputs are never changed. Videos (mp4, mov, mkv,
+    webm, avi) are restored as by 'varfix video', whose settings apply; avi becomes mkv.
 
     SRC and DST may be addresses of object storage, such as s3://bucket/folder.
     """

@@ -87,7 +87,10 @@ class ClipTask:
         item, port = self._item, self._env.port
 
         def publish(part: Path) -> None:
-            port.publish(item, lambda: self._entry(part), lambda: move_result(part, item.target))
+            times = None if self._stat is None else self._env.context.times_for(self._stat)
+            port.publish(
+                item, lambda: self._entry(part), lambda: move_result(part, item.target, times)
+            )
 
         return ClipCallbacks(
             is_stopping=port.is_stopping,

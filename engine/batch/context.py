@@ -21,9 +21,11 @@ from varfix.engine.errors import (
 from varfix.engine.events import Event, ItemFail
 from varfix.engine.image.picture import Floats
 from varfix.engine.settings.types import Settings
+from varfix.engine.storage.identity import Identity
 from varfix.engine.storage.manifest import Entry
 from varfix.engine.storage.store import Store
 from varfix.engine.system.display_names import printable, single_line
+from varfix.engine.system.file_times import FileTimes, times_of
 
 PixelObserver = Callable[[int, Floats, Floats], None]
 """Receives the id of an image, its pixels and the restored pixels: (H, W, 3) float32 in [0, 1]."""
@@ -57,12 +59,17 @@ class RunContext:
         """Return the name of an item in the source store."""
         return item.source.name if self.alone else item.src
 
-    def publish(self, item: Item, data: bytes) -> None:
-        """Write the result of an image; see `Store.publish`."""
+    def times_for(self, source: Identity) -> FileTimes | None:
+        """Return the times that the result of a source gets; None = now."""
+        return times_of(source) if self.settings.output.times == "keep" else None
+
+    def publish(self, item: Item, data: bytes, source: Identity) -> None:
+        """Write the result of an image, read from `source`; see `Store.publish`."""
         if _is_alias(item.target, item.source):
             item.target.unlink()  # following the link would replace the source
         name = item.target.name if self.alone else item.dst
-        self.target.publish(name, data, overwrite=item.replaces)
+        times = self.times_for(source)
+        self.target.publish(name, data, overwrite=item.replaces, times=times)
 
 
 def _is_alias(target: Path, source: Path) -> bool:

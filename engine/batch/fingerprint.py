@@ -33,6 +33,7 @@ def settings_fingerprint(settings: Settings, model_sha256: str, tile: int) -> st
     """
     values = msgspec.to_builtins(settings)
     decisive = {key: values[key] for key in ("strength", "output")}
+    del decisive["output"]["times"]  # no byte of a result depends on it
     decisive["task"] = values["model"]["task"]
     decisive["overlap"] = values["tile"]["overlap"]
     decisive |= {"model": model_sha256, "tile": tile}

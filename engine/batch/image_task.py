@@ -107,7 +107,8 @@ class ImageTask:
     def write(self) -> None:
         """Encode the result and publish it."""
         assert self._image is not None
-        item, context = self._item, self._env.context
+        assert self._stat is not None
+        item, context, stat = self._item, self._env.context, self._stat
         with _timed() as spent:
             wanted = format_for(item.source, item.target, context.settings)
             encoded = encode_picture(self._image, wanted, context.settings.output)
@@ -115,7 +116,7 @@ class ImageTask:
             self._env.port.publish(
                 item,
                 lambda: self._entry(encoded.data),
-                lambda: context.publish(item, encoded.data),
+                lambda: context.publish(item, encoded.data, stat),
             )
         for text in encoded.warnings:
             self._env.warn(item, "metadata", text)

@@ -56,6 +56,8 @@ class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         format: `keep` = the source's own format.
         jxl_quality: 100 is lossless.
         png_level: `small` takes about four times as long as `fast` and saves a tenth or more.
+        times: `keep` = results have the times of their sources: of modification, and of creation
+            where the system allows it; `now` = the time of writing.
         metadata: `keep` all, `safe` = only what changes how the image looks (ICC, resolution).
         flatten: Color (name or #rrggbb) under transparency when the format cannot hold it.
     """
@@ -67,6 +69,7 @@ class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     heic_quality: Quality = 90
     jxl_quality: Quality = 100
     png_level: Literal["fast", "small"] = "fast"
+    times: Literal["keep", "now"] = "keep"
     metadata: Literal["keep", "safe", "none"] = "keep"
     flatten: str | None = None
 

@@ -18,6 +18,7 @@ from varfix.engine.storage.scan import Filters, ScanResult, scan
 from varfix.engine.storage.store import Store
 from varfix.engine.system.atomic import AtomicWriter
 from varfix.engine.system.display_names import single_line
+from varfix.engine.system.file_times import FileTimes
 from varfix.engine.system.files import read_file
 from varfix.engine.system.folder_lock import lock_folder
 
@@ -101,9 +102,11 @@ class LocalStore:
             return True
         return False
 
-    def publish(self, name: str, data: bytes, *, overwrite: bool) -> None:
+    def publish(
+        self, name: str, data: bytes, *, overwrite: bool, times: FileTimes | None = None
+    ) -> None:
         """Write a temporary file next to the result, then rename it."""
-        self._writer.write(self.folder / name, data)
+        self._writer.write(self.folder / name, data, times)
 
     def discard_unfinished(self) -> None:
         """Remove the temporary files of writes in progress."""

@@ -30,6 +30,7 @@ from varfix.engine.storage.objects import Objects
 from varfix.engine.storage.scan import Filters, ScanResult, apply_filters, is_hidden
 from varfix.engine.storage.store import Store
 from varfix.engine.system.display_names import single_line
+from varfix.engine.system.file_times import FileTimes
 from varfix.engine.system.memory import available_memory
 
 
@@ -130,7 +131,9 @@ class ObjectStore:
         """Return False: the journal needs no distinction."""
         return False
 
-    def publish(self, name: str, data: bytes, *, overwrite: bool) -> None:
+    def publish(
+        self, name: str, data: bytes, *, overwrite: bool, times: FileTimes | None = None
+    ) -> None:
         """Write the object in one request, or in parts that appear together."""
         if self._lease is not None and self._lease.lost:
             raise OutputLockedError(

@@ -15,6 +15,7 @@ from varfix.engine.formats import Header
 from varfix.engine.storage.identity import FetchedFile, KnownFile, ObjectVersion
 from varfix.engine.storage.manifest import Manifest
 from varfix.engine.storage.scan import Filters, ScanResult
+from varfix.engine.system.file_times import FileTimes
 
 
 class Store(Protocol):
@@ -89,13 +90,16 @@ class Store(Protocol):
         """
         ...
 
-    def publish(self, name: str, data: bytes, *, overwrite: bool) -> None:
+    def publish(
+        self, name: str, data: bytes, *, overwrite: bool, times: FileTimes | None = None
+    ) -> None:
         """Write a result, complete or not at all; safe from any thread.
 
         Args:
             name: Of the result.
             data: Its whole file.
             overwrite: Replace an object of this name; a folder always replaces.
+            times: Times of a file in a folder, None = now; objects have the time of writing.
 
         Raises:
             EncodeError: The store cannot hold a file of this name.

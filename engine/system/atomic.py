@@ -22,6 +22,7 @@ import psutil
 
 from varfix.engine.errors import DiskFullError, EncodeError, OutputDeniedError, OutputError
 from varfix.engine.system.disk_space import free_bytes, readable_size
+from varfix.engine.system.file_times import FileTimes, set_times
 
 _PART: Final = re.compile(r"\.varfix-(\d+)\.part$")
 _LONGEST_NAME: Final = 255
@@ -50,11 +51,16 @@ class AtomicWriter:
         self._unfinished: set[Path] = set()
         self._lock = threading.Lock()
 
-    def write(self, target: Path, data: bytes) -> None:
+    def write(self, target: Path, data: bytes, times: FileTimes | None = None) -> None:
         """Write a result, replacing an older file; missing folders are created.
 
         A link is followed, so that it stays one. What replaces a file has the mode of that, and its
         owner where the system allows it.
+
+        Args:
+            target: The final path.
+            data: The whole file.
+            times: Times of the file; None = now.
 
         Raises:
             DiskFullError: The disk is full.
@@ -66,7 +72,7 @@ class AtomicWriter:
             target = _followed(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             _refuse_special_file(target)
-            with self._tracked(target), replacement(target) as part:
+            with self._tracked(target), replacement(target, times) as part:
                 _write(part, data)
 
     def discard(self) -> None:
@@ -90,13 +96,14 @@ class AtomicWriter:
 
 
 @contextmanager
-def replacement(target: Path) -> Iterator[Path]:
+def replacement(target: Path, times: FileTimes | None = None) -> Iterator[Path]:
     """Write a file in the block, which replaces the target when the block succeeds.
 
     After an error nothing is left. Errors of the system pass unchanged.
 
     Args:
         target: In a folder that exists.
+        times: Times of the file; None = now.
 
     Yields:
         The temporary path to write to.
@@ -104,7 +111,7 @@ def replacement(target: Path) -> Iterator[Path]:
     part = temporary_path(target)
     try:
         yield part
-        flush_and_rename(part, target)
+        flush_and_rename(part, target, times)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -120,16 +127,20 @@ def _write(part: Path, data: bytes) -> None:
     part.write_bytes(data)
 
 
-def flush_and_rename(part: Path, target: Path) -> None:
+def flush_and_rename(part: Path, target: Path, times: FileTimes | None = None) -> None:
     """Flush a written file to the disk, then give it its final name, replacing an older file.
 
     Args:
         part: On the same file system as `target`.
         target: The final path.
+        times: Times of the file; None = now.
     """
     _inherit(part, target)
     with part.open("rb+") as file:
         os.fsync(file.fileno())
+    if times is not None:
+        # Last: by its time, `remove_stale_parts` tells who writes a part.
+        set_times(part, times)
     part.replace(target)
 
 
@@ -161,12 +172,13 @@ def other_names(path: Path) -> int:
     return 0
 
 
-def move_result(part: Path, target: Path) -> None:
+def move_result(part: Path, target: Path, times: FileTimes | None = None) -> None:
     """Give a finished result its final name, replacing an older file.
 
     Args:
         part: On the same file system as `target`.
         target: The final path.
+        times: Times of the file; None = now.
 
     Raises:
         DiskFullError: The disk is full.
@@ -178,7 +190,7 @@ def move_result(part: Path, target: Path) -> None:
         _refuse_special_file(target)
         real = _followed(target)
         same_disk = real.exists() and real.stat().st_dev == part.stat().st_dev
-        flush_and_rename(part, real if same_disk else target)
+        flush_and_rename(part, real if same_disk else target, times)
 
 
 def _refuse_special_file(target: Path) -> None:

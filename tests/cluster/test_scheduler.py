@@ -78,9 +78,9 @@ def test_a_result_is_entered_before_it_is_there(works, monkeypatch):
     seen = []
     real = atomic.AtomicWriter.write
 
-    def watched(self, target, data):
+    def watched(self, target, data, times):
         seen.append(target.relative_to(works.out).as_posix() in entries(works))
-        real(self, target, data)
+        real(self, target, data, times)
 
     monkeypatch.setattr(atomic.AtomicWriter, "write", watched)
     works.crewed()
@@ -172,7 +172,10 @@ def test_a_result_that_was_published_but_not_reported_is_not_made_again(works, m
     monkeypatch.setattr(
         atomic.AtomicWriter,
         "write",
-        lambda self, target, data: (published.append(target.name), real(self, target, data)),
+        lambda self, target, data, times: (
+            published.append(target.name),
+            real(self, target, data, times),
+        ),
     )
     expected = unbroken(works)
     published.clear()

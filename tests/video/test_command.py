@@ -66,6 +66,15 @@ def test_the_result_is_next_to_the_video(film, video):
     assert "--overwrite" in again.stderr
 
 
+def test_the_result_has_the_time_of_the_video(film, video, tmp_path):
+    source = film("clip.mkv")
+    os.utime(source, (1_111_111_111, 1_111_111_111))
+    assert video(source, tmp_path / "kept.mkv").exit_code == 0
+    assert (tmp_path / "kept.mkv").stat().st_mtime == 1_111_111_111
+    assert video(source, tmp_path / "now.mkv", "--set", "output.times=now").exit_code == 0
+    assert (tmp_path / "now.mkv").stat().st_mtime > 1_111_111_111
+
+
 def test_events_are_those_of_images_counted_in_frames(film, video, tmp_path):
     result = video(film("clip.mkv"), tmp_path / "out.mkv", "--json", "--codec", "ffv1")
     reported = events(result)
