@@ -148,14 +148,14 @@ def start_seconds(settings: Settings) -> float:
         VarfixError: The image could not be restored.
     """
     from varfix.engine.evaluation.speed import synthetic_image
-    from varfix.engine.image.picture import Picture, PictureInfo
-    from varfix.engine.image.writer import write_picture
+    from varfix.engine.image.decoded_image import DecodedImage, ImageInfo
+    from varfix.engine.image.writer import encode_image_bytes
     from varfix.engine.settings.types import OutputSettings
 
-    picture = Picture(synthetic_image(_START_SIZE), None, PictureInfo(format="jpeg", depth=8))
+    image = DecodedImage(synthetic_image(_START_SIZE), None, ImageInfo(format="jpeg", depth=8))
     with tempfile.TemporaryDirectory(prefix="varfix-bench-") as name:
         folder = Path(name)
-        (folder / "in.jpg").write_bytes(write_picture(picture, "jpeg", OutputSettings()))
+        (folder / "in.jpg").write_bytes(encode_image_bytes(image, "jpeg", OutputSettings()))
         return statistics.median(_timed_start(settings, folder) for _ in range(_STARTS))
 
 

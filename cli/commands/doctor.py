@@ -119,19 +119,19 @@ def _codecs() -> Iterator[FormatStatus]:
     import numpy as np
 
     from varfix.engine.formats import FORMATS
-    from varfix.engine.image.picture import Picture, PictureInfo
-    from varfix.engine.image.reader import read_picture
-    from varfix.engine.image.writer import write_picture
+    from varfix.engine.image.decoded_image import DecodedImage, ImageInfo
+    from varfix.engine.image.reader import decode_image
+    from varfix.engine.image.writer import encode_image_bytes
     from varfix.engine.settings.types import OutputSettings
 
     for form in (form for form in FORMATS.values() if form.available):
         for depth in form.depths:
             pixels = np.full((32, 32, 3), 0.5, np.float32)
-            picture = Picture(pixels, None, PictureInfo(format=form.name, depth=depth))
+            image = DecodedImage(pixels, None, ImageInfo(format=form.name, depth=depth))
             detail = ""
             try:
-                data = write_picture(picture, form.name, OutputSettings())
-                back = read_picture(data, max_pixels=pixels.size)
+                data = encode_image_bytes(image, form.name, OutputSettings())
+                back = decode_image(data, max_pixels=pixels.size)
                 if np.abs(back.pixels - pixels).max() > 0.02 or back.info.depth != depth:
                     detail = "the decoded image differs from the encoded one"
             except Exception as error:  # each library has its own exceptions

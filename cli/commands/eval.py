@@ -23,7 +23,7 @@ from varfix.cli.terminal import Terminal
 if TYPE_CHECKING:
     from varfix.engine.evaluation.pairs import Measured, Pairing, Restore
     from varfix.engine.evaluation.test_sets import RestoreAs
-    from varfix.engine.image.picture import Floats
+    from varfix.engine.image.decoded_image import Floats
     from varfix.engine.settings.types import Settings
 
 _HEADINGS: Final = ("PSNR", "SSIM", "PSNR-Y", "SSIM-Y")

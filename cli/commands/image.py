@@ -194,11 +194,11 @@ def _restore(ends: ImageEndpoints, source: Path, target: Path, job: ImageRequest
 def _explain(
     source: Path, folder: Path, loaded: LoadedModel[ModelRestorer], job: ImageRequest
 ) -> None:
-    from varfix.engine.image.reader import read_picture
+    from varfix.engine.image.reader import decode_image
     from varfix.onnx.inference.explain import explain
 
     settings = job.resolved.settings
-    image = read_picture(source.read_bytes(), max_pixels=settings.limits.max_pixels)
+    image = decode_image(source.read_bytes(), max_pixels=settings.limits.max_pixels)
     model = settings.model
     with job.terminal.busy("Writing explanation images"):
         written = explain(model.name, loaded.restorer, image.pixels, folder, model.task)

@@ -29,7 +29,7 @@ from varfix.engine.events import (
 from varfix.engine.system.atomic import replacement, translate_os_errors
 
 if TYPE_CHECKING:
-    from varfix.engine.image.picture import Floats
+    from varfix.engine.image.decoded_image import Floats
 
 
 class ReportCollector:

@@ -15,7 +15,7 @@ _COLUMNS: Final = ReportRow.__struct_fields__
 
 
 class JsonWriter:
-    """`{"schema": 1, "began": …, "heading": …, …, "pictures": [one object a line]}`."""
+    """`{"schema": 1, "began": …, "heading": …, …, "pictures": […]}`."""
 
     SCHEMA: Final = 1
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from varfix.engine.errors import DecodeError
 from varfix.engine.formats import is_video
-from varfix.engine.image.reader import read_picture
+from varfix.engine.image.reader import decode_image
 from varfix.engine.video.truncation import expected_end
 
 _MAX_PIXELS: Final = 1 << 31  # varfix wrote the file, so its size is no attack
@@ -19,7 +19,7 @@ def is_complete(path: Path) -> bool:
         if is_video(path):
             with path.open("rb") as file:
                 return (expected_end(file) or 0) <= path.stat().st_size
-        read_picture(path.read_bytes(), max_pixels=_MAX_PIXELS)
+        decode_image(path.read_bytes(), max_pixels=_MAX_PIXELS)
     except (DecodeError, OSError):
         return False
     return True

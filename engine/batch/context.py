@@ -19,7 +19,7 @@ from varfix.engine.errors import (
     WorkerLostError,
 )
 from varfix.engine.events import Event, ItemFail
-from varfix.engine.image.picture import Floats
+from varfix.engine.image.decoded_image import Floats
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.identity import Identity
 from varfix.engine.storage.manifest import Entry

@@ -14,9 +14,9 @@ from varfix.engine.batch.output_format import check_fetched, format_for
 from varfix.engine.errors import HostMemoryError
 from varfix.engine.events import ItemDone, ItemProgress, RetryCounts, Warn
 from varfix.engine.formats import Header
-from varfix.engine.image.picture import Picture, replace_pixels
-from varfix.engine.image.reader import read_picture
-from varfix.engine.image.writer import encode_picture
+from varfix.engine.image.decoded_image import DecodedImage, replace_pixels
+from varfix.engine.image.reader import decode_image
+from varfix.engine.image.writer import encode_image
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.storage.identity import Identity, KnownFile
@@ -65,7 +65,7 @@ class ImageTask:
 
     def __init__(self, item: Item, environment: TaskEnvironment) -> None:
         self._item, self._env = item, environment
-        self._image: Picture | None = None
+        self._image: DecodedImage | None = None
         self._stat: Identity | None = None
         self._seconds: dict[str, float] = {}
         self._retries = RetryCounts()
@@ -80,7 +80,7 @@ class ImageTask:
             name = context.source_name(self._item)
             fetched = context.source.fetch(name, known, _check_memory)
             check_fetched(self._item, fetched, settings)
-            self._image = read_picture(fetched.data, max_pixels=settings.limits.max_pixels)
+            self._image = decode_image(fetched.data, max_pixels=settings.limits.max_pixels)
         for text in self._image.info.warnings:
             self._env.warn(self._item, "metadata", text)
         self._stat = fetched.stat
@@ -111,7 +111,7 @@ class ImageTask:
         item, context, stat = self._item, self._env.context, self._stat
         with _timed() as spent:
             wanted = format_for(item.source, item.target, context.settings)
-            encoded = encode_picture(self._image, wanted, context.settings.output)
+            encoded = encode_image(self._image, wanted, context.settings.output)
             links = other_names(item.target)
             self._env.port.publish(
                 item,

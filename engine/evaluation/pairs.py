@@ -22,8 +22,8 @@ from varfix.engine.errors import (
 from varfix.engine.evaluation.metrics import Scores, score
 from varfix.engine.evaluation.synthetic_damage import PROTOCOLS, add_noise, damage
 from varfix.engine.formats import format_of
-from varfix.engine.image.picture import Floats, Integers, Picture, to_floats, to_integers
-from varfix.engine.image.reader import read_picture
+from varfix.engine.image.decoded_image import DecodedImage, Floats, Integers, to_floats, to_integers
+from varfix.engine.image.reader import decode_image
 
 Restore = Callable[[Floats], Floats]
 """Takes and returns (H, W, 3) float32 in [0, 1]."""
@@ -249,18 +249,18 @@ def _pair(
     return Pair(str(name), path, candidates[0])
 
 
-def _read(path: Path, max_pixels: int) -> Picture:
+def _read(path: Path, max_pixels: int) -> DecodedImage:
     try:
-        return read_picture(path.read_bytes(), max_pixels=max_pixels)
+        return decode_image(path.read_bytes(), max_pixels=max_pixels)
     except OSError as error:
         raise SourceReadError(f"{path}: {error.strerror or error}") from error
     except ItemError as error:
         raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
 
 
-def _stored(picture: Picture) -> Integers:
+def _stored(image: DecodedImage) -> Integers:
     """Return the samples of an 8-bit file of the image: (H, W, 1 or 3) uint8."""
-    return to_integers(picture.pixels, depth=8, gray=picture.info.mode == "gray")
+    return to_integers(image.pixels, depth=8, gray=image.info.mode == "gray")
 
 
 def _compare(name: str, restored: Integers, target: Integers, compare: Compare = score) -> Scores:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.evaluation.metrics import Scores, score
-from varfix.engine.image.picture import Floats
+from varfix.engine.image.decoded_image import Floats
 
 Doubles = npt.NDArray[np.float64]
 Shift = tuple[float, float]

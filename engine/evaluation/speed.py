@@ -21,8 +21,8 @@ from varfix.engine.batch.plan import BatchRequest
 from varfix.engine.batch.planner import plan_batch
 from varfix.engine.batch.run import run_batch
 from varfix.engine.events import Event, RunEnd
-from varfix.engine.image.picture import Picture, PictureInfo
-from varfix.engine.image.writer import write_picture
+from varfix.engine.image.decoded_image import DecodedImage, ImageInfo
+from varfix.engine.image.writer import encode_image_bytes
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.restoration.restorer_proxy import RestorerProxy
@@ -175,8 +175,8 @@ def time_files(
     """Restore `count` JPEG files as `varfix dir` does; return the last event and seconds."""
     source = folder / "in"
     source.mkdir()
-    picture = Picture(pixels, None, PictureInfo(format="jpeg", depth=8))
-    data = write_picture(picture, "jpeg", OutputSettings())
+    image = DecodedImage(pixels, None, ImageInfo(format="jpeg", depth=8))
+    data = encode_image_bytes(image, "jpeg", OutputSettings())
     for number in range(count):
         (source / f"{number:04}.jpg").write_bytes(data)
     ends: list[RunEnd] = []

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from varfix.engine.image.picture import Integers
+from varfix.engine.image.decoded_image import Integers
 
 Doubles = npt.NDArray[np.float64]
 DamageProtocol = Callable[[Doubles, np.random.Generator], Doubles]

@@ -27,7 +27,7 @@ from varfix.engine.evaluation.pairs import (
     parse_degradation,
 )
 from varfix.engine.evaluation.shift_metrics import score_up_to_shift
-from varfix.engine.image.picture import Floats
+from varfix.engine.image.decoded_image import Floats
 
 RestoreAs = Callable[[Floats, str], Floats]
 """Restores (H, W, 3) in [0, 1] under a task of `varfix.engine.models.card.TASKS`."""
@@ -80,7 +80,7 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
         set: Title of the benchmark.
         folder: Folder of the test set.
         task: Task of `preset`; empty without a task.
-        pictures: Number of images.
+        images: Number of images; stored as `pictures`.
         megapixels: Restored megapixels.
         input: Scores of the damaged images; None if they are the targets.
         auto: Scores after restoration without a task.
@@ -93,7 +93,7 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
     set: str
     folder: str
     task: str
-    pictures: int
+    images: int = msgspec.field(name="pictures")
     megapixels: float
     input: Scores | None
     auto: Scores
@@ -190,7 +190,7 @@ def _row(
         set=benchmark.title,
         folder=benchmark.folder,
         task=benchmark.task,
-        pictures=len(samples),
+        images=len(samples),
         megapixels=timer.megapixels,
         input=None if perfect else Scores.mean(before),
         auto=Scores.mean(auto),
@@ -238,7 +238,7 @@ def heading() -> str:
 def line(row: BenchmarkResult) -> str:
     """Return a row in Markdown; PSNR in dB."""
     known = None if row.input is None else row.input.psnr
-    cells = [row.set, str(row.pictures), "∞" if known is None else f"{known:.2f}"]
+    cells = [row.set, str(row.images), "∞" if known is None else f"{known:.2f}"]
     cells += [_decibels(row.auto.psnr), _gain(row.auto, known), f"{row.auto.ssim:.4f}"]
     if row.preset is None:
         cells += ["", ""]

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from varfix.engine.image import jpeg, png, tiff
+from varfix.engine.image.decoded_image import ImageInfo, Integers
 from varfix.engine.image.metadata import xmp
 from varfix.engine.image.metadata.exif_block import PREFIX
-from varfix.engine.image.picture import Integers, PictureInfo
 from varfix.engine.settings.types import OutputSettings
 
 # 255 segments; Pillow would count on from zero without a word.
@@ -45,7 +45,7 @@ class Raster:
 
     samples: Integers
     alpha: Integers | None
-    info: PictureInfo
+    info: ImageInfo
     options: OutputSettings
     extra: Integers | None = None
 
@@ -122,7 +122,7 @@ def _heif(raster: Raster) -> bytes:
 
     image = _image(raster)
     # The library stores gray with alpha as an image that many viewers refuse.
-    picture = pillow_heif.from_pillow(image.convert("RGBA") if image.mode == "LA" else image)
+    heif = pillow_heif.from_pillow(image.convert("RGBA") if image.mode == "LA" else image)
     params = {
         "quality": raster.options.heic_quality,
         "chroma": 444,
@@ -131,7 +131,7 @@ def _heif(raster: Raster) -> bytes:
         "xmp": raster.info.xmp,
     }
     out = io.BytesIO()
-    picture.save(out, **{key: value for key, value in params.items() if value is not None})
+    heif.save(out, **{key: value for key, value in params.items() if value is not None})
     return out.getvalue()
 
 
@@ -206,7 +206,7 @@ def _by_opencv(suffix: str, raster: Raster) -> bytes:
     return bytes(encoded)
 
 
-def _png_chunks(info: PictureInfo) -> Iterator[png.Chunk]:
+def _png_chunks(info: ImageInfo) -> Iterator[png.Chunk]:
     stated = any(kind in png.COLOR for kind, _payload in info.chunks)
     if info.icc and not (info.icc_is_implied and stated):
         yield png.icc_chunk(info.icc)

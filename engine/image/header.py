@@ -127,7 +127,7 @@ def probe(source: bytes | Path) -> Header:
 
     Raises:
         SourceReadError: The path cannot be read.
-        DecodeError: As `image_read.read_picture`, as far as the header shows it.
+        DecodeError: As `image_read.decode_image`, as far as the header shows it.
     """
     if isinstance(source, bytes):
         return _probe(source, io.BytesIO(source), len(source))

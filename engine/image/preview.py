@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from varfix.engine.image.picture import Floats, to_integers
+from varfix.engine.image.decoded_image import Floats, to_integers
 
 _QUALITY: Final = 82
 # Pixels between the samples that determine the place of a detail.

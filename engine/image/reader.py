@@ -18,6 +18,14 @@ from varfix.engine.errors import DecodeTruncatedError
 from varfix.engine.formats import Header
 from varfix.engine.image import isobmff, jpeg, jpeg_check, png, tiff_samples, webp
 from varfix.engine.image.color import SourceSamples, samples_to_rgb, space_of
+from varfix.engine.image.decoded_image import (
+    DecodedImage,
+    ImageInfo,
+    Integers,
+    fill_transparent,
+    is_opaque,
+    to_floats,
+)
 from varfix.engine.image.header import (
     MODES,
     NOT_A_RESULT,
@@ -32,14 +40,6 @@ from varfix.engine.image.header import (
 )
 from varfix.engine.image.metadata.exif import ORIENTATION
 from varfix.engine.image.metadata.metadata import info_of
-from varfix.engine.image.picture import (
-    Integers,
-    Picture,
-    PictureInfo,
-    fill_transparent,
-    is_opaque,
-    to_floats,
-)
 from varfix.engine.image.tiff_pages import TiffMainImageFile, unreadable
 from varfix.engine.image.tiff_samples import TiffSamples
 from varfix.engine.image.zeros import ends_in_zeros
@@ -59,7 +59,7 @@ _UPRIGHT: Final[dict[int, Callable[[Integers], Integers]]] = {
 }
 
 
-def read_picture(data: bytes, *, max_pixels: int) -> Picture:
+def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
     """Decode an image.
 
     Args:
@@ -110,9 +110,9 @@ def has_transparency(data: bytes, *, max_pixels: int) -> bool:
     """Decode an image to see whether its alpha, if any, really hides something.
 
     Raises:
-        DecodeError: As `read_picture`.
+        DecodeError: As `decode_image`.
     """
-    alpha = read_picture(data, max_pixels=max_pixels).alpha
+    alpha = decode_image(data, max_pixels=max_pixels).alpha
     return alpha is not None and not is_opaque(alpha)
 
 
@@ -222,7 +222,7 @@ def _turned(samples: TiffSamples, orientation: int) -> TiffSamples:
     return TiffSamples(turn(samples.colors), turn(samples.alpha), turn(samples.extra))
 
 
-def _assemble(samples: TiffSamples, info: PictureInfo) -> Picture:
+def _assemble(samples: TiffSamples, info: ImageInfo) -> DecodedImage:
     colors, alpha, hidden = samples.colors, samples.alpha, None
     if alpha is not None and not alpha.all():
         hidden = colors[alpha == 0]
@@ -231,6 +231,6 @@ def _assemble(samples: TiffSamples, info: PictureInfo) -> Picture:
     if warning:
         info = replace(info, warnings=(*info.warnings, warning))
     if space is None:
-        return Picture(to_floats(colors), alpha, info, hidden, None, samples.extra)
+        return DecodedImage(to_floats(colors), alpha, info, hidden, None, samples.extra)
     origin = SourceSamples(colors, space)
-    return Picture(samples_to_rgb(colors, space), alpha, info, hidden, origin, samples.extra)
+    return DecodedImage(samples_to_rgb(colors, space), alpha, info, hidden, origin, samples.extra)

@@ -16,16 +16,16 @@ from PIL import ImageColor
 from varfix.engine.errors import EncodeError
 from varfix.engine.formats import FORMATS, Format, output_format
 from varfix.engine.image.color import SourceSamples, apply_restored, samples_to_rgb
-from varfix.engine.image.encoders import ENCODERS, Raster
-from varfix.engine.image.metadata.fit import fitted
-from varfix.engine.image.picture import (
+from varfix.engine.image.decoded_image import (
+    DecodedImage,
     Floats,
+    ImageInfo,
     Integers,
-    Picture,
-    PictureInfo,
     is_opaque,
     to_integers,
 )
+from varfix.engine.image.encoders import ENCODERS, Raster
+from varfix.engine.image.metadata.fit import fitted
 from varfix.engine.settings.types import OutputSettings
 
 _LIBRARY_ERRORS: Final = (
@@ -50,16 +50,16 @@ class Encoded:
     warnings: tuple[str, ...] = ()
 
 
-def write_picture(picture: Picture, fmt: str, options: OutputSettings) -> bytes:
-    """Encode an image; as `encode_picture`, without its warnings."""
-    return encode_picture(picture, fmt, options).data
+def encode_image_bytes(image: DecodedImage, fmt: str, options: OutputSettings) -> bytes:
+    """Encode an image; as `encode_image`, without its warnings."""
+    return encode_image(image, fmt, options).data
 
 
-def encode_picture(picture: Picture, fmt: str, options: OutputSettings) -> Encoded:
+def encode_image(image: DecodedImage, fmt: str, options: OutputSettings) -> Encoded:
     """Encode an image.
 
     Args:
-        picture: What to store; its info says how it was stored before.
+        image: The image to store; its info describes the source file.
         fmt: A format, or `keep` for the source's own.
         options: Qualities, metadata policy, color under transparency.
 
@@ -67,11 +67,11 @@ def encode_picture(picture: Picture, fmt: str, options: OutputSettings) -> Encod
         EncodeError: The format cannot hold the image, or the encoder failed.
         NonFiniteError: A pixel is not a number.
     """
-    form = FORMATS[output_format(picture.info.format, fmt)]
+    form = FORMATS[output_format(image.info.format, fmt)]
     if not form.available:
         raise EncodeError(f"cannot be stored as {form.label}", hint=form.remedy)
-    kept, warnings = _settled(picture, form, options)
-    if picture.extra is not None and form.name != "tiff":
+    kept, warnings = _settled(image, form, options)
+    if image.extra is not None and form.name != "tiff":
         warnings.append(f"{form.label} holds no extra channels: they are not kept")
     depth = kept.info.depth if kept.info.depth in form.depths else 8
     if depth < kept.info.depth:
@@ -87,50 +87,52 @@ def encode_picture(picture: Picture, fmt: str, options: OutputSettings) -> Encod
     return Encoded(data, (*warnings, *failures))
 
 
-def _settled(picture: Picture, form: Format, options: OutputSettings) -> tuple[Picture, list[str]]:
+def _settled(
+    image: DecodedImage, form: Format, options: OutputSettings
+) -> tuple[DecodedImage, list[str]]:
     """Leave only the metadata that policy and format allow, with colors that fit what is left."""
-    info, warnings = fitted(picture.info, form, options)
-    kept = replace(picture, info=info)
-    lost = _lost_meaning(picture, info, form)
-    if picture.origin is None or not lost:
+    info, warnings = fitted(image.info, form, options)
+    kept = replace(image, info=info)
+    lost = _lost_meaning(image, info, form)
+    if image.origin is None or not lost:
         return kept, warnings
     warnings.append(f"colors are converted to sRGB: {lost}")
-    return _as_srgb(kept, picture.origin), warnings
+    return _as_srgb(kept, image.origin), warnings
 
 
-def _lost_meaning(picture: Picture, info: PictureInfo, form: Format) -> str:
+def _lost_meaning(image: DecodedImage, info: ImageInfo, form: Format) -> str:
     """Say why the file's own colors cannot be stored; empty = they can."""
-    if picture.info.mode == "cmyk" and not form.cmyk:
+    if image.info.mode == "cmyk" and not form.cmyk:
         return f"{form.label} holds no CMYK"
-    if info.icc == picture.info.icc:
+    if info.icc == image.info.icc:
         return ""
     return "their profile is not kept" if form.icc else f"{form.label} holds no color profile"
 
 
-def _as_srgb(picture: Picture, origin: SourceSamples) -> Picture:
+def _as_srgb(image: DecodedImage, origin: SourceSamples) -> DecodedImage:
     """Return the image with its pixels, which are sRGB, as the colors to store."""
-    mode = "gray" if picture.info.mode == "gray" else "rgb"
-    info = replace(picture.info, mode=mode, icc=None)
-    hidden = picture.hidden
+    mode = "gray" if image.info.mode == "gray" else "rgb"
+    info = replace(image.info, mode=mode, icc=None)
+    hidden = image.hidden
     if hidden is not None:
         pixels = samples_to_rgb(hidden[np.newaxis], origin.space)
         hidden = to_integers(pixels, depth=info.depth, gray=mode == "gray")[0]
-    return replace(picture, info=info, origin=None, hidden=hidden)
+    return replace(image, info=info, origin=None, hidden=hidden)
 
 
-def _raster(picture: Picture, depth: int, options: OutputSettings) -> Raster:
-    if picture.origin is not None:
-        samples = _at_depth(apply_restored(picture.origin, picture.pixels), depth)
+def _raster(image: DecodedImage, depth: int, options: OutputSettings) -> Raster:
+    if image.origin is not None:
+        samples = _at_depth(apply_restored(image.origin, image.pixels), depth)
     else:
-        gray = picture.info.mode == "gray"
-        samples = to_integers(picture.pixels, depth=depth, gray=gray)
-    alpha = picture.alpha
-    if alpha is not None and picture.hidden is not None:
-        samples[alpha == 0] = _at_depth(picture.hidden, depth)
+        gray = image.info.mode == "gray"
+        samples = to_integers(image.pixels, depth=depth, gray=gray)
+    alpha = image.alpha
+    if alpha is not None and image.hidden is not None:
+        samples[alpha == 0] = _at_depth(image.hidden, depth)
     if alpha is not None:
         alpha = _at_depth(alpha, depth)
-    extra = None if picture.extra is None else _at_depth(picture.extra, depth)
-    return Raster(samples, alpha, picture.info, options, extra)
+    extra = None if image.extra is None else _at_depth(image.extra, depth)
+    return Raster(samples, alpha, image.info, options, extra)
 
 
 def _at_depth(values: Integers, depth: int) -> Integers:
@@ -172,7 +174,7 @@ def _color(name: str) -> tuple[int, int, int]:
 
 
 def _encode(
-    raster: Raster, form: Format, attempts: Iterable[PictureInfo]
+    raster: Raster, form: Format, attempts: Iterable[ImageInfo]
 ) -> tuple[bytes, tuple[str, ...]]:
     """Encode with the first metadata that is not refused."""
     if raster.alpha is not None and _is_flattened(form, raster.options):
@@ -189,12 +191,12 @@ def _encode(
     raise EncodeError(f"cannot be stored as {form.label}: {last}") from last
 
 
-def _attempts(picture: Picture) -> Iterator[PictureInfo]:
+def _attempts(image: DecodedImage) -> Iterator[ImageInfo]:
     """Yield all metadata, all but one part of it, then the profile only, then none.
 
     The profile stays where the colors depend on it.
     """
-    info = picture.info
+    info = image.info
     yield info
     parts = (
         replace(info, xmp=None),
@@ -206,5 +208,5 @@ def _attempts(picture: Picture) -> Iterator[PictureInfo]:
     bare = replace(parts[0], exif=None, resources=None, comment=None, chunks=(), dpi=None)
     if bare != info:
         yield bare
-    if info.icc and picture.origin is None:
+    if info.icc and image.origin is None:
         yield replace(bare, icc=None)

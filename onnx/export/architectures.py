@@ -86,9 +86,9 @@ def released_varformer(network: Varformer, name: str, fields: CardFields) -> Rel
     graph, side = VarformerGraph(network), network.vqvae.side
 
     def reference(tile: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        picture = 2.0 * tile - 1.0
-        prior = network.prior(picture, tokens=tokens)
-        return network.restore_with_prior(picture, prior).clamp(0.0, 1.0), prior.prediction.tokens
+        image = 2.0 * tile - 1.0
+        prior = network.prior(image, tokens=tokens)
+        return network.restore_with_prior(image, prior).clamp(0.0, 1.0), prior.prediction.tokens
 
     card = msgspec.structs.replace(
         square_card(name, side, fields),

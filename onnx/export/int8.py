@@ -90,7 +90,7 @@ def _load_photos(folder: Path) -> list[np.ndarray]:
     """Load photos, evenly spaced over the sorted names of the folder."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     chosen = files[:: max(1, len(files) // CALIBRATION_IMAGES)]
-    found = [picture for path in chosen if (picture := decode(path)) is not None]
+    found = [image for path in chosen if (image := decode(path)) is not None]
     if not found:
         raise NothingToDoError(f"no photos found: {folder}")
     return found

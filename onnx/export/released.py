@@ -155,8 +155,8 @@ def natural_image(side: int, seed: int = 0) -> Tensor:
     rows, columns = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
     fading = 1.0 / (rows.square() + columns.square()).sqrt().clamp_min(1.0 / side)
     waves = torch.fft.rfft2(torch.randn(1, 3, side, side, generator=rng)) * fading
-    picture = torch.fft.irfft2(waves, s=(side, side))
-    spread: Tensor = picture / (4.0 * picture.std()) + 0.5
+    image = torch.fft.irfft2(waves, s=(side, side))
+    spread: Tensor = image / (4.0 * image.std()) + 0.5
     return spread.clamp(0.0, 1.0)
 
 

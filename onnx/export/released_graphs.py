@@ -74,10 +74,10 @@ class VarformerGraph(nn.Module):
             intermediate result that the network reports, by its name.
         """
         stages: dict[str, Tensor] = {}
-        picture = 2.0 * tile - 1.0
+        image = 2.0 * tile - 1.0
         network = self.network
-        prior = network.prior(picture, stages.__setitem__)
-        restored = network.restore_with_prior(picture, prior, stages.__setitem__)
+        prior = network.prior(image, stages.__setitem__)
+        restored = network.restore_with_prior(image, prior, stages.__setitem__)
         places = [
             *(f"mainenc/L{i}/" for i in network.encoder.fusion),
             *(f"maindec/L{i}/" for i in reversed(list(network.decoder.fusion))),

@@ -145,7 +145,7 @@ def _guided(restorer: ModelRestorer, found: ModelFiles, pixels: Floats, task: st
     parts = prior_parts(card.prior_channels, len(KINDS), LATENT)
     kinds = maps[parts["degradation"]].mean((1, 2)).tolist()
     return Explanation(
-        image=view.picture,
+        image=view.image,
         levels=tuple(FUSIONS),
         regions=[values[name][0, 1] for name in decisions.regions],
         scales=np.stack([values[name][0].mean((1, 2)) for name in decisions.scales]),
@@ -159,13 +159,13 @@ class _View:
     """An image (H, W, 3) in [0, 1] as a single tile of a graph."""
 
     session: Session
-    picture: Floats
+    image: Floats
     stride: int
 
     def values(self, names: Sequence[str], maps: Floats) -> list[Floats]:
         """Return outputs of the graph for prior maps (C, n, n)."""
-        sides = (self.picture.shape[0], self.picture.shape[1])
-        tile = np.ascontiguousarray(self.picture.transpose(2, 0, 1)[None])
+        sides = (self.image.shape[0], self.image.shape[1])
+        tile = np.ascontiguousarray(self.image.transpose(2, 0, 1)[None])
         prior = sample_prior(maps, sides, (0, 0), sides, self.stride)[None]
         return self.session.run(names, {TILE: tile, PRIOR: prior})
 

@@ -110,7 +110,7 @@ def test_a_denied_destination_ends_the_run(setup, monkeypatch):
         setup.run()
 
 
-def test_a_name_that_the_destination_cannot_hold_costs_one_picture(setup):
+def test_a_name_that_the_destination_cannot_hold_costs_one_image(setup):
     setup.draw("a.png", "b.png")
     (setup.out / "b.png").mkdir(parents=True)
     assert counts(setup.run(overwrite=True)) == (1, 0, 1, ExitCode.PARTIAL)
@@ -151,7 +151,7 @@ def test_a_lost_device_or_broken_model_ends_the_run_with_everything_finished_kep
     assert setup.plan().skipped("done") == 2
 
 
-def test_invalid_values_cost_one_picture(setup):
+def test_invalid_values_cost_one_image(setup):
     @dataclass
     class Odd(Inverter):
         calls: int = 0
@@ -168,7 +168,7 @@ def test_invalid_values_cost_one_picture(setup):
     assert setup.of(ItemFail)[0].code == "model_nonfinite"
 
 
-def test_a_picture_that_does_not_fit_into_memory_costs_itself_and_exit_5(setup):
+def test_an_image_that_does_not_fit_into_memory_costs_itself_and_exit_5(setup):
     @dataclass
     class Small(Inverter):
         calls: int = 0
@@ -185,7 +185,7 @@ def test_a_picture_that_does_not_fit_into_memory_costs_itself_and_exit_5(setup):
     assert setup.of(ItemFail)[0].retryable
 
 
-def test_an_unforeseen_error_costs_one_picture_and_is_told_by_its_kind(setup):
+def test_an_unforeseen_error_costs_one_image_and_is_told_by_its_kind(setup):
     @dataclass
     class Buggy(Inverter):
         calls: int = 0
@@ -238,7 +238,7 @@ def test_a_stop_finishes_what_is_in_flight_and_a_repeated_run_does_the_rest(setu
     assert counts(setup.run()) == (17, 3, 0, ExitCode.OK)
 
 
-def test_a_stop_after_the_last_picture_changes_nothing(setup):
+def test_a_stop_after_the_last_image_changes_nothing(setup):
     stop = StopRequest()
 
     class Late(Inverter):

@@ -73,7 +73,7 @@ def test_the_first_events_say_what_runs_and_what_will_be_done(setup):
     assert (plan.items, plan.pixels) == (2, 2 * 9 * 14)
 
 
-def test_a_picture_is_told_by_its_names_and_its_size(setup):
+def test_an_image_is_told_by_its_names_and_its_size(setup):
     setup.draw("sub/a.png")
     setup.run(settings=replace_output(format="webp"))
     (start,) = setup.of(ItemStart)
@@ -95,7 +95,7 @@ def test_a_failure_is_told_with_what_to_do_about_it(setup, error, retryable):
     assert (failed.hint, failed.retryable) == ("mend it", retryable)
 
 
-def test_a_finished_picture_tells_its_stages_bytes_and_retries(setup):
+def test_a_finished_image_tells_its_stages_bytes_and_retries(setup):
     @dataclass
     class Retrying(Inverter):
         def restore(self, tiles, prior):
@@ -148,7 +148,7 @@ def test_names_that_are_no_text_can_be_told(setup):
     assert any(rb"caf\\xe9.png" in line for line in lines)
 
 
-def test_what_a_format_cannot_hold_is_a_warning_of_that_picture(setup):
+def test_what_a_format_cannot_hold_is_a_warning_of_that_image(setup):
     setup.draw("a.png")
     deep = np.random.default_rng(0).integers(0, 65536, (9, 14), np.uint16)
     Image.fromarray(deep).save(setup.source / "deep.png")

@@ -132,7 +132,7 @@ def test_a_listed_pipe_or_loop_never_hangs(tree, special):
     assert tree.results() == {"a.png"}
 
 
-def test_a_listed_picture_that_is_gone_costs_itself_alone(tree):
+def test_a_listed_image_that_is_gone_costs_itself_alone(tree):
     tree.draw("a.png", "b.png")
     summary = tree.run(files=("a.png", "gone.png", "b.png"))
     assert (summary.ok, summary.failed, summary.exit_code) == (2, 1, ExitCode.PARTIAL)
@@ -159,7 +159,7 @@ def many(tree):
     return names
 
 
-def test_a_picture_that_vanishes_during_the_run_costs_itself_alone(tree):
+def test_an_image_that_vanishes_during_the_run_costs_itself_alone(tree):
     names = many(tree)
     last = tree.source / names[-1]
     summary = tree.run(restorer=Meddler(deed=last.unlink))
@@ -169,7 +169,7 @@ def test_a_picture_that_vanishes_during_the_run_costs_itself_alone(tree):
 
 
 @LINUX
-def test_a_picture_that_becomes_a_pipe_during_the_run_does_not_hang_it(tree):
+def test_an_image_that_becomes_a_pipe_during_the_run_does_not_hang_it(tree):
     names = many(tree)
     last = tree.source / names[-1]
 
@@ -181,7 +181,7 @@ def test_a_picture_that_becomes_a_pipe_during_the_run_does_not_hang_it(tree):
     assert (summary.ok, summary.failed) == (39, 1)
 
 
-def test_a_picture_that_is_replaced_during_the_run_is_restored_as_it_is_then(tree):
+def test_an_image_that_is_replaced_during_the_run_is_restored_as_it_is_then(tree):
     names = many(tree)
     last = tree.source / names[-1]
     other = np.full((3, 4, 3), 77, np.uint8)
@@ -192,7 +192,7 @@ def test_a_picture_that_is_replaced_during_the_run_is_restored_as_it_is_then(tre
 
 
 @LINUX
-def test_a_device_or_pipe_is_never_replaced_by_a_picture(tree, tmp_path):
+def test_a_device_or_pipe_is_never_replaced_by_an_image(tree, tmp_path):
     tree.draw("a.png", "b.png")
     target = tmp_path / "out" / "a.png"
     target.parent.mkdir()

@@ -174,7 +174,7 @@ def test_the_file_system_is_only_asked_about_names_that_may_be_twins(destination
     assert asked == [tmp_path]
 
 
-def two_pictures(folder, *names):
+def two_images(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(folder / name)
@@ -193,7 +193,7 @@ def two_pictures(folder, *names):
 def test_a_plan_knows_what_its_destination_can_tell_apart(
     tmp_path, destination, names, wanted, second
 ):
-    two_pictures(tmp_path / "in", *names)
+    two_images(tmp_path / "in", *names)
     settings = Settings(output=OutputSettings(format=wanted))
 
     def planned():

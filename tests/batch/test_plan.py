@@ -73,14 +73,14 @@ def test_memory_is_reckoned_from_the_header(source, out):
     assert large.cost - small.cost == 36 * 1000
 
 
-def test_an_unreadable_picture_is_planned_and_fails_in_its_turn(source, out):
+def test_an_unreadable_image_is_planned_and_fails_in_its_turn(source, out):
     (source / "a.jpg").write_bytes(b"no picture")
     (item,) = planned(source, out).items
     assert item.header is None
     assert item.cost > 0
 
 
-def test_no_pictures_is_nothing_to_do(source, out):
+def test_no_images_is_nothing_to_do(source, out):
     (source / "notes.txt").touch()
     with pytest.raises(NothingToDoError) as caught:
         planned(source, out)
@@ -121,7 +121,7 @@ def test_in_place_another_format_spares_the_other_sources(source):
     assert pairs(plan) == [("a.jpg", "a.jpg.png"), ("a.png", "a.png")]
 
 
-def test_a_destination_around_the_source_spares_its_pictures(source):
+def test_a_destination_around_the_source_spares_its_images(source):
     draw(source / "x.png")
     draw(source / "in" / "x.png")
     plan = planned(source, source.parent, overwrite=True)
@@ -171,7 +171,7 @@ def test_listed_files_that_are_gone_are_planned_and_fail_in_their_turn(source, o
     assert [item.header for item in plan.items] == [None, None]
 
 
-def test_a_listed_picture_needs_no_extension(source, out):
+def test_a_listed_image_needs_no_extension(source, out):
     draw(source / "scan", fmt="PNG")
     assert pairs(planned(source, out, files=("scan",))) == [("scan", "scan")]
 
@@ -204,14 +204,14 @@ def test_what_exists_is_foreign_and_only_replaced_when_asked(source, out):
     assert pairs(planned(source, out, overwrite=True)) == [("a.png", "a.png")]
 
 
-def test_a_picture_too_large_for_the_format_stops_the_plan(source, out):
+def test_an_image_too_large_for_the_format_stops_the_plan(source, out):
     draw(source / "pano.png", size=(16384, 1))
     with pytest.raises(FormatLimitError, match=r"pano\.png → WebP: 16384 px is over") as caught:
         planned(source, out, wanting("webp"))
     assert caught.value.exit_code is ExitCode.USAGE
 
 
-def test_an_opaque_alpha_does_not_hide_that_a_picture_is_too_large(source, out):
+def test_an_opaque_alpha_does_not_hide_that_an_image_is_too_large(source, out):
     draw(source / "pano.png", "RGBA", size=(16384, 1), color=(1, 2, 3, 255))
     with pytest.raises(FormatLimitError):
         planned(source, out, wanting("webp"))
@@ -284,14 +284,14 @@ def test_a_single_source_that_is_not_there_is_nothing_to_do(source, out):
         plan_file(source / "gone.png", out / "b.png", False, KEEP)
 
 
-def test_a_clip_is_no_picture(source, out):
+def test_a_clip_is_no_image(source, out):
     (source / "clip.mp4").write_bytes(b"\0")
     with pytest.raises(PlanError, match=r"clip\.mp4 is a clip") as told:
         plan_file(source / "clip.mp4", out / "a.png", False, KEEP)
     assert "varfix video" in told.value.hint
 
 
-def test_a_single_transparent_picture_does_not_become_a_jpeg(source, out):
+def test_a_single_transparent_image_does_not_become_a_jpeg(source, out):
     path = draw(source / "logo.png", "RGBA", color=(1, 2, 3, 40))
     with pytest.raises(AlphaLostError):
         plan_file(path, out / "logo.jpg", False, KEEP)

@@ -24,7 +24,7 @@ def test_a_repeated_run_skips_what_is_done(setup):
     assert (plan.items, plan.skip_done, plan.skip_stale, plan.skip_foreign) == (0, 2, 0, 0)
 
 
-def test_a_new_picture_is_all_that_a_repeated_run_restores(setup):
+def test_a_new_image_is_all_that_a_repeated_run_restores(setup):
     setup.draw("a.png")
     setup.run()
     setup.draw("b.png")

@@ -13,7 +13,7 @@ from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemFail
 
 
-def test_every_picture_is_restored_under_its_name(setup):
+def test_every_image_is_restored_under_its_name(setup):
     setup.draw("a.png", "b/c.png", "b/d.bmp")
     assert counts(setup.run()) == (3, 0, 0, ExitCode.OK)
     results = setup.results()
@@ -60,7 +60,7 @@ def test_failures_are_tried_again_and_successes_are_not(setup):
     assert counts(setup.run()) == (1, 1, 0, ExitCode.OK)
 
 
-def test_metadata_and_orientation_are_each_pictures_own(setup):
+def test_metadata_and_orientation_are_each_images_own(setup):
     names = ["a.jpg", "b.jpg", "c.jpg", "d.png"]
     for turn, name in enumerate(names, 5):
         exif = Image.Exif()

@@ -34,9 +34,9 @@ MULTIPLE = 64
 
 def read(path: Path) -> np.ndarray:
     """An image as 8-bit BGR."""
-    picture = cv2.imread(str(path))
-    assert picture is not None, path
-    return picture
+    image = cv2.imread(str(path))
+    assert image is not None, path
+    return image
 
 
 def one_by_one(
@@ -60,11 +60,11 @@ def eager_network() -> Callable[[np.ndarray], np.ndarray]:
     network = build_varformer_s().eval()
 
     @torch.inference_mode()
-    def change(picture: np.ndarray) -> np.ndarray:
-        height, width = picture.shape[:2]
-        small = cv2.resize(picture, (256, 256), interpolation=cv2.INTER_AREA)
+    def change(image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        small = cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA)
         h, w = -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
-        padded = np.pad(picture, ((0, h - height), (0, w - width), (0, 0)), "reflect")
+        padded = np.pad(image, ((0, h - height), (0, w - width), (0, 0)), "reflect")
         thumbnail, tile = (
             torch.from_numpy(one[:, :, ::-1].copy()).permute(2, 0, 1)[None] / 255.0
             for one in (small, padded)
@@ -77,17 +77,17 @@ def eager_network() -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-def opencv_filter(picture: np.ndarray) -> np.ndarray:
+def opencv_filter(image: np.ndarray) -> np.ndarray:
     """OpenCV's non-local means with its usual parameters."""
-    return cv2.fastNlMeansDenoisingColored(picture, None, 10, 10, 7, 21)
+    return cv2.fastNlMeansDenoisingColored(image, None, 10, 10, 7, 21)
 
 
-def ffmpeg_filter(picture: np.ndarray) -> np.ndarray:
+def ffmpeg_filter(image: np.ndarray) -> np.ndarray:
     """FFmpeg's nlmeans with its default parameters."""
     import av
 
     graph = av.filter.Graph()
-    frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+    frame = av.VideoFrame.from_ndarray(image, format="bgr24")
     source = graph.add_buffer(
         template=None, width=frame.width, height=frame.height, format="bgr24", time_base=1
     )

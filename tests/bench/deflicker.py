@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.evaluation.metrics import psnr
-from varfix.engine.image.reader import read_picture
+from varfix.engine.image.reader import decode_image
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.deflicker import DeflickerSettings, deflicker
@@ -131,7 +131,7 @@ def rows(
     photo: Path, restorer: Restorer, settings: Settings, count: int
 ) -> Iterator[dict[str, object]]:
     """One row for each clip and way of restoring it."""
-    pixels = read_picture(photo.read_bytes(), max_pixels=settings.limits.max_pixels).pixels
+    pixels = decode_image(photo.read_bytes(), max_pixels=settings.limits.max_pixels).pixels
     for name, (move, degrade) in CLIPS.items():
         clean = move(pixels, count)
         source = degrade(clean)

@@ -46,7 +46,7 @@ def identity(shelf):
 
 
 @pytest.fixture
-def picture():
+def image():
     """Write a small image of random pixels and return its path."""
 
     def write(path, seed=0, size=(24, 16)):

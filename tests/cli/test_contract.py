@@ -35,9 +35,9 @@ def run(varfix, identity, tmp_path):
 
 
 @pytest.fixture
-def good(tmp_path, picture):
+def good(tmp_path, image):
     """Three good images."""
-    return [picture(tmp_path / "in" / f"{number}.png", number) for number in range(3)]
+    return [image(tmp_path / "in" / f"{number}.png", number) for number in range(3)]
 
 
 def events(result, kind):
@@ -76,7 +76,7 @@ def test_4_when_a_models_file_is_not_the_one_its_card_was_written_for(run, good,
     assert result.stdout == ""
 
 
-def test_4_when_a_model_takes_no_picture(run, good, shelf):
+def test_4_when_a_model_takes_no_image(run, good, shelf):
     net = shelf.save(
         "net.onnx",
         [("Identity", ["tokens"], ["out"], {})],
@@ -99,22 +99,22 @@ def test_5_when_the_device_runs_out_of_memory_at_batch_1(run, good, monkeypatch)
     assert ended(result) == (ExitCode.DEVICE, "failed")
 
 
-def test_5_when_a_picture_does_not_fit_into_memory(run, good, monkeypatch):
+def test_5_when_an_image_does_not_fit_into_memory(run, good, monkeypatch):
     def full(*arguments, **more):
         raise MemoryError
 
-    monkeypatch.setattr(image_task, "read_picture", full)
+    monkeypatch.setattr(image_task, "decode_image", full)
     result = run()
     assert {one["code"] for one in events(result, "item.fail")} == {"host_oom"}
     assert "0.png: does not fit into memory" in result.stderr
     assert ended(result)[0] == ExitCode.DEVICE
 
 
-def test_5_when_a_picture_would_not_fit_and_nothing_is_tried(run, tmp_path, monkeypatch):
+def test_5_when_an_image_would_not_fit_and_nothing_is_tried(run, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     Image.new("1", (9000, 9000)).save(tmp_path / "in" / "pano.png")
     monkeypatch.setattr(image_task, "available_memory", lambda: 1_200_000_000)
-    monkeypatch.setattr(image_task, "read_picture", pytest.fail)
+    monkeypatch.setattr(image_task, "decode_image", pytest.fail)
     result = run()
     (failed,) = events(result, "item.fail")
     assert failed["code"] == "host_oom"
@@ -151,7 +151,7 @@ def test_6_when_the_disk_is_full_with_what_is_done_and_what_to_do(run, good, mon
 # Messages
 
 
-def test_a_truncated_picture_fails_alone(run, good, tmp_path):
+def test_a_truncated_image_fails_alone(run, good, tmp_path):
     whole = tmp_path / "in" / "cut.jpg"
     Image.open(good[0]).resize((200, 200)).save(whole)
     whole.write_bytes(whole.read_bytes()[:-900])
@@ -180,8 +180,8 @@ def test_ignored_files_are_listed_with_v(run, good, tmp_path):
     assert "ignored notes.txt" in run("-v").stderr
 
 
-def test_a_folder_that_may_not_be_read_is_a_warning(run, good, tmp_path, monkeypatch, picture):
-    picture(tmp_path / "in" / "private" / "x.png")
+def test_a_folder_that_may_not_be_read_is_a_warning(run, good, tmp_path, monkeypatch, image):
+    image(tmp_path / "in" / "private" / "x.png")
     real = os.scandir
 
     def guarded(path):
@@ -201,7 +201,7 @@ def test_a_folder_that_may_not_be_read_is_a_warning(run, good, tmp_path, monkeyp
     assert result.exit_code == ExitCode.NOTHING
 
 
-def test_a_picture_too_large_for_its_format_is_refused_before_any_work(run, good, tmp_path):
+def test_an_image_too_large_for_its_format_is_refused_before_any_work(run, good, tmp_path):
     Image.new("L", (16400, 1)).save(tmp_path / "in" / "pano.png")
     result = run("-f", "webp")
     assert result.exit_code == ExitCode.USAGE
@@ -219,7 +219,7 @@ def test_transparency_into_jpeg_is_refused_before_any_work(run, good, tmp_path):
     assert ended(run("-f", "jpg", "--set", "output.flatten=white")) == (ExitCode.OK, "ok")
 
 
-def test_a_model_that_makes_no_numbers_fails_the_picture_and_names_the_tile(run, good, shelf):
+def test_a_model_that_makes_no_numbers_fails_the_image_and_names_the_tile(run, good, shelf):
     result = run(
         model=shelf.restore(
             nodes=[("Div", ["c0", "c0"], ["n"], {}), ("Mul", ["tile", "n"], ["restored"], {})]
@@ -242,9 +242,9 @@ def test_help_names_every_kind_of_event_and_the_schema(varfix):
 
 
 @pytest.fixture
-def slow(tmp_path, picture, identity):
+def slow(tmp_path, image, identity):
     """Arguments of a run that takes long enough to be interrupted."""
-    one = picture(tmp_path / "in" / "0.bmp", size=(256, 256)).read_bytes()
+    one = image(tmp_path / "in" / "0.bmp", size=(256, 256)).read_bytes()
     for number in range(1, MANY):
         (tmp_path / "in" / f"{number}.bmp").write_bytes(one)
     return ["dir", tmp_path / "in", tmp_path / "out", "-m", identity, "-d", "cpu"]
@@ -284,8 +284,8 @@ def test_a_reader_who_goes_away_is_141_in_the_log_too(process, slow, tmp_path):
 
 
 @posix
-def test_a_second_signal_leaves_at_once_and_drops_what_is_unfinished(tmp_path, picture, identity):
-    picture(tmp_path / "in" / "a.bmp")
+def test_a_second_signal_leaves_at_once_and_drops_what_is_unfinished(tmp_path, image, identity):
+    image(tmp_path / "in" / "a.bmp")
     code = """
 import sys, time
 from varfix.engine.system import atomic

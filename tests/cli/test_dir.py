@@ -13,10 +13,10 @@ MANY = 120
 
 
 @pytest.fixture
-def tree(tmp_path, picture):
+def tree(tmp_path, image):
     """A folder with images, a broken one, and files that are none."""
     for number, name in enumerate(("a.png", "sub/b.png", "sub/deep/c.bmp")):
-        picture(tmp_path / "in" / name, number)
+        image(tmp_path / "in" / name, number)
     (tmp_path / "in" / "notes.txt").write_text("not an image")
     (tmp_path / "in" / ".hidden.png").write_text("not even looked at")
     return tmp_path / "in", tmp_path / "out"
@@ -79,7 +79,7 @@ def test_other_settings_leave_old_outputs_alone_until_asked(restore):
     assert "3 restored" in restore("-s", "0.5", "--overwrite").stderr
 
 
-def test_one_broken_picture_costs_one_picture(restore, tree):
+def test_one_broken_image_costs_one_image(restore, tree):
     (tree[0] / "broken.png").touch()
     result = restore()
     assert result.exit_code == 1
@@ -126,9 +126,9 @@ def test_a_list_of_files_is_taken_from_stdin(restore, tree):
     assert names(tree[1]) == ["sub/b.png"]
 
 
-def test_a_list_may_be_separated_by_nul_and_hold_line_breaks(restore, tree, picture, tmp_path):
+def test_a_list_may_be_separated_by_nul_and_hold_line_breaks(restore, tree, image, tmp_path):
     name = "two\nlines.png" if os.name != "nt" else "one line.png"
-    picture(tree[0] / name)
+    image(tree[0] / name)
     (tmp_path / "list").write_bytes(os.fsencode(name) + b"\0a.png\0")
     result = restore("--files-from", tmp_path / "list", "-0")
     assert result.exit_code == 0, result.stderr
@@ -151,8 +151,8 @@ def test_what_windows_editors_begin_a_list_with_is_no_name(restore, tree, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
-def test_names_that_are_no_text_are_restored_and_told(restore, tree, picture):
-    picture(tree[0] / os.fsdecode(b"\xff.png"))
+def test_names_that_are_no_text_are_restored_and_told(restore, tree, image):
+    image(tree[0] / os.fsdecode(b"\xff.png"))
     result = restore("--json")
     assert result.exit_code == 0, result.stderr
     assert "\\xff.png" in [one["src"] for one in events(result) if one["event"] == "item.start"]
@@ -273,9 +273,9 @@ def test_in_place_needs_to_be_asked_for(varfix, identity, tree):
 
 
 @pytest.fixture
-def slow(tmp_path, picture, shelf):
+def slow(tmp_path, image, shelf):
     """Arguments of a run that takes long enough to be interrupted."""
-    one = picture(tmp_path / "many" / "0.bmp", size=(256, 256)).read_bytes()
+    one = image(tmp_path / "many" / "0.bmp", size=(256, 256)).read_bytes()
     for number in range(1, MANY):
         (tmp_path / "many" / f"{number}.bmp").write_bytes(one)
     return ["dir", tmp_path / "many", tmp_path / "out", "-m", shelf.foreign(), "-d", "cpu"]

@@ -8,10 +8,10 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.fixture
-def folders(tmp_path, picture):
+def folders(tmp_path, image):
     for number, name in enumerate(("a.png", "sub/b.png")):
-        picture(tmp_path / "restored" / name, number)
-        picture(tmp_path / "target" / name, number + 10)
+        image(tmp_path / "restored" / name, number)
+        image(tmp_path / "target" / name, number + 10)
     return tmp_path / "restored", tmp_path / "target"
 
 
@@ -39,7 +39,7 @@ def test_json_has_a_line_per_file_and_one_for_the_mean(varfix, folders):
     assert "gain" not in average
 
 
-def test_equal_pictures_are_null_in_json_and_inf_in_the_table(varfix, folders):
+def test_equal_images_are_null_in_json_and_inf_in_the_table(varfix, folders):
     target = folders[1]
     assert rows(varfix("eval", "--json", target, target))[-1]["restored"]["psnr"] is None
     assert "inf" in varfix("eval", target, target).stdout
@@ -66,8 +66,8 @@ def test_pairs_are_restored_first(varfix, folders, identity):
     assert restored[-1]["input"] == plain[-1]["restored"]
 
 
-def test_targets_without_a_picture_are_mentioned(varfix, folders, picture):
-    picture(folders[1] / "c.png")
+def test_targets_without_an_image_are_mentioned(varfix, folders, image):
+    image(folders[1] / "c.png")
     assert "1 of the targets have no matching image" in varfix("eval", *folders).stderr
 
 
@@ -93,7 +93,7 @@ def test_usage_that_means_nothing_is_refused(varfix, arguments, text):
     assert text in result.stderr
 
 
-def test_no_pictures_is_nothing_to_do(varfix, tmp_path):
+def test_no_images_is_nothing_to_do(varfix, tmp_path):
     result = varfix("eval", tmp_path, tmp_path)
     assert result.exit_code == 3
     assert f"{tmp_path}: no images" in result.stderr

@@ -17,8 +17,8 @@ def restore(varfix, identity):
 
 
 @pytest.fixture
-def source(tmp_path, picture):
-    return picture(tmp_path / "a.png")
+def source(tmp_path, image):
+    return image(tmp_path / "a.png")
 
 
 def decoded(data):
@@ -79,7 +79,7 @@ def test_a_pipe_can_still_be_logged(restore, source, tmp_path):
         (b"hello", "stdin: not an image varfix can read (text/plain)"),
     ],
 )
-def test_bytes_that_are_no_picture_give_no_bytes(restore, data, text):
+def test_bytes_that_are_no_image_give_no_bytes(restore, data, text):
     result = restore("-", "-", stdin=data)
     assert result.exit_code == 1
     assert text in result.stderr
@@ -163,7 +163,7 @@ def test_an_image_is_not_written_to_a_terminal(process, source):
     os.close(inside)
 
 
-def test_a_reader_of_the_picture_who_goes_away_is_141(process, source, identity):
+def test_a_reader_of_the_image_who_goes_away_is_141(process, source, identity):
     running = process("image", source, "-", "-m", identity, "-d", "cpu", bufsize=0)
     running.stdout.close()
     assert running.wait(60) == 141

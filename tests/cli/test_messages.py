@@ -68,9 +68,9 @@ def test_where_nothing_matched_it_is_said_what_was_looked_for(run, tmp_path):
 
 
 def test_a_device_that_could_not_be_used_is_told_once_and_is_an_event(
-    run, tmp_path, picture, monkeypatch
+    run, tmp_path, image, monkeypatch
 ):
-    picture(tmp_path / "in" / "a.png")
+    image(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "b.png").write_bytes((tmp_path / "in" / "a.png").read_bytes())
 
     def broken(device):
@@ -89,8 +89,8 @@ def test_a_device_that_could_not_be_used_is_told_once_and_is_an_event(
 
 
 @pytest.mark.parametrize("verb", ["dir", "image", "video"])
-def test_a_destination_that_may_not_be_written_is_6(varfix, identity, tmp_path, picture, verb):
-    photo = picture(tmp_path / "in" / "a.png")
+def test_a_destination_that_may_not_be_written_is_6(varfix, identity, tmp_path, image, verb):
+    photo = image(tmp_path / "in" / "a.png")
     clip = Film(count=3).write(tmp_path / "clip.mp4")
     with small_disk(tmp_path / "disk", "1M") as disk:
         ends = {
@@ -106,8 +106,8 @@ def test_a_destination_that_may_not_be_written_is_6(varfix, identity, tmp_path, 
     assert "Traceback" not in result.stderr
 
 
-def test_a_file_in_the_place_of_the_destination_is_left_alone(run, tmp_path, picture):
-    picture(tmp_path / "in" / "a.png")
+def test_a_file_in_the_place_of_the_destination_is_left_alone(run, tmp_path, image):
+    image(tmp_path / "in" / "a.png")
     (tmp_path / "out").write_bytes(b"mine")
     result = run("-d", "cpu")
     assert result.exit_code == ExitCode.USAGE
@@ -116,9 +116,9 @@ def test_a_file_in_the_place_of_the_destination_is_left_alone(run, tmp_path, pic
 
 
 @pytest.mark.parametrize("verb", ["dir", "image", "video"])
-def test_an_empty_name_is_not_this_folder(varfix, identity, tmp_path, picture, monkeypatch, verb):
+def test_an_empty_name_is_not_this_folder(varfix, identity, tmp_path, image, monkeypatch, verb):
     """As the shell gives it where a variable is not set."""
-    photo = picture(tmp_path / "in" / "a.png")
+    photo = image(tmp_path / "in" / "a.png")
     sources = {"dir": tmp_path / "in", "image": photo, "video": Film(1).write(tmp_path / "a.mp4")}
     here = tmp_path / "here"
     here.mkdir()
@@ -138,9 +138,9 @@ def test_errors_come_without_a_traceback(run, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
 @pytest.mark.parametrize("options", [(), ("--json",), ("-n",)], ids=["plain", "json", "dry-run"])
 def test_names_are_told_where_the_system_speaks_ascii(
-    process, identity, tmp_path, picture, monkeypatch, options
+    process, identity, tmp_path, image, monkeypatch, options
 ):
-    picture(tmp_path / "in" / "ñandú 日本.png")
+    image(tmp_path / "in" / "ñandú 日本.png")
     for variable, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
         monkeypatch.setenv(variable, value)
     where = ("dir", tmp_path / "in", tmp_path / "out", "-m", identity, "-d", "cpu")

@@ -80,13 +80,13 @@ def test_a_pulled_model_is_there_whole(varfix, server, folder, exported):
 
 
 def test_a_pulled_model_can_be_used_listed_verified_and_removed(
-    varfix, server, folder, picture, pixels, tmp_path
+    varfix, server, folder, image, pixels, tmp_path
 ):
     varfix("models", "pull", "-q", "varformer-d16")
     rows = json.loads(varfix("models", "list", "--json").stdout)
     assert {row["name"]: row["installed"] for row in rows}["varformer-d16"]
     assert "varformer-d16: ok" in varfix("models", "verify").stdout
-    source = picture(tmp_path / "in.png")
+    source = image(tmp_path / "in.png")
     assert varfix("image", "-m", "varformer-d16", source, tmp_path / "out.png").exit_code == 0
     assert np.array_equal(pixels(tmp_path / "out.png"), pixels(source))
     assert varfix("models", "rm", "varformer-d16").exit_code == 0

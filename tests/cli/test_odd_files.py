@@ -66,21 +66,21 @@ def test_what_matters_is_a_warning_with_the_name_of_the_file(tmp_path, identity)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
-def test_restoring_in_place_keeps_modes(tmp_path, varfix, identity, picture, mode):
-    path = picture(tmp_path / "d" / "a.png")
+def test_restoring_in_place_keeps_modes(tmp_path, varfix, identity, image, mode):
+    path = image(tmp_path / "d" / "a.png")
     path.chmod(mode)
     done = varfix("dir", "--overwrite", "--model", identity, path.parent, path.parent)
     assert done.exit_code == 0
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
-def test_restoring_in_place_follows_links_and_names_hard_links(tmp_path, varfix, identity, picture):
-    real = picture(tmp_path / "elsewhere" / "real.png")
+def test_restoring_in_place_follows_links_and_names_hard_links(tmp_path, varfix, identity, image):
+    real = image(tmp_path / "elsewhere" / "real.png")
     before = real.stat().st_ino
     folder = tmp_path / "d"
     folder.mkdir()
     (folder / "link.png").symlink_to(real)
-    twin = picture(folder / "a.png", seed=2)
+    twin = image(folder / "a.png", seed=2)
     (tmp_path / "other.png").hardlink_to(twin)
     done = varfix("dir", "--overwrite", "--model", identity, folder, folder)
     assert done.exit_code == 0
@@ -91,8 +91,8 @@ def test_restoring_in_place_follows_links_and_names_hard_links(tmp_path, varfix,
     )
 
 
-def test_a_link_to_an_image_beside_it_is_restored_once(tmp_path, varfix, identity, picture):
-    path = picture(tmp_path / "d" / "a.png")
+def test_a_link_to_an_image_beside_it_is_restored_once(tmp_path, varfix, identity, image):
+    path = image(tmp_path / "d" / "a.png")
     (path.parent / "b.png").symlink_to(path)
     done = varfix("dir", "--overwrite", "--model", identity, path.parent, path.parent)
     assert done.exit_code == 0
@@ -101,9 +101,9 @@ def test_a_link_to_an_image_beside_it_is_restored_once(tmp_path, varfix, identit
 
 
 def test_a_result_that_is_a_link_to_its_source_never_changes_the_source(
-    tmp_path, varfix, identity, picture
+    tmp_path, varfix, identity, image
 ):
-    path = picture(tmp_path / "in" / "a.png")
+    path = image(tmp_path / "in" / "a.png")
     before = path.read_bytes(), path.stat().st_ino
     target = tmp_path / "out" / "a.png"
     target.parent.mkdir()
@@ -114,8 +114,8 @@ def test_a_result_that_is_a_link_to_its_source_never_changes_the_source(
     assert not target.is_symlink()
 
 
-def test_dir_and_image_name_each_other(tmp_path, varfix, picture):
-    path = picture(tmp_path / "d" / "a.png")
+def test_dir_and_image_name_each_other(tmp_path, varfix, image):
+    path = image(tmp_path / "d" / "a.png")
     clip = tmp_path / "a.mp4"
     clip.touch()
     assert "use 'varfix image'" in varfix("dir", path, tmp_path / "out").stderr
@@ -124,9 +124,9 @@ def test_dir_and_image_name_each_other(tmp_path, varfix, picture):
 
 
 def test_unknown_variables_are_a_warning_with_the_nearest_known_one(
-    tmp_path, varfix, identity, picture, monkeypatch
+    tmp_path, varfix, identity, image, monkeypatch
 ):
-    path = picture(tmp_path / "a.png")
+    path = image(tmp_path / "a.png")
     monkeypatch.setenv("VARFIX_TILE_OVERLP", "3")
     monkeypatch.setenv("VARFIX_OFFLINE", "1")
     done = varfix("image", "--model", identity, path, tmp_path / "b.png")
@@ -136,8 +136,8 @@ def test_unknown_variables_are_a_warning_with_the_nearest_known_one(
     assert "VARFIX_OFFLINE" not in text
 
 
-def test_ignored_files_are_counted_at_the_end(tmp_path, varfix, identity, picture):
-    path = picture(tmp_path / "d" / "a.png")
+def test_ignored_files_are_counted_at_the_end(tmp_path, varfix, identity, image):
+    path = image(tmp_path / "d" / "a.png")
     for name in ("b.mts", "c.wmv", "d.3gp", "notes.txt"):
         (path.parent / name).touch()
     (path.parent / "e.jpg").symlink_to("gone.jpg")
@@ -146,9 +146,9 @@ def test_ignored_files_are_counted_at_the_end(tmp_path, varfix, identity, pictur
     assert "1 restored, 5 files ignored" in done.stderr
 
 
-def test_a_folder_that_cannot_be_read_ends_with_1(tmp_path, varfix, identity, picture, monkeypatch):
-    path = picture(tmp_path / "d" / "a.png")
-    picture(tmp_path / "d" / "private" / "b.png")
+def test_a_folder_that_cannot_be_read_ends_with_1(tmp_path, varfix, identity, image, monkeypatch):
+    path = image(tmp_path / "d" / "a.png")
+    image(tmp_path / "d" / "private" / "b.png")
     real = os.scandir
 
     def guarded(place):
@@ -171,8 +171,8 @@ def test_a_folder_that_cannot_be_read_ends_with_1(tmp_path, varfix, identity, pi
         RuntimeError("std::bad_alloc"),
     ],
 )
-def test_out_of_memory_at_the_start_ends_with_5(error, varfix, monkeypatch, picture, tmp_path):
-    path = picture(tmp_path / "a.png")
+def test_out_of_memory_at_the_start_ends_with_5(error, varfix, monkeypatch, image, tmp_path):
+    path = image(tmp_path / "a.png")
 
     def lacking(*arguments, **options):
         raise error
@@ -183,8 +183,8 @@ def test_out_of_memory_at_the_start_ends_with_5(error, varfix, monkeypatch, pict
     assert "not enough memory to start" in done.stderr
 
 
-def test_a_folder_with_a_bmp_that_has_alpha_is_restored(tmp_path, varfix, identity, picture):
-    path = picture(tmp_path / "d" / "a.png")
+def test_a_folder_with_a_bmp_that_has_alpha_is_restored(tmp_path, varfix, identity, image):
+    path = image(tmp_path / "d" / "a.png")
     array = np.random.default_rng(0).integers(1, 255, (16, 24, 4)).astype(np.uint8)
     (path.parent / "b.bmp").write_bytes(cv2.imencode(".bmp", array)[1].tobytes())
     done = varfix("dir", "--model", identity, path.parent, tmp_path / "out")

@@ -76,7 +76,7 @@ def test_after_memory_ran_out_no_tile_is_an_older_one(
 
 
 @pytest.mark.parametrize("call", [1, 3])
-def test_without_memory_for_one_tile_there_is_no_picture(
+def test_without_memory_for_one_tile_there_is_no_image(
     varfix, tmp_path, inverting, photo, short_of_memory, call
 ):
     short_of_memory(*range(call, 99))
@@ -135,7 +135,7 @@ def test_a_preset_that_is_not_understood_is_no_default(varfix, tmp_path, identit
 
 
 @pytest.mark.parametrize("verb", ["dir", "image"])
-def test_a_picture_that_cannot_be_read_is_no_success(varfix, tmp_path, identity, verb):
+def test_an_image_that_cannot_be_read_is_no_success(varfix, tmp_path, identity, verb):
     """The ncnn family prints a line and leaves with 0."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nbut nothing more")

@@ -83,13 +83,13 @@ def test_pixels_are_counted_by_the_tile_and_never_twice():
     assert (tally.pixels_done, tally.finished, tally.ok, tally.failed) == (10_000, 2, 1, 1)
 
 
-def test_a_picture_of_unknown_size_weighs_nothing():
+def test_an_image_of_unknown_size_weighs_nothing():
     tally = told(plan(1, 0), ItemStart(id=1, src="x", dst="", width=None, height=None))
     assert tally.size_of(1) == ""
     assert told(fail(1), to=tally).pixels_done == 0
 
 
-def test_the_current_picture_is_the_one_that_moved_last():
+def test_the_current_image_is_the_one_that_moved_last():
     tally = told(begin(1), begin(2), ItemProgress(id=2, done=1, total=2))
     assert tally.current.src == "2.png"
     assert told(done(2), to=tally).current.src == "1.png"
@@ -168,17 +168,17 @@ def test_the_summary_comes_also_when_the_run_breaks_off(terminal, capsys):
     assert "1 restored in 2.0 s" in capsys.readouterr().err
 
 
-def test_the_live_lines_show_bar_picture_and_device(terminal):
+def test_the_live_lines_show_bar_image_and_device(terminal):
     live = LiveProgress(terminal, "auto")
     terminal.quiet = True  # the lines above the bar are another test's business
     told(START, plan(4, 20_000), begin(1), done(1), begin(2), to=live)
     told(ItemProgress(id=2, done=1, total=2), to=live)
     screen = io.StringIO()
     Console(file=screen, width=100).print(live)
-    bar, picture, device = screen.getvalue().splitlines()
+    bar, image, device = screen.getvalue().splitlines()
     assert bar.startswith("1/4 images")
     assert " 38%" in bar
-    assert picture.strip() == "2.png  100x50  50%"
+    assert image.strip() == "2.png  100x50  50%"
     # Means of an image: shares of the time would pass 100 % where stages have several threads.
     assert device.rstrip() == "cuda:0 (CUDA, fp16) · decode 0.10 s · infer 0.30 s · encode 0.10 s"
 
@@ -204,10 +204,10 @@ def test_the_clock_leaves_out_the_time_in_which_the_process_was_stopped(monkeypa
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo terminals")
-def test_a_terminal_gets_moving_lines_and_keeps_messages(process, tmp_path, picture, identity):
+def test_a_terminal_gets_moving_lines_and_keeps_messages(process, tmp_path, image, identity):
     import pty
 
-    picture(tmp_path / "in" / "a.png")
+    image(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "broken.png").touch()
     outside, inside = pty.openpty()
     arguments = ["dir", tmp_path / "in", tmp_path / "out", "-m", identity, "-d", "cpu"]

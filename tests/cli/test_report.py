@@ -48,10 +48,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture
-def restore(varfix, shelf, tmp_path, picture):
+def restore(varfix, shelf, tmp_path, image):
     """Run `varfix dir` over two good images and a broken one, with a model that inverts."""
-    picture(tmp_path / "in" / "a.png", size=(640, 480))
-    picture(tmp_path / "in" / "sub" / "b & <c>.png", 1)
+    image(tmp_path / "in" / "a.png", size=(640, 480))
+    image(tmp_path / "in" / "sub" / "b & <c>.png", 1)
     (tmp_path / "in" / "broken.png").touch()
     model = shelf.restore(nodes=[("Sub", ["c1", "tile"], ["restored"], {})])
     where = ("dir", tmp_path / "in", tmp_path / "out", "-m", model, "-d", "cpu")
@@ -92,7 +92,7 @@ def images(card):
     ]
 
 
-def test_a_csv_has_a_line_for_each_picture(restore, tmp_path):
+def test_a_csv_has_a_line_for_each_image(restore, tmp_path):
     result = restore("--report", tmp_path / "r.csv")
     assert result.exit_code == 1
     assert f"report: {tmp_path / 'r.csv'}" in result.stderr
@@ -111,7 +111,7 @@ def test_a_csv_has_a_line_for_each_picture(restore, tmp_path):
     assert int(done["bytes"]) == (tmp_path / "out" / "a.png").stat().st_size
 
 
-def test_a_json_is_one_object_with_run_settings_and_pictures(restore, tmp_path):
+def test_a_json_is_one_object_with_run_settings_and_images(restore, tmp_path):
     restore("--report", tmp_path / "r.json", "-s", "0.5")
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["schema"] == 1
@@ -125,12 +125,12 @@ def test_a_json_is_one_object_with_run_settings_and_pictures(restore, tmp_path):
 def test_a_repeated_run_reports_what_it_skipped(restore, tmp_path):
     restore("--report", tmp_path / "r.json")
     restore("--report", tmp_path / "r.json")
-    pictures = json.loads((tmp_path / "r.json").read_text())["pictures"]
-    skipped = [(one["src"], one["code"]) for one in pictures if one["status"] == "skipped"]
+    images = json.loads((tmp_path / "r.json").read_text())["pictures"]
+    skipped = [(one["src"], one["code"]) for one in images if one["status"] == "skipped"]
     assert sorted(skipped) == [("a.png", "done"), ("sub/b & <c>.png", "done")]
 
 
-def test_the_page_shows_pictures_before_and_after(restore, tmp_path):
+def test_the_page_shows_images_before_and_after(restore, tmp_path):
     restore("--report", tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()
     (first,) = [card for card in cards(text) if "a.png" in card]
@@ -188,7 +188,7 @@ def test_a_name_is_no_formula_to_a_spreadsheet(tmp_path):
     assert "'=1+1.png" in text
 
 
-def test_a_large_run_shows_evenly_spaced_pictures_and_says_so(tmp_path, monkeypatch):
+def test_a_large_run_shows_evenly_spaced_images_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(report_html, "SHOWN", 10)
     monkeypatch.setattr(report_html, "ROWS", 30)
     text = told(tmp_path / "r.html", count=95)
@@ -207,7 +207,7 @@ def test_the_bytes_of_previews_are_bounded(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["html", "json", "csv"])
-def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, suffix):
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path, suffix):
     def peak(count):
         tracemalloc.start()
         with reporting(tmp_path / f"r.{suffix}", HEADING, lambda line: None) as report:
@@ -220,7 +220,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, suffix):
     assert peak(2000) < peak(300) + 70_000
 
 
-def test_a_failed_picture_leaves_no_card(tmp_path):
+def test_a_failed_image_leaves_no_card(tmp_path):
     path = tmp_path / "r.html"
     with reporting(path, HEADING, lambda line: None) as report:
         pixels = np.zeros((8, 8, 3), np.float32)
@@ -302,8 +302,8 @@ def test_every_row_says_the_same_everywhere():
     assert ReportCollector.SIDE <= 512
 
 
-def test_a_stopped_run_is_reported(process, tmp_path, picture, identity):
-    one = picture(tmp_path / "in" / "0.bmp", size=(256, 256)).read_bytes()
+def test_a_stopped_run_is_reported(process, tmp_path, image, identity):
+    one = image(tmp_path / "in" / "0.bmp", size=(256, 256)).read_bytes()
     for number in range(1, 80):
         (tmp_path / "in" / f"{number}.bmp").write_bytes(one)
     path = tmp_path / "r.json"
@@ -342,7 +342,7 @@ def page(restore, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_browser_has_nothing_to_complain_of_and_loads_every_picture(browser, page, tmp_path):
+def test_the_browser_has_nothing_to_complain_of_and_loads_every_image(browser, page, tmp_path):
     probe = tmp_path / "probe.html"
     check = """<script>addEventListener("load", function () {
       var images = Array.from(document.images);
@@ -356,7 +356,7 @@ def test_the_browser_has_nothing_to_complain_of_and_loads_every_picture(browser,
 
 
 @pytest.mark.slow
-def test_a_slider_uncovers_the_picture_and_tells_how_far(browser, page, tmp_path):
+def test_a_slider_uncovers_the_image_and_tells_how_far(browser, page, tmp_path):
     probe = tmp_path / "probe.html"
     check = """<script>addEventListener("load", function () {
       var slider = document.querySelector(".frame input");

@@ -41,45 +41,45 @@ def shell(identity):
         ("V --help >&-", 141),
     ],
 )
-def test_a_closed_stream_is_no_crash(shell, picture, tmp_path, line, code):
-    a = picture(tmp_path / "in" / "a.png")
+def test_a_closed_stream_is_no_crash(shell, image, tmp_path, line, code):
+    a = image(tmp_path / "in" / "a.png")
     done = shell(line.format(a=shlex.quote(str(a)), folder=shlex.quote(str(a.parent))))
     assert done.returncode == code
     assert b"broke" not in done.stderr
 
 
-def test_nothing_is_written_into_a_file_that_took_a_closed_streams_number(shell, picture, tmp_path):
-    a = picture(tmp_path / "in" / "a.png")
+def test_nothing_is_written_into_a_file_that_took_a_closed_streams_number(shell, image, tmp_path):
+    a = image(tmp_path / "in" / "a.png")
     before = a.read_bytes()
     assert shell(f"V image {shlex.quote(str(a))} out.png $M 2>&-").returncode == 0
     assert a.read_bytes() == before
 
 
-def test_of_an_endless_pipe_that_is_no_picture_only_the_beginning_is_read(shell):
+def test_of_an_endless_pipe_that_is_no_image_only_the_beginning_is_read(shell):
     done = shell("cat /dev/zero | V image - out.png $M")
     assert done.returncode == 1
     assert b"stdin: not an image" in done.stderr
 
 
-def test_a_name_that_begins_with_a_dash_needs_two_of_them(shell, picture, tmp_path):
-    picture(tmp_path / "-x.png")
+def test_a_name_that_begins_with_a_dash_needs_two_of_them(shell, image, tmp_path):
+    image(tmp_path / "-x.png")
     there = f"cd {shlex.quote(str(tmp_path))}; "
     assert shell(there + "V image $M -- -x.png -y.png").returncode == 0
     assert Path(tmp_path / "-y.png").exists()
     assert shell(there + "V image $M -x.png z.png").returncode == 2
 
 
-def test_a_name_cannot_take_over_the_terminal(shell, picture, tmp_path):
+def test_a_name_cannot_take_over_the_terminal(shell, image, tmp_path):
     name = "\x1b]0;title\x07\x1b[2J\r\x9b1m.png"
-    picture(tmp_path / name)
+    image(tmp_path / name)
     done = shell(f"V dir {shlex.quote(str(tmp_path))} out $M")
     assert done.returncode == 0
     assert not set(done.stderr.decode()) & set("\x1b\x07\r\x9b")
     assert rb"\x1b[2J\r" in done.stderr
 
 
-def test_a_name_takes_one_line_on_the_terminal_and_in_the_plan(shell, picture, tmp_path):
-    picture(tmp_path / "in" / "two\nlines.png")
+def test_a_name_takes_one_line_on_the_terminal_and_in_the_plan(shell, image, tmp_path):
+    image(tmp_path / "in" / "two\nlines.png")
     there = f"cd {shlex.quote(str(tmp_path))}; "
     assert rb"] two\nlines.png  24x16" in shell(f"{there} V dir in out $M").stderr
     planned = shell(f"{there} V dir -n in new $M").stdout.splitlines()
@@ -125,9 +125,9 @@ def test_a_stream_that_never_waits_gets_everything(buffering):
     assert got == [data]
 
 
-def test_a_reader_who_takes_the_beginning_only_is_told_of(picture, tmp_path, identity):
+def test_a_reader_who_takes_the_beginning_only_is_told_of(image, tmp_path, identity):
     """Unbuffered, Python's own stdout drops the rest without a word."""
-    source = picture(tmp_path / "a.bmp", size=(300, 200))
+    source = image(tmp_path / "a.bmp", size=(300, 200))
     command = [
         sys.executable,
         "-m",
@@ -159,8 +159,8 @@ def test_a_reader_who_takes_the_beginning_only_is_told_of(picture, tmp_path, ide
         ("V dir -n {folder} out $M > /dev/full", b"no space left"),
     ],
 )
-def test_a_full_stream_is_exit_6_and_no_pictures_fault(shell, picture, tmp_path, line, text):
-    a = picture(tmp_path / "in" / "a.png")
+def test_a_full_stream_is_exit_6_and_no_images_fault(shell, image, tmp_path, line, text):
+    a = image(tmp_path / "in" / "a.png")
     there = f"cd {shlex.quote(str(tmp_path))}; "
     done = shell(there + line.format(a=shlex.quote(str(a)), folder="in"))
     assert done.returncode == 6
@@ -169,8 +169,8 @@ def test_a_full_stream_is_exit_6_and_no_pictures_fault(shell, picture, tmp_path,
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device here")  # noqa: PTH110
-def test_messages_that_cannot_be_written_cost_no_picture(shell, picture, tmp_path):
-    picture(tmp_path / "in" / "a.png")
+def test_messages_that_cannot_be_written_cost_no_image(shell, image, tmp_path):
+    image(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "broken.png").touch()
     there = f"cd {shlex.quote(str(tmp_path))}; "
     assert shell(there + "V dir in out $M 2> /dev/full").returncode == 1

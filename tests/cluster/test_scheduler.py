@@ -139,7 +139,7 @@ class Poisoned(Inverter):
         return super().restore(tiles, prior)
 
 
-def test_a_picture_that_kills_every_worker_fails_alone(works):
+def test_an_image_that_kills_every_worker_fails_alone(works):
     from PIL import Image
 
     black = works.source / "1" / "4.png"

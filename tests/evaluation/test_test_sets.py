@@ -26,9 +26,9 @@ def smooth(size=(64, 80), seed=0):
     """An image with tones and edges: (H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(20, 230, (6, 8, 3), np.uint8))
-    picture = np.array(small.resize(size[::-1], Image.Resampling.BICUBIC))
-    picture[20:40, 30:50] //= 2
-    return picture
+    image = np.array(small.resize(size[::-1], Image.Resampling.BICUBIC))
+    image[20:40, 30:50] //= 2
+    return image
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def val(tmp_path):
     for number in range(2):
         clean = smooth(seed=number)
         rainy = np.clip(clean + 30.0, 0, 255).astype(np.uint8)
-        for folder, picture in (
+        for folder, image in (
             ("kodak24", clean),
             ("rain100h/input", rainy),
             ("rain100h/target", clean),
         ):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(tmp_path / folder / f"{number}.png")
+            Image.fromarray(image).save(tmp_path / folder / f"{number}.png")
     return tmp_path
 
 
@@ -115,8 +115,8 @@ def test_time_is_reported_per_megapixel(val):
 
 
 def test_a_sample_takes_images_evenly(val):
-    assert rows(val, sample=1)["Kodak24, rain"].pictures == 1
-    assert rows(val, sample=5)["Kodak24, rain"].pictures == 2
+    assert rows(val, sample=1)["Kodak24, rain"].images == 1
+    assert rows(val, sample=5)["Kodak24, rain"].images == 2
 
 
 def test_unknown_sets_and_folders_without_any_are_refused(val, tmp_path):
@@ -183,7 +183,7 @@ def test_a_protocol_takes_no_number():
 
 
 def test_convolution_with_a_point_moves_nothing():
-    picture = np.random.default_rng(0).random((20, 30, 3))
+    image = np.random.default_rng(0).random((20, 30, 3))
     point = np.zeros((5, 5))
     point[2, 2] = 1.0
-    np.testing.assert_allclose(convolve(picture, point), picture, atol=1e-12)
+    np.testing.assert_allclose(convolve(image, point), image, atol=1e-12)

@@ -12,7 +12,7 @@ from varfix.engine.errors import DecodeTruncatedError, DecodeUnknownError, Decod
 from varfix.engine.image import isobmff
 from varfix.engine.image.bomb_guard import largest_file
 from varfix.engine.image.header import probe
-from varfix.engine.image.reader import read_picture
+from varfix.engine.image.reader import decode_image
 from varfix.engine.system.files import read_file
 
 LIMIT = 500_000_000
@@ -128,7 +128,7 @@ from pathlib import Path
 from varfix.engine.errors import DecodeError
 from varfix.engine.image.bomb_guard import largest_file
 from varfix.engine.image.header import probe
-from varfix.engine.image.reader import read_picture
+from varfix.engine.image.reader import decode_image
 from varfix.engine.system.files import read_source
 # What an ordinary image needs is loaded before the measuring starts.
 import cv2, tifffile
@@ -136,7 +136,7 @@ base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 data = Path(sys.argv[1]).read_bytes()
 start = time.process_time()
 told = []
-for work in (lambda: probe(Path(sys.argv[1])), lambda: read_picture(data, max_pixels=500_000_000)):
+for work in (lambda: probe(Path(sys.argv[1])), lambda: decode_image(data, max_pixels=500_000_000)):
     try:
         work()
         told.append("read")
@@ -159,7 +159,7 @@ def cost(path):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_refused(name):
     with pytest.raises((DecodeUnsupportedError, DecodeTruncatedError)):
-        read_picture(HOSTILE[name](), max_pixels=LIMIT)
+        decode_image(HOSTILE[name](), max_pixels=LIMIT)
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_a_strip_that_inflates_without_end_is_refused(method, monkeypatch):
     monkeypatch.setitem(BOMBS, "zlib", (8, lambda: zlib.compress(bytes(MIB))))
     monkeypatch.setitem(BOMBS, "lzma", (34925, lambda: lzma.compress(bytes(1000)) * 9))
     with pytest.raises((DecodeUnsupportedError, DecodeTruncatedError)):
-        read_picture(deep_bomb(method), max_pixels=LIMIT)
+        decode_image(deep_bomb(method), max_pixels=LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_file_that_only_has_an_image_name_is_rejected_early(tmp_path, data, wh
 def test_a_profile_of_several_megabytes_is_kept():
     noise = bytes(range(256)) * (8 * MIB // 256)
     data = png(chunk(b"iCCP", b"icc\x00\x00" + zlib.compress(noise, 1)))
-    assert read_picture(data, max_pixels=LIMIT).info.icc == noise
+    assert decode_image(data, max_pixels=LIMIT).info.icc == noise
 
 
 def test_a_file_far_larger_than_its_image_is_not_read(tmp_path):

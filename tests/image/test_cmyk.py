@@ -23,8 +23,8 @@ from support.color_profiles import (
 from support.images import opened, saved
 
 from varfix.engine.image.color import NaiveCmyk
-from varfix.engine.image.picture import replace_pixels
-from varfix.engine.image.writer import encode_picture
+from varfix.engine.image.decoded_image import replace_pixels
+from varfix.engine.image.writer import encode_image
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -60,8 +60,8 @@ def test_a_jpeg_of_inks_stays_one(icc, transform):
 
 
 def test_the_model_sees_inks_as_littlecms_makes_them():
-    picture = read(ink_tiff(noise(4), CMYK))
-    assert np.abs(picture.pixels * 255 - lcms(noise(4), CMYK, "CMYK")).mean() < 2
+    image = read(ink_tiff(noise(4), CMYK))
+    assert np.abs(image.pixels * 255 - lcms(noise(4), CMYK, "CMYK")).mean() < 2
 
 
 @pytest.mark.parametrize("inks", [(40, 30, 20, 90), (120, 100, 90, 0), (0, 0, 0, 200)])
@@ -75,9 +75,9 @@ def test_what_the_model_paints_is_what_is_printed(inks):
 def test_the_black_stays_as_it_was_separated(icc):
     # The profile's own way back would print both with black alone.
     for inks in ((120, 120, 120, 0), (100, 90, 90, 60)):
-        picture = read(ink_tiff(flat(inks), icc))
-        darker = replace_pixels(picture, picture.pixels * np.float32(0.9))
-        result = tifffile.imread(io.BytesIO(encode_picture(darker, "keep", KEEP).data))
+        image = read(ink_tiff(flat(inks), icc))
+        darker = replace_pixels(image, image.pixels * np.float32(0.9))
+        result = tifffile.imread(io.BytesIO(encode_image(darker, "keep", KEEP).data))
         assert result[0, 0, 3] == inks[3]
         assert (result[0, 0, :3] > inks[:3]).all()
 

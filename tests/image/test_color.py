@@ -36,8 +36,8 @@ from support.color_profiles import (
 from support.images import opened, saved
 
 from varfix.engine.image.color import space_of
-from varfix.engine.image.picture import replace_pixels
-from varfix.engine.image.writer import encode_picture
+from varfix.engine.image.decoded_image import replace_pixels
+from varfix.engine.image.writer import encode_image
 from varfix.engine.settings.types import OutputSettings
 
 # Wide gamuts.
@@ -76,8 +76,8 @@ def test_wide_colors_survive_in_8_bit_formats(fmt):
 
 @pytest.mark.parametrize("name", WIDE)
 def test_the_model_sees_what_littlecms_makes_of_it(name):
-    picture = read(tiff(noise(), WIDE[name]))
-    assert np.abs(picture.pixels * 255 - lcms(noise(), WIDE[name])).max() < 1.5
+    image = read(tiff(noise(), WIDE[name]))
+    assert np.abs(image.pixels * 255 - lcms(noise(), WIDE[name])).max() < 1.5
 
 
 @pytest.mark.parametrize("name", WIDE)
@@ -93,10 +93,10 @@ def test_what_the_model_paints_is_what_the_file_shows(name, color):
 
 def test_a_color_outside_srgb_stays_there_when_the_model_changes_it():
     red = flat((250, 0, 0), np.uint16) * 257
-    picture = read(tiff(red, P3))
-    assert picture.pixels[0, 0].tolist() == [pytest.approx(1, abs=0.01), 0, 0]
-    darker = replace_pixels(picture, picture.pixels * np.float32(0.97))
-    result = tifffile.imread(io.BytesIO(encode_picture(darker, "keep", KEEP).data))
+    image = read(tiff(red, P3))
+    assert image.pixels[0, 0].tolist() == [pytest.approx(1, abs=0.01), 0, 0]
+    darker = replace_pixels(image, image.pixels * np.float32(0.97))
+    result = tifffile.imread(io.BytesIO(encode_image(darker, "keep", KEEP).data))
     assert 240 * 257 < result[0, 0, 0] < 249 * 257
     # Converted back from sRGB it would be at least 50 and 35 of 255.
     assert (result[0, 0, 1:] < 3 * 257).all()
@@ -137,11 +137,11 @@ def test_gray_profiles(name, dtype):
     array = noise(1, dtype)
     data = tiff(array, GRAYS[name])
     assert np.array_equal(tifffile.imread(io.BytesIO(untouched(data).data)), array)
-    picture = read(data)
-    assert np.ptp(picture.pixels, axis=2).max() == 0
+    image = read(data)
+    assert np.ptp(image.pixels, axis=2).max() == 0
     shallow = array if dtype == np.uint8 else np.rint(array / 257).astype(np.uint8)
     # LittleCMS's own rounding of a curve is coarse near black.
-    seen = np.median(np.abs(picture.pixels * 255 - lcms(shallow, GRAYS[name], "L")))
+    seen = np.median(np.abs(image.pixels * 255 - lcms(shallow, GRAYS[name], "L")))
     assert seen < 1.5
 
 
@@ -160,9 +160,9 @@ def test_profiles_of_tables_are_used_both_ways():
 
 
 def test_a_change_through_tables_is_smooth_at_16_bits():
-    picture = read(tiff(np.full((4, 512, 3), 30000, np.uint16), TABLED))
+    image = read(tiff(np.full((4, 512, 3), 30000, np.uint16), TABLED))
     ramp = np.linspace(0, 0.02, 512, dtype=np.float32)[None, :, None]
-    result = encode_picture(replace_pixels(picture, picture.pixels + ramp), "keep", KEEP).data
+    result = encode_image(replace_pixels(image, image.pixels + ramp), "keep", KEEP).data
     steps = np.diff(tifffile.imread(io.BytesIO(result)).astype(int), axis=1)
     assert steps.min() >= 0
     assert steps.max() <= 10  # at 8 bits there would be steps of 257
@@ -186,10 +186,10 @@ def test_a_change_through_tables_is_smooth_at_16_bits():
     ],
 )  # fmt: skip
 def test_srgb_and_useless_profiles_are_passed_through(icc, word):
-    picture = read(saved(Image.fromarray(noise()), "PNG", icc_profile=icc))
-    assert picture.origin is None
-    assert [word in text for text in picture.info.warnings] == ([True] if word else [])
-    result = opened(encode_picture(picture, "keep", KEEP).data)
+    image = read(saved(Image.fromarray(noise()), "PNG", icc_profile=icc))
+    assert image.origin is None
+    assert [word in text for text in image.info.warnings] == ([True] if word else [])
+    result = opened(encode_image(image, "keep", KEEP).data)
     assert np.array_equal(np.asarray(result), noise())
     assert result.info["icc_profile"] == icc
 

@@ -13,7 +13,7 @@ from support import images as kit
 
 from varfix.engine.errors import DecodeTruncatedError, DecodeUnsupportedError
 from varfix.engine.image.header import probe
-from varfix.engine.image.writer import encode_picture
+from varfix.engine.image.writer import encode_image
 
 FILES = Path(__file__).parents[3] / "shared/data/files"
 
@@ -132,25 +132,25 @@ def test_a_damaged_chunk_that_decoding_does_not_need_is_a_warning(chunk, depth, 
     path = tmp_path / "a.png"
     path.write_bytes(damaged)
     assert probe(path) == probe(data)
-    picture = kit.read(damaged)
+    image = kit.read(damaged)
     kind = chunk[4:8].decode()
     text = f"the {kind} chunk is damaged (wrong checksum) and was not kept"
-    assert picture.info.warnings == (text,)
-    assert np.array_equal(picture.pixels, kit.read(data).pixels)
-    assert picture.info.dpi is None
-    assert picture.info.chunks == ()
+    assert image.info.warnings == (text,)
+    assert np.array_equal(image.pixels, kit.read(data).pixels)
+    assert image.info.dpi is None
+    assert image.info.chunks == ()
 
 
 def test_a_chunk_of_a_wrong_length_is_a_warning():
     head, *rest = png_parts(png())
     short = kit.png_chunk(b"gAMA", b"\x00")
-    picture = kit.read(png()[:8] + head + short + b"".join(rest))
-    assert picture.info.warnings == ("the gAMA chunk is damaged (wrong length) and was not kept",)
+    image = kit.read(png()[:8] + head + short + b"".join(rest))
+    assert image.info.warnings == ("the gAMA chunk is damaged (wrong length) and was not kept",)
 
 
 def test_a_damaged_chunk_of_another_program_is_a_warning():
-    picture = kit.read(shared("p_badcrc_phys.png"))
-    assert "pHYs" in picture.info.warnings[0]
+    image = kit.read(shared("p_badcrc_phys.png"))
+    assert "pHYs" in image.info.warnings[0]
     with pytest.raises(DecodeTruncatedError):
         kit.read(shared("png16_bad_idat_crc.png"))
 
@@ -266,16 +266,16 @@ def bmp(alpha):
 
 def test_a_bmp_keeps_its_transparency():
     data, array = bmp(np.random.default_rng(0).integers(0, 256, (48, 64)).astype(np.uint8))
-    encoded = encode_picture(kit.read(data), "keep", kit.KEEP)
+    encoded = encode_image(kit.read(data), "keep", kit.KEEP)
     assert np.array_equal(np.asarray(kit.opened(encoded.data)), array)
     assert encoded.warnings == ()
 
 
 def test_a_bmp_whose_alpha_is_empty_is_opaque():
     data, array = bmp(np.zeros((48, 64), np.uint8))
-    picture = kit.read(data)
-    assert picture.alpha is None
-    result = kit.opened(encode_picture(picture, "png", kit.KEEP).data)
+    image = kit.read(data)
+    assert image.alpha is None
+    result = kit.opened(encode_image(image, "png", kit.KEEP).data)
     assert np.array_equal(np.asarray(result), array[..., :3])
 
 

@@ -17,10 +17,10 @@ from varfix.engine.errors import (
     PlanError,
 )
 from varfix.engine.formats import FORMATS, Header, check_output, sniff
+from varfix.engine.image.decoded_image import to_integers
 from varfix.engine.image.header import probe
-from varfix.engine.image.picture import to_integers
-from varfix.engine.image.reader import read_picture
-from varfix.engine.image.writer import encode_picture
+from varfix.engine.image.reader import decode_image
+from varfix.engine.image.writer import encode_image
 from varfix.engine.settings.types import OutputSettings
 
 KEEP = OutputSettings()
@@ -57,9 +57,9 @@ def test_a_image_that_is_larger_than_its_header_says_is_refused(heif):
     data = out.getvalue()
     at = data.index(b"clap") + 28  # the numerator of the vertical offset
     damaged = data[:at] + b"\xff\x00" + data[at + 2 :]
-    read_picture(data, max_pixels=10**6)
+    decode_image(data, max_pixels=10**6)
     with pytest.raises(DecodeTruncatedError, match="its header promises 22 x 13 px"):
-        read_picture(damaged, max_pixels=10**6)
+        decode_image(damaged, max_pixels=10**6)
 
 
 def noise(channels=3, seed=0):
@@ -80,11 +80,11 @@ def jpeg(**params):
 
 
 def read(data):
-    return read_picture(data, max_pixels=10**7)
+    return decode_image(data, max_pixels=10**7)
 
 
-def samples(picture):
-    return to_integers(picture.pixels, depth=8, gray=picture.info.mode == "gray").squeeze()
+def samples(image):
+    return to_integers(image.pixels, depth=8, gray=image.info.mode == "gray").squeeze()
 
 
 def exif(orientation=6):
@@ -106,23 +106,21 @@ def test_jpeg_xl_comes_back_exactly(channels):
     array = noise(channels)
     if channels in (2, 4):
         array[:4, :, -1] = 0
-    data = encode_picture(read(png(array)), "jxl", KEEP)
-    again = encode_picture(read(data.data), "keep", KEEP)
-    picture = read(again.data)
-    assert (picture.info.format, data.warnings, again.warnings) == ("jxl", (), ())
-    back = np.asarray(Image.open(io.BytesIO(encode_picture(picture, "png", KEEP).data)))
+    data = encode_image(read(png(array)), "jxl", KEEP)
+    again = encode_image(read(data.data), "keep", KEEP)
+    image = read(again.data)
+    assert (image.info.format, data.warnings, again.warnings) == ("jxl", (), ())
+    back = np.asarray(Image.open(io.BytesIO(encode_image(image, "png", KEEP).data)))
     assert np.array_equal(back, array)
 
 
 @pytest.mark.usefixtures("jxl")
 def test_jpeg_xl_below_quality_100_is_smaller_and_close():
-    picture = read(png(np.tile(smooth(), (4, 4, 1))))
-    sizes = [
-        len(encode_picture(picture, "jxl", OutputSettings(jxl_quality=q)).data) for q in (40, 90)
-    ]
+    image = read(png(np.tile(smooth(), (4, 4, 1))))
+    sizes = [len(encode_image(image, "jxl", OutputSettings(jxl_quality=q)).data) for q in (40, 90)]
     assert sizes[0] < sizes[1]
-    lossy = encode_picture(picture, "jxl", OutputSettings(jxl_quality=90)).data
-    assert np.abs(read(lossy).pixels - picture.pixels).mean() < 0.02
+    lossy = encode_image(image, "jxl", OutputSettings(jxl_quality=90)).data
+    assert np.abs(read(lossy).pixels - image.pixels).mean() < 0.02
 
 
 @pytest.mark.usefixtures("heif")
@@ -131,20 +129,18 @@ def test_heic_stays_close_and_keeps_alpha(channels):
     array = smooth()[..., 0] if channels == 1 else smooth()
     if channels == 4:
         array = np.dstack([array, smooth()[..., 0]])
-    data = encode_picture(read(png(array)), "heic", OutputSettings(heic_quality=95)).data
-    picture = read(encode_picture(read(data), "keep", OutputSettings(heic_quality=95)).data)
-    assert picture.info.format == "heif"
+    data = encode_image(read(png(array)), "heic", OutputSettings(heic_quality=95)).data
+    image = read(encode_image(read(data), "keep", OutputSettings(heic_quality=95)).data)
+    assert image.info.format == "heif"
     expected = array[..., :3] if channels == 4 else array
-    assert (
-        np.abs(samples(picture).astype(int) - (smooth() if channels > 1 else expected)).mean() < 3
-    )
+    assert np.abs(samples(image).astype(int) - (smooth() if channels > 1 else expected)).mean() < 3
     if channels == 4:
-        assert np.abs(picture.alpha.astype(int) - array[..., 3]).mean() < 2
+        assert np.abs(image.alpha.astype(int) - array[..., 3]).mean() < 2
 
 
 def test_metadata_survives_there_and_back(extra):
     source = jpeg(exif=exif(), xmp=XMP, icc_profile=SRGB)
-    there = encode_picture(read(source), extra, KEEP)
+    there = encode_image(read(source), extra, KEEP)
     assert there.warnings == ()
     info = read(there.data).info
     assert info.warnings == ()
@@ -156,7 +152,7 @@ def test_metadata_survives_there_and_back(extra):
     assert found.get_ifd(0x8769)[0x9003] == "2026:01:02 03:04:05"
     assert info.xmp == XMP.replace(b'"6"', b'"1"')
     assert probe(there.data) == Header(extra, 48, 64, False, 8)
-    back = read(encode_picture(read(there.data), "jpeg", KEEP).data).info
+    back = read(encode_image(read(there.data), "jpeg", KEEP).data).info
     assert (back.exif, back.xmp) == (info.exif, info.xmp)
     if extra == "heif":
         assert info.icc == SRGB
@@ -166,7 +162,7 @@ def test_metadata_survives_there_and_back(extra):
 def test_policies(extra, policy):
     source = jpeg(exif=exif(1), xmp=XMP, icc_profile=SRGB)
     options = OutputSettings(metadata=policy)
-    info = read(encode_picture(read(source), extra, options).data).info
+    info = read(encode_image(read(source), extra, options).data).info
     assert (info.exif, info.xmp) == (None, None)
     if extra == "heif":
         assert info.icc == (SRGB if policy == "safe" else None)
@@ -175,7 +171,7 @@ def test_policies(extra, policy):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_upright(extra, orientation):
     upright = read(jpeg(exif=exif(orientation)))
-    data = encode_picture(upright, extra, OutputSettings(heic_quality=100)).data
+    data = encode_image(upright, extra, OutputSettings(heic_quality=100)).data
     header = probe(data)
     assert (header.height, header.width) == upright.pixels.shape[:2]
     assert np.abs(read(data).pixels - upright.pixels).mean() < 0.02
@@ -197,11 +193,11 @@ def test_a_jpeg_kept_inside_jpeg_xl_is_read_and_turned(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg(exif=exif(6)))
     out = io.BytesIO()
-    with Image.open(path) as image:
-        image.save(out, "JXL", lossless_jpeg=True)
-    picture = read(out.getvalue())
-    assert np.abs(picture.pixels - read(path.read_bytes()).pixels).mean() < 0.01
-    assert tags(picture.info.exif)[0x010F] == "Maker"
+    with Image.open(path) as opened:
+        opened.save(out, "JXL", lossless_jpeg=True)
+    image = read(out.getvalue())
+    assert np.abs(image.pixels - read(path.read_bytes()).pixels).mean() < 0.01
+    assert tags(image.info.exif)[0x010F] == "Maker"
 
 
 @pytest.mark.usefixtures("jxl")
@@ -216,14 +212,14 @@ def test_compressed_metadata_of_jpeg_xl_is_a_warning():
 
 @pytest.mark.parametrize("part", [0.05, 0.3, 0.6, 0.95])
 def test_truncated_files_are_refused(extra, part):
-    data = encode_picture(read(png(noise())), extra, KEEP).data
+    data = encode_image(read(png(noise())), extra, KEEP).data
     with pytest.raises(DecodeTruncatedError):
         read(data[: max(16, int(len(data) * part))])
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_damaged_files_are_errors_or_images(extra, seed):
-    data = bytearray(encode_picture(read(png(noise())), extra, KEEP).data)
+    data = bytearray(encode_image(read(png(noise())), extra, KEEP).data)
     rng = np.random.default_rng(seed)
     for at in rng.integers(12, len(data), 4):
         data[at] ^= 1 << int(rng.integers(8))
@@ -233,9 +229,9 @@ def test_damaged_files_are_errors_or_images(extra, seed):
 
 
 def test_large_images_are_refused_from_the_header(extra):
-    data = encode_picture(read(png(noise())), extra, KEEP).data
+    data = encode_image(read(png(noise())), extra, KEEP).data
     with pytest.raises(DecodeUnsupportedError, match="megapixels"):
-        read_picture(data, max_pixels=13 * 22 - 1)
+        decode_image(data, max_pixels=13 * 22 - 1)
 
 
 @pytest.mark.usefixtures("jxl")
@@ -293,7 +289,7 @@ def test_a_format_that_is_not_installed_is_refused_with_the_command_that_install
         check_output("a.png", Header("png", 5, 5, False, 8), name, None)
     assert remedy in planned.value.hint
     with pytest.raises(EncodeError) as written:
-        encode_picture(read(png(noise())), name, KEEP)
+        encode_image(read(png(noise())), name, KEEP)
     assert remedy in written.value.hint
 
 

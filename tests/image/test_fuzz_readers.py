@@ -21,11 +21,11 @@ from support.images import saved
 from varfix.engine.errors import VarfixError
 from varfix.engine.formats import FORMATS
 from varfix.engine.image import jpeg, png
+from varfix.engine.image.decoded_image import DecodedImage
 from varfix.engine.image.header import probe
 from varfix.engine.image.metadata import iptc
-from varfix.engine.image.picture import Picture
-from varfix.engine.image.reader import read_picture
-from varfix.engine.image.writer import write_picture
+from varfix.engine.image.reader import decode_image
+from varfix.engine.image.writer import encode_image_bytes
 from varfix.engine.settings.types import OutputSettings
 
 EXAMPLES = int(os.environ.get("VARFIX_FUZZ", "40"))
@@ -208,19 +208,19 @@ def outcome(work):
 def test_a_damaged_file_gives_an_image_or_a_defined_error(kind, data):
     file = data.draw(damaged(ORIGINALS[kind]))
     header = outcome(lambda: probe(file))
-    picture = outcome(lambda: read_picture(file, max_pixels=MOST_PIXELS))
-    if picture is None:
+    image = outcome(lambda: decode_image(file, max_pixels=MOST_PIXELS))
+    if image is None:
         return
-    assert isinstance(picture, Picture)
+    assert isinstance(image, DecodedImage)
     assert header is not None  # what can be read can be planned
-    height, width, _ = picture.pixels.shape
+    height, width, _ = image.pixels.shape
     assert (width, height) == (header.width, header.height)
     assert width * height <= MOST_PIXELS
-    assert np.isfinite(picture.pixels).all()
+    assert np.isfinite(image.pixels).all()
     for fmt in ("keep", "png", "tiff", "jpeg"):
-        outcome(lambda fmt=fmt: write_picture(picture, fmt, OutputSettings()))
+        outcome(lambda fmt=fmt: encode_image_bytes(image, fmt, OutputSettings()))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ORIGINALS if kind not in ("gif", "jpeg cmyk")])
 def test_the_originals_are_read(kind):
-    assert read_picture(ORIGINALS[kind], max_pixels=MOST_PIXELS).pixels.size
+    assert decode_image(ORIGINALS[kind], max_pixels=MOST_PIXELS).pixels.size

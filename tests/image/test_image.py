@@ -26,8 +26,8 @@ from support.images import (
 )
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.image.picture import Picture, PictureInfo, to_floats, to_integers
-from varfix.engine.image.writer import write_picture
+from varfix.engine.image.decoded_image import DecodedImage, ImageInfo, to_floats, to_integers
+from varfix.engine.image.writer import encode_image_bytes
 from varfix.engine.settings.types import OutputSettings
 
 # Identity: what a model that changes nothing must give back.
@@ -55,9 +55,9 @@ def test_transparency_and_the_colors_under_it_come_back_exactly(fmt, mode, chann
 
 def test_a_bilevel_image_becomes_gray():
     array = noise(1) > 127
-    picture = read(saved(Image.fromarray(array), "PNG"))
-    assert picture.info.mode == "gray"
-    result = np.asarray(opened(write_picture(picture, "keep", KEEP)))
+    image = read(saved(Image.fromarray(array), "PNG"))
+    assert image.info.mode == "gray"
+    result = np.asarray(opened(encode_image_bytes(image, "keep", KEEP)))
     assert np.array_equal(result, np.where(array, 255, 0))
 
 
@@ -80,19 +80,19 @@ def test_a_palette_with_transparency_becomes_rgba(transparency):
 def test_a_transparent_color_becomes_alpha(mode, color):
     source = Image.fromarray(noise(3 if mode == "RGB" else 1))
     source.putpixel((4, 5), color)
-    picture = read(saved(source, "PNG", transparency=color))
+    image = read(saved(source, "PNG", transparency=color))
     expected = np.full((HEIGHT, WIDTH), 255)
     expected[np.all(np.atleast_3d(np.asarray(source)) == color, axis=2)] = 0
     assert expected[5, 4] == 0
-    assert np.array_equal(picture.alpha, expected)
+    assert np.array_equal(image.alpha, expected)
 
 
 @pytest.mark.parametrize("color_type, channels", [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_16_bit_png_comes_back_exactly(color_type, channels):
     array = noise(channels, np.uint16)
-    picture = read(raw_png(array, color_type))
-    assert (picture.info.depth, picture.info.mode) == (16, "gray" if channels < 3 else "rgb")
-    result = decoded_png(write_picture(picture, "keep", KEEP))
+    image = read(raw_png(array, color_type))
+    assert (image.info.depth, image.info.mode) == (16, "gray" if channels < 3 else "rgb")
+    result = decoded_png(encode_image_bytes(image, "keep", KEEP))
     assert result.dtype == np.uint16
     # Gray with alpha is stored as RGBA: no library writes it at 16 bits.
     assert np.array_equal(result, array[..., [0, 0, 0, 1]] if channels == 2 else array)
@@ -102,10 +102,10 @@ def test_16_bit_png_comes_back_exactly(color_type, channels):
 def test_a_transparent_color_at_16_bits_becomes_alpha(color_type, channels):
     array = noise(channels, np.uint16)
     key = np.atleast_1d(array[2, 3])
-    picture = read(raw_png(array, color_type, png_chunk(b"tRNS", key.astype(">u2").tobytes())))
-    assert picture.alpha.dtype == np.uint16
-    assert picture.alpha[2, 3] == 0
-    assert np.count_nonzero(picture.alpha == 65535) == HEIGHT * WIDTH - 1
+    image = read(raw_png(array, color_type, png_chunk(b"tRNS", key.astype(">u2").tobytes())))
+    assert image.alpha.dtype == np.uint16
+    assert image.alpha[2, 3] == 0
+    assert np.count_nonzero(image.alpha == 65535) == HEIGHT * WIDTH - 1
 
 
 def test_dark_16_bit_files_are_still_16_bit():
@@ -184,24 +184,24 @@ def test_gray_stays_gray_as_far_as_the_format_can(fmt):
 @pytest.mark.parametrize("fmt", ["WEBP", "AVIF"])
 def test_lossy_formats_keep_alpha(fmt):
     array = np.dstack([smooth(), smooth()[..., 0]])
-    picture = read(saved(Image.fromarray(array), fmt, quality=95))
-    result = np.asarray(opened(write_picture(picture, "keep", KEEP)))
+    image = read(saved(Image.fromarray(array), fmt, quality=95))
+    result = np.asarray(opened(encode_image_bytes(image, "keep", KEEP)))
     assert np.abs(result[..., 3].astype(int) - array[..., 3]).mean() < 2
 
 
 def test_jpeg_keeps_full_color_resolution_and_quality_decides_the_size():
-    picture = read(saved(Image.fromarray(noise()), "PNG"))
-    good = write_picture(picture, "jpg", OutputSettings(jpeg_quality=95))
-    poor = write_picture(picture, "jpg", OutputSettings(jpeg_quality=20))
+    image = read(saved(Image.fromarray(noise()), "PNG"))
+    good = encode_image_bytes(image, "jpg", OutputSettings(jpeg_quality=95))
+    poor = encode_image_bytes(image, "jpg", OutputSettings(jpeg_quality=20))
     assert opened(good).layer[1][1:3] == (1, 1)
     assert opened(good).layer[0][1:3] == (1, 1)
     assert len(poor) < len(good)
 
 
 def test_png_small_is_smaller_and_the_same():
-    picture = read(saved(Image.fromarray(np.tile(smooth(), (8, 8, 1))), "PNG"))
-    fast = write_picture(picture, "png", OutputSettings(png_level="fast"))
-    small = write_picture(picture, "png", OutputSettings(png_level="small"))
+    image = read(saved(Image.fromarray(np.tile(smooth(), (8, 8, 1))), "PNG"))
+    fast = encode_image_bytes(image, "png", OutputSettings(png_level="fast"))
+    small = encode_image_bytes(image, "png", OutputSettings(png_level="small"))
     assert len(small) < len(fast)
     assert np.array_equal(np.asarray(opened(small)), np.asarray(opened(fast)))
 
@@ -244,4 +244,4 @@ def test_invalid_values_never_reach_a_file(bad):
     pixels = np.zeros((300, 2, 3), np.float32)
     pixels[299, 1, 2] = bad
     with pytest.raises(NonFiniteError):
-        write_picture(Picture(pixels, None, PictureInfo("png")), "png", KEEP)
+        encode_image_bytes(DecodedImage(pixels, None, ImageInfo("png")), "png", KEEP)

@@ -14,10 +14,10 @@ from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 from support.images import opened, saved, smooth
 
 from varfix.engine.image import writer as image_write
+from varfix.engine.image.decoded_image import DecodedImage, to_floats, to_integers
 from varfix.engine.image.metadata.iptc import record_of, resources
-from varfix.engine.image.picture import Picture, to_floats, to_integers
-from varfix.engine.image.reader import read_picture
-from varfix.engine.image.writer import encode_picture, write_picture
+from varfix.engine.image.reader import decode_image
+from varfix.engine.image.writer import encode_image, encode_image_bytes
 from varfix.engine.settings.types import OutputSettings
 
 KEEP = OutputSettings()
@@ -34,11 +34,11 @@ def noise(channels=3, dtype=np.uint8, seed=0):
 
 
 def read(data):
-    return read_picture(data, max_pixels=500_000_000)
+    return decode_image(data, max_pixels=500_000_000)
 
 
 def round_trip(data, fmt="keep", options=KEEP):
-    return write_picture(read(data), fmt, options)
+    return encode_image_bytes(read(data), fmt, options)
 
 
 def camera_exif(orientation=6):
@@ -81,7 +81,7 @@ def test_metadata_survives_between_all_formats(source, target):
     params = {"exif": camera_exif(), "icc_profile": SRGB}
     if source in ("JPEG", "WEBP", "AVIF"):
         params["xmp"] = XMP
-    encoded = encode_picture(read(saved(image, source, **params)), target, KEEP)
+    encoded = encode_image(read(saved(image, source, **params)), target, KEEP)
     assert encoded.warnings == ()
     result = opened(encoded.data)
     exif = result.getexif()
@@ -102,17 +102,17 @@ def test_metadata_survives_between_all_formats(source, target):
 
 @pytest.mark.parametrize("channels, dtype", [(3, np.uint16), (1, np.uint8), (4, np.uint8)])
 def test_tiff_of_any_depth_keeps_metadata(channels, dtype):
-    picture = read(saved(Image.fromarray(noise()), "PNG", exif=camera_exif(1), icc_profile=SRGB))
+    image = read(saved(Image.fromarray(noise()), "PNG", exif=camera_exif(1), icc_profile=SRGB))
     samples = np.atleast_3d(noise(channels, dtype))
     info = replace(
-        picture.info,
+        image.info,
         depth=np.iinfo(dtype).bits,
         mode="gray" if channels == 1 else "rgb",
         xmp=XMP,
         dpi=(300.0, 150.0),
     )
     alpha = samples[..., 3] | 1 if channels == 4 else None
-    data = write_picture(Picture(to_floats(samples[..., :3]), alpha, info), "tiff", KEEP)
+    data = encode_image_bytes(DecodedImage(to_floats(samples[..., :3]), alpha, info), "tiff", KEEP)
     again = read(data)
     assert again.info.icc == SRGB
     assert again.info.dpi == (300.0, 150.0)
@@ -193,8 +193,8 @@ def iptc_in(data):
 def test_iptc_survives_between_jpeg_and_tiff(source, target):
     data = with_resources()
     assert iptc_in(data) == RECORD
-    first = encode_picture(read(data), source, KEEP)
-    second = encode_picture(read(first.data), target, KEEP)
+    first = encode_image(read(data), source, KEEP)
+    second = encode_image(read(first.data), target, KEEP)
     assert iptc_in(first.data) == iptc_in(second.data) == RECORD
     assert second.data[:4] != b"\xff\xd8\xff\xed"  # some readers want JFIF or EXIF first
     assert first.warnings == second.warnings == ()
@@ -223,22 +223,22 @@ def test_iptc_in_a_tiff_of_photoshop_is_read():
 @pytest.mark.parametrize("policy", ["safe", "none"])
 @pytest.mark.parametrize("target", ["jpeg", "tiff"])
 def test_iptc_goes_with_the_rest(target, policy):
-    encoded = encode_picture(read(with_resources()), target, OutputSettings(metadata=policy))
+    encoded = encode_image(read(with_resources()), target, OutputSettings(metadata=policy))
     assert iptc_in(encoded.data) is None
     assert encoded.warnings == ()
 
 
 @pytest.mark.parametrize("target", ["png", "webp", "avif", "bmp"])
 def test_iptc_that_a_format_cannot_hold_is_a_warning(target):
-    warnings = encode_picture(read(with_resources()), target, KEEP).warnings
+    warnings = encode_image(read(with_resources()), target, KEEP).warnings
     assert any("IPTC" in text for text in warnings)
 
 
 def test_iptc_larger_than_a_segment_is_split():
     record = bytes(range(256)) * 300
-    picture = read(with_resources())
-    picture = replace(picture, info=replace(picture.info, resources=resources(record)))
-    encoded = encode_picture(picture, "jpeg", KEEP)
+    image = read(with_resources())
+    image = replace(image, info=replace(image.info, resources=resources(record)))
+    encoded = encode_image(image, "jpeg", KEEP)
     assert encoded.warnings == ()
     assert read(encoded.data).info.iptc == record
 
@@ -249,9 +249,9 @@ def test_damaged_resources_hold_no_record(junk):
 
 
 def test_metadata_that_does_not_fit_is_a_warning_and_the_profile_stays():
-    picture = read(saved(Image.fromarray(smooth()), "PNG", icc_profile=SRGB))
-    picture = replace(picture, info=replace(picture.info, xmp=b"x" * 70_000))
-    encoded = encode_picture(picture, "jpeg", KEEP)
+    image = read(saved(Image.fromarray(smooth()), "PNG", icc_profile=SRGB))
+    image = replace(image, info=replace(image.info, xmp=b"x" * 70_000))
+    encoded = encode_image(image, "jpeg", KEEP)
     assert [w.partition(":")[0] for w in encoded.warnings] == ["metadata was not kept"]
     assert opened(encoded.data).info["icc_profile"] == SRGB
 
@@ -259,9 +259,9 @@ def test_metadata_that_does_not_fit_is_a_warning_and_the_profile_stays():
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's own complaint
 def test_damaged_exif_is_a_warning():
     exif = b"Exif\x00\x00II*\x00\xff\xff\x00\x00"
-    picture = read(saved(Image.fromarray(smooth()), "JPEG", exif=exif))
-    assert picture.info.exif is None
-    assert "EXIF" in picture.info.warnings[0]
+    image = read(saved(Image.fromarray(smooth()), "JPEG", exif=exif))
+    assert image.info.exif is None
+    assert "EXIF" in image.info.warnings[0]
 
 
 @pytest.mark.parametrize("head", [b"MM\x01*", b"MM\x00+", b"IIMM", b"MM*\x00"])
@@ -271,16 +271,16 @@ def test_exif_that_is_no_tiff_is_a_warning_wherever_it_goes(head):
     exif[0x010E] = "words"
     exif.endian = ">"
     block = b"Exif\x00\x00" + head + exif.tobytes()[10:]
-    picture = read(saved(Image.fromarray(noise()), "JPEG", exif=block))
-    assert picture.info.exif is None
-    assert "EXIF" in picture.info.warnings[0]
+    image = read(saved(Image.fromarray(noise()), "JPEG", exif=block))
+    assert image.info.exif is None
+    assert "EXIF" in image.info.warnings[0]
     for fmt in ("keep", "png", "tiff"):
-        assert encode_picture(picture, fmt, KEEP).data
+        assert encode_image(image, fmt, KEEP).data
 
 
 @pytest.mark.parametrize("error", [SyntaxError("no TIFF"), struct.error("short"), EOFError("end")])
-def test_whatever_a_library_says_of_metadata_no_picture_is_lost(error, monkeypatch):
-    picture = read(saved(Image.fromarray(noise()), "PNG", exif=Image.Exif().tobytes()))
+def test_whatever_a_library_says_of_metadata_no_image_is_lost(error, monkeypatch):
+    image = read(saved(Image.fromarray(noise()), "PNG", exif=Image.Exif().tobytes()))
     real = image_write.ENCODERS["png"]
 
     def encode(raster):
@@ -289,19 +289,19 @@ def test_whatever_a_library_says_of_metadata_no_picture_is_lost(error, monkeypat
         return real(raster)
 
     monkeypatch.setitem(image_write.ENCODERS, "png", encode)
-    encoded = encode_picture(picture, "keep", KEEP)
+    encoded = encode_image(image, "keep", KEEP)
     assert np.array_equal(np.asarray(opened(encoded.data)), noise())
     assert encoded.warnings == (f"metadata was not kept: {error}",)
 
 
 def test_a_profile_that_bmp_cannot_hold_is_a_warning():
     data = saved(Image.fromarray(smooth()), "PNG", icc_profile=SRGB)
-    assert "color profile" in encode_picture(read(data), "bmp", KEEP).warnings[0]
+    assert "color profile" in encode_image(read(data), "bmp", KEEP).warnings[0]
 
 
 def test_depth_that_jpeg_cannot_hold_is_a_warning():
     array = noise(3, np.uint16)
-    picture = read(cv2.imencode(".png", array[..., ::-1])[1].tobytes())
-    encoded = encode_picture(picture, "bmp", KEEP)
+    image = read(cv2.imencode(".png", array[..., ::-1])[1].tobytes())
+    encoded = encode_image(image, "bmp", KEEP)
     assert "16-bit" in encoded.warnings[0]
     assert np.array_equal(np.asarray(opened(encoded.data)), np.rint(array / 257).astype(np.uint8))

@@ -31,10 +31,10 @@ from varfix.engine.formats import (
     extension_of,
     format_of,
 )
+from varfix.engine.image.decoded_image import DecodedImage, ImageInfo, replace_pixels
 from varfix.engine.image.header import probe
-from varfix.engine.image.picture import Picture, PictureInfo, replace_pixels
-from varfix.engine.image.reader import read_picture
-from varfix.engine.image.writer import write_picture
+from varfix.engine.image.reader import decode_image
+from varfix.engine.image.writer import encode_image_bytes
 from varfix.engine.settings.types import OutputSettings
 
 KEEP = OutputSettings()
@@ -47,11 +47,11 @@ def noise(channels=3, dtype=np.uint8, seed=0):
 
 
 def read(data):
-    return read_picture(data, max_pixels=500_000_000)
+    return decode_image(data, max_pixels=500_000_000)
 
 
 def round_trip(data, fmt="keep", options=KEEP):
-    return write_picture(read(data), fmt, options)
+    return encode_image_bytes(read(data), fmt, options)
 
 
 def test_an_empty_file_is_refused():
@@ -179,9 +179,9 @@ def test_a_decompression_bomb_is_refused_from_its_header():
 
 def test_the_pixel_limit_is_inclusive():
     data = saved(Image.fromarray(noise()), "PNG")
-    assert read_picture(data, max_pixels=13 * 22)
+    assert decode_image(data, max_pixels=13 * 22)
     with pytest.raises(DecodeUnsupportedError):
-        read_picture(data, max_pixels=13 * 22 - 1)
+        decode_image(data, max_pixels=13 * 22 - 1)
 
 
 def test_images_above_pillows_own_limit_are_read_without_a_warning():
@@ -266,8 +266,8 @@ def test_deeper_tiff_is_refused_with_a_hint(dtype, channels):
 def test_a_phones_several_image_jpeg_is_read_as_its_first():
     frames = [Image.fromarray(smooth()), Image.fromarray(smooth()[::2, ::2])]
     data = saved(frames[0], "MPO", save_all=True, append_images=frames[1:])
-    picture = read(data)
-    assert (picture.info.format, picture.pixels.shape) == ("jpeg", (48, 64, 3))
+    image = read(data)
+    assert (image.info.format, image.pixels.shape) == ("jpeg", (48, 64, 3))
 
 
 # Planning.
@@ -277,8 +277,8 @@ def test_a_phones_several_image_jpeg_is_read_as_its_first():
 def test_probe_agrees_with_reading(tmp_path, kind):
     path = tmp_path / "picture"
     path.write_bytes(SAMPLES[kind])
-    picture = read(SAMPLES[kind])
-    header = Header(picture.info.format, 120, 90, False, picture.info.depth)
+    image = read(SAMPLES[kind])
+    header = Header(image.info.format, 120, 90, False, image.info.depth)
     assert probe(SAMPLES[kind]) == probe(path) == header
 
 
@@ -315,11 +315,11 @@ def test_lost_alpha_is_refused_before_any_work():
 
 @pytest.mark.parametrize("fmt", ["jpeg", "webp", "avif"])
 def test_the_stated_limits_are_the_encoders(fmt):
-    picture = Picture(
-        np.zeros((1, FORMATS[fmt].max_side + 1, 3), np.float32), None, PictureInfo(fmt)
+    image = DecodedImage(
+        np.zeros((1, FORMATS[fmt].max_side + 1, 3), np.float32), None, ImageInfo(fmt)
     )
     with pytest.raises(EncodeError):
-        write_picture(picture, fmt, KEEP)
+        encode_image_bytes(image, fmt, KEEP)
 
 
 def test_names_and_formats_find_each_other():
@@ -329,6 +329,6 @@ def test_names_and_formats_find_each_other():
 
 
 def test_pixels_of_another_size_are_refused():
-    picture = read(saved(Image.fromarray(noise()), "PNG"))
+    image = read(saved(Image.fromarray(noise()), "PNG"))
     with pytest.raises(ValueError, match="expected pixels"):
-        replace_pixels(picture, picture.pixels[1:])
+        replace_pixels(image, image.pixels[1:])

@@ -18,7 +18,7 @@ from varfix.engine.image.metadata.exif import orientation_of, upright_exif
 from varfix.engine.image.metadata.exif_block import ASCII, BYTE, SHORT, UNDEFINED, ExifBlock, Value
 from varfix.engine.image.metadata.iptc import resources
 from varfix.engine.image.metadata.maker_note import breaks_when_moved
-from varfix.engine.image.writer import encode_picture
+from varfix.engine.image.writer import encode_image
 
 FILES = Path(__file__).parents[3] / "shared/data/files"
 HOLDING = ("jpeg", "png", "webp", "tiff", "avif", "heif", "jxl")
@@ -59,7 +59,7 @@ def written(fmt, exif):
         pytest.importorskip(module)
     image = Image.fromarray(kit.smooth())
     if fmt == "tiff":
-        return encode_picture(kit.read(written("jpeg", exif)), "tiff", kit.KEEP).data
+        return encode_image(kit.read(written("jpeg", exif)), "tiff", kit.KEEP).data
     if fmt == "heif":
         import pillow_heif
 
@@ -85,7 +85,7 @@ def tags_of(data):
 def test_texts_in_utf_8_survive_every_pair_of_formats(source, target, order):
     if FORMATS[target].module:
         pytest.importorskip(FORMATS[target].module)
-    encoded = encode_picture(kit.read(written(source, block(order))), target, kit.KEEP)
+    encoded = encode_image(kit.read(written(source, block(order))), target, kit.KEEP)
     assert encoded.warnings == ()
     found = tags_of(encoded.data)
     for code, words in WORDS.items():
@@ -107,14 +107,14 @@ def test_texts_in_utf_8_survive_every_pair_of_formats(source, target, order):
 def test_texts_of_other_programs_survive(name, words, target):
     if FORMATS[target].module:
         pytest.importorskip(FORMATS[target].module)
-    encoded = encode_picture(kit.read(shared(name)), target, kit.KEEP)
+    encoded = encode_image(kit.read(shared(name)), target, kit.KEEP)
     found = tags_of(encoded.data).main
     assert {code: found[code].data.rstrip(b"\x00").decode("utf-8") for code in words} == words
 
 
 def test_tags_of_windows_and_of_pages_survive_in_a_tiff():
     for target in ("tiff", "avif", "jpeg"):
-        encoded = encode_picture(kit.read(shared("t_xp.tif")), target, kit.KEEP)
+        encoded = encode_image(kit.read(shared("t_xp.tif")), target, kit.KEEP)
         found = tags_of(encoded.data).main
         assert found[40091].data.decode("utf-16-le").rstrip("\x00") == "Title"
         assert found[40094].data.decode("utf-16-le").rstrip("\x00") == "kw1"
@@ -137,7 +137,7 @@ def commented(comment, exif=None):
 def test_a_comment_becomes_the_description(target):
     if FORMATS[target].module:
         pytest.importorskip(FORMATS[target].module)
-    encoded = encode_picture(kit.read(commented(COMMENT)), target, kit.KEEP)
+    encoded = encode_image(kit.read(commented(COMMENT)), target, kit.KEEP)
     assert tags_of(encoded.data).main[270].data == COMMENT.encode() + b"\x00"
     assert encoded.warnings == ()
 
@@ -145,7 +145,7 @@ def test_a_comment_becomes_the_description(target):
 @pytest.mark.parametrize("target", ["tiff", "avif"])
 def test_a_comment_beside_a_description_becomes_the_comment_of_windows(target):
     exif = exif_block.pack(ExifBlock(">", {270: text("other words")}))
-    encoded = encode_picture(kit.read(commented("Größe", exif)), target, kit.KEEP)
+    encoded = encode_image(kit.read(commented("Größe", exif)), target, kit.KEEP)
     found = tags_of(encoded.data).main
     assert found[270].data == b"other words\x00"
     assert found[40092].data.decode("utf-16-le") == "Größe\x00"
@@ -157,7 +157,7 @@ def test_a_comment_beside_a_description_becomes_the_comment_of_windows(target):
 def test_a_comment_survives_from_jpeg_to_jpeg_byte_by_byte(comment):
     head = kit.saved(Image.fromarray(kit.smooth()), "JPEG")
     data = jpeg.insert(head, jpeg.comment(comment))
-    encoded = encode_picture(kit.read(data), "keep", kit.KEEP)
+    encoded = encode_image(kit.read(data), "keep", kit.KEEP)
     assert b"".join(jpeg.comments_of(encoded.data)) == b"".join(jpeg.comments_of(data)) or (
         len(comment) > 65533
     )
@@ -166,15 +166,15 @@ def test_a_comment_survives_from_jpeg_to_jpeg_byte_by_byte(comment):
 
 @pytest.mark.parametrize("comment", ["plain words", "Grüße", "日本"])
 def test_comments_go_from_jpeg_to_png_and_back(comment):
-    there = encode_picture(kit.read(commented(comment.encode())), "png", kit.KEEP)
+    there = encode_image(kit.read(commented(comment.encode())), "png", kit.KEEP)
     assert kit.opened(there.data).text["Comment"] == comment
-    back = encode_picture(kit.read(there.data), "jpeg", kit.KEEP)
+    back = encode_image(kit.read(there.data), "jpeg", kit.KEEP)
     assert jpeg.comments_of(back.data) == (comment.encode(),)
     assert there.warnings == back.warnings == ()
 
 
 def test_a_comment_that_bmp_cannot_hold_is_a_warning():
-    encoded = encode_picture(kit.read(commented(COMMENT)), "bmp", kit.KEEP)
+    encoded = encode_image(kit.read(commented(COMMENT)), "bmp", kit.KEEP)
     assert encoded.warnings == ("BMP holds no comment: it is not kept",)
 
 
@@ -185,7 +185,7 @@ def test_texts_of_a_png_become_tags():
     info.add_text("date:create", "2020")
     info.add_text("parameters", "steps: 20")
     data = kit.saved(Image.fromarray(kit.smooth()), "PNG", pnginfo=info)
-    encoded = encode_picture(kit.read(data), "jpeg", kit.KEEP)
+    encoded = encode_image(kit.read(data), "jpeg", kit.KEEP)
     found = tags_of(encoded.data).main
     assert found[315].data == "Jürgen\x00".encode()
     assert found[40091].data.decode("utf-16-le") == "Ein Titel\x00"
@@ -211,8 +211,8 @@ def with_path(orientation=1):
 @pytest.mark.parametrize("source", ["jpeg", "tiff"])
 @pytest.mark.parametrize("target", ["jpeg", "tiff"])
 def test_clipping_paths_survive_between_jpeg_and_tiff(source, target):
-    first = encode_picture(kit.read(with_path()), source, kit.KEEP)
-    second = encode_picture(kit.read(first.data), target, kit.KEEP)
+    first = encode_image(kit.read(with_path()), source, kit.KEEP)
+    second = encode_image(kit.read(first.data), target, kit.KEEP)
     blocks = kit.opened(second.data)
     found = blocks.get_photoshop_blocks() if target == "tiff" else blocks.info["photoshop"]
     assert {2000, 2999} <= set(found)
@@ -222,20 +222,20 @@ def test_clipping_paths_survive_between_jpeg_and_tiff(source, target):
 
 
 def test_clipping_paths_do_not_survive_a_turn():
-    picture = kit.read(with_path(6))
-    assert picture.info.warnings == ("paths and guides are not kept: the image was turned",)
-    assert picture.info.iptc == RECORD
-    assert PATH not in encode_picture(picture, "keep", kit.KEEP).data
+    image = kit.read(with_path(6))
+    assert image.info.warnings == ("paths and guides are not kept: the image was turned",)
+    assert image.info.iptc == RECORD
+    assert PATH not in encode_image(image, "keep", kit.KEEP).data
 
 
 @pytest.mark.parametrize("target", ["avif", "png", "webp"])
 def test_clipping_paths_that_a_format_cannot_hold_are_a_warning(target):
-    warnings = encode_picture(kit.read(with_path()), target, kit.KEEP).warnings
+    warnings = encode_image(kit.read(with_path()), target, kit.KEEP).warnings
     assert any("clipping paths" in words for words in warnings)
 
 
 def test_paths_of_another_program_survive():
-    result = encode_picture(kit.read(shared("jpeg_clipping_path.jpg")), "tiff", kit.KEEP)
+    result = encode_image(kit.read(shared("jpeg_clipping_path.jpg")), "tiff", kit.KEEP)
     found = kit.opened(result.data).get_photoshop_blocks()
     assert {2000, 2999} <= set(found)
 
@@ -267,7 +267,7 @@ def test_a_maker_note_stays_where_its_offsets_stay_true(target, order):
     if FORMATS[target].module:
         pytest.importorskip(FORMATS[target].module)
     packed = with_note(order, absolute=True)
-    encoded = encode_picture(kit.read(written("jpeg", packed)), target, kit.KEEP)
+    encoded = encode_image(kit.read(written("jpeg", packed)), target, kit.KEEP)
     found = tags_of(encoded.data)
     assert found.main[271].data == b"Maker\x00"
     if target == "tiff":
@@ -294,9 +294,9 @@ def test_notes_with_offsets_from_outside_are_broken_by_a_move(head):
 
 
 def test_a_maker_note_of_a_camera_is_dropped_only_where_it_moves():
-    picture = kit.read(shared("jpeg_makernote_absolute_offset.jpg"))
-    assert encode_picture(picture, "tiff", kit.KEEP).warnings == (tiff_tags.MAKER_NOTE_LOST,)
-    kept = encode_picture(picture, "avif", kit.KEEP)
+    image = kit.read(shared("jpeg_makernote_absolute_offset.jpg"))
+    assert encode_image(image, "tiff", kit.KEEP).warnings == (tiff_tags.MAKER_NOTE_LOST,)
+    kept = encode_image(image, "avif", kit.KEEP)
     assert 0x927C in tags_of(kept.data).exif
     assert kept.warnings == ()
 
@@ -311,10 +311,10 @@ def test_orientation_of_every_number_type_is_read_and_reset(kind, code, order):
     packed = exif_block.pack(ExifBlock(order, {0x0112: value, 271: text("Maker")}))
     assert orientation_of(packed) == 6
     data = written("jpeg", packed)
-    picture = kit.read(data)
-    assert picture.pixels.shape == (64, 48, 3)
-    assert orientation_of(picture.info.exif) == 1
-    result = kit.opened(encode_picture(picture, "keep", kit.KEEP).data)
+    image = kit.read(data)
+    assert image.pixels.shape == (64, 48, 3)
+    assert orientation_of(image.info.exif) == 1
+    result = kit.opened(encode_image(image, "keep", kit.KEEP).data)
     assert result.getexif()[0x0112] in (1, b"\x01")
     assert upright_exif(packed, 1, 1) != packed
 
@@ -347,7 +347,7 @@ def test_xmp_larger_than_a_segment_goes_into_a_jpeg_in_parts():
     text_of = PngImagePlugin.PngInfo()
     text_of.add_itxt("XML:com.adobe.xmp", packet(150_000).decode())
     data = kit.saved(Image.fromarray(kit.smooth()), "PNG", exif=exif, pnginfo=text_of)
-    encoded = encode_picture(kit.read(data), "jpeg", kit.KEEP)
+    encoded = encode_image(kit.read(data), "jpeg", kit.KEEP)
     assert encoded.warnings == ()
     assert kit.opened(encoded.data).getexif()[271] == "Maker"
     parts = jpeg.extended_xmp_of(encoded.data)
@@ -365,13 +365,13 @@ def test_exif_stays_when_xmp_does_not_fit():
     text_of = PngImagePlugin.PngInfo()
     text_of.add_itxt("XML:com.adobe.xmp", "no XMP " * 20_000)
     data = kit.saved(Image.fromarray(kit.smooth()), "PNG", exif=exif, pnginfo=text_of)
-    encoded = encode_picture(kit.read(data), "jpeg", kit.KEEP)
+    encoded = encode_image(kit.read(data), "jpeg", kit.KEEP)
     assert len(encoded.warnings) == 1
     assert kit.opened(encoded.data).getexif()[271] == "Maker"
 
 
 def test_large_xmp_of_another_program_survives():
-    encoded = encode_picture(kit.read(shared("png_xmp_105k_exif.png")), "jpeg", kit.KEEP)
+    encoded = encode_image(kit.read(shared("png_xmp_105k_exif.png")), "jpeg", kit.KEEP)
     assert encoded.warnings == ()
     assert kit.opened(encoded.data).getexif()[271] == "Maker"
     assert len(kit.read(encoded.data).info.xmp) > 90_000
@@ -379,7 +379,7 @@ def test_large_xmp_of_another_program_survives():
 
 @pytest.mark.parametrize("target", ["jpeg", "tiff", "avif", "png", "webp"])
 def test_extended_xmp_of_another_program_survives(target):
-    encoded = encode_picture(kit.read(shared("j_extxmp.jpg")), target, kit.KEEP)
+    encoded = encode_image(kit.read(shared("j_extxmp.jpg")), target, kit.KEEP)
     found = kit.read(encoded.data).info.xmp
     assert b"HasExtendedXMP" not in found
     assert b"A" * 1000 in found
@@ -391,9 +391,9 @@ def test_a_reference_to_extended_xmp_that_is_missing_is_dropped():
     data = shared("j_extxmp.jpg").replace(
         b"http://ns.adobe.com/xmp/extension/", b"http://x" + b"x" * 26
     )
-    picture = kit.read(data)
-    assert picture.info.warnings == ("the extended XMP is damaged and was not kept",)
-    assert b"HasExtendedXMP" not in picture.info.xmp
+    image = kit.read(data)
+    assert image.info.warnings == ("the extended XMP is damaged and was not kept",)
+    assert b"HasExtendedXMP" not in image.info.xmp
 
 
 POINTERS = {
@@ -410,11 +410,11 @@ POINTERS = {
 @pytest.mark.parametrize("target", ["jpeg", "png", "avif", "tiff"])
 def test_pointers_to_a_video_go_with_it(form, target):
     data = kit.saved(Image.fromarray(kit.smooth()), "JPEG", xmp=RDF % POINTERS[form])
-    picture = kit.read(data + b"\x00\x00\x00\x18ftypmp42" + bytes(3000))
-    assert picture.info.warnings == (
+    image = kit.read(data + b"\x00\x00\x00\x18ftypmp42" + bytes(3000))
+    assert image.info.warnings == (
         "the video of a motion photo is not kept: it lies behind the image",
     )
-    found = kit.read(encode_picture(picture, target, kit.KEEP).data).info.xmp
+    found = kit.read(encode_image(image, target, kit.KEEP).data).info.xmp
     assert b"MotionPhoto" not in found
     assert b"MicroVideo" not in found
     assert b'dc:format="image/jpeg"' in found
@@ -424,10 +424,10 @@ def test_pointers_to_a_video_go_with_it(form, target):
     "name, gone", [("j_motion.jpg", "motion photo"), ("j_ultrahdr.jpg", "HDR gain map")]
 )
 def test_what_lies_behind_the_image_is_dropped_with_its_pointers(name, gone):
-    picture = kit.read(shared(name))
-    assert len(picture.info.warnings) == 1
-    assert gone in picture.info.warnings[0]
-    result = encode_picture(picture, "keep", kit.KEEP).data
+    image = kit.read(shared(name))
+    assert len(image.info.warnings) == 1
+    assert gone in image.info.warnings[0]
+    result = encode_image(image, "keep", kit.KEEP).data
     found = kit.read(result)
     assert found.info.warnings == ()
     for word in (b"MotionPhoto", b"MicroVideo", b"hdrgm:", b"Container:Directory", b"Item:Length"):
@@ -455,8 +455,8 @@ def test_hostile_xmp_takes_little_time():
 def test_a_tiff_without_texts_gains_none():
     out = io.BytesIO()
     tifffile.imwrite(out, kit.smooth(), photometric="rgb", software=False)
-    picture = kit.read(out.getvalue())
-    assert picture.info.exif is None
+    image = kit.read(out.getvalue())
+    assert image.info.exif is None
     with tifffile.TiffFile(io.BytesIO(kit.round_trip(out.getvalue()))) as file:
         assert not {270, 305, 306} & set(file.pages[0].tags.keys())
     assert np.array_equal(tifffile.imread(io.BytesIO(kit.round_trip(out.getvalue()))), kit.smooth())
@@ -475,8 +475,8 @@ def test_values_of_every_type_keep_type_count_and_bytes_in_a_tiff(kind, count, o
     packed = exif_block.pack(
         ExifBlock(order, {318: Value(kind, count, data), 65000: Value(kind, count, data)})
     )
-    there = encode_picture(kit.read(written("jpeg", packed)), "tiff", kit.KEEP)
-    again = encode_picture(kit.read(there.data), "tiff", kit.KEEP)
+    there = encode_image(kit.read(written("jpeg", packed)), "tiff", kit.KEEP)
+    again = encode_image(kit.read(there.data), "tiff", kit.KEEP)
     for result in (there, again):
         found = tags_of(result.data)
         assert found.order == order

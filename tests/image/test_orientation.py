@@ -8,9 +8,9 @@ import tifffile
 from PIL import Image, ImageOps
 from support import images as kit
 
+from varfix.engine.image.decoded_image import to_integers
 from varfix.engine.image.header import probe
-from varfix.engine.image.picture import to_integers
-from varfix.engine.image.writer import write_picture
+from varfix.engine.image.writer import encode_image_bytes
 
 
 def turned(array, orientation, fmt):
@@ -40,9 +40,9 @@ def test_lossy_images_are_turned_upright(fmt, orientation):
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     header = probe(data)
     assert (header.height, header.width) == upright.shape[:2]
-    picture = kit.read(data)
-    assert np.array_equal(to_integers(picture.pixels, depth=8, gray=False), upright)
-    assert kit.opened(write_picture(picture, "keep", kit.KEEP)).getexif().get(0x0112, 1) == 1
+    image = kit.read(data)
+    assert np.array_equal(to_integers(image.pixels, depth=8, gray=False), upright)
+    assert kit.opened(encode_image_bytes(image, "keep", kit.KEEP)).getexif().get(0x0112, 1) == 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

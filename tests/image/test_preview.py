@@ -11,9 +11,9 @@ from varfix.engine.image.preview import detail, preview
 
 
 def shown(pixels, side=64):
-    picture = Image.open(io.BytesIO(preview(np.asarray(pixels, np.float32), side)))
-    assert picture.format == "JPEG"
-    return picture
+    image = Image.open(io.BytesIO(preview(np.asarray(pixels, np.float32), side)))
+    assert image.format == "JPEG"
+    return image
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,15 @@ from PIL import Image, ImageCms
 from support.identity import IdentityRestorer
 
 from varfix.engine.formats import FORMATS
-from varfix.engine.image.picture import Picture, PictureInfo, replace_pixels, to_floats, to_integers
-from varfix.engine.image.reader import read_picture
-from varfix.engine.image.writer import encode_picture
+from varfix.engine.image.decoded_image import (
+    DecodedImage,
+    ImageInfo,
+    replace_pixels,
+    to_floats,
+    to_integers,
+)
+from varfix.engine.image.reader import decode_image
+from varfix.engine.image.writer import encode_image
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import OutputSettings, Settings
 
@@ -69,7 +75,7 @@ def file_of(array, fmt, mode):
     profile = None if mode == "cmyk" or "gray" in mode else SRGB
     if fmt == "tiff" and (array.dtype == np.uint16 or mode == "cmyk"):
         return tiff_of(array, mode, profile)
-    info = PictureInfo(
+    info = ImageInfo(
         fmt,
         "gray" if "gray" in mode else "rgb",
         array.dtype.itemsize * 8,
@@ -83,8 +89,8 @@ def file_of(array, fmt, mode):
     alpha = array[..., -1] if "alpha" in mode else None
     colors = array if alpha is None else array[..., :-1]
     hidden = None if alpha is None else colors[alpha == 0]
-    picture = Picture(to_floats(colors), alpha, info, hidden)
-    return encode_picture(picture, fmt, KEEP).data
+    image = DecodedImage(to_floats(colors), alpha, info, hidden)
+    return encode_image(image, fmt, KEEP).data
 
 
 def tiff_of(array, mode, profile):
@@ -110,32 +116,32 @@ def jpeg_of(inks):
 
 
 def read(data):
-    return read_picture(data, max_pixels=10**6)
+    return decode_image(data, max_pixels=10**6)
 
 
 def untouched(data, fmt="keep"):
-    picture = read(data)
-    pixels = restore_image(IdentityRestorer(), picture.pixels, Settings())
-    return encode_picture(replace_pixels(picture, pixels), fmt, KEEP)
+    image = read(data)
+    pixels = restore_image(IdentityRestorer(), image.pixels, Settings())
+    return encode_image(replace_pixels(image, pixels), fmt, KEEP)
 
 
-def stored(picture):
+def stored(image):
     """Return the samples that an image's file holds, colors under transparency included."""
-    if picture.origin is not None:
-        samples = picture.origin.samples
+    if image.origin is not None:
+        samples = image.origin.samples
     else:
-        gray = picture.info.mode == "gray"
-        samples = to_integers(picture.pixels, depth=picture.info.depth, gray=gray)
-    if picture.alpha is None:
+        gray = image.info.mode == "gray"
+        samples = to_integers(image.pixels, depth=image.info.depth, gray=gray)
+    if image.alpha is None:
         return samples
     samples = samples.copy()
-    if picture.hidden is not None:
-        samples[picture.alpha == 0] = picture.hidden
-    return np.dstack([samples, picture.alpha])
+    if image.hidden is not None:
+        samples[image.alpha == 0] = image.hidden
+    return np.dstack([samples, image.alpha])
 
 
-def metadata(picture):
-    info = picture.info
+def metadata(image):
+    info = image.info
     tags = Image.Exif()
     tags.load(b"Exif\x00\x00" + info.exif)
     return tags[0x010F], info.xmp, info.icc
@@ -169,9 +175,9 @@ def test_without_loss_everything_comes_back(fmt, depth, mode):
 def test_deep_gray_with_alpha_comes_back_as_color(fmt):
     array = noise("gray+alpha", 16)
     alpha, colors = array[..., 1], array[..., :1]
-    info = PictureInfo("png", "gray", 16)
-    picture = Picture(to_floats(colors), alpha, info, colors[alpha == 0])
-    after = read(encode_picture(picture, fmt, KEEP).data)
+    info = ImageInfo("png", "gray", 16)
+    image = DecodedImage(to_floats(colors), alpha, info, colors[alpha == 0])
+    after = read(encode_image(image, fmt, KEEP).data)
     assert np.array_equal(stored(after), array[..., [0, 0, 0, 1]])
 
 

@@ -13,7 +13,7 @@ from support import images as kit
 from varfix.engine.errors import DecodeUnsupportedError
 from varfix.engine.image import cicp, icc, isobmff, png
 from varfix.engine.image.header import probe
-from varfix.engine.image.writer import encode_picture
+from varfix.engine.image.writer import encode_image
 from varfix.engine.settings.types import OutputSettings
 
 FILES = Path(__file__).parents[3] / "shared/data/files"
@@ -144,10 +144,10 @@ P3_TO_BT709 = [
 @pytest.mark.parametrize("name", STATED)
 def test_colors_look_the_same_in_every_format(name, depth, target):
     array = kit.smooth()
-    picture = kit.read(stated(array, *STATED[name], depth=depth))
+    image = kit.read(stated(array, *STATED[name], depth=depth))
     expected = reference(array.astype(float), name)
-    assert np.abs(picture.pixels * 255 - expected).mean() < 0.6
-    encoded = encode_picture(picture, target, OutputSettings(avif_quality=98, jpeg_quality=98))
+    assert np.abs(image.pixels * 255 - expected).mean() < 0.6
+    encoded = encode_image(image, target, OutputSettings(avif_quality=98, jpeg_quality=98))
     if target == "tiff" and depth == 16:
         return  # Pillow opens no such file; the profile is the same as at 8 bits
     assert np.abs(as_shown(encoded.data) - expected).mean() < 3
@@ -178,15 +178,15 @@ def test_a_png_states_its_colors_as_before(name):
     ],
 )
 def test_ordinary_and_empty_statements_change_nothing(chunks):
-    picture = kit.read(stated(kit.smooth(), *chunks))
-    assert picture.info.icc is None
-    assert picture.origin is None
+    image = kit.read(stated(kit.smooth(), *chunks))
+    assert image.info.icc is None
+    assert image.origin is None
 
 
 def test_gray_with_a_gamma_of_its_own_gets_a_gray_profile():
     gray = np.tile(np.arange(64, dtype=np.uint8) * 4, (16, 1))
-    picture = kit.read(stated(gray, chunk_gama(1.0)))
-    result = kit.opened(encode_picture(picture, "jpeg", kit.KEEP).data)
+    image = kit.read(stated(gray, chunk_gama(1.0)))
+    result = kit.opened(encode_image(image, "jpeg", kit.KEEP).data)
     assert result.mode == "L"
     assert result.info["icc_profile"][16:20] == b"GRAY"
 
@@ -196,14 +196,14 @@ def test_a_profile_goes_before_chunks():
     info = PngImagePlugin.PngInfo()
     info.add(*chunk_gama(1.0))
     data = kit.saved(Image.fromarray(kit.smooth()), "PNG", icc_profile=srgb, pnginfo=info)
-    picture = kit.read(data)
-    assert picture.info.icc == srgb
-    assert not picture.info.icc_is_implied
+    image = kit.read(data)
+    assert image.info.icc == srgb
+    assert not image.info.icc_is_implied
 
 
 def test_without_metadata_colors_are_converted():
-    picture = kit.read(stated(kit.smooth(), chunk_gama(1.0)))
-    encoded = encode_picture(picture, "png", OutputSettings(metadata="none"))
+    image = kit.read(stated(kit.smooth(), chunk_gama(1.0)))
+    encoded = encode_image(image, "png", OutputSettings(metadata="none"))
     assert "converted to sRGB" in encoded.warnings[0]
     expected = reference(kit.smooth().astype(float), "gamma 1")
     assert np.abs(np.asarray(kit.opened(encoded.data)) - expected).max() <= 1
@@ -211,26 +211,26 @@ def test_without_metadata_colors_are_converted():
 
 @pytest.mark.parametrize("name", ["p_gama1.png", "p_chrm_p3.png"])
 def test_stated_colors_of_another_program_survive_in_a_jpeg(name):
-    picture = kit.read(shared(name))
-    encoded = encode_picture(picture, "jpeg", OutputSettings(jpeg_quality=100))
+    image = kit.read(shared(name))
+    encoded = encode_image(image, "jpeg", OutputSettings(jpeg_quality=100))
     assert encoded.warnings == ()
-    assert np.abs(as_shown(encoded.data) - picture.pixels * 255).mean() < 1.5
+    assert np.abs(as_shown(encoded.data) - image.pixels * 255).mean() < 1.5
 
 
 @pytest.mark.parametrize("transfer, name", [(16, "PQ"), (18, "HLG")])
 def test_hdr_in_a_png_stays_in_a_png_and_is_a_warning_elsewhere(transfer, name):
     codes = bytes((9, transfer, 0, 1))
-    picture = kit.read(stated(kit.smooth(), (b"cICP", codes), depth=16))
-    kept = encode_picture(picture, "keep", kit.KEEP)
+    image = kit.read(stated(kit.smooth(), (b"cICP", codes), depth=16))
+    kept = encode_image(image, "keep", kit.KEEP)
     assert dict(png.chunks(kept.data))[b"cICP"] == codes
     assert kept.warnings == ()
     for target in ("jpeg", "tiff", "avif"):
-        warnings = encode_picture(picture, target, kit.KEEP).warnings
+        warnings = encode_image(image, target, kit.KEEP).warnings
         assert any(f"HDR colors ({name})" in words for words in warnings)
 
 
 def test_hdr_of_another_program_is_a_warning_in_a_jpeg():
-    warnings = encode_picture(kit.read(shared("p_cicp_pq16.png")), "jpeg", kit.KEEP).warnings
+    warnings = encode_image(kit.read(shared("p_cicp_pq16.png")), "jpeg", kit.KEEP).warnings
     assert any("HDR colors (PQ)" in words for words in warnings)
 
 
@@ -261,15 +261,15 @@ def heif(primaries, transfer):
 def test_code_points_of_avif_and_heic_become_a_profile(write, target):
     data = write(12, 13)
     assert isobmff.read_items(data).cicp == (12, 13)
-    picture = kit.read(data)
+    image = kit.read(data)
     plain = np.asarray(kit.opened(data).convert("RGB")) if write is avif else kit.smooth()
     expected = reference(plain.astype(float), "cICP P3")
-    assert np.abs(picture.pixels * 255 - expected).mean() < 2
-    encoded = encode_picture(picture, target, OutputSettings(avif_quality=98, heic_quality=98))
+    assert np.abs(image.pixels * 255 - expected).mean() < 2
+    encoded = encode_image(image, target, OutputSettings(avif_quality=98, heic_quality=98))
     assert encoded.warnings == ()
     again = kit.read(encoded.data)
     assert np.allclose(icc.read_matrix_profile(again.info.icc).matrix, DISPLAY_P3, atol=1e-3)
-    assert np.abs(again.pixels - picture.pixels).mean() < 0.01
+    assert np.abs(again.pixels - image.pixels).mean() < 0.01
 
 
 @pytest.mark.parametrize("write", [avif, heif])
@@ -285,14 +285,14 @@ def test_hdr_that_would_be_lost_is_refused(write, transfer, name, tmp_path):
 
 
 def test_code_points_of_another_program():
-    picture = kit.read(shared("heic_nclx_p3.heic"))
-    assert np.allclose(icc.read_matrix_profile(picture.info.icc).matrix, DISPLAY_P3, atol=1e-4)
+    image = kit.read(shared("heic_nclx_p3.heic"))
+    assert np.allclose(icc.read_matrix_profile(image.info.icc).matrix, DISPLAY_P3, atol=1e-4)
     with pytest.raises(DecodeUnsupportedError, match=r"HDR \(PQ\)"):
         kit.read(shared("avif_pq10.avif"))
 
 
 @pytest.mark.parametrize("write", [avif, heif])
 def test_ordinary_code_points_change_nothing(write):
-    picture = kit.read(write(1, 13))
-    assert picture.info.icc is None
-    assert picture.origin is None
+    image = kit.read(write(1, 13))
+    assert image.info.icc is None
+    assert image.origin is None

@@ -13,10 +13,10 @@ from PIL import Image, ImageOps
 from support import images as kit
 
 from varfix.engine.errors import DecodeUnknownError, DecodeUnsupportedError
+from varfix.engine.image.decoded_image import to_integers
 from varfix.engine.image.header import probe
 from varfix.engine.image.metadata.exif_block import Value, laid_out
-from varfix.engine.image.picture import to_integers
-from varfix.engine.image.writer import encode_picture
+from varfix.engine.image.writer import encode_image
 
 FILES = Path(__file__).parents[3] / "shared/data/files"
 HEIGHT, WIDTH = 37, 50
@@ -38,8 +38,8 @@ def digest(array):
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
-def stored(picture):
-    return to_integers(picture.pixels, depth=picture.info.depth, gray=picture.info.mode == "gray")
+def stored(image):
+    return to_integers(image.pixels, depth=image.info.depth, gray=image.info.mode == "gray")
 
 
 def noise(channels, dtype=np.uint16):
@@ -156,9 +156,9 @@ def test_files_of_other_programs_are_read_as_other_programs_read_them(name):
     path = FILES / name
     if not path.exists():
         pytest.skip("../shared is not here")
-    picture = kit.read(path.read_bytes())
-    assert digest(stored(picture)) == WITNESSED[name]
-    assert probe(path).width == picture.pixels.shape[1]
+    image = kit.read(path.read_bytes())
+    assert digest(stored(image)) == WITNESSED[name]
+    assert probe(path).width == image.pixels.shape[1]
 
 
 def as_image(fmt):
@@ -303,7 +303,7 @@ def geo_tiff(order="<", orientation=1):
 
 @pytest.mark.parametrize("order", "<>")
 def test_geotiff_tags_are_kept(order):
-    encoded = encode_picture(kit.read(geo_tiff(order)), "keep", kit.KEEP)
+    encoded = encode_image(kit.read(geo_tiff(order)), "keep", kit.KEEP)
     with tifffile.TiffFile(io.BytesIO(encoded.data)) as file:
         tags = file.pages[0].tags
         assert {code: tags[code].value for code, *_ in GEO} == {
@@ -315,15 +315,15 @@ def test_geotiff_tags_are_kept(order):
 
 @pytest.mark.parametrize("fmt", ["jpeg", "png", "webp", "avif"])
 def test_a_georeference_that_a_format_cannot_hold_is_a_warning(fmt):
-    encoded = encode_picture(kit.read(geo_tiff()), fmt, kit.KEEP)
+    encoded = encode_image(kit.read(geo_tiff()), fmt, kit.KEEP)
     assert any("georeference" in text for text in encoded.warnings)
     assert 33922 not in kit.opened(encoded.data).getexif()
 
 
 def test_a_georeference_does_not_survive_a_turn():
-    picture = kit.read(geo_tiff(orientation=6))
-    assert any("georeference" in text for text in picture.info.warnings)
-    with tifffile.TiffFile(io.BytesIO(encode_picture(picture, "keep", kit.KEEP).data)) as file:
+    image = kit.read(geo_tiff(orientation=6))
+    assert any("georeference" in text for text in image.info.warnings)
+    with tifffile.TiffFile(io.BytesIO(encode_image(image, "keep", kit.KEEP).data)) as file:
         assert 33922 not in file.pages[0].tags
 
 
@@ -355,11 +355,11 @@ def with_channels(dtype, kinds, colors=3):
 )
 def test_channels_without_a_meaning_are_kept(dtype, kinds, colors):
     data, array = with_channels(dtype, kinds, colors)
-    picture = kit.read(data)
-    encoded = encode_picture(picture, "keep", kit.KEEP)
+    image = kit.read(data)
+    encoded = encode_image(image, "keep", kit.KEEP)
     assert encoded.warnings == ()
     assert np.array_equal(tifffile.imread(io.BytesIO(encoded.data)), array)
-    other = encode_picture(picture, "png", kit.KEEP)
+    other = encode_image(image, "png", kit.KEEP)
     assert other.warnings == ("PNG holds no extra channels: they are not kept",)
 
 
@@ -380,10 +380,10 @@ def test_extra_channels_are_turned_with_the_image():
     assert np.array_equal(result, np.rot90(array, -1))
 
 
-def test_pictures_without_extra_channels_have_none():
-    picture = kit.read(tiff(noise(3)))
-    assert picture.extra is None
-    assert replace(picture, extra=noise(1)).nbytes > picture.nbytes
+def test_images_without_extra_channels_have_none():
+    image = kit.read(tiff(noise(3)))
+    assert image.extra is None
+    assert replace(image, extra=noise(1)).nbytes > image.nbytes
 
 
 @pytest.mark.parametrize(

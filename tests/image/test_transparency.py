@@ -9,9 +9,9 @@ from PIL import Image
 from support.images import HEIGHT, KEEP, LIMIT, WIDTH, opened, read, round_trip, saved
 
 from varfix.engine.errors import EncodeError
-from varfix.engine.image.picture import fill_transparent, replace_pixels, to_integers
+from varfix.engine.image.decoded_image import fill_transparent, replace_pixels, to_integers
 from varfix.engine.image.reader import has_transparency
-from varfix.engine.image.writer import write_picture
+from varfix.engine.image.writer import encode_image_bytes
 from varfix.engine.settings.types import OutputSettings
 
 
@@ -22,16 +22,16 @@ def cutout():
 
 
 def test_the_model_sees_neighboring_colors_under_transparency():
-    picture = read(saved(Image.fromarray(cutout()), "PNG"))
-    seen = to_integers(picture.pixels, depth=8, gray=False)
+    image = read(saved(Image.fromarray(cutout()), "PNG"))
+    seen = to_integers(image.pixels, depth=8, gray=False)
     assert np.array_equal(seen, np.broadcast_to((200, 100, 50), seen.shape))
-    assert np.array_equal(picture.alpha, cutout()[..., 3])
+    assert np.array_equal(image.alpha, cutout()[..., 3])
 
 
 def test_restored_colors_stay_out_of_transparent_pixels():
-    picture = read(saved(Image.fromarray(cutout()), "PNG"))
-    changed = replace_pixels(picture, np.zeros_like(picture.pixels) + np.float32(0.2))
-    result = np.asarray(opened(write_picture(changed, "png", KEEP)))
+    image = read(saved(Image.fromarray(cutout()), "PNG"))
+    changed = replace_pixels(image, np.zeros_like(image.pixels) + np.float32(0.2))
+    result = np.asarray(opened(encode_image_bytes(changed, "png", KEEP)))
     assert np.array_equal(result[:, : WIDTH // 2, :3], np.full((HEIGHT, WIDTH // 2, 3), 51))
     assert np.array_equal(result[:, WIDTH // 2 :], cutout()[:, WIDTH // 2 :])
 
@@ -50,22 +50,22 @@ def test_filling_touches_only_transparent_pixels(alpha):
 
 
 def test_transparency_is_refused_by_jpeg_unless_a_color_goes_under_it():
-    picture = read(saved(Image.fromarray(cutout()), "PNG"))
+    image = read(saved(Image.fromarray(cutout()), "PNG"))
     with pytest.raises(EncodeError, match="transparency"):
-        write_picture(picture, "jpg", KEEP)
-    result = opened(write_picture(picture, "bmp", OutputSettings(flatten="white")))
+        encode_image_bytes(image, "jpg", KEEP)
+    result = opened(encode_image_bytes(image, "bmp", OutputSettings(flatten="white")))
     assert result.getpixel((WIDTH - 1, 0)) == (255, 255, 255)
     assert result.getpixel((0, 0)) == (200, 100, 50)
     with pytest.raises(EncodeError, match="not a color"):
-        write_picture(picture, "bmp", OutputSettings(flatten="whitish"))
+        encode_image_bytes(image, "bmp", OutputSettings(flatten="whitish"))
 
 
 def test_half_transparency_is_blended_with_the_color():
     array = np.full((4, 4, 2), (100, 51), np.uint8)
-    picture = read(saved(Image.fromarray(array), "PNG"))
-    gray = opened(write_picture(picture, "bmp", OutputSettings(flatten="white")))
+    image = read(saved(Image.fromarray(array), "PNG"))
+    gray = opened(encode_image_bytes(image, "bmp", OutputSettings(flatten="white")))
     assert (gray.mode, gray.getpixel((0, 0))) == ("L", 224)
-    red = opened(write_picture(picture, "bmp", OutputSettings(flatten="#ff0000")))
+    red = opened(encode_image_bytes(image, "bmp", OutputSettings(flatten="#ff0000")))
     assert red.getpixel((0, 0)) == (224, 20, 20)
 
 

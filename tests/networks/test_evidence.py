@@ -15,7 +15,7 @@ from varfix.engine.train.stages.varformer_s import evidence_loss, present_kinds
 RIGHT, BELOW, FALLING, RISING, TINT, ACROSS, DOWN = range(13, 20)
 
 
-def test_a_flat_picture_is_its_color_and_nothing_else():
+def test_a_flat_image_is_its_color_and_nothing_else():
     color = torch.tensor([0.2, 0.5, 0.8])
     found = cell_statistics(color.reshape(1, 3, 1, 1).expand(1, 3, 256, 256))
     assert found.shape == (1, STATISTICS, 16, 16)
@@ -53,7 +53,7 @@ def test_colored_noise_shows_in_color_and_gray_noise_does_not():
     assert cell_statistics(color)[0, TINT].mean() > 1.0
 
 
-def test_the_evidence_does_not_depend_on_the_other_pictures_of_a_batch():
+def test_the_evidence_does_not_depend_on_the_other_images_of_a_batch():
     torch.manual_seed(0)
     head = DegradationHead(24)
     features, statistics = torch.randn(3, 24, 16, 16), torch.rand(3, STATISTICS, 16, 16)

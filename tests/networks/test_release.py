@@ -54,9 +54,9 @@ def part(state, *prefixes):
 def test_every_entry_finds_its_place(network, state, nesting):
     loaded = load_varformer({nesting: state} if nesting else state)
     assert same(loaded, network)
-    pictures = torch.rand(1, 3, 32, 32)
+    images = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(loaded(pictures), network(pictures))
+        assert torch.equal(loaded(images), network(images))
 
 
 def test_the_averaged_weights_are_preferred(network, state):

@@ -115,24 +115,24 @@ def states(network):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     torch.manual_seed(1)
     return torch.rand(2, 3, 16, 16) * 2.0 - 1.0
 
 
-def test_a_picture_of_a_batch_gives_exactly_what_it_gives_alone(network, pictures):
-    check_each_alone(network, pictures)
+def test_an_image_of_a_batch_gives_exactly_what_it_gives_alone(network, images):
+    check_each_alone(network, images)
 
 
-def test_a_picture_of_another_size_is_refused(network):
+def test_an_image_of_another_size_is_refused(network):
     with pytest.raises(ValueError, match="3 x 16 x 16"):
         network(torch.zeros(1, 3, 16, 32))
 
 
 @torch.no_grad()
-def test_scale_by_scale_and_all_at_once_the_logits_are_the_same(network, pictures):
+def test_scale_by_scale_and_all_at_once_the_logits_are_the_same(network, images):
     """The cache passed from scale to scale is what the mask lets through."""
-    latent, quantize = network.vqvae.encoder(pictures), network.vqvae.quantize
+    latent, quantize = network.vqvae.encoder(images), network.vqvae.quantize
     conditioning = network.writer.conditioning(latent)
     written = network.writer.predict(conditioning, quantize).prediction
     together = network.writer.teacher_forced_logits(
@@ -142,8 +142,8 @@ def test_scale_by_scale_and_all_at_once_the_logits_are_the_same(network, picture
 
 
 @torch.no_grad()
-def test_in_training_the_degraded_picture_is_read_alike(network, pictures):
-    latent = network.vqvae.encoder(pictures[:1])
+def test_in_training_the_degraded_image_is_read_alike(network, images):
+    latent = network.vqvae.encoder(images[:1])
     reading = network.writer.blocks[0].cross
     memory, rotary = network.writer.conditioning(latent).caches[0], network.writer.rotary(2)
     x = torch.randn(1, 9, 64)
@@ -153,8 +153,8 @@ def test_in_training_the_degraded_picture_is_read_alike(network, pictures):
 
 
 @torch.no_grad()
-def test_the_degraded_picture_reaches_every_scale(network, pictures):
-    latent = network.vqvae.encoder(pictures)
+def test_the_degraded_image_reaches_every_scale(network, images):
+    latent = network.vqvae.encoder(images)
     tokens = torch.zeros(2, 30, dtype=torch.int64)
     logits = network.writer(latent, network.vqvae.quantize, tokens=tokens).prediction.logits
     difference = (logits[0] - logits[1]).abs().amax(-1)
@@ -162,10 +162,10 @@ def test_the_degraded_picture_reaches_every_scale(network, pictures):
 
 
 @torch.no_grad()
-def test_closed_gates_leave_the_degraded_picture_out(pictures):
+def test_closed_gates_leave_the_degraded_image_out(images):
     torch.manual_seed(0)
     network = untrained().eval()  # gates begin at zero
-    latent = network.vqvae.encoder(pictures)
+    latent = network.vqvae.encoder(images)
     logits = network.writer(latent, network.vqvae.quantize).prediction.logits
     assert torch.equal(logits[0], logits[1])
 
@@ -214,7 +214,7 @@ def test_the_mean_of_the_degraded_latent_enters_the_first_token():
 
 
 @torch.no_grad()
-def test_branches_are_left_out_for_some_pictures_in_training_only():
+def test_branches_are_left_out_for_some_images_in_training_only():
     torch.manual_seed(0)
     block = RestoreVarBlock(WRITER, drop=0.5)
     table = rotary_angles((2,), 32)
@@ -252,11 +252,11 @@ def test_where_two_convolutions_are_equally_near_the_released_rounding_decides()
     assert Quantizer(8, 4, FEW).phi_of_scale == (0, 1, 2, 3)
 
 
-def test_every_entry_finds_its_place(network, states, pictures):
+def test_every_entry_finds_its_place(network, states, images):
     loaded = load_restorevar(*states)
     assert same(loaded, network)
     with torch.no_grad():
-        assert torch.equal(loaded(pictures), network(pictures))
+        assert torch.equal(loaded(images), network(images))
 
 
 def test_the_trainings_own_checkpoint_holds_both(network, states, tmp_path):

@@ -17,8 +17,8 @@ from support.restorevar_parity import (
     facts,
     fields_of,
     golden_case,
+    image,
     module,
-    picture,
     released_network,
     stage_names,
     stored,
@@ -91,11 +91,9 @@ def layers(network, stages):
 
 
 @torch.no_grad()
-def test_the_degraded_and_the_clean_picture_have_the_same_latents(network, golden, tolerances):
-    near(
-        network.vqvae.encoder(picture(golden))[0], golden["cond_latent"], tolerances["cond_latent"]
-    )
-    clean = network.vqvae.encode(picture(golden, "clean_u8"))
+def test_the_degraded_and_the_clean_image_have_the_same_latents(network, golden, tolerances):
+    near(network.vqvae.encoder(image(golden))[0], golden["cond_latent"], tolerances["cond_latent"])
+    clean = network.vqvae.encode(image(golden, "clean_u8"))
     near(clean[0], golden["clean_latent"], tolerances["clean_latent"])
     projected = network.writer.project(stored(golden, "cond_latent").flatten(2).transpose(1, 2))
     words = network.writer.degraded_word(projected)[0, ::37]
@@ -106,7 +104,7 @@ def test_the_degraded_and_the_clean_picture_have_the_same_latents(network, golde
 def test_every_level_of_encoder_and_decoder_is_reproduced(network, golden):
     stages = [name.removeprefix("probe.") for name in golden.files if name.startswith("probe.")]
     with layers(network, stages) as seen:
-        network.vqvae.encoder(picture(golden))
+        network.vqvae.encoder(image(golden))
         network.decode(stored(golden, "refined"))
     corners = {f"probe.{stage}": result[:8, :8, :8] for stage, result in seen.items()}
     ends = {f"probe_last.{stage}": result[:8, -4:, -4:] for stage, result in seen.items()}
@@ -120,8 +118,8 @@ def test_token_forced_every_stage_is_reproduced_from_the_stored_latent(network, 
 
 
 @torch.no_grad()
-def test_token_forced_every_stage_is_reproduced_from_the_picture(network, golden):
-    latent = network.vqvae.encoder(picture(golden))
+def test_token_forced_every_stage_is_reproduced_from_the_image(network, golden):
+    latent = network.vqvae.encoder(image(golden))
     fields = run(network, golden, latent, stored(golden, "tokens"))
     assert wrong(golden, fields, "forced", False) == []
 
@@ -133,8 +131,8 @@ def test_free_running_it_writes_the_same_tokens_from_the_stored_latent(network, 
 
 
 @torch.no_grad()
-def test_free_running_from_the_picture_only_uncertain_tokens_may_differ(network, golden):
-    fields = run(network, golden, network.vqvae.encoder(picture(golden)))
+def test_free_running_from_the_image_only_uncertain_tokens_may_differ(network, golden):
+    fields = run(network, golden, network.vqvae.encoder(image(golden)))
     refused = wrong(golden, fields, "free", False)
     differing = (fields["logits_full"].argmax(-1) != golden["tokens"]).mean()
     assert differing < (0.01 if facts(golden)["config"] == "512" else 1e-9)
@@ -161,7 +159,7 @@ def test_teacher_forced_all_scales_at_once_give_the_same_logits(network, golden,
 
 
 @torch.no_grad()
-def test_the_clean_latent_has_the_same_tokens_and_picture(network, golden, tolerances):
+def test_the_clean_latent_has_the_same_tokens_and_image(network, golden, tolerances):
     latent, tokens = stored(golden, "clean_latent"), stored(golden, "tf_tokens")
     quantize = network.vqvae.quantize
     known = quantize.increments(tokens)

@@ -32,21 +32,21 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     torch.manual_seed(1)
     return torch.rand(2, 3, 64, 64) * 2.0 - 1.0
 
 
-def test_a_picture_of_a_batch_gives_exactly_what_it_gives_alone(network, pictures):
-    check_each_alone(network, pictures)
+def test_an_image_of_a_batch_gives_exactly_what_it_gives_alone(network, images):
+    check_each_alone(network, images)
 
 
 @torch.no_grad()
-def test_pictures_that_run_together_do_not_mix(network, pictures):
+def test_images_that_run_together_do_not_mix(network, images):
     """The released code mixes them; here only rounding may differ."""
-    tokens = network.prior(pictures[:1]).prediction.tokens.expand(2, -1)
-    together = network.restore(pictures, tokens=tokens)
-    alone = network.restore(pictures[1:], tokens=tokens[1:])
+    tokens = network.prior(images[:1]).prediction.tokens.expand(2, -1)
+    together = network.restore(images, tokens=tokens)
+    alone = network.restore(images[1:], tokens=tokens[1:])
     torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=0)
 
 
@@ -55,9 +55,9 @@ def attributes(network):
 
 
 @torch.no_grad()
-def test_a_forward_leaves_nothing_behind(network, pictures):
+def test_a_forward_leaves_nothing_behind(network, images):
     weights, before = copy.deepcopy(network.state_dict()), attributes(network)
-    first, second = network(pictures[:1]), network(pictures[:1])
+    first, second = network(images[:1]), network(images[:1])
     assert torch.equal(first, second)
     assert attributes(network) == before
     assert all(torch.equal(weights[k], v) for k, v in network.state_dict().items())
@@ -102,25 +102,25 @@ def test_no_network_file_keeps_state_outside_its_parameters():
 
 
 @torch.no_grad()
-def test_its_own_tokens_lead_to_the_same_picture(network, pictures):
+def test_its_own_tokens_lead_to_the_same_image(network, images):
     seen = {}
-    free = network.prior(pictures[:1], seen.__setitem__).prediction
-    forced = network.prior(pictures[:1], tokens=free.tokens).prediction
+    free = network.prior(images[:1], seen.__setitem__).prediction
+    forced = network.prior(images[:1], tokens=free.tokens).prediction
     assert torch.equal(forced.latent, free.latent)
     assert {f"var/block1/s{k}" for k in range(len(SCALES))} <= seen.keys()
 
 
 @torch.no_grad()
-def test_other_tokens_change_only_what_comes_after_them(network, pictures):
-    free = network.prior(pictures[:1]).prediction
+def test_other_tokens_change_only_what_comes_after_them(network, images):
+    free = network.prior(images[:1]).prediction
     tokens = free.tokens.clone()
     tokens[:, 14:30] = (tokens[:, 14:30] + 1) % 64  # scale 3
-    forced = network.prior(pictures[:1], tokens=tokens).prediction
+    forced = network.prior(images[:1], tokens=tokens).prediction
     assert torch.equal(forced.logits[:, :30], free.logits[:, :30])
     assert not torch.equal(forced.logits[:, 30:], free.logits[:, 30:])
 
 
-def test_a_picture_of_another_size_is_refused(network):
+def test_an_image_of_another_size_is_refused(network):
     with pytest.raises(ValueError, match="3 x 64 x 64"):
         network(torch.zeros(1, 3, 64, 32))
 

@@ -39,13 +39,13 @@ def network(golden):
 @torch.no_grad()
 def forced_run(network, golden):
     """Every stage, given the golden tokens."""
-    seen, picture = Comparison(golden), torch.from_numpy(golden["input"])
+    seen, image = Comparison(golden), torch.from_numpy(golden["input"])
     tokens = torch.from_numpy(golden["pred_tokens"].astype(np.int64))
-    seen("vqenc/conv_in", network.vqvae.encoder.conv_in(picture))
-    guidance = network.prior(picture, seen, tokens)
+    seen("vqenc/conv_in", network.vqvae.encoder.conv_in(image))
+    guidance = network.prior(image, seen, tokens)
     seen.compare("quant_fhat", guidance.adapted.numpy(), golden["quant_fhat"])
     seen.predicted(guidance.prediction)
-    seen.compare("out", network.restore_with_prior(picture, guidance, seen).numpy(), golden["out"])
+    seen.compare("out", network.restore_with_prior(image, guidance, seen).numpy(), golden["out"])
     return seen, guidance
 
 
@@ -63,9 +63,9 @@ def test_every_stage_is_reproduced_with_the_golden_tokens(network, golden):
 
 
 @torch.no_grad()
-def test_free_running_it_predicts_the_same_tokens_and_picture(network, golden):
-    picture = torch.from_numpy(golden["input"])
-    guidance = network.prior(picture)
+def test_free_running_it_predicts_the_same_tokens_and_image(network, golden):
+    image = torch.from_numpy(golden["input"])
+    guidance = network.prior(image)
     ours = np.split(guidance.prediction.tokens.numpy(), CUTS, axis=1)
     theirs = np.split(golden["pred_tokens"], CUTS, axis=1)
     margins = np.split(golden["pred_margin"], CUTS, axis=1)
@@ -73,5 +73,5 @@ def test_free_running_it_predicts_the_same_tokens_and_picture(network, golden):
         assert inexcusable(mine, golden_tokens, margin, allowed) == 0
         if not np.array_equal(mine, golden_tokens):
             return  # an excusable difference: what follows from it is another image
-    restored = network.restore_with_prior(picture, guidance)
+    restored = network.restore_with_prior(image, guidance)
     assert np.abs(restored.numpy() - golden["out"]).max() < tolerance("out")

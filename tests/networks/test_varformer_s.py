@@ -49,11 +49,11 @@ def test_the_prior_stays_within_its_cost(network):
     assert size(exported) < 15e6
 
 
-def test_an_untrained_network_hardly_changes_the_picture(network):
-    picture = torch.rand(1, 3, 256, 256)
+def test_an_untrained_network_hardly_changes_the_image(network):
+    image = torch.rand(1, 3, 256, 256)
     with torch.no_grad():
-        restored = network(picture, torch.tensor([0]))
-    assert (restored - picture).abs().mean() < 0.02
+        restored = network(image, torch.tensor([0]))
+    assert (restored - image).abs().mean() < 0.02
 
 
 def test_a_token_sees_its_own_and_coarser_scales_only():
@@ -76,7 +76,7 @@ def test_a_grid_of_zeros_is_the_identity_and_a_constant_grid_is_an_affine_map():
     torch.testing.assert_close(moved[:, 8:], folded[:, 8:])
 
 
-def test_a_grid_that_would_hardly_change_the_picture_does_nothing():
+def test_a_grid_that_would_hardly_change_the_image_does_nothing():
     thumbnail = torch.full((2, 3, 32, 32), 0.5)
     grid = torch.zeros(2, GRID_CHANNELS, 2, 2)
     grid[0, 3::12] = 0.01  # red's constant: a mean change of a third of that
@@ -131,7 +131,7 @@ def test_the_result_of_a_pixel_does_not_depend_on_far_ones(network):
 
 
 def test_the_task_reaches_the_prior(network):
-    picture = torch.rand(1, 3, 256, 256)
+    image = torch.rand(1, 3, 256, 256)
     with torch.no_grad():
-        unknown, rain = (network.prior(picture, torch.tensor([t])).maps for t in (0, 2))
+        unknown, rain = (network.prior(image, torch.tensor([t])).maps for t in (0, 2))
     assert (unknown - rain).abs().max() > 1e-6

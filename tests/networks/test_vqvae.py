@@ -58,7 +58,7 @@ def test_it_reproduces_the_golden_case(golden):
     assert worst(drawn, golden["recon"]) < 1e-4
 
 
-def test_a_picture_is_described_by_680_tokens():
+def test_an_image_is_described_by_680_tokens():
     found = Vqvae(SMALL).quantized(torch.zeros(2, 3, 256, 256))
     assert found.tokens.shape == (2, sum(p * p for p in SCALES)) == (2, 680)
     assert found.increments.shape == (2, 10, 32, 16, 16)
@@ -72,8 +72,8 @@ def test_the_increments_of_the_tokens_are_the_quantized_latent():
     torch.testing.assert_close(torch.stack(rebuilt, 1).sum(1), found.latent)
 
 
-def test_a_picture_of_a_batch_gives_what_it_gives_alone():
-    network, pictures = Vqvae(SMALL).eval(), torch.rand(2, 3, 256, 256)
+def test_an_image_of_a_batch_gives_what_it_gives_alone():
+    network, images = Vqvae(SMALL).eval(), torch.rand(2, 3, 256, 256)
     with torch.no_grad():
-        both, alone = network(pictures), network(pictures[1:])
+        both, alone = network(images), network(images[1:])
     torch.testing.assert_close(both[1:], alone, atol=1e-5, rtol=0)

@@ -105,8 +105,8 @@ def test_what_the_graph_tells_is_what_the_network_decides(shipped, feeds):
 
 
 def test_the_shipped_model_draws_all_sheets(tmp_path):
-    picture = cv2.resize(cv2.imread(str(PICTURES / "animals" / "osprey-rain.jpg")), (128, 72))
-    cv2.imwrite(str(tmp_path / "in.png"), picture)
+    image = cv2.resize(cv2.imread(str(PICTURES / "animals" / "osprey-rain.jpg")), (128, 72))
+    cv2.imwrite(str(tmp_path / "in.png"), image)
     command = ["image", "-q", "-d", "cpu", "--explain", str(tmp_path / "why")]
     assert invoke([*command, str(tmp_path / "in.png"), str(tmp_path / "out.png")]) == ExitCode.OK
     drawn = {path.name for path in (tmp_path / "why").iterdir()}
@@ -114,8 +114,8 @@ def test_the_shipped_model_draws_all_sheets(tmp_path):
 
 
 def test_rain_is_told_as_rain(shipped):
-    picture = cv2.resize(cv2.imread(str(PICTURES / "animals" / "osprey-rain.jpg")), (256, 128))
-    pixels = picture[..., ::-1] / np.float32(255)
+    image = cv2.resize(cv2.imread(str(PICTURES / "animals" / "osprey-rain.jpg")), (256, 128))
+    pixels = image[..., ::-1] / np.float32(255)
     told = explain.explanation_of(open_restorer("varformer-s", ON_CPU), shipped, pixels, "auto")
     assert max(told.kinds, key=told.kinds.get) == "rain"
     assert told.kinds["rain"] > 0.5
@@ -134,7 +134,7 @@ def test_rain_is_told_as_rain(shipped):
         ((70, 90), (64, 64)),
     ],
 )
-def test_any_picture_is_fitted_to_about_one_tile(sides, fitting):
+def test_any_image_is_fitted_to_about_one_tile(sides, fitting):
     assert explain.fitted(np.zeros((*sides, 3), np.float32), 512, 64).shape[:2] == fitting
 
 

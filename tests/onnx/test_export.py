@@ -82,9 +82,9 @@ class InTorch(IdentityRestorer):
         self.network, self.shapes = network, []
 
     def prior(self, thumbnail, task):
-        picture = torch.from_numpy(thumbnail).permute(2, 0, 1)[None]
+        image = torch.from_numpy(thumbnail).permute(2, 0, 1)[None]
         with torch.no_grad():
-            return self.network.prior(picture, torch.tensor([TASKS.index(task)])).maps[0].numpy()
+            return self.network.prior(image, torch.tensor([TASKS.index(task)])).maps[0].numpy()
 
     def restore(self, tiles, prior):
         self.shapes.append(tiles.shape[1:3])
@@ -95,18 +95,18 @@ class InTorch(IdentityRestorer):
 
 
 @pytest.mark.parametrize(("tile", "side"), [(64, 32), (192, 160), (128, 200)])
-def test_a_session_of_any_tile_size_restores_a_picture_as_the_network_does(
+def test_a_session_of_any_tile_size_restores_an_image_as_the_network_does(
     network, exported, tile, side
 ):
     """Sizes are pinned when the session opens; an image and its margins are one tile, or many."""
     round_weights_to_fp16(network)
-    picture = np.random.default_rng(0).random((side, side, 3), dtype=np.float32)
+    image = np.random.default_rng(0).random((side, side, 3), dtype=np.float32)
     restorer = open_restorer(str(exported), settings(f"tile.size={tile}"))
     itself = InTorch(network, restorer)
-    restored = restore_image(restorer, picture, Settings())
-    expected = restore_image(itself, picture, Settings())
+    restored = restore_image(restorer, image, Settings())
+    expected = restore_image(itself, image, Settings())
     assert set(itself.shapes) == {(tile, tile)}
-    assert np.abs(restored - picture).mean() > 0.001  # there was something to compute
+    assert np.abs(restored - image).mean() > 0.001  # there was something to compute
     assert np.abs(restored - expected).max() < 1e-4
 
 

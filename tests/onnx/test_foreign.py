@@ -30,7 +30,7 @@ def test_a_model_of_tokens_is_refused_by_what_it_takes(shelf):
         (("N", 3, 64, 128), 1),
     ],
 )
-def test_other_pictures_than_varfix_gives_are_refused(shelf, shape, element):
+def test_other_images_than_varfix_gives_are_refused(shelf, shape, element):
     with pytest.raises(ModelContractError, match=r"net\.onnx: expected .*, found \"input\""):
         open_restorer(str(shelf.foreign(shape, element)), ON_CPU)
 

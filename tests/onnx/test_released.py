@@ -20,7 +20,7 @@ from varfix.engine.errors import (
     ModelContractError,
     ModelMissingError,
 )
-from varfix.engine.image.reader import read_picture
+from varfix.engine.image.reader import decode_image
 from varfix.engine.networks.layers.quantizer import SCALES
 from varfix.engine.restoration.prior_maps import thumbnail
 from varfix.engine.restoration.restore_image import restore_image
@@ -111,9 +111,9 @@ def test_every_stage_is_the_networks_given_its_tokens(network, path):
     tile, stages = natural_image(SIDE, seed=4), {}
     tokens = torch.randint(0, 64, (1, 680), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        picture = 2.0 * tile - 1.0
-        guidance = network.prior(picture, stages.__setitem__, tokens)
-        network.restore_with_prior(picture, guidance, stages.__setitem__)
+        image = 2.0 * tile - 1.0
+        guidance = network.prior(image, stages.__setitem__, tokens)
+        network.restore_with_prior(image, guidance, stages.__setitem__)
     named = [n for n in stages if not n.startswith("var/")] + [n for n in stages if "/s9" in n]
     named = named_values(path, named)  # of a result with two names the file keeps one
     assert len(named) > 50
@@ -168,7 +168,7 @@ def test_half_precision_is_safe_only_where_tokens_and_pixels_agree(tokens, psnr,
     assert Agreement(tokens, psnr).safe == safe
 
 
-def test_a_larger_picture_is_restored_from_tiles_and_whole(tmp_path):
+def test_a_larger_image_is_restored_from_tiles_and_whole(tmp_path):
     from PIL import Image
 
     pixels = (natural_image(SIDE * 3)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)[:80]
@@ -178,7 +178,7 @@ def test_a_larger_picture_is_restored_from_tiles_and_whole(tmp_path):
         target = tmp_path / f"out{len(results)}.png"
         command = ["image", "-q", "-m", "tiny", *extra, str(tmp_path / "in.png"), str(target)]
         assert invoke(command) == 0
-        results.append(read_picture(target.read_bytes(), max_pixels=10**6).pixels)
+        results.append(decode_image(target.read_bytes(), max_pixels=10**6).pixels)
     assert {result.shape for result in results} == {(80, 96, 3)}
     assert not np.array_equal(results[0], results[1])
     assert not np.array_equal(results[0], results[2])
@@ -256,7 +256,7 @@ def test_the_prior_is_drawn(tmp_path, network):
     drawn = {p.name: cv2.imread(str(p))[..., ::-1] for p in (tmp_path / "why").iterdir()}
     assert set(drawn) == {"regions.png", "scales.png", "steps.png"}
     last = drawn["steps.png"][-SIDE - 12 : -12]
-    seen = read_picture((tmp_path / "in.png").read_bytes(), max_pixels=10**6).pixels
+    seen = decode_image((tmp_path / "in.png").read_bytes(), max_pixels=10**6).pixels
     tile = torch.from_numpy(thumbnail(seen, SIDE)).permute(2, 0, 1)[None]
     with torch.no_grad():
         latent = network.prior(2.0 * tile - 1.0).prediction.latent

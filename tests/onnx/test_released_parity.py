@@ -77,7 +77,7 @@ def test_every_stage_of_the_file_is_reproduced_with_the_golden_tokens(golden, pa
     assert seen.too_large() == {}
 
 
-def test_free_running_the_file_predicts_the_same_tokens_and_picture(golden, path):
+def test_free_running_the_file_predicts_the_same_tokens_and_image(golden, path):
     read = choices(onnx.load(path, load_external_data=False).graph, "ArgMin")
     session = start(probed(path, read), SessionPlan(CPU))
     feeds = {"tile": (golden["input"] + 1.0) / 2.0}

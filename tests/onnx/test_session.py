@@ -163,7 +163,7 @@ def test_opening_a_model_does_not_need_the_onnx_package(shelf, monkeypatch):
     assert open_restorer(str(path), ON_CPU).card.name == "hand-made"
 
 
-def test_the_prior_of_a_picture_reaches_its_tiles(shelf):
+def test_the_prior_of_an_image_reaches_its_tiles(shelf):
     restorer = open_restorer(str(shelf.pair()), ON_CPU)
     thumbnail = np.full((256, 256, 3), 0.25, np.float32)
     tiles = noise(2) / 2
@@ -195,7 +195,7 @@ def test_the_prior_graph_of_another_model_is_refused(shelf):
     assert open_restorer(str(path), ON_CPU)
 
 
-def test_a_prior_that_is_no_number_fails_the_picture(shelf):
+def test_a_prior_that_is_no_number_fails_the_image(shelf):
     restorer = open_restorer(str(shelf.pair()), ON_CPU)
     thumbnail = np.full((256, 256, 3), np.nan, np.float32)
     with pytest.raises(NonFiniteError):

@@ -23,7 +23,7 @@ def photo(height, width):
 
 
 @pytest.mark.parametrize("size", [(320, 480), (200, 300), (100, 130), (520, 520), (600, 400)])
-def test_tiles_that_fit_a_small_picture_change_nothing_that_is_seen(size):
+def test_tiles_that_fit_a_small_image_change_nothing_that_is_seen(size):
     fitted, full = Settings(device="cpu"), Settings(device="cpu", tile=TileSettings(size=512))
     restorer, square = (open_restorer("varformer-s", one) for one in (fitted, full))
     assert tile_grid_for(square, size, full).sides == (512, 512)

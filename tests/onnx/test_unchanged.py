@@ -11,9 +11,9 @@ from varfix.engine.batch.context import RunOptions
 from varfix.engine.batch.plan import BatchRequest
 from varfix.engine.batch.planner import plan_batch
 from varfix.engine.batch.run import run_batch
-from varfix.engine.image.picture import replace_pixels
-from varfix.engine.image.reader import read_picture
-from varfix.engine.image.writer import write_picture
+from varfix.engine.image.decoded_image import replace_pixels
+from varfix.engine.image.reader import decode_image
+from varfix.engine.image.writer import encode_image_bytes
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import IoSettings, OutputSettings, Settings, TileSettings
 from varfix.onnx.files.model_files import find_model
@@ -27,7 +27,7 @@ SIDES = (150, 230)
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     rng = np.random.default_rng(0)
     smooth = cv2.resize(rng.random((5, 7, 3)), SIDES[::-1], interpolation=cv2.INTER_CUBIC)
     noisy = smooth + rng.normal(0.0, 0.1, smooth.shape)
@@ -40,11 +40,11 @@ def restorer():
 
 
 @pytest.fixture(scope="module")
-def plain(restorer, picture):
+def plain(restorer, image):
     """The image restored tile by tile."""
     assert restorer.batch == 1
-    restored = restore_image(restorer, picture, ON_CPU)
-    assert np.abs(restored - picture).mean() > 0.01  # there is something to compute
+    restored = restore_image(restorer, image, ON_CPU)
+    assert np.abs(restored - image).mean() > 0.01  # there is something to compute
     return restored
 
 
@@ -80,14 +80,14 @@ def test_sizes_that_are_left_free(feeds):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads(threads, picture, plain, monkeypatch):
+def test_threads(threads, image, plain, monkeypatch):
     monkeypatch.setenv(THREADS_VARIABLE, str(threads))
     other = open_restorer("varformer-s", ON_CPU)
-    np.testing.assert_array_equal(restore_image(other, picture, ON_CPU), plain)
+    np.testing.assert_array_equal(restore_image(other, image, ON_CPU), plain)
 
 
 @pytest.mark.parametrize("batch", [2, 8])
-def test_several_tiles_at_once(batch, picture, plain):
+def test_several_tiles_at_once(batch, image, plain):
     """Sums are taken in another order: the last bit may differ.
 
     On a CPU tiles go one by one unless someone says otherwise.
@@ -95,25 +95,25 @@ def test_several_tiles_at_once(batch, picture, plain):
     together = Settings(device="cpu", tile=TileSettings(size=128, overlap=32, batch=batch))
     other = open_restorer("varformer-s", together)
     assert other.batch == batch
-    restored = restore_image(other, picture, together)
+    restored = restore_image(other, image, together)
     np.testing.assert_allclose(restored, plain, rtol=0, atol=1e-6)
     eight_bits = [(255.0 * one).round() for one in (restored, plain)]
     assert (eight_bits[0] != eight_bits[1]).mean() < 1e-4
 
 
-def test_several_devices(restorer, picture, plain):
+def test_several_devices(restorer, image, plain):
     other = open_restorer("varformer-s", ON_CPU)
     both = MultiGpuRestorer([restorer, other], "cuda:0,1")
     assert both.batch == 2
-    np.testing.assert_array_equal(restore_image(both, picture, ON_CPU), plain)
+    np.testing.assert_array_equal(restore_image(both, image, ON_CPU), plain)
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_decoding_and_encoding_beside_the_model(jobs, restorer, picture, tmp_path):
+def test_decoding_and_encoding_beside_the_model(jobs, restorer, image, tmp_path):
     source, kinds = tmp_path / "in", ("jpg", "png", "jpg")
     source.mkdir()
-    pictures = [np.roll(picture, 30 * number, axis=1) for number in range(len(kinds))]
-    for number, (kind, pixels) in enumerate(zip(kinds, pictures, strict=True)):
+    images = [np.roll(image, 30 * number, axis=1) for number in range(len(kinds))]
+    for number, (kind, pixels) in enumerate(zip(kinds, images, strict=True)):
         data = (255.0 * pixels[:60, :90, ::-1]).round().astype(np.uint8)
         cv2.imwrite(str(source / f"{number}.{kind}"), data)
     settings = Settings(device="cpu", tile=ON_CPU.tile, io=IoSettings(jobs=jobs))
@@ -122,7 +122,9 @@ def test_decoding_and_encoding_beside_the_model(jobs, restorer, picture, tmp_pat
         kinds
     )
     for path in source.iterdir():
-        whole = read_picture(path.read_bytes(), max_pixels=10**6)
+        whole = decode_image(path.read_bytes(), max_pixels=10**6)
         restored = restore_image(restorer, whole.pixels, settings)
-        alone = write_picture(replace_pixels(whole, restored), whole.info.format, OutputSettings())
+        alone = encode_image_bytes(
+            replace_pixels(whole, restored), whole.info.format, OutputSettings()
+        )
         assert (tmp_path / "out" / path.name).read_bytes() == alone

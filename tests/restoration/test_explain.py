@@ -26,13 +26,13 @@ HEIGHT, WIDTH, SCALES = 32, 48, len(SIDES)
 def explanation():
     rng = np.random.default_rng(0)
     weights = rng.random((2, SCALES)).astype(np.float32)
-    picture = rng.random((HEIGHT, WIDTH, 3)).astype(np.float32)
+    image = rng.random((HEIGHT, WIDTH, 3)).astype(np.float32)
     return Explanation(
-        image=picture,
+        image=image,
         levels=("encoder 1", "decoder 1"),
         regions=[rng.random((8, 12)).astype(np.float32), rng.random((4, 6)).astype(np.float32)],
         scales=weights / weights.sum(1, keepdims=True),
-        steps=[(f"step {i}", picture) for i in range(5)],
+        steps=[(f"step {i}", image) for i in range(5)],
     )
 
 
@@ -86,9 +86,9 @@ def test_every_sheet_is_drawn_and_kinds_only_where_known(explanation):
 
 
 def test_heat_is_brighter_where_the_prior_counts_more():
-    picture = np.full((HEIGHT, WIDTH, 3), 0.5, np.float32)
+    image = np.full((HEIGHT, WIDTH, 3), 0.5, np.float32)
     region = np.linspace(0.0, 1.0, 8, dtype=np.float32)[None].repeat(8, 0)
-    drawn = heat(picture, region).sum(2, dtype=int)
+    drawn = heat(image, region).sum(2, dtype=int)
     assert (np.diff(drawn[:, ::8].mean(0)) > 0).all()
 
 

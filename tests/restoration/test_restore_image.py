@@ -49,38 +49,38 @@ class Painter(IdentityRestorer):
         return np.repeat(prior[:, 0].repeat(16, 1).repeat(16, 2)[..., None], 3, 3)
 
 
-def picture(height=150, width=210, seed=0):
+def image(height=150, width=210, seed=0):
     return np.random.default_rng(seed).random((height, width, 3), np.float32)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (10, 300), (64, 64), (150, 210)])
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 def test_the_identity_returns_the_image_bit_for_bit(shape, strength):
-    pixels = picture(*shape)
+    pixels = image(*shape)
     result = restore_image(IdentityRestorer(), pixels, Settings(strength=strength))
     assert np.array_equal(result, pixels)
 
 
 def test_at_strength_zero_nothing_runs_and_the_input_is_returned():
-    restorer, pixels = Recorder(), picture()
+    restorer, pixels = Recorder(), image()
     assert restore_image(restorer, pixels, Settings(strength=0.0)) is pixels
     assert restorer.calls == []
 
 
 def test_at_full_strength_the_models_result_comes_back():
-    pixels = picture()
+    pixels = image()
     result = restore_image(Recorder(), pixels, Settings())
     np.testing.assert_allclose(result, 1.0 - pixels, atol=1e-6)
 
 
 def test_strength_blends_with_the_source():
-    pixels = picture()
+    pixels = image()
     result = restore_image(Recorder(), pixels, Settings(strength=0.25))
     np.testing.assert_allclose(result, 0.75 * pixels + 0.25 * (1.0 - pixels), atol=1e-6)
 
 
 def test_blending_is_exact_at_its_ends():
-    source, restored = picture(9, 9, 1), picture(9, 9, 2)
+    source, restored = image(9, 9, 1), image(9, 9, 2)
     assert np.array_equal(blend(source, restored.copy(), 1.0), restored)
     assert np.array_equal(blend(source, restored.copy(), 0.0), source)
 
@@ -95,7 +95,7 @@ def test_a_source_that_is_spent_becomes_the_same_result(card, strength, height, 
         def restore(self, tiles, prior):
             return 0.5 * tiles + 0.3 * np.roll(tiles, 7, 1) + 0.2 * np.roll(tiles, -9, (1, 2))
 
-    restorer, pixels = Smearing(card=card, batch=batch), picture(height, width)
+    restorer, pixels = Smearing(card=card, batch=batch), image(height, width)
     wanted = restore_image(restorer, pixels, Settings(strength=strength))
     spent = pixels.copy()
     result = restore_image(restorer, spent, Settings(strength=strength), overwrite_input=True)
@@ -105,7 +105,7 @@ def test_a_source_that_is_spent_becomes_the_same_result(card, strength, height, 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_the_source_is_not_changed_unasked(strength):
-    pixels = picture()
+    pixels = image()
     before = pixels.copy()
     restore_image(Recorder(), pixels, Settings(strength=strength))
     assert np.array_equal(pixels, before)
@@ -114,21 +114,21 @@ def test_the_source_is_not_changed_unasked(strength):
 def test_tiles_come_in_batches_of_the_size_the_restorer_takes():
     restorer = Recorder(batch=4)
     tiles = len(tile_grid_for(restorer, (150, 210), Settings()))
-    restore_image(restorer, picture(), Settings())
+    restore_image(restorer, image(), Settings())
     assert restorer.calls == [4] * (tiles // 4) + [tiles % 4] * (tiles % 4 > 0)
 
 
 def test_a_batch_that_shrinks_during_the_image_is_respected():
     restorer = Recorder(batch=4, shrinks=True)
     tiles = len(tile_grid_for(restorer, (150, 210), Settings()))
-    restore_image(restorer, picture(), Settings())
+    restore_image(restorer, image(), Settings())
     assert restorer.calls == [4] + [1] * (tiles - 4)
 
 
 def test_progress_counts_tiles_up_to_all():
     reported = []
     restorer = Recorder(batch=5)
-    restore_image(restorer, picture(), Settings(), lambda *count: reported.append(count))
+    restore_image(restorer, image(), Settings(), lambda *count: reported.append(count))
     total = len(tile_grid_for(restorer, (150, 210), Settings()))
     assert reported == [(min(5 * (i + 1), total), total) for i in range(-(-total // 5))]
 
@@ -152,7 +152,7 @@ def test_tiles_suit_the_image_where_the_model_takes_any(shape, sides):
             seen.append(tiles.shape[1:3])
             return 1.0 - tiles
 
-    pixels = picture(*shape)
+    pixels = image(*shape)
     result = restore_image(Sized(tile_step=16), pixels, Settings())
     assert set(seen) == {sides}
     np.testing.assert_allclose(result, 1.0 - pixels, atol=1e-6)
@@ -160,7 +160,7 @@ def test_tiles_suit_the_image_where_the_model_takes_any(shape, sides):
 
 @pytest.mark.parametrize(("overwrite_input", "share"), [(False, 1.0), (True, 0.0)])
 def test_memory_holds_a_row_of_tiles_and_not_all_of_them(overwrite_input, share):
-    pixels = picture(900, 900)
+    pixels = image(900, 900)
     restorer = IdentityRestorer(batch=2)
     settings = Settings(tile=TileSettings(overlap=20))
     restore_image(restorer, pixels[:64, :64], settings)
@@ -186,7 +186,7 @@ def test_the_prior_runs_once_for_an_image():
 def test_given_maps_replace_the_prior_of_the_image():
     restorer = Painter()
     maps = np.full((2, 16, 16), 0.25, np.float32)
-    result = restore_image(restorer, picture(), Settings(), maps=maps)
+    result = restore_image(restorer, image(), Settings(), maps=maps)
     np.testing.assert_allclose(result, np.full((150, 210, 3), 0.25), atol=1e-6)
     assert restorer.seen == []
 
@@ -196,7 +196,7 @@ def test_given_maps_replace_the_prior_of_the_image():
 def test_guided_tiles_agree_wherever_they_overlap(shape, step):
     """Blocks lie at the same places in all tiles, so the result shows no tile at all."""
     height, width = shape
-    result = restore_image(Painter(tile_step=step), picture(height, width), Settings())
+    result = restore_image(Painter(tile_step=step), image(height, width), Settings())
     rows, columns = (
         sampling_matrix(0, -(-side // 16), 16, side, 16) @ np.arange(16, dtype=np.float32)
         for side in shape
@@ -214,7 +214,7 @@ def test_what_a_network_spoils_at_its_own_edges_is_not_in_the_image(shape):
             frayed[:, [0, 1, -2, -1]] = frayed[:, :, [0, 1, -2, -1]] = 0.0
             return frayed
 
-    pixels = picture(*shape)
+    pixels = image(*shape)
     np.testing.assert_allclose(restore_image(Frayed(), pixels, Settings()), pixels, atol=1e-6)
 
 
@@ -227,7 +227,7 @@ def test_models_without_guidance_get_no_prior():
             assert prior is None
             return tiles
 
-    pixels = picture()
+    pixels = image()
     assert np.array_equal(restore_image(Bare(), pixels, Settings()), pixels)
 
 
@@ -237,7 +237,7 @@ def test_invalid_values_end_the_image():
             raise NonFiniteError("the model produced invalid values in the image.")
 
     with pytest.raises(NonFiniteError, match="in the image"):
-        restore_image(Broken(), picture(), Settings())
+        restore_image(Broken(), image(), Settings())
 
 
 def test_an_invalid_tile_is_named_by_its_place_in_the_image():

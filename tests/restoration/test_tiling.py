@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from varfix.engine.image.picture import to_floats, to_integers
+from varfix.engine.image.decoded_image import to_floats, to_integers
 from varfix.engine.restoration.tiling import (
     MAX_SIDE_RATIO,
     MAX_SINGLE_RATIO,

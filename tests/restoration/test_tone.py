@@ -7,7 +7,7 @@ import pytest
 
 from varfix.engine.evaluation.metrics import psnr
 from varfix.engine.evaluation.pairs import find_images
-from varfix.engine.image.reader import read_picture
+from varfix.engine.image.reader import decode_image
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.resolve import resolve, set_layer
 from varfix.onnx.inference.open_model import open_restorer
@@ -50,21 +50,21 @@ def city_at_night(size=(512, 768)):
     """A dark sky over dark houses, with lit windows and two street lamps: (H, W, 3)."""
     height, width = size
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    picture = np.empty((height, width, 3), np.float32)
-    picture[:] = (0.02 + 0.05 * (y / height))[..., None] * np.array([0.7, 0.8, 1.3], np.float32)
+    image = np.empty((height, width, 3), np.float32)
+    image[:] = (0.02 + 0.05 * (y / height))[..., None] * np.array([0.7, 0.8, 1.3], np.float32)
     rng = np.random.default_rng(4)
     for left in range(0, width, 64):
         top = int(rng.integers(160, 320))
-        picture[top:, left : left + 60] = rng.uniform(0.02, 0.06) * np.array([1.0, 0.9, 0.8])
+        image[top:, left : left + 60] = rng.uniform(0.02, 0.06) * np.array([1.0, 0.9, 0.8])
         for row in range(top + 12, height - 24, 28):
             for column in range(left + 8, left + 52, 18):
                 if rng.random() < 0.35:
-                    picture[row : row + 14, column : column + 9] = [0.95, 0.78, 0.42]
+                    image[row : row + 14, column : column + 9] = [0.95, 0.78, 0.42]
     for lamp in (width * 0.3, width * 0.8):
         distance = np.hypot(y - 400, x - lamp)
-        picture += (0.8 * np.exp(-distance / 14.0))[..., None] * np.array([1.0, 0.8, 0.5])
-    picture += 0.004 * smooth_noise(size, 5, 2)[..., None]
-    return rounded(picture.clip(0, 1)).astype(np.float32)
+        image += (0.8 * np.exp(-distance / 14.0))[..., None] * np.array([1.0, 0.8, 0.5])
+    image += 0.004 * smooth_noise(size, 5, 2)[..., None]
+    return rounded(image.clip(0, 1)).astype(np.float32)
 
 
 def evening_sky(size):
@@ -76,8 +76,8 @@ def evening_sky(size):
     sky = high + (low - high) * y**1.6 + 0.08 * np.exp(-((x - 0.7) ** 2 + (y - 0.8) ** 2) / 0.05)
     sky = sky.astype(np.float32) + 0.01 * smooth_noise(size, 6, max(1, width // 12))[..., None]
     ridge = 0.86 + 0.03 * np.sin(9 * x) + 0.015 * np.sin(31 * x)
-    picture = np.where(y > ridge, np.array([0.10, 0.11, 0.12], np.float32), sky)
-    return rounded(picture.clip(0, 1)).astype(np.float32)
+    image = np.where(y > ridge, np.array([0.10, 0.11, 0.12], np.float32), sky)
+    return rounded(image.clip(0, 1)).astype(np.float32)
 
 
 def block_means(pixels, side):
@@ -100,8 +100,8 @@ def block_means(pixels, side):
     ],
 )
 def test_a_clean_image_stays_as_it_was(restore, least):
-    pictures = [read_picture(p.read_bytes(), max_pixels=10**7) for p in find_images(CLEAN)]
-    values = [psnr(rounded(restore(one.pixels)), one.pixels) for one in pictures]
+    images = [decode_image(p.read_bytes(), max_pixels=10**7) for p in find_images(CLEAN)]
+    values = [psnr(rounded(restore(one.pixels)), one.pixels) for one in images]
     assert np.mean(values) > least
 
 
@@ -109,7 +109,7 @@ def test_a_clean_image_stays_as_it_was(restore, least):
 @pytest.mark.parametrize("task", TASKS)
 def test_no_preset_changes_the_brightness_of_a_good_image(restore, task):
     for path in find_images(CLEAN)[::6]:
-        pixels = read_picture(path.read_bytes(), max_pixels=10**7).pixels
+        pixels = decode_image(path.read_bytes(), max_pixels=10**7).pixels
         change = restore(pixels, f"model.task={task}").mean() - pixels.mean()
         assert abs(change) < 0.06, path.name
 

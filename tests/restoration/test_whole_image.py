@@ -48,8 +48,8 @@ class Equalizer(Square):
 
 
 def noise(height, width, seed=0):
-    picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return picture.astype(np.float32) / 255.0
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return image.astype(np.float32) / 255.0
 
 
 def ramp(height=256, width=384):
@@ -65,8 +65,8 @@ def test_with_one_tone_the_identity_still_returns_the_image_bit_for_bit(shape):
     assert np.array_equal(restore_image(Square(), pixels, GLOBAL), pixels)
 
 
-def coarse(picture):
-    return cv2.GaussianBlur(thumbnail(picture, 64)[..., 0], (0, 0), 2)
+def coarse(image):
+    return cv2.GaussianBlur(thumbnail(image, 64)[..., 0], (0, 0), 2)
 
 
 def test_tones_that_differ_from_tile_to_tile_are_brought_to_the_whole_images():
@@ -81,7 +81,7 @@ def test_tones_that_differ_from_tile_to_tile_are_brought_to_the_whole_images():
 def test_detail_comes_from_the_tiles():
     pixels = ramp()
     restored = restore_image(Equalizer(), pixels, GLOBAL)
-    texture = [np.diff(picture[:, :, 0], axis=0)[8:-8, 8:-8] for picture in (pixels, restored)]
+    texture = [np.diff(image[:, :, 0], axis=0)[8:-8, 8:-8] for image in (pixels, restored)]
     assert np.abs(texture[0] - texture[1]).max() < 0.01
 
 
@@ -139,7 +139,7 @@ def test_only_unusual_choices_make_another_recipe():
 
 def test_whole_shrinks_as_the_networks_own_program_does():
     """Pillow's Lanczos in 8 bits, for a card that says so: shown by an error of zero."""
-    picture = noise(96, 160)
+    image = noise(96, 160)
     seen = []
 
     class Watched(Square):
@@ -148,10 +148,10 @@ def test_whole_shrinks_as_the_networks_own_program_does():
             return tiles
 
     card = msgspec.structs.replace(CARD, squash="lanczos")
-    restore_image(Watched(card=card), picture, WHOLE)
-    theirs = Image.fromarray((picture * 255.0).round().astype(np.uint8)).resize(
+    restore_image(Watched(card=card), image, WHOLE)
+    theirs = Image.fromarray((image * 255.0).round().astype(np.uint8)).resize(
         (64, 64), Image.Resampling.LANCZOS
     )
     assert np.array_equal(seen[0], np.asarray(theirs, np.float32) / 255.0)
-    restore_image(Watched(card=CARD), picture, WHOLE)
+    restore_image(Watched(card=CARD), image, WHOLE)
     assert not np.array_equal(seen[0], seen[1])

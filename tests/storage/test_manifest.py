@@ -126,7 +126,7 @@ def test_in_place_a_result_is_done_although_the_source_is_gone(out, source):
     assert status(out, result, recipe="r2") == "stale"
 
 
-def test_in_place_a_new_picture_of_the_same_size_is_foreign(out, source):
+def test_in_place_a_new_image_of_the_same_size_is_foreign(out, source):
     finish(out, source)
     data = bytearray((out / "a.png").read_bytes())
     data[-20] ^= 1

@@ -1,7 +1,7 @@
 """How little is asked of a store, and that what is not asked is known all the same."""
 
 import pytest
-from support.storage_runs import Places, picture, planned, restore, states
+from support.storage_runs import Places, image, planned, restore, states
 
 from varfix.engine.storage import object_manifest as store_memory
 from varfix.engine.storage.object_manifest import JOURNAL, ObjectManifest
@@ -20,7 +20,7 @@ def asked(s3, *kinds):
 def test_a_run_asks_once_for_each_source_and_puts_each_result_once(places, s3):
     names = [f"{number}.png" for number in range(20)]
     for name in names:
-        places.put(name, picture())
+        places.put(name, image())
     s3.faults.asked.clear()
     plan = planned(places)
     assert asked(s3, "LIST", "GET", "HEAD", "PUT") == {"LIST": 3, "GET": 0, "HEAD": 0, "PUT": 0}
@@ -40,7 +40,7 @@ def test_a_run_asks_once_for_each_source_and_puts_each_result_once(places, s3):
 
 def test_a_run_that_goes_on_asks_for_nothing_it_knows(places, s3):
     for number in range(20):
-        places.put(f"{number}.png", picture())
+        places.put(f"{number}.png", image())
     restore(planned(places))
     s3.faults.asked.clear()
     assert set(states(planned(places)).values()) == {"done"}
@@ -49,11 +49,11 @@ def test_a_run_that_goes_on_asks_for_nothing_it_knows(places, s3):
 
 def test_a_large_destination_is_not_listed_again(places, s3, monkeypatch):
     for number in range(6):
-        places.put(f"{number}.png", picture())
+        places.put(f"{number}.png", image())
     restore(planned(places))
     monkeypatch.setattr(store_memory, "MAX_LISTED", 3)
-    places.put("new.png", picture())
-    places.put("stranger.png", picture())
+    places.put("new.png", image())
+    places.put("stranger.png", image())
     places.put("stranger.png", b"somebody's own", "target")
     plan = planned(places)
     assert plan.manifest._sizes is None
@@ -65,7 +65,7 @@ def test_a_large_destination_is_not_listed_again(places, s3, monkeypatch):
 
 def test_listed_names_cost_one_question_each_where_a_result_is_known(places, s3):
     for number in range(6):
-        places.put(f"{number}.png", picture())
+        places.put(f"{number}.png", image())
     restore(planned(places))
     s3.faults.asked.clear()
     assert states(planned(places, files=("1.png", "2.png"))) == {"1.png": "done", "2.png": "done"}
@@ -74,7 +74,7 @@ def test_listed_names_cost_one_question_each_where_a_result_is_known(places, s3)
 
 def test_scattered_records_are_put_together_and_nothing_is_lost(places, monkeypatch):
     for number in range(9):
-        places.put(f"{number}.png", picture(number))
+        places.put(f"{number}.png", image(number))
         restore(planned(places))
     before = states(planned(places))
     monkeypatch.setattr(store_memory, "_MAX_PARTS", 4)
@@ -97,14 +97,14 @@ def test_a_full_part_is_followed_by_another(places, monkeypatch):
 
     monkeypatch.setattr(store_journal, "PART", 3)
     for number in range(8):
-        places.put(f"{number}.png", picture())
+        places.put(f"{number}.png", image())
     restore(planned(places))
     assert len(list(places.target._objects.list_objects(JOURNAL))) == 3
     assert set(states(planned(places)).values()) == {"done"}
 
 
 def test_a_source_put_again_differs_from_its_former_self_within_the_same_second(places):
-    former, later = (picture(shade, fmt="BMP") for shade in (2, 3))
+    former, later = (image(shade, fmt="BMP") for shade in (2, 3))
     assert len(former) == len(later)
     places.put("a.bmp", former)
     restore(planned(places))

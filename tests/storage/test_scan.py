@@ -30,7 +30,7 @@ def found(source, destination=None, **filters):
     return scan(source, destination, Filters(**filters))
 
 
-def test_pictures_are_known_by_their_names_in_any_case(tree):
+def test_images_are_known_by_their_names_in_any_case(tree):
     source = tree("a.jpg", "b.JPEG", "c.PNG", "d.webp", "e.tif", "f.tiff", "g.avif", "h.bmp")
     assert len(found(source).sources) == 8
 
@@ -78,7 +78,7 @@ def test_links_to_folders_are_not_followed_and_links_to_files_are(tree, tmp_path
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
-def test_pipes_with_a_pictures_name_are_left_alone(tree):
+def test_pipes_with_an_images_name_are_left_alone(tree):
     source = tree("a.jpg")
     os.mkfifo(source / "b.jpg")
     assert found(source).sources == ["a.jpg"]

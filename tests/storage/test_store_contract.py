@@ -4,7 +4,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
-from support.storage_runs import admit, picture, planned, restore, states
+from support.storage_runs import admit, image, planned, restore, states
 
 from varfix.engine.batch.plan import BatchRequest
 from varfix.engine.batch.planner import plan_batch
@@ -27,7 +27,7 @@ class Killed(BaseException):
     """Ends a run as a signal would: nothing handles it."""
 
 
-def test_pictures_are_found_in_natural_order_and_nothing_else(places):
+def test_images_are_found_in_natural_order_and_nothing_else(places):
     for name in ("b10.png", "b9.jpg", "sub/c.webp", "notes.txt"):
         places.put(name, b"x")
     for name in (".hidden.png", ".git/a.png", "Thumbs.db", "__MACOSX/a.png", "clip.varfix/a.png"):
@@ -59,16 +59,16 @@ def test_results_inside_the_source_are_no_sources(places):
 
 @pytest.mark.parametrize("name", HARD)
 def test_any_name_is_read_and_written_as_it_is(places, name):
-    places.put(name, picture(9))
+    places.put(name, image(9))
     plan = planned(places)
     restore(plan)
-    assert places.get(name) == picture(9) + b"restored"
+    assert places.get(name) == image(9) + b"restored"
     assert states(planned(places)) == {name: "done"}
 
 
 def test_listed_names_are_taken_without_a_search(places):
     for name in ("a.png", "b.png", "sub/c.png"):
-        places.put(name, picture())
+        places.put(name, image())
     plan = planned(places, files=("sub/c.png", "a.png", "./a.png", "gone.png"))
     assert [item.src for item in plan.items] == ["sub/c.png", "a.png", "gone.png"]
     restore(replace(plan, items=plan.items[:2]))
@@ -78,9 +78,9 @@ def test_listed_names_are_taken_without_a_search(places):
         planned(places, files=("../a.png",))
 
 
-def test_a_file_that_is_gone_empty_or_no_picture_costs_itself_alone(places):
+def test_a_file_that_is_gone_empty_or_no_image_costs_itself_alone(places):
     places.put("empty.png", b"")
-    places.put("gone.png", picture())
+    places.put("gone.png", image())
     places.put("text.png", b"hello, world")
     plan = planned(places)
     places.remove("gone.png", "source")
@@ -92,8 +92,8 @@ def test_a_file_that_is_gone_empty_or_no_picture_costs_itself_alone(places):
             plan.source.fetch(item.src, UNKNOWN, admit)
 
 
-def test_a_picture_can_be_refused_for_its_header(places):
-    places.put("a.png", picture(size=(8, 4)))
+def test_an_image_can_be_refused_for_its_header(places):
+    places.put("a.png", image(size=(8, 4)))
     (item,) = planned(places).items
 
     def refuse(header):
@@ -106,11 +106,11 @@ def test_a_picture_can_be_refused_for_its_header(places):
 
 def test_done_stale_foreign_and_missing(places):
     for name in ("done.png", "other.png", "mine.png", "lost.png"):
-        places.put(name, picture(len(name)))
+        places.put(name, image(len(name)))
     places.put("mine.png", b"somebody's own", "target")
     restore(planned(places))
     assert places.get("mine.png") == b"somebody's own"
-    places.put("other.png", picture(77, size=(6, 3)))
+    places.put("other.png", image(77, size=(6, 3)))
     places.remove("lost.png")
     expected = {"done.png": "done", "other.png": "stale", "mine.png": "foreign"}
     assert states(planned(places)) == {**expected, "lost.png": "todo"}
@@ -119,22 +119,22 @@ def test_done_stale_foreign_and_missing(places):
 
 def test_overwriting_makes_again_all_but_what_is_done(places):
     for name in ("a.png", "b.png", "c.png"):
-        places.put(name, picture())
+        places.put(name, image())
     places.put("c.png", b"somebody's own", "target")
     restore(planned(places))
-    places.put("b.png", picture(99, size=(7, 7)))
+    places.put("b.png", image(99, size=(7, 7)))
     again = planned(places, overwrite=True)
     assert states(again) == {"a.png": "done", "b.png": "todo", "c.png": "todo"}
     restore(again)
-    assert places.get("b.png") == picture(99, size=(7, 7)) + b"restored"
-    assert places.get("c.png") == picture() + b"restored"
+    assert places.get("b.png") == image(99, size=(7, 7)) + b"restored"
+    assert places.get("c.png") == image() + b"restored"
     assert set(states(planned(places)).values()) == {"done"}
 
 
 def test_a_run_killed_at_any_moment_is_continued_rightly(places):
     """Before the result came it is missing; as soon as it is there it is known."""
     for name in ("a.png", "b.png"):
-        places.put(name, picture())
+        places.put(name, image())
     plan = planned(places)
 
     def kill(item):
@@ -160,17 +160,17 @@ def pickled(thing):
 
 
 def test_a_pickled_place_is_the_same_place(places):
-    places.put("a.png", picture())
+    places.put("a.png", image())
     plan = planned(places)
     (item,) = plan.items
     source, target = pickled((plan.source, plan.target))
     data = source.fetch(item.src, UNKNOWN, admit).data
     target.publish(item.dst, data, overwrite=False)
-    assert places.get("a.png") == picture()
+    assert places.get("a.png") == image()
 
 
 def test_one_run_at_a_time(places):
-    places.put("a.png", picture())
+    places.put("a.png", image())
     first, second = planned(places), planned(places)
     with first.lock(), pytest.raises(OutputLockedError), second.lock():
         pass
@@ -180,11 +180,11 @@ def test_one_run_at_a_time(places):
 
 def test_sources_that_lie_in_the_destination_are_not_replaced(places):
     """Results would be named `in/a.png` there."""
-    places.put("in/a.png", picture(), "source")
+    places.put("in/a.png", image(), "source")
     below = places.at("source", "in")
     plan = plan_batch(below, places.source, BatchRequest(name="in/{stem}{ext}"), Settings(), "r")
     assert states(plan) == {"a.png": "foreign"}
-    places.put("in/b.png", picture(), "source")
+    places.put("in/b.png", image(), "source")
     with pytest.raises(PlanError):
         plan_batch(
             below, places.source, BatchRequest(name="in/b.png", overwrite=True), Settings(), "r"
@@ -192,7 +192,7 @@ def test_sources_that_lie_in_the_destination_are_not_replaced(places):
 
 
 def test_in_place_is_refused(places):
-    places.put("a.png", picture())
+    places.put("a.png", image())
     with pytest.raises(PlanError, match="also the source"):
         plan_batch(places.source, places.source, BatchRequest(), Settings(), "r")
 
@@ -202,7 +202,7 @@ def test_transparency_that_would_be_lost_is_refused_somewhere(places):
     from varfix.engine.batch.output_format import check_fetched
     from varfix.engine.errors import AlphaLostError
 
-    places.put("a.png", picture(mode="RGBA"))
+    places.put("a.png", image(mode="RGBA"))
     jpeg = Settings(output=OutputSettings(format="jpg"))
     with pytest.raises(AlphaLostError):
         (item,) = planned(places, jpeg).items

@@ -9,9 +9,9 @@ import tifffile
 from PIL import Image, ImageCms
 from support.identity import IdentityRestorer
 
-from varfix.engine.image.picture import replace_pixels
-from varfix.engine.image.reader import read_picture
-from varfix.engine.image.writer import encode_picture
+from varfix.engine.image.decoded_image import replace_pixels
+from varfix.engine.image.reader import decode_image
+from varfix.engine.image.writer import encode_image
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import OutputSettings, Settings
 
@@ -182,21 +182,21 @@ def ink_tiff(array, icc=None):
 
 
 def read(data):
-    return read_picture(data, max_pixels=10**6)
+    return decode_image(data, max_pixels=10**6)
 
 
 def untouched(data, fmt="keep", options=KEEP):
     """Send an image through everything but a model."""
-    picture = read(data)
-    pixels = restore_image(IdentityRestorer(), picture.pixels, Settings())
-    return encode_picture(replace_pixels(picture, pixels), fmt, options)
+    image = read(data)
+    pixels = restore_image(IdentityRestorer(), image.pixels, Settings())
+    return encode_image(replace_pixels(image, pixels), fmt, options)
 
 
 def painted(data, color):
     """Let a model paint everything in one sRGB color."""
-    picture = read(data)
-    pixels = np.broadcast_to(np.float32(color), picture.pixels.shape)
-    return encode_picture(replace_pixels(picture, pixels), "keep", KEEP).data
+    image = read(data)
+    pixels = np.broadcast_to(np.float32(color), image.pixels.shape)
+    return encode_image(replace_pixels(image, pixels), "keep", KEEP).data
 
 
 def lcms(array, icc, mode="RGB"):

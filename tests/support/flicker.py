@@ -36,8 +36,8 @@ class Pumping(IdentityRestorer):
 
 def scene(seed, shape=SHAPE):
     coarse = np.random.default_rng(seed).random((4, 6, 3), np.float32)
-    picture = cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
-    return np.clip(0.2 + 0.6 * picture, 0, 1).astype(np.float32)
+    image = cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
+    return np.clip(0.2 + 0.6 * image, 0, 1).astype(np.float32)
 
 
 def noisy(clip, sigma=0.05, first=0):

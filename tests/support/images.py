@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from varfix.engine.image.reader import read_picture
-from varfix.engine.image.writer import write_picture
+from varfix.engine.image.reader import decode_image
+from varfix.engine.image.writer import encode_image_bytes
 from varfix.engine.settings.types import OutputSettings
 
 LIMIT = 500_000_000
@@ -43,11 +43,11 @@ def opened(data):
 
 
 def read(data):
-    return read_picture(data, max_pixels=LIMIT)
+    return decode_image(data, max_pixels=LIMIT)
 
 
 def round_trip(data, fmt="keep", options=KEEP):
-    return write_picture(read(data), fmt, options)
+    return encode_image_bytes(read(data), fmt, options)
 
 
 def png_chunk(kind, payload):

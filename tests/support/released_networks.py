@@ -39,12 +39,12 @@ def from_transformer(part):
 
 
 @torch.no_grad()
-def check_each_alone(network, pictures):
+def check_each_alone(network, images):
     """An image of a batch gives exactly what it gives alone, and no other image."""
-    both = network(pictures)
-    assert both.shape == pictures.shape
+    both = network(images)
+    assert both.shape == images.shape
     assert 0.0 <= both.min() <= both.max() <= 1.0
-    assert torch.equal(both[1:], network(pictures[1:]))
+    assert torch.equal(both[1:], network(images[1:]))
     assert not torch.equal(both[0], both[1])
 
 

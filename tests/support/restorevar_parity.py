@@ -62,7 +62,7 @@ def released_network(golden):
     return load_restorevar(*released_states(golden))
 
 
-def picture(golden, name="input_u8"):
+def image(golden, name="input_u8"):
     """A stored image as the network takes it, (1, 3, side, side) in [-1, 1]."""
     unit = torch.from_numpy(golden[name].astype(np.float32) / 255.0).permute(2, 0, 1)
     return (unit + unit - 1.0)[None]

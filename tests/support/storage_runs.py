@@ -51,7 +51,7 @@ class Places:
         return store_of(store.folder / below)
 
 
-def picture(shade=7, size=(5, 3), fmt="PNG", mode="RGB"):
+def image(shade=7, size=(5, 3), fmt="PNG", mode="RGB"):
     stream = io.BytesIO()
     Image.new(mode, size, shade if mode == "L" else (shade,) * len(mode)).save(stream, fmt)
     return stream.getvalue()

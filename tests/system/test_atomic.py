@@ -178,7 +178,7 @@ def test_long_names_are_shortened_by_whole_characters_and_stay_apart(tmp_path):
         assert part.endswith(f".varfix-{os.getpid()}.part")
 
 
-def test_a_name_that_cannot_be_costs_one_picture_and_not_the_run(writer, tmp_path):
+def test_a_name_that_cannot_be_costs_one_image_and_not_the_run(writer, tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").write_bytes(b"mine")
     for target in ("a" * 253 + ".png", "folder.png", "file/c.png"):

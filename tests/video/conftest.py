@@ -68,7 +68,7 @@ def restore():
     return run
 
 
-def pictures(path):
+def images(path):
     """Of every frame: when it is shown in seconds, and a checksum of its samples."""
     found = []
     with av.open(str(path)) as container:
@@ -93,7 +93,7 @@ def _checksum(frame):
 
 
 def times(path):
-    return [at for at, _ in pictures(path)]
+    return [at for at, _ in images(path)]
 
 
 def contents(path, index):

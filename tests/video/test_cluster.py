@@ -12,7 +12,7 @@ from varfix.engine.events import Warn
 from varfix.engine.video.clip import WHOLE
 from varfix.engine.video.probe import probe_for
 
-from .conftest import pictures, settings_for
+from .conftest import images, settings_for
 
 FRAMES, LOST_AT = 23, 14
 VIDEO = {"segment_seconds": 0.2}
@@ -58,6 +58,6 @@ def test_a_new_worker_resumes_the_segments_of_a_lost_one(film, restore, tmp_path
     assert summary.exit_code is ExitCode.OK
     assert [event.code for event in events if isinstance(event, Warn)] == ["worker_lost"]
     assert chosen.path.read_bytes() == whole.path.read_bytes()
-    assert pictures(chosen.path) != pictures(source)
+    assert images(chosen.path) != images(source)
     again = len(seen) - LOST_AT
     assert 0 < again < FRAMES

@@ -21,7 +21,7 @@ from support.event_schema import event_schema
 from varfix.engine.video.clip import Clip, Frame, Layout
 from varfix.engine.video.y4m import Y4mReader, Y4mWriter
 
-from .conftest import contents, facts, pictures, times
+from .conftest import contents, facts, images, times
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +151,7 @@ def test_parts(film, video, tmp_path, options, frames):
     assert video(source, target, "--codec", "ffv1", *options).exit_code == 0
     assert len(times(target)) == frames
     assert times(target)[0] == 0
-    assert {crc for _, crc in pictures(target)} <= {crc for _, crc in pictures(source)}
+    assert {crc for _, crc in images(target)} <= {crc for _, crc in images(source)}
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_the_same_command_resumes_after_ctrl_c(film, shelf, tmp_path):
     kept = len(list(parts.glob("seg-*.json")))
     assert kept
     assert subprocess.run(line, check=False, stderr=subprocess.DEVNULL).returncode == 0
-    assert pictures(target) == pictures(source)
+    assert images(target) == images(source)
 
 
 def test_a_folder_of_images_and_videos(film, run, tmp_path):
@@ -313,7 +313,7 @@ def test_the_shipped_model_restores_a_clip(film):
     target = source.with_name("clip.varfix.mp4")
     assert times(target) == times(source)
     assert contents(target, 1) == contents(source, 1)
-    assert [crc for _, crc in pictures(target)] != [crc for _, crc in pictures(source)]
+    assert [crc for _, crc in images(target)] != [crc for _, crc in images(source)]
 
 
 def test_help_tells_of_every_option():

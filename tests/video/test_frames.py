@@ -15,7 +15,7 @@ from varfix.engine.video.clip import TimeRange
 from varfix.engine.video.deflicker import DeflickerSettings
 from varfix.engine.video.frame_pipeline import deflicker_settings
 
-from .conftest import facts, pictures, times
+from .conftest import facts, images, times
 
 UNEVEN = (0, 40, 70, 200, 201, 350, 500, 520, 900, 901)
 
@@ -25,8 +25,8 @@ def test_frames_and_times_come_back_exactly(film, restore):
     made = restore(source)
     assert made.summary.exit_code == ExitCode.OK
     assert made.path == source.with_name("clip.varfix.mkv")
-    assert pictures(made.path) == pictures(source)
-    assert len(pictures(source)) == 10
+    assert images(made.path) == images(source)
+    assert len(images(source)) == 10
 
 
 @pytest.mark.parametrize("name", ["uneven.mp4", "uneven.mkv"])
@@ -91,7 +91,7 @@ def test_odd_sizes_stay(film, restore, tmp_path, size, codec):
     made = restore(source, tmp_path / "out.mkv", codec=codec)
     assert facts(made.path)["size"] == size
     if codec == "ffv1":
-        assert pictures(made.path) == pictures(source)
+        assert images(made.path) == images(source)
     else:
         (reported,) = [one for one in made.of(Warn) if one.code == "pixel_format"]
         assert "yuv420p" in reported.message
@@ -99,7 +99,7 @@ def test_odd_sizes_stay(film, restore, tmp_path, size, codec):
 
 def test_one_frame(film, restore):
     source = film("one.mkv", count=1)
-    assert pictures(restore(source).path) == pictures(source)
+    assert images(restore(source).path) == images(source)
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])
@@ -159,7 +159,7 @@ def test_color_tags_stay(film, restore, tmp_path, tags, codec):
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
 def test_color_bars_come_back_code_for_code(film, restore, tags, pix_fmt):
     source = film("bars.mkv", codec="ffv1", options={}, tags=tags, pix_fmt=pix_fmt, count=2)
-    assert pictures(restore(source).path) == pictures(source)
+    assert images(restore(source).path) == images(source)
 
 
 def test_an_edit_list_with_b_frames(film, restore, tmp_path):
@@ -182,7 +182,7 @@ def test_an_edit_list_with_b_frames(film, restore, tmp_path):
 def test_a_part_begins_at_nothing(film, restore, tmp_path):
     source = film("clip.mkv", count=20, audio=("aac",))
     made = restore(source, tmp_path / "part.mkv", cut=TimeRange(Fraction(1, 5), Fraction(3, 5)))
-    all_, part = pictures(source), pictures(made.path)
+    all_, part = images(source), images(made.path)
     assert [crc for _, crc in part] == [
         crc for at, crc in all_ if Fraction(1, 5) <= at - all_[0][0] < Fraction(3, 5)
     ]

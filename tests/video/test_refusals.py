@@ -19,7 +19,7 @@ from varfix.engine.events import ItemFail, Warn
 from varfix.engine.video.probe import probe_clip
 from varfix.engine.video.truncation import container_of, expected_end
 
-from .conftest import pictures
+from .conftest import images
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
@@ -150,7 +150,7 @@ def test_damage_inside_fails_the_clip_by_number_and_can_be_concealed(film, resto
     again = restore(source, damaged="conceal")
     assert again.summary.exit_code == ExitCode.OK
     assert again.of(Warn)
-    assert len(pictures(again.path)) >= 9
+    assert len(images(again.path)) >= 9
 
 
 def test_a_failure_on_one_frame_leaves_no_file(film, restore):
@@ -199,7 +199,7 @@ def test_an_existing_file_is_kept_without_overwrite(film, restore):
         restore(source)
     assert "--overwrite" in caught.value.hint
     made = restore(source, overwrite=True)
-    assert pictures(made.path) == pictures(source)
+    assert images(made.path) == images(source)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
@@ -215,7 +215,7 @@ def test_a_live_recording_need_not_tell_its_end(film, restore):
     with source.open("rb") as file:
         assert expected_end(file) is None
     made = restore(source)
-    assert len(pictures(made.path)) == 10
+    assert len(images(made.path)) == 10
 
 
 @pytest.mark.parametrize("seed", range(20))

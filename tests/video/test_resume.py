@@ -21,7 +21,7 @@ from varfix.engine.video import restore_clip as video_run
 from varfix.engine.video.reader import ClipReader
 from varfix.engine.video.segments import SegmentFolder
 
-from .conftest import pictures, settings_for, times
+from .conftest import images, settings_for, times
 
 
 class Counting(IdentityRestorer):
@@ -74,7 +74,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(film, restore, tmp_path, co
     assert made.summary.exit_code == ExitCode.OK
     assert restorer.seen < 23
     assert made.path.read_bytes() == whole.path.read_bytes()
-    assert pictures(made.path) != pictures(source)
+    assert images(made.path) != images(source)
     assert not folder(source).exists()
 
 
@@ -91,7 +91,7 @@ def test_nothing_is_done_again_when_only_the_joining_failed(film, restore, monke
     restorer = Counting()
     made = restore(source, restorer=restorer, segment_seconds=0.2)
     assert restorer.seen == 0
-    assert pictures(made.path) == pictures(source)
+    assert images(made.path) == images(source)
 
 
 def broken(source, restore, **video):
@@ -113,7 +113,7 @@ def test_another_source_begins_anew(film, restore):
     broken(source, restore)
     film("clip.mkv", count=15, size=(32, 32))
     made = restore(source, segment_seconds=0.2)
-    assert pictures(made.path) == pictures(source)
+    assert images(made.path) == images(source)
 
 
 @pytest.mark.parametrize("harm", ["cut", "changed", "gone", "note"])
@@ -132,7 +132,7 @@ def test_a_harmed_segment_is_made_again(film, restore, harm):
     else:
         last.with_suffix(".json").write_bytes(b'{"times"')
     made = restore(source, segment_seconds=0.2)
-    assert pictures(made.path) == pictures(source)
+    assert images(made.path) == images(source)
 
 
 def test_a_source_that_cannot_seek_is_read_from_its_beginning(film, restore, monkeypatch):
@@ -147,7 +147,7 @@ def test_a_source_that_cannot_seek_is_read_from_its_beginning(film, restore, mon
 
     monkeypatch.setattr(ClipReader, "frames", frames)
     made = restore(source, segment_seconds=0.2)
-    assert pictures(made.path) == pictures(source)
+    assert images(made.path) == images(source)
 
 
 def test_two_runs_do_not_make_the_same_file(film, restore):
@@ -173,7 +173,7 @@ def test_a_full_disk_keeps_what_is_finished(film, restore, monkeypatch):
     restorer = Counting()
     made = restore(source, restorer=restorer, segment_seconds=0.2)
     assert restorer.seen == 5
-    assert pictures(made.path) == pictures(source)
+    assert images(made.path) == images(source)
 
 
 def test_a_stop_is_no_failure_and_keeps_what_is_finished(film):
@@ -245,7 +245,7 @@ def test_killed_at_ten_moments_the_clip_is_that_of_an_unbroken_run(film, shelf, 
     assert not target.exists()
     assert subprocess.run(line, check=False).returncode == 0
     assert target.read_bytes() == whole.read_bytes()
-    assert pictures(target) != pictures(source)
+    assert images(target) != images(source)
     assert times(target) == times(source)
     assert sorted(path.name for path in tmp_path.iterdir() if "varfix" in path.name) == []
 
@@ -284,5 +284,5 @@ def test_a_run_resumes_after_a_full_disk(film, restore, tmp_path, size):
         restorer = Counting()
         made = restore(source, target, restorer=restorer, segment_seconds=0.2)
         assert restorer.seen < 30 * 4
-        assert pictures(made.path) == pictures(source)
+        assert images(made.path) == images(source)
         assert [path.name for path in place.iterdir()] == ["out.mkv"]

@@ -13,8 +13,8 @@ def scene(seed, light=1.0):
     return light * np.clip(cv2.resize(coarse, (96, 64), interpolation=cv2.INTER_CUBIC), 0, 1)
 
 
-def small(picture):
-    return cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+def small(image):
+    return cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def noisy(clip, sigma=0.1):

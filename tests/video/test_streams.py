@@ -94,8 +94,8 @@ def test_a_cover_image_is_copied(film, restore, tmp_path, suffix):
             if packet.dts is not None:
                 packet.stream = copy
                 out.mux(packet)
-        picture = av.VideoFrame(16, 16, "yuvj420p")
-        out.mux(cover.encode(picture))
+        image = av.VideoFrame(16, 16, "yuvj420p")
+        out.mux(cover.encode(image))
         out.mux(cover.encode(None))
     made = restore(source, codec="h264")
     assert streams(made.path) == streams(source)

@@ -11,10 +11,10 @@ from typing import Final
 
 from varfix.engine.formats import Format
 from varfix.engine.image import cicp, png
+from varfix.engine.image.decoded_image import ImageInfo
 from varfix.engine.image.metadata import exif_block, iptc, tiff_tags
 from varfix.engine.image.metadata.exif import ORIENTATION
 from varfix.engine.image.metadata.exif_block import ASCII, BYTE, ExifBlock, Value
-from varfix.engine.image.picture import PictureInfo
 from varfix.engine.settings.types import OutputSettings
 
 _DESCRIPTION: Final = 270
@@ -31,13 +31,13 @@ _TEXTS: Final = {
 _NOISE: Final = ("date:", "exif:", "png:", "xmp:", "icc:", "Creation Time", "Comment")
 
 # Takes and returns the metadata and the sentences on what was lost.
-_Said = tuple[PictureInfo, list[str]]
+_Said = tuple[ImageInfo, list[str]]
 
 
-def fitted(info: PictureInfo, form: Format, options: OutputSettings) -> _Said:
+def fitted(info: ImageInfo, form: Format, options: OutputSettings) -> _Said:
     """Apply the metadata policy and the format's own limits."""
     if options.metadata == "none":
-        return PictureInfo(info.format, info.mode, info.depth, lossless=info.lossless), []
+        return ImageInfo(info.format, info.mode, info.depth, lossless=info.lossless), []
     if options.metadata == "safe":
         info = _safe(info)
     warnings: list[str] = []
@@ -47,13 +47,13 @@ def fitted(info: PictureInfo, form: Format, options: OutputSettings) -> _Said:
     return info, warnings
 
 
-def _safe(info: PictureInfo) -> PictureInfo:
+def _safe(info: ImageInfo) -> ImageInfo:
     """Leave colors and resolution alone."""
     colors = tuple(chunk for chunk in info.chunks if chunk[0] in png.COLOR)
     return replace(info, exif=None, xmp=None, resources=None, comment=None, chunks=colors)
 
 
-def _colors(info: PictureInfo, form: Format) -> _Said:
+def _colors(info: ImageInfo, form: Format) -> _Said:
     lost = []
     if form.name != "png":
         stated = {kind: payload for kind, payload in info.chunks if kind in png.COLOR}
@@ -71,7 +71,7 @@ def _colors(info: PictureInfo, form: Format) -> _Said:
     return info, lost
 
 
-def _tiff_tags(info: PictureInfo, form: Format) -> _Said:
+def _tiff_tags(info: ImageInfo, form: Format) -> _Said:
     """Adapt a block to the move into a TIFF, or out of one."""
     if info.exif is None:
         return info, []
@@ -92,7 +92,7 @@ def _is_empty(exif: bytes) -> bool:
     return not (block.main.keys() - {ORIENTATION} or block.exif or block.gps)
 
 
-def _comment(info: PictureInfo, form: Format) -> _Said:
+def _comment(info: ImageInfo, form: Format) -> _Said:
     """Say a comment as each format does: by itself, as a text of PNG, or in EXIF."""
     words = _words(info.comment) if info.comment else png.comment_in(info.chunks)
     if not words or form.name == "png":
@@ -106,7 +106,7 @@ def _comment(info: PictureInfo, form: Format) -> _Said:
     return _tagged(info, {tag: words}), []
 
 
-def _with_comment_chunk(info: PictureInfo, words: str | None, form: Format) -> PictureInfo:
+def _with_comment_chunk(info: ImageInfo, words: str | None, form: Format) -> ImageInfo:
     if form.name == "png" and words and png.comment_in(info.chunks) is None:
         info = replace(info, chunks=(*info.chunks, png.comment_chunk(words)))
     return replace(info, comment=None)
@@ -121,7 +121,7 @@ def _words(comment: bytes) -> str:
         return plain.decode("latin-1")
 
 
-def _texts(info: PictureInfo, form: Format) -> _Said:
+def _texts(info: ImageInfo, form: Format) -> _Said:
     """Say the texts of a PNG in EXIF."""
     if form.name == "png":
         return info, []
@@ -145,7 +145,7 @@ def _has(exif: bytes | None, tag: int) -> bool:
     return exif is not None and tag in exif_block.parse(exif).main
 
 
-def _tagged(info: PictureInfo, told: dict[int, str]) -> PictureInfo:
+def _tagged(info: ImageInfo, told: dict[int, str]) -> ImageInfo:
     """Add texts to the EXIF block, a new one if there is none."""
     exif = info.exif
     for tag, words in told.items():
@@ -166,7 +166,7 @@ def _value(tag: int, words: str) -> Value:
     return Value(ASCII, len(data), data)
 
 
-def _exif(info: PictureInfo, form: Format) -> _Said:
+def _exif(info: ImageInfo, form: Format) -> _Said:
     if form.exif:
         if info.exif and form.name == "avif":
             # Pillow would write the block anew to take this tag out of it; it is 1.
@@ -176,7 +176,7 @@ def _exif(info: PictureInfo, form: Format) -> _Said:
     return replace(info, exif=None, xmp=None), lost if info.exif or info.xmp else []
 
 
-def _resources(info: PictureInfo, form: Format) -> _Said:
+def _resources(info: ImageInfo, form: Format) -> _Said:
     if info.resources is None or form.iptc:
         return info, []
     lost = [f"{form.label} holds no IPTC: it is not kept"] if info.iptc else []
@@ -185,7 +185,7 @@ def _resources(info: PictureInfo, form: Format) -> _Said:
     return replace(info, resources=None), lost
 
 
-_STEPS: Final[tuple[Callable[[PictureInfo, Format], _Said], ...]] = (
+_STEPS: Final[tuple[Callable[[ImageInfo, Format], _Said], ...]] = (
     _colors,
     _tiff_tags,
     _texts,

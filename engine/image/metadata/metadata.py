@@ -9,12 +9,12 @@ from PIL import ImageFile
 
 from varfix.engine.formats import Header
 from varfix.engine.image import cicp, isobmff, jpeg, png, webp
+from varfix.engine.image.decoded_image import ImageInfo
 from varfix.engine.image.header import LIBRARY_ERRORS, MODES, orientation_of
 from varfix.engine.image.heif_jxl import JxlImageFile
 from varfix.engine.image.metadata import exif_block, iptc, tiff_tags, xmp
 from varfix.engine.image.metadata.exif import upright_exif
 from varfix.engine.image.metadata.exif_block import PREFIX
-from varfix.engine.image.picture import PictureInfo
 from varfix.engine.image.tiff_pages import TiffMainImageFile
 
 # Color types of PNG without and with alpha.
@@ -36,7 +36,7 @@ class _Raw:
     warnings: tuple[str, ...] = ()
 
 
-def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> PictureInfo:
+def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> ImageInfo:
     """Read how an image is stored and everything worth keeping.
 
     Args:
@@ -59,7 +59,7 @@ def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> PictureI
     chunks = png.kept_chunks(data) if header.format == "png" else ()
     mode = _mode(image, header, data)
     implied = None if raw.icc else _implied(header.format, mode, data, chunks)
-    return PictureInfo(
+    return ImageInfo(
         format=header.format,
         mode=mode,
         depth=header.depth,

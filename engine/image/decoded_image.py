@@ -24,7 +24,7 @@ BAND = 256
 
 
 @dataclass(frozen=True)
-class PictureInfo:
+class ImageInfo:
     """How the source was stored; what a result is stored like.
 
     Attributes:
@@ -64,7 +64,7 @@ class PictureInfo:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """One picture, upright.
 
     Attributes:
@@ -79,7 +79,7 @@ class Picture:
 
     pixels: Floats
     alpha: Integers | None
-    info: PictureInfo
+    info: ImageInfo
     hidden: Integers | None = None
     origin: SourceSamples | None = None
     extra: Integers | None = None
@@ -98,19 +98,19 @@ def is_opaque(alpha: Integers) -> bool:
     return bool(alpha.min() >= top - top // 255 + 1) if alpha.size else True
 
 
-def replace_pixels(picture: Picture, pixels: Floats) -> Picture:
-    """Return the picture with other colors and everything else kept.
+def replace_pixels(image: DecodedImage, pixels: Floats) -> DecodedImage:
+    """Return the image with other colors and everything else kept.
 
     Args:
-        picture: The source.
+        image: Source of everything but the colors.
         pixels: (H, W, 3) float32 of the same size.
 
     Raises:
         ValueError: The size differs: alpha and metadata would no longer fit.
     """
-    if pixels.shape != picture.pixels.shape:
-        raise ValueError(f"expected pixels {picture.pixels.shape}, got {pixels.shape}")
-    return replace(picture, pixels=pixels)
+    if pixels.shape != image.pixels.shape:
+        raise ValueError(f"expected pixels {image.pixels.shape}, got {pixels.shape}")
+    return replace(image, pixels=pixels)
 
 
 def to_floats(samples: Integers) -> Floats:
