@@ -225,8 +225,8 @@ model_options = options_record(
         "--preset",
         metavar="NAME|FILE",
         shell_complete=preset_items,
-        help="What to correct: auto, denoise, derain, dehaze, lowlight, deblur,"
-        " desnow; 'fast' for 8-bit integers on a CPU; or a YAML file of settings."
+        help="What to correct: auto, denoise, dejpeg, derain, dehaze, lowlight,"
+        " deblur, desnow; 'fast' for 8-bit integers on a CPU; or a YAML file of settings."
         "  [default: auto]",
     ),
     option(

@@ -32,6 +32,7 @@ Examples:
   varfix eval restored targets                     compare files, restored by any program
   varfix eval --pairs rain/input rain/target       restore in memory; print gain
   varfix eval --degrade noise:25 kodak24           add noise, restore, compare
+  varfix eval --degrade jpeg:20 -p dejpeg kodak24  compress, restore, compare
   varfix eval --degrade noise:0 -p auto kodak24    effect on clean images
   varfix eval --json restored targets | tail -n 1  the mean as JSON
   varfix eval --all val                            every test set under val, as in the README
@@ -87,7 +88,7 @@ class EvalRequest:
     option(
         "Measurement",
         "--degrade",
-        metavar="noise:SIGMA|KIND",
+        metavar="noise:SIGMA|jpeg:QUALITY|KIND",
         help="Degrade the images of the folder CLEAN, restore them and compare. KIND is rain, haze,"
         " lowlight, blur or snow.",
     ),

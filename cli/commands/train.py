@@ -98,16 +98,24 @@ def _one_or_none(context: click.Context, option: click.Parameter, value: Any) ->
     click.option(
         "--init",
         "initial",
+        multiple=True,
         metavar="FILE|DIR",
         type=click.Path(exists=True, path_type=Path),
         help="Start from the weights of a .safetensors file, an exported .onnx model, an official"
-        " checkpoint, or a folder of official VAR checkpoints.",
+        " checkpoint, or a folder of official VAR checkpoints. Files that a run with --minutes left"
+        " hold a part of the network; give them after a complete one.",
     ),
     click.option(
         "--devices",
         type=click.IntRange(min=1),
         help="Number of GPUs.  [default: all]",
     ),
+    click.option(
+        "--minutes",
+        type=click.FloatRange(min=0.0, min_open=True),
+        help="Train for this long, all sessions together, instead of the recipe's steps.",
+    ),
+    click.option("--compile", is_flag=True, help="Compile the network; worth it on a GPU."),
     click.option(
         "--set",
         "overrides",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from varfix.engine.errors import (
     ConfigError,
@@ -20,7 +21,7 @@ from varfix.engine.errors import (
     SourceReadError,
 )
 from varfix.engine.evaluation.metrics import Scores, score
-from varfix.engine.evaluation.synthetic_damage import PROTOCOLS, add_noise, damage
+from varfix.engine.evaluation.synthetic_damage import PROTOCOLS, add_noise, compress_jpeg, damage
 from varfix.engine.formats import format_of
 from varfix.engine.image.decoded_image import DecodedImage, Floats, Integers, to_floats, to_integers
 from varfix.engine.image.reader import decode_image
@@ -117,8 +118,36 @@ def find_pairs(sources: Path, targets: Path) -> Pairing:
     return Pairing(pairs, len(found) - len({pair.target for pair in pairs}))
 
 
+@dataclass(frozen=True)
+class NumberedDegradation:
+    """A degradation that takes a number.
+
+    Attributes:
+        least: The smallest number.
+        greatest: The largest number.
+        example: For error messages.
+        apply: Damages samples by that number, given the index of the file.
+    """
+
+    least: float
+    greatest: float
+    example: str
+    apply: Callable[[Integers, float, int], Integers]
+
+
+NUMBERED: Mapping[str, NumberedDegradation] = MappingProxyType(
+    {
+        "noise": NumberedDegradation(0, 255, "noise:25", add_noise),
+        "jpeg": NumberedDegradation(
+            1, 100, "jpeg:20", lambda samples, quality, _: compress_jpeg(samples, round(quality))
+        ),
+    }
+)
+"""Degradations as `NAME:NUMBER`: the deviation in 0..255, the quality of libjpeg."""
+
+
 def parse_degradation(text: str) -> Degrade:
-    """Read `noise:SIGMA`, sigma in 0..255, or a protocol name of `synthetic_damage`.
+    """Read `noise:SIGMA`, `jpeg:QUALITY`, or a protocol name of `synthetic_damage`.
 
     Raises:
         ConfigError: The degradation is unknown, or its number is out of range.
@@ -128,18 +157,22 @@ def parse_degradation(text: str) -> Degrade:
         if colon:
             raise ConfigError(f"--degrade {text}: {kind} takes no number")
         return lambda samples, index: damage(samples, kind, index)
-    if kind != "noise":
-        known = ", ".join(["noise:SIGMA", *PROTOCOLS])
+    if kind not in NUMBERED:
+        known = ", ".join(["noise:SIGMA", "jpeg:QUALITY", *PROTOCOLS])
         raise ConfigError(
             f'--degrade {text}: unknown degradation "{kind}"', hint=f"use one of {known}"
         )
+    found = NUMBERED[kind]
     try:
-        sigma = float(number)
+        value = float(number)
     except ValueError:
-        sigma = math.nan
-    if not 0 <= sigma <= 255:
-        raise ConfigError(f"--degrade {text}: expected a number from 0 to 255, as in noise:25")
-    return lambda samples, index: add_noise(samples, sigma, index)
+        value = math.nan
+    if not found.least <= value <= found.greatest:
+        raise ConfigError(
+            f"--degrade {text}: expected a number from {found.least:g} to {found.greatest:g}, "
+            f"as in {found.example}"
+        )
+    return lambda samples, index: found.apply(samples, value, index)
 
 
 def score_files(pairs: Iterable[Pair], max_pixels: int) -> Iterator[Measured]:

@@ -7,12 +7,14 @@ index of the file in its sorted folder.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from varfix.engine.image.decoded_image import Integers
 
@@ -38,6 +40,25 @@ def add_noise(samples: Integers, sigma: float, seed: int) -> Integers:
     """
     noise = np.random.Generator(np.random.PCG64(seed)).standard_normal(samples.shape)
     return np.clip(np.rint(samples + sigma * noise), 0, 255).astype(np.uint8)
+
+
+def compress_jpeg(samples: Integers, quality: int) -> Integers:
+    """Compress with libjpeg's baseline tables and halved chroma, and decode again.
+
+    Args:
+        samples: (H, W, 1 or 3) uint8.
+        quality: Of libjpeg, 1 to 100.
+
+    Returns:
+        (H, W, 1 or 3) uint8.
+    """
+    file = io.BytesIO()
+    gray = samples.shape[2] == 1
+    pixels = samples[..., 0] if gray else samples
+    subsampling = {} if gray else {"subsampling": "4:2:0"}
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, **subsampling)
+    decoded = np.asarray(Image.open(file), np.uint8)
+    return decoded.reshape(samples.shape)
 
 
 def damage(samples: Integers, name: str, index: int) -> Integers:

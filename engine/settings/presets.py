@@ -9,7 +9,17 @@ from typing import Final
 from varfix.engine.errors import ConfigError
 from varfix.engine.settings.layers import Layer, parse_layer, read_layer, suggestion
 
-BUILT_IN: Final = ("auto", "denoise", "derain", "dehaze", "lowlight", "deblur", "desnow", "fast")
+BUILT_IN: Final = (
+    "auto",
+    "denoise",
+    "dejpeg",
+    "derain",
+    "dehaze",
+    "lowlight",
+    "deblur",
+    "desnow",
+    "fast",
+)
 
 
 def preset_names() -> list[str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
 from varfix.engine.system.atomic import replacement
+
+PART_BYTES = 15 << 20
+"""Weights of a part: machines that lend minutes give back files of at most 16 MiB."""
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
@@ -49,3 +53,27 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"{path.name}: not the weights of this network ({error})",
             hint="varfix export-onnx wants the weights.safetensors of varfix train",
         ) from error
+
+
+def save_parts(weights: Mapping[str, Tensor], folder: Path, stem: str) -> list[Path]:
+    """Write weights in half precision to `STEM-0.safetensors`, `STEM-1.safetensors`, ...
+
+    Each file appears whole and has less than 16 MiB, unless a single weight has more.
+
+    Returns:
+        The files.
+    """
+    boxes: list[dict[str, Tensor]] = [{}]
+    room = PART_BYTES
+    for name, value in weights.items():
+        size = 2 * value.numel()
+        if size > room and boxes[-1]:
+            boxes.append({})
+            room = PART_BYTES
+        boxes[-1][name] = value.detach().to(torch.float16).contiguous().cpu()
+        room -= size
+    files = [folder / f"{stem}-{number}.safetensors" for number in range(len(boxes))]
+    for file, box in zip(files, boxes, strict=True):
+        with replacement(file) as part:
+            save_file(box, part)
+    return files

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
@@ -60,6 +61,22 @@ def load_initial(model: nn.Module, path: Path) -> list[str]:
         )
     model.load_state_dict(found, strict=False)
     return missing
+
+
+def load_more(model: nn.Module, path: Path) -> None:
+    """Load a file of some of the network's weights, such as a run with minutes leaves.
+
+    Raises:
+        ModelMissingError: There is no such file.
+        ModelContractError: The network has no such weights.
+    """
+    if not path.is_file():
+        raise ModelMissingError(f"{path}: no such weights")
+    own, found = model.state_dict(), load_file(path)
+    for name, value in found.items():
+        if name not in own or own[name].shape != value.shape:
+            raise ModelContractError(f"{path.name}: {name} is no weight of this network")
+    model.load_state_dict({name: value.float() for name, value in found.items()}, strict=False)
 
 
 def _exported(path: Path) -> Iterator[tuple[str, Tensor]]:

@@ -1,11 +1,13 @@
 """The training loop: resumable at any moment, the same result however often it is stopped.
 
-It knows no network; `varfix.engine.train.trainable` says how to train another one.
+It knows no network; `varfix.engine.train.trainable` says how to train another one. On a GPU the
+host only sends work and asks nothing back, but for the journal's lines every few seconds.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,23 +17,29 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from varfix.engine.errors import ConfigError, NothingToDoError
-from varfix.engine.train.checkpoint import load_state, save_state, save_weights
+from varfix.engine.train.balance import Balance
+from varfix.engine.train.checkpoint import load_state, save_parts, save_state, save_weights
+from varfix.engine.train.data.batches import GROUPS
+from varfix.engine.train.data.deal import deal
 from varfix.engine.train.data.pairs import load_pairs
 from varfix.engine.train.data.photos import load_photos
 from varfix.engine.train.data.prefetch import feed
 from varfix.engine.train.data.source import Blended, Source, Synthetic
 from varfix.engine.train.devices import Hardware, OneDevice, hardware
-from varfix.engine.train.initial_weights import load_initial
+from varfix.engine.train.initial_weights import load_initial, load_more
 from varfix.engine.train.logs.metrics import Journal
 from varfix.engine.train.logs.sample_sheets import Samples
+from varfix.engine.train.logs.tally import Tally
+from varfix.engine.train.optimizer import Optimizer, copy, follow
 from varfix.engine.train.recipes.recipe import Recipe, StageRecipe, load_recipe
 from varfix.engine.train.request import Job
-from varfix.engine.train.schedule import learning_rate, steps_taken
+from varfix.engine.train.schedule import Clock, learning_rate
+from varfix.engine.train.stages.objective import Objective, compile_trained
 from varfix.engine.train.trainable import RECIPES, Program, Stage, program_named
 
 SHIPPED_RECIPE = RECIPES / "varformer-s.yaml"
-BETAS = (0.9, 0.99)
-"""The papers' second one is 0.999; short runs need a second moment that follows sooner."""
+ENDLESS = 10**9
+"""Steps of a run that is limited by time."""
 
 
 def run_training(job: Job) -> None:
@@ -42,18 +50,18 @@ def run_training(job: Job) -> None:
         NothingToDoError: If there is nothing to train on.
         ModelError: If the initial weights are not those of the recipe's network.
     """
-    recipe = load_recipe(job.config or SHIPPED_RECIPE, job.overrides)
+    recipe = load_recipe(job.config or SHIPPED_RECIPE, [*job.overrides, *job.changes])
     program = program_named(recipe.model)
     program.check(recipe)
     machine = hardware(job.devices)
     job.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, program, make_source(job, recipe, machine), job.out, machine)
-    if job.initial is not None and not trainer.begun:
-        trainer.begin_with(job.initial)
+    trainer = Trainer(recipe, program, make_source(job, recipe), job.out, machine)
+    if job.initial and not trainer.begun:
+        trainer.begin_with(*job.initial)
     trainer.run()
 
 
-def make_source(job: Job, recipe: Recipe, machine: Hardware) -> Source:
+def make_source(job: Job, recipe: Recipe) -> Source:
     """What to train on: damaged photographs, own pairs, or both mixed.
 
     Raises:
@@ -61,28 +69,13 @@ def make_source(job: Job, recipe: Recipe, machine: Hardware) -> Source:
     """
     sources: list[Source] = []
     if job.photos:
-        sources.append(Synthetic(load_photos(job.photos).to(machine.device), recipe.degradations))
+        sources.append(Synthetic(load_photos(job.photos), recipe.degradations))
     if job.pairs is not None:
         sources.append(load_pairs(*job.pairs, recipe.own_task))
     if not sources:
         raise NothingToDoError("nothing to train on", hint="give --photos, --pairs, or both")
     first, *others = sources
     return Blended(first, others[0], recipe.own) if others else first
-
-
-class Objective(nn.Module):
-    """A stage's losses as a module: what several devices share is a call of a module."""
-
-    def __init__(self, model: nn.Module, stage: Stage) -> None:
-        super().__init__()
-        self.model, self.stage = model, stage
-
-    def forward(self, batch: Any) -> dict[str, Tensor]:
-        """The losses of one batch, computed in bf16 where that is safe."""
-        device = next(self.model.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16):
-            losses = self.stage.losses(self.model, batch)
-        return {name: loss.float() for name, loss in losses.items()}
 
 
 class Trainer:
@@ -101,12 +94,15 @@ class Trainer:
         self.machine = machine or OneDevice()
         self.journal = Journal(out / "metrics.jsonl")
         torch.manual_seed(recipe.seed)
-        self.model = program.build().to(self.machine.device)
-        self.averaged = program.build().to(self.machine.device).eval().requires_grad_(False)
+        self.model, self.averaged = (program.build().to(self.machine.device) for _ in range(2))
+        for network in (self.model, self.averaged):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged.eval().requires_grad_(False)
         self.averaged.load_state_dict(self.model.state_dict())
+        self.balance = Balance(len(GROUPS)).to(self.machine.device)
         self.samples = Samples(out, source, recipe.seed)
         self.done = dict.fromkeys((stage.name for stage in program.stages), 0)
-        self.left_out = 0  # steps in a row
+        self.clock = Clock(recipe.minutes)
         self.prepared = False  # all weights are those of a trained network
         self.optimizer_state: dict[str, dict[str, Any]] = {}  # of the unfinished stage, by name
         self._restore()
@@ -116,14 +112,20 @@ class Trainer:
         """Whether a step was ever done."""
         return any(self.done.values())
 
-    def begin_with(self, weights: Path) -> None:
+    def begin_with(self, weights: Path, *more: Path) -> None:
         """Load weights to begin with.
+
+        Args:
+            weights: of the whole network.
+            more: of parts of it, in place of those.
 
         Raises:
             ConfigError: If an exported model lacks what a stage that is to run learns from.
             ModelError: As `load_initial`.
         """
         missing = load_initial(self.model, weights)
+        for part in more:
+            load_more(self.model, part)
         enough = self.program.from_export
         early = [stage.name for stage in self.program.stages if stage.name not in enough]
         wanted = [name for name in early if self.recipe.stages[name].steps]
@@ -137,126 +139,152 @@ class Trainer:
 
     def run(self) -> None:
         """Run every stage that is not finished, then write the averaged weights."""
+        self.clock.start()
         for stage in self.program.stages:
             settings = self.recipe.stages[stage.name]
-            if self.done[stage.name] < settings.steps:
+            if self._share(stage, settings) < 1.0:
                 self._run_stage(stage, settings)
         if self.machine.rank == 0:
             save_weights(self.averaged, self.out / "weights.safetensors")
         self.machine.wait()
 
+    def _share(self, stage: Stage, settings: StageRecipe) -> float:
+        """Which share of a stage is over, by its steps or by the clock."""
+        if settings.steps == 0:
+            return 1.0
+        by_time = self.clock.share
+        return self.done[stage.name] / settings.steps if by_time is None else by_time
+
     def _run_stage(self, stage: Stage, settings: StageRecipe) -> None:
-        device = self.machine.device
         source = self.source if settings.mix is None else self.source.mixed(settings.mix)
-        batches = self.program.batches(source, settings, self.recipe.seed, device)
-        first = self.done[stage.name]
-        if first == 0 and not self.prepared:
+        batches = self.program.batches(source, settings, self.recipe.seed, self.machine.device)
+        if self.done[stage.name] == 0 and not self.prepared:
             torch.manual_seed(self.recipe.seed)
             stage.start(self.model, batches)
             self.averaged.load_state_dict(self.model.state_dict())
-        optimizer = self._optimizer(stage, settings)
-        objective = self.machine.ready(Objective(self.model, stage))
-        # Every process takes batches of its own.
-        mine = range(
-            first * self.machine.count + self.machine.rank,
-            settings.steps * self.machine.count,
-            self.machine.count,
-        )
-        steps = tqdm(
-            range(first, settings.steps),
+        optimizer = self._optimizer(stage)
+        if self.recipe.compile:
+            compile_trained(self.model)
+        objective = self.machine.ready(Objective(self.model, stage, self.balance))
+        bar = tqdm(
             desc=stage.name,
-            initial=first,
-            total=settings.steps,
+            initial=self.done[stage.name],
+            total=settings.steps if self.recipe.minutes is None else None,
             disable=self.machine.rank > 0,
         )
-        with closing(feed(batches, mine, device)) as ready:  # type: ignore[type-var]
-            for step in steps:
-                started = time.perf_counter()
-                batch = next(ready).to(device)
-                waited = time.perf_counter() - started
-                rate = learning_rate(settings, step, steps_taken(optimizer))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                losses = self._step(objective, batch, optimizer, step)
-                self._settle(stage, optimizer)
-                self.done[stage.name] = step + 1
-                clock = {"wait": waited, "took": time.perf_counter() - started}
-                self._record(stage, step, losses | clock, optimizer)
+        pools = feed(batches, self._numbers(stage, settings), self.machine.device)
+        with closing(pools), bar:
+            ready = deal(
+                pools,
+                settings.parts,
+                self.done[stage.name],
+                lambda pool: stage.prepare(self.model, pool.to(self.machine.device)),
+            )
+            for _ in self._steps(stage, settings, objective, optimizer, ready):
+                bar.update()
         self._finish(stage)
 
-    def _optimizer(self, stage: Stage, settings: StageRecipe) -> torch.optim.Adam:
+    def _numbers(self, stage: Stage, settings: StageRecipe) -> range:
+        """Numbers of the pools that are left; every process takes some of its own."""
+        steps = ENDLESS if self.recipe.minutes is not None else settings.steps
+        first, last = self.done[stage.name] // settings.parts, -(-steps // settings.parts)
+        processes = self.machine.count
+        return range(first * processes + self.machine.rank, last * processes, processes)
+
+    def _steps(
+        self,
+        stage: Stage,
+        settings: StageRecipe,
+        objective: nn.Module,
+        optimizer: Optimizer,
+        ready: Iterator[Any],
+    ) -> Iterator[None]:
+        """Take one step after the other until the stage is over."""
+        tally = Tally(GROUPS, self.machine.device)
+        while (share := self._share(stage, settings)) < 1.0:
+            step = self.done[stage.name]
+            with tally.waiting():
+                batch = next(ready)
+            rate = learning_rate(settings, share, optimizer.taken)
+            # What a network draws by itself (dropout) must not depend on when a run was resumed.
+            torch.manual_seed(self.recipe.seed * 1_000_003 + step * self.machine.count)
+            optimizer.clear()
+            self.machine.backward(objective(batch, tally))
+            facts = optimizer.step(rate)
+            tally.add(facts)
+            self._average(stage, optimizer.taken, facts["left out"])
+            self.done[stage.name] = step + 1
+            if tally.age >= self.recipe.report_every:
+                times = {"rate": rate, "elapsed": self.clock.elapsed}
+                self._record(stage, step, tally.read() | times)
+                self._recover(stage, optimizer)
+            self._keep(stage, step, optimizer)
+            yield
+
+    def _optimizer(self, stage: Stage) -> Optimizer:
         """The optimizer as it was left, over what the stage trains; all else is frozen."""
         self.model.requires_grad_(False)
         trained = stage.parameters(self.model)
         for parameter in trained:
             parameter.requires_grad_(True)
-        optimizer = torch.optim.Adam(trained, lr=settings.rate, betas=BETAS)
+        scales = list(self.balance.parameters())
+        optimizer = Optimizer(trained, scales, self.recipe.clip, self.recipe.skip)
         if stage.name in self.optimizer_state:
-            optimizer.load_state_dict(self.optimizer_state[stage.name])
+            optimizer.resume(self.optimizer_state[stage.name])
         return optimizer
 
-    def _step(
-        self, objective: nn.Module, batch: Any, optimizer: torch.optim.Adam, step: int
-    ) -> dict[str, float]:
-        # Whatever a network draws by itself (dropout) must not depend on when a run was resumed.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + step * self.machine.count)
-        optimizer.zero_grad(set_to_none=True)
-        losses: dict[str, Tensor] = objective(batch)
-        self.machine.backward(torch.stack(list(losses.values())).sum())
-        trained = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = float(nn.utils.clip_grad_norm_(trained, self.recipe.clip))
-        # Networks without normalization can run away from one bad batch; such a step is left out.
-        if norm < self.recipe.skip:
-            optimizer.step()
-            self.left_out = 0
-        else:
-            self.left_out += 1
-        return {name: float(loss.detach()) for name, loss in losses.items()} | {"norm": norm}
+    def _average(self, stage: Stage, taken: int, still: Tensor) -> None:
+        """Let the averaged weights follow, in a new run sooner than in an old one."""
+        decay = min(self.recipe.ema, taken / (taken + 9))
+        followers, leaders = stage.parameters(self.averaged), stage.parameters(self.model)
+        follow(followers, leaders, 1.0 - decay, still)
 
-    def _settle(self, stage: Stage, optimizer: torch.optim.Adam) -> None:
-        """Follow the weights with the averaged ones, or give up weights that ran away.
+    def _recover(self, stage: Stage, optimizer: Optimizer) -> None:
+        """Give up weights that ran away.
 
-        A network that ran away gives large gradients for every batch, so that all steps are left
-        out for ever. The averaged weights are from before it did; a fresh optimizer warms up.
+        They give large gradients for every batch, so that all steps are left out for ever. The
+        averaged weights are from before they did; a fresh optimizer warms up.
         """
-        if self.left_out >= self.recipe.recover:
-            _copy(stage.parameters(self.averaged), stage.parameters(self.model))
-            optimizer.state.clear()
-            self.left_out = 0
-        elif self.left_out == 0:
-            _follow(
-                stage.parameters(self.model), stage.parameters(self.averaged), 1.0 - self.recipe.ema
-            )
+        if float(optimizer.left_out) >= self.recipe.recover:
+            copy(stage.parameters(self.averaged), stage.parameters(self.model))
+            optimizer.restart()
 
     def _finish(self, stage: Stage) -> None:
         """Later stages build on the averaged weights of this one."""
-        _copy(stage.parameters(self.averaged), stage.parameters(self.model))
-        self._save({})
+        copy(stage.parameters(self.averaged), stage.parameters(self.model))
+        self._save(stage, {})
 
-    def _record(
-        self, stage: Stage, step: int, facts: dict[str, float], optimizer: torch.optim.Adam
-    ) -> None:
+    def _record(self, stage: Stage, step: int, facts: dict[str, float]) -> None:
         if self.machine.rank > 0:
             return
         line = {"stage": stage.name, "step": step, "time": round(time.time(), 1)}
-        self.journal.write(line | {name: round(value, 5) for name, value in facts.items()})
+        self.journal.write(line | {name: round(value, 6) for name, value in facts.items()})
+
+    def _keep(self, stage: Stage, step: int, optimizer: Optimizer) -> None:
         if (step + 1) % self.recipe.save_every == 0:
-            self._save({stage.name: optimizer.state_dict()})
+            self._save(stage, {stage.name: optimizer.state()})
+        if self.machine.rank > 0:
+            return
         if self.recipe.sample_every and (step + 1) % self.recipe.sample_every == 0:
             self.samples.write(self.program.restore, self.averaged, f"{stage.name}-{step + 1:06}")
 
-    def _save(self, optimizer: dict[str, dict[str, Any]]) -> None:
+    def _save(self, stage: Stage, optimizer: dict[str, dict[str, Any]]) -> None:
         if self.machine.rank > 0:
             return
         state = {
             "done": self.done,
+            "elapsed": self.clock.elapsed,
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
+            "balance": self.balance.state_dict(),
             "optimizer": optimizer,
-            "left_out": self.left_out,
             "prepared": self.prepared,
         }
         save_state(state, self.out / "state.pt")
+        if self.recipe.minutes is not None:
+            trained = {id(parameter) for parameter in stage.parameters(self.averaged)}
+            named = self.averaged.named_parameters()
+            save_parts({n: p for n, p in named if id(p) in trained}, self.out, stage.name)
 
     def _restore(self) -> None:
         state = load_state(self.out / "state.pt", self.machine.device)
@@ -265,21 +293,9 @@ class Trainer:
             self.journal.rewind(self.done)
         if state is None:
             return
-        self.left_out, self.prepared = state.get("left_out", 0), state.get("prepared", False)
+        self.clock.resume(state["elapsed"])
+        self.prepared = state["prepared"]
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
+        self.balance.load_state_dict(state["balance"])
         self.optimizer_state = state["optimizer"]
-
-
-def _copy(source: list[nn.Parameter], target: list[nn.Parameter]) -> None:
-    """Overwrite parameters with others of the same shapes, whatever they hold."""
-    with torch.no_grad():
-        for new, old in zip(source, target, strict=True):
-            old.copy_(new)
-
-
-def _follow(source: list[nn.Parameter], target: list[nn.Parameter], share: float) -> None:
-    """Move parameters toward others by a share of the way."""
-    with torch.no_grad():
-        for new, old in zip(source, target, strict=True):
-            old.lerp_(new, share)

@@ -17,9 +17,11 @@ class Job:
         pairs: folder of damaged images and folder of their targets, if there are any.
         config: recipe YAML; None for the recipe of the model that ships.
         overrides: `KEY=VALUE` changes to the recipe.
-        initial: weights to begin with, `.safetensors`, `.onnx`, or public checkpoints; None for
-            fresh ones.
+        initial: weights to begin with, `.safetensors`, `.onnx`, or public checkpoints; none for
+            fresh ones. Those after the first hold parts of a network.
         devices: how many GPUs; None for all.
+        minutes: that training may take, all sessions together; None for what the recipe says.
+        compile: whether networks are compiled.
     """
 
     out: Path
@@ -27,5 +29,13 @@ class Job:
     pairs: tuple[Path, Path] | None = None
     config: Path | None = None
     overrides: Sequence[str] = ()
-    initial: Path | None = None
+    initial: Sequence[Path] = ()
     devices: int | None = None
+    minutes: float | None = None
+    compile: bool = False
+
+    @property
+    def changes(self) -> list[str]:
+        """What the options say, as changes to the recipe."""
+        minutes = [] if self.minutes is None else [f"minutes={self.minutes}"]
+        return minutes + (["compile=true"] if self.compile else [])

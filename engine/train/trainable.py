@@ -2,9 +2,10 @@
 
 The loop (`varfix.engine.train.loop`) knows no network. To train another one,
 
-1. write its stages, objects with the four members of `Stage`, in a module of their own
-   (`stages/varformer_s.py` holds those of VarFormer-S). They may use its `Batch`, the batch
-   of whole images and patches; a program with batches of its own gives `Program.batches`;
+1. write its stages, objects with the members of `Stage`, in a module of their own
+   (`stages/varformer_s.py` holds those of VarFormer-S); who inherits from `Plain` need not write
+   `prepare` and `start`. They may use `data/batches.py`, batches and pools of whole images and
+   patches; a program with batches of its own gives `Program.batches`;
 2. write its recipe, a YAML file in `recipes/` whose `model:` is the program's name and which
    has one section for each stage, named as the stage is (`varformer-s.yaml` is an example);
 3. add a function that returns its `Program` to `PROGRAMS`. It imports the network when it is
@@ -28,18 +29,22 @@ import torch
 from torch import Tensor, nn
 
 from varfix.engine.errors import ConfigError
+from varfix.engine.train.data.batches import Batches
 from varfix.engine.train.data.source import Source
 from varfix.engine.train.recipes.recipe import Recipe, StageRecipe
-from varfix.engine.train.stages.varformer_s import STAGES, Batches
 
 RECIPES = Path(__file__).parent / "recipes"
 
 
-class Movable(Protocol):
-    """A batch: anything that can go to another device."""
+class Pool(Protocol):
+    """What one or more steps are dealt from."""
 
     def to(self, device: torch.device) -> Any:
-        """The batch on that device."""
+        """The pool on that device."""
+        ...
+
+    def dealt(self, part: int, parts: int) -> Any:
+        """The batch of one step: one of `parts` parts."""
         ...
 
 
@@ -55,8 +60,15 @@ class Stage(Protocol):
         """What this stage trains, always in the same order; all else is frozen meanwhile."""
         ...
 
+    def prepare(self, model: Any, pool: Any) -> Any:
+        """Do to a pool what needs doing once, before the steps that are dealt from it."""
+        ...
+
     def losses(self, model: Any, batch: Any) -> dict[str, Tensor]:
-        """Scalar losses by name; their sum is minimized. Runs under bf16 autocast."""
+        """Losses by name, whose sum is minimized; runs under bf16 autocast where that is fast.
+
+        Each is a scalar, or one for each of the batch's `kinds` (N,): then kinds are balanced.
+        """
         ...
 
     def start(self, model: Any, batches: Any) -> None:
@@ -65,6 +77,18 @@ class Stage(Protocol):
         Not called again on resuming, nor where `--init` gave every weight of the network.
         """
         ...
+
+
+class Plain:
+    """What most stages have in common: they learn from batches as they come."""
+
+    def prepare(self, model: Any, pool: Any) -> Any:
+        """The pool as it is."""
+        del model
+        return pool
+
+    def start(self, model: Any, batches: Any) -> None:
+        """Nothing."""
 
 
 MakeBatches = Callable[[Source, StageRecipe, int, torch.device], torch.utils.data.Dataset[Any]]
@@ -108,6 +132,7 @@ class Program:
 
 def _varformer_s() -> Program:
     from varfix.engine.networks.varformer_s.model import build_varformer_s
+    from varfix.engine.train.stages.varformer_s import STAGES
 
     return Program(
         build_varformer_s,

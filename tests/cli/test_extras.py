@@ -53,9 +53,13 @@ def test_train_passes_on_what_it_was_given(varfix, engine, tmp_path):
 def test_train_passes_on_pairs_weights_and_devices(varfix, engine, weights, tmp_path):
     calls = engine("varfix.engine.train.loop", "run_training")
     options = ["--pairs", tmp_path, tmp_path, "--init", weights, "--devices", 2]
+    options += ["--minutes", 2.5, "--compile"]
     result = varfix("train", "--out", tmp_path, *options)
     assert result.exit_code == 0, result.stderr
-    assert calls == [(Job(tmp_path, pairs=(tmp_path, tmp_path), initial=weights, devices=2),)]
+    pairs = (tmp_path, tmp_path)
+    job = Job(tmp_path, pairs=pairs, initial=(weights,), devices=2, minutes=2.5, compile=True)
+    assert calls == [(job,)]
+    assert job.changes == ["minutes=2.5", "compile=true"]
 
 
 def test_the_help_of_train_is_that_of_training(varfix):

@@ -1,6 +1,7 @@
 """The table of all test sets, and the fixed damage behind it."""
 
 import hashlib
+import io
 import math
 
 import numpy as np
@@ -180,6 +181,31 @@ def test_gray_images_stay_gray(name):
 def test_a_protocol_takes_no_number():
     with pytest.raises(ConfigError, match="rain takes no number"):
         parse_degradation("rain:3")
+
+
+def test_jpeg_is_what_an_encoder_makes_of_the_picture():
+    clean = smooth((64, 80))
+    decoded = parse_degradation("jpeg:20")(clean, 3)
+    file = io.BytesIO()
+    Image.fromarray(clean).save(file, "JPEG", quality=20)
+    assert np.array_equal(decoded, np.asarray(Image.open(file)))
+    assert np.array_equal(decoded, parse_degradation("jpeg:20")(clean, 4))
+    assert parse_degradation("jpeg:20")(clean[..., :1], 0).shape == (64, 80, 1)
+
+
+def test_jpeg_is_worse_at_lower_quality():
+    clean = ramp()
+    errors = [
+        np.mean((parse_degradation(f"jpeg:{quality}")(clean, 0) - clean.astype(float)) ** 2)
+        for quality in (10, 20, 40, 90)
+    ]
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("text", ["jpeg", "jpeg:0", "jpeg:101", "jpeg:x"])
+def test_jpeg_wants_a_quality(text):
+    with pytest.raises(ConfigError, match="expected a number from 1 to 100, as in jpeg:20"):
+        parse_degradation(text)
 
 
 def test_convolution_with_a_point_moves_nothing():

@@ -65,8 +65,9 @@ def test_built_in_presets_resolve_and_have_a_summary(name):
 
 
 def test_presets_choose_different_tasks():
-    models = [resolve(load_preset(name)).settings.model for name in preset_names()]
-    assert len(set(models)) == len(models)
+    models = {name: resolve(load_preset(name)).settings.model for name in preset_names()}
+    assert models.pop("dejpeg") == models["denoise"]  # JPEG is a kind of noise to the models
+    assert len(set(models.values())) == len(models)
 
 
 def test_every_shipped_preset_is_named():

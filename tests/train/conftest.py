@@ -45,7 +45,7 @@ def diary():
 
     def read(out):
         lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-        clock = {"time", "wait", "took"}
+        clock = {"time", "elapsed", "wait", "took"}
         return [{key: line[key] for key in line.keys() - clock} for line in lines]
 
     return read

@@ -111,7 +111,7 @@ def test_rain_adds_light_along_near_vertical_lines(rng):
     assert across > 1.2 * along
 
 
-def test_haze_pulls_towards_the_airlight_and_never_darkens_black(rng):
+def test_haze_pulls_toward_the_airlight_and_never_darkens_black(rng):
     black = torch.zeros(16, 3, 64, 64)
     hazy = fog.haze(black, rng)
     assert hazy.min() > 0.0

@@ -6,12 +6,12 @@ from collections import Counter
 import pytest
 import torch
 
+from varfix.engine.train.data.batches import Batches
 from varfix.engine.train.data.photos import load_photos
 from varfix.engine.train.data.prefetch import feed
 from varfix.engine.train.data.source import Synthetic
 from varfix.engine.train.degradations.mix import DEGRADATIONS, Mix, degrade
 from varfix.engine.train.recipes.recipe import StageRecipe
-from varfix.engine.train.stages.varformer_s import Batches
 
 pytestmark = [
     pytest.mark.gpu,

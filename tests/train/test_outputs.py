@@ -146,7 +146,7 @@ def test_a_run_begins_with_given_weights_but_goes_on_with_its_own(
     run = Trainer.run
     monkeypatch.setattr(Trainer, "run", lambda self: (begun.append(state(self)), run(self))[1])
     steps = ["vqvae.steps=0", "prior.steps=0", *tiny.RECIPE[4:], "sample_every=0"]
-    job = Job(tmp_path / "run", [folder], overrides=steps, initial=tmp_path / "first.safetensors")
+    job = Job(tmp_path / "run", [folder], overrides=steps, initial=[tmp_path / "first.safetensors"])
     run_training(job)
     run_training(job)
     assert all(torch.equal(begun[0][name], value) for name, value in first.state_dict().items())
@@ -162,7 +162,7 @@ def test_trained_weights_are_not_prepared_anew(folder, tiny, tmp_path, monkeypat
     begun = []
     monkeypatch.setattr(Trainer, "_optimizer", lambda self, *_: begun.append(state(self)) or 1 / 0)
     job = Job(
-        tmp_path / "run", [folder], overrides=tiny.RECIPE, initial=tmp_path / "first.safetensors"
+        tmp_path / "run", [folder], overrides=tiny.RECIPE, initial=[tmp_path / "first.safetensors"]
     )
     with pytest.raises(ZeroDivisionError):
         run_training(job)
@@ -173,7 +173,7 @@ def test_stages_that_learn_from_what_an_exported_model_lacks_are_refused(
     folder, exported, tiny, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("varfix.engine.train.loop.program_named", lambda name: tiny.program())
-    job = Job(tmp_path / "run", [folder], overrides=tiny.RECIPE, initial=exported[1])
+    job = Job(tmp_path / "run", [folder], overrides=tiny.RECIPE, initial=[exported[1]])
     with pytest.raises(ConfigError, match='lacks the weights that stage "vqvae" requires') as error:
         run_training(job)
     assert error.value.hint == "skip it: --set vqvae.steps=0 --set prior.steps=0"

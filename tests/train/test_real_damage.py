@@ -5,13 +5,18 @@ the images of each set): Rain100H, Rain1400, SOTS indoor, SICE, CC15. What is me
 out here, so that the figures can be had again.
 """
 
+from pathlib import Path
+
+import cv2
 import pytest
 import torch
 
+from varfix.engine.train.degradations import camera, noise
 from varfix.engine.train.degradations import exposure as light
 from varfix.engine.train.degradations import haze as fog
-from varfix.engine.train.degradations import noise
 from varfix.engine.train.degradations import rain_snow as weather
+
+REAL = Path(__file__).parents[3] / "shared/data/val"
 
 
 @pytest.fixture
@@ -84,9 +89,9 @@ def test_rain_never_darkens_and_has_no_color(clean, rng, monkeypatch):
 
 def test_kinds_of_rain_are_drawn_in_their_shares(rng):
     drawn = weather._showers(4000, rng)
-    dense = (drawn["veil"] < 1e-3) & (drawn["length"] > 23.9) & (drawn["cover"] >= 0.69)
-    assert 0.34 < dense.float().mean() < 0.47
-    for name, (low, high) in {"cover": (0.03, 2.4), "length": (5, 80)}.items():
+    dense = (drawn["veil"] < 1e-3) & (drawn["length"] > 24.9) & (drawn["edge"] >= 0.299)
+    assert 0.4 < dense.float().mean() < 0.55
+    for name, (low, high) in {"cover": (0.03, 1.8), "length": (5, 120)}.items():
         assert drawn[name].min() >= 0.99 * low
         assert drawn[name].max() <= 1.01 * high
 
@@ -145,6 +150,133 @@ def test_lights_can_stay_white_in_a_dark_picture(rng):
     lamp[:, :, 20:30, 20:30] = 1.0
     brightest = light.low_light(lamp, rng).clamp(0.0, 1.0).amax((1, 2, 3))
     assert 0.1 < (brightest > 0.95).float().mean() < 0.8  # SICE: more than half of the images
+
+
+def neighbors(grain, apart=1):
+    """Correlation of each of (B, H, W) with itself, some columns apart."""
+    centered = grain - grain.mean((1, 2), keepdim=True)
+    moved = (centered[:, :, apart:] * centered[:, :, :-apart]).mean((1, 2))
+    return moved / centered.square().mean((1, 2))
+
+
+def colors(grain):
+    """Correlation of red and green in each of (B, 3, H, W)."""
+    return torch.stack([torch.corrcoef(one.flatten(1))[0, 1] for one in grain])
+
+
+CAMERAS = {
+    "deviation": (3.5, 8.3),
+    "near": (0.48, 0.69),
+    "apart": (0.05, 0.32),
+    "color": (0.2, 0.65),
+}
+"""From the least to the greatest of the 15 pairs of CC15; a test holds them to the files."""
+
+
+def noise_statistics(grain):
+    """The four of `CAMERAS`, (B,) each, of noise (B, 3, H, W) in [0, 1]."""
+    gray = grain.mean(1)
+    return {
+        "deviation": grain.std((1, 2, 3)) * 255.0,
+        "near": neighbors(gray),
+        "apart": neighbors(gray, 2),
+        "color": colors(grain),
+    }
+
+
+@pytest.mark.parametrize("developed", [False, True])
+def test_noise_of_a_sensor_covers_what_cameras_have(clean, rng, developed):
+    drawn = [camera.sensor_noise(clean, rng) for _ in range(3)]
+    if developed:
+        drawn = [noise.light_jpeg(picture, rng) for picture in drawn]
+    found = noise_statistics(torch.cat([picture - clean for picture in drawn]))
+    for name, (low, high) in CAMERAS.items():
+        quantiles = found[name].quantile(torch.tensor([0.1, 0.9]))
+        assert quantiles[0] < low + 0.4 * (high - low), name
+        assert quantiles[1] > high - 0.4 * (high - low), name
+        within = (found[name] > low) & (found[name] < high)
+        assert within.float().mean() > 0.15, name
+
+
+def test_phones_are_noisier_than_cameras_and_covered_too(clean, rng):
+    strong = torch.cat([camera.sensor_noise(clean, rng) - clean for _ in range(3)])
+    assert (strong.std((1, 2, 3)) * 255.0).max() > 20.0  # SIDD: up to about 25
+
+
+def test_noise_of_a_sensor_is_stronger_in_light_and_has_no_bias(rng):
+    halves = torch.full((48, 3, 64, 64), 0.25)
+    halves[..., 32:] = 0.55
+    grain = camera.sensor_noise(halves, rng) - halves
+    weak = grain.std((1, 2, 3)) < 0.05
+    assert abs(float(grain[weak].mean())) < 0.004
+    assert weak.float().mean() > 0.4
+
+
+def test_the_tone_curve_of_a_camera_is_undone_exactly_in_the_dark_too():
+    values = torch.cat([torch.linspace(0.0, 0.03, 100), torch.linspace(0.0, 1.0, 500)])
+    values = values.expand(10, 3, 1, 600)
+    bend = torch.linspace(0.0, camera.MOST_BENT, 10).reshape(10, 1, 1, 1)
+    undone = camera.to_file(camera.to_light(values, bend), bend)
+    torch.testing.assert_close(undone, values, atol=2e-4, rtol=0)
+
+
+def test_a_mosaic_of_an_even_color_is_that_color():
+    sites = camera.bayer_sites(16, 20, torch.device("cpu"))
+    assert torch.equal(sites.sum(0), torch.ones(16, 20))
+    color = torch.tensor([0.2, 0.5, 0.7]).reshape(1, 3, 1, 1)
+    mosaic = (color * sites).sum(1, keepdim=True)
+    alone = camera.demosaicked(mosaic, sites, torch.zeros(1, 1, 1, 1))
+    torch.testing.assert_close(alone, color.expand(1, 3, 16, 20))
+
+
+def test_color_matrices_keep_gray_and_saturate(rng):
+    matrices = camera.color_matrices(64, rng)
+    torch.testing.assert_close(matrices.sum(2), torch.ones(64, 3))
+    assert (torch.diagonal(matrices, dim1=1, dim2=2) > 1.0).all()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="wants the real pairs in ../shared/data/val")
+def test_the_statistics_of_cameras_are_those_of_the_files():
+    found = {name: [] for name in CAMERAS}
+    for damaged in sorted((REAL / "noise_cc15/input").iterdir()):
+        target = next((REAL / "noise_cc15/target").glob(f"{damaged.stem}.*"))
+        grain = read(damaged) - read(target)
+        for name, value in noise_statistics(grain[None]).items():
+            found[name].append(float(value))
+    for name, (low, high) in CAMERAS.items():
+        assert low - 0.03 * (high - low) < min(found[name]), name
+        assert max(found[name]) < high + 0.03 * (high - low), name
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="wants the real pairs in ../shared/data/val")
+@pytest.mark.parametrize(("folder", "kind"), [("rain100h", 0), ("rain1400", 1)])
+def test_streaks_are_as_wide_as_those_of_the_files(folder, kind, clean, rng, monkeypatch):
+    real = []
+    for damaged in sorted((REAL / folder / "input").iterdir())[:12]:
+        target = next((REAL / folder / "target").glob(f"{damaged.stem}.*"))
+        real.append(neighbors(detail((read(damaged) - read(target)).mean(0)[None])))
+    drawn = neighbors(detail(rain_of(kind, clean, rng, monkeypatch)))
+    low, high = torch.cat(real).min(), torch.cat(real).max()
+    assert low < drawn.median() < high
+
+
+def read(path):
+    """(3, H, W) in [0, 1]."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    return torch.from_numpy(picture).permute(2, 0, 1) / 255.0
+
+
+def test_flakes_are_discs_and_lines_of_several_sizes(rng):
+    dark = torch.zeros(48, 3, 128, 128)
+    cover = weather.snow(dark, rng).mean(1)
+    veil = cover.flatten(1).quantile(0.2, 1)
+    flakes = ((cover - veil[:, None, None]) > 0.15).float().mean((1, 2))
+    assert flakes.min() < 0.05
+    assert flakes.max() > 0.3
+    assert 0.08 < flakes.median() < 0.25
+    wide = neighbors(detail(cover), 4)
+    assert wide.min() < 0.2  # small ones
+    assert wide.max() > 0.4  # large ones and lines
 
 
 def test_camera_noise_is_as_strong_and_as_soft_as_that_of_cameras(clean, rng):

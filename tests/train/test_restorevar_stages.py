@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from support.varformer_parity import public_name
+from varformer_kit import public_name
 
 from varfix.engine.evaluation.metrics import psnr, ssim
 from varfix.engine.networks.layers.quantizer import SCALES as ALL_SCALES
@@ -15,6 +15,7 @@ from varfix.engine.networks.restorevar.model import RestoreVarConfig
 from varfix.engine.networks.restorevar.refiner import RefinerConfig
 from varfix.engine.networks.restorevar.transformer import RestoreVarTransformerConfig
 from varfix.engine.networks.varformer.var import Var, VarConfig
+from varfix.engine.train.data.batches import Batches
 from varfix.engine.train.data.source import Synthetic
 from varfix.engine.train.loop import Trainer
 from varfix.engine.train.public import load_public
@@ -29,7 +30,6 @@ from varfix.engine.train.stages.restorevar import (
     restore_resized,
     signed,
 )
-from varfix.engine.train.stages.varformer_s import Batches
 from varfix.engine.train.trainable import RECIPES, program_named
 
 SCALES = (1, 2, 3, 4)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 import torch
-from support.varformer_parity import SMALLEST, public_state, tiny_network
+from varformer_kit import SMALLEST, public_state, tiny_network
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
 from varfix.engine.evaluation.metrics import psnr
@@ -13,6 +13,7 @@ from varfix.engine.networks.layers.quantizer import straight_through
 from varfix.engine.networks.layers.vqvae import VqvaeConfig
 from varfix.engine.networks.varformer.model import Varformer, VarformerConfig
 from varfix.engine.networks.varformer.var import VarConfig
+from varfix.engine.train.data.batches import Batches
 from varfix.engine.train.data.photos import load_photos
 from varfix.engine.train.data.source import Synthetic
 from varfix.engine.train.initial_weights import load_initial
@@ -20,7 +21,6 @@ from varfix.engine.train.loop import Trainer
 from varfix.engine.train.recipes.recipe import load_recipe
 from varfix.engine.train.stages.restorevar import signed
 from varfix.engine.train.stages.varformer import STAGES, AdapterStage, RestorationStage
-from varfix.engine.train.stages.varformer_s import Batches
 from varfix.engine.train.trainable import RECIPES, program_named
 
 NARROW = VarformerConfig(

@@ -24,6 +24,7 @@ from varfix.engine.train.trainable import program_named
 RECIPE = [
     "save_every=2",
     "sample_every=0",
+    "report_every=0",
     "vqvae={steps: 3, pictures: 2, warmup: 1}",
     "prior={steps: 3, pictures: 2, warmup: 1}",
     "heads={steps: 4, pictures: 2, warmup: 1}",

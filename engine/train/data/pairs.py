@@ -10,7 +10,14 @@ import torch
 from varfix.engine.errors import NothingToDoError, PlanError
 from varfix.engine.evaluation.pairs import find_pairs
 from varfix.engine.models.card import TASKS
-from varfix.engine.train.data.photos import Picture, cut_picture, decode, random_cut, stacked
+from varfix.engine.train.data.photos import (
+    Picture,
+    cut_all,
+    decode,
+    host_generator,
+    random_cut,
+    stacked,
+)
 from varfix.engine.train.degradations.mix import Degraded
 from varfix.engine.train.degradations.random_draws import integer
 
@@ -33,12 +40,13 @@ class Pairs:
 
         The task is told to the model in half of the cases.
         """
-        damaged, good = [], []
-        for _ in range(count):
-            pair = self.pairs[integer(0, len(self), rng)]
-            cut = random_cut(pair[0].shape[:2], side, rng)
-            damaged.append(cut_picture(pair[0], cut, side))
-            good.append(cut_picture(pair[1], cut, side))
+        host = host_generator(rng)
+        pairs = [self.pairs[integer(0, len(self), host)] for _ in range(count)]
+        cuts = [random_cut(damaged.shape[:2], side, host) for damaged, _ in pairs]
+        damaged, good = (
+            cut_all([(pair[half], cut) for pair, cut in zip(pairs, cuts, strict=True)], side)
+            for half in (0, 1)
+        )
         told = torch.randint(0, 2, (count,), generator=rng, device=rng.device)
         return Degraded(
             target=stacked(good, rng.device),

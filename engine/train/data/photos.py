@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from varfix.engine.errors import NothingToDoError
 from varfix.engine.train.degradations.random_draws import chance, integer, uniform
@@ -20,11 +20,16 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 SMALLEST = 256
 """Photographs with a shorter side than this teach nothing about whole images."""
 
-GPU_SHARE = 0.4
-"""Share of a GPU's free memory that photographs may take."""
+SHRUNK, ENLARGED = 0.6, 0.15
+"""Shares of cuts that are made smaller, and larger; the rest stay as they are."""
 
-Picture = NDArray[np.uint8] | Tensor
-"""(H, W, 3) RGB uint8, in the host's memory or, as a tensor, on a GPU."""
+LARGEST_SCALE = 1.6
+
+THREADS = 16
+"""At most so many cut images at once; OpenCV lets go of Python's lock."""
+
+Picture = NDArray[np.uint8]
+"""(H, W, 3) RGB uint8."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +56,46 @@ class Photos:
     def batch(self, count: int, side: int, rng: torch.Generator) -> Tensor:
         """Cut `count` random square images (count, 3, side, side) in [0, 1].
 
-        A cut is a random rectangle of a random photograph, squashed to the square as thumbnails
-        are, at least as large as the square where the photograph allows it, mirrored at random.
+        A cut is a random part of a random photograph, mirrored at random: as it is, enlarged up to
+        `LARGEST_SCALE` times, as soft as large files are at full size, or a larger rectangle
+        squashed to the square as thumbnails are.
         """
-        return stacked([self._cut(side, rng) for _ in range(count)], rng.device)
+        host = host_generator(rng)
+        cuts = [self._plan(side, host) for _ in range(count)]
+        return stacked(cut_all(cuts, side), rng.device)
 
-    def to(self, device: torch.device) -> Photos:
-        """The photographs on a GPU, if they fit there beside the training; else these."""
-        if device.type != "cuda":
-            return self
-        free, _ = torch.cuda.mem_get_info(device)
-        if sum(picture.nbytes for picture in self.pictures) > GPU_SHARE * free:
-            return self
-        return Photos([torch.as_tensor(picture, device=device) for picture in self.pictures])
-
-    def _cut(self, side: int, rng: torch.Generator) -> Picture:
+    def _plan(self, side: int, rng: torch.Generator) -> tuple[Picture, Cut]:
         photo = self.pictures[integer(0, len(self), rng)]
-        return cut_picture(photo, random_cut(photo.shape[:2], side, rng), side)
+        return photo, random_cut(photo.shape[:2], side, rng)
+
+
+def host_generator(rng: torch.Generator) -> torch.Generator:
+    """A generator of the host that follows from one of any device, by a single draw from it.
+
+    Every number that the host draws from a GPU makes it wait for all that the GPU has to do.
+    """
+    if rng.device.type == "cpu":
+        return rng
+    return torch.Generator().manual_seed(integer(0, 2**62, rng))
+
+
+def cut_all(cuts: Sequence[tuple[Picture, Cut]], side: int) -> list[Picture]:
+    """Squares (side, side, 3) of images, cut by as many threads as there are cores to spare."""
+    threads = min(THREADS, torch.get_num_threads(), len(cuts))
+    if threads < 2:
+        return [cut_picture(picture, cut, side) for picture, cut in cuts]
+    with ThreadPoolExecutor(threads) as workers:
+        return list(workers.map(lambda pair: cut_picture(pair[0], pair[1], side), cuts))
 
 
 def random_cut(size: tuple[int, ...], side: int, rng: torch.Generator) -> Cut:
-    """A random rectangle of an image of (height, width), not smaller than `side` if it can be."""
-    height, width = (_cut_side(length, side, rng) for length in size)
+    """A random part of an image of (height, width), in the shares of `SHRUNK` and `ENLARGED`."""
+    kind = float(uniform((), 0.0, 1.0, rng))
+    if kind < SHRUNK:
+        height, width = (_cut_side(length, side, rng) for length in size)
+    else:
+        scale = float(uniform((), 1.0, LARGEST_SCALE, rng)) if kind < SHRUNK + ENLARGED else 1.0
+        height, width = (min(length, round(side / scale)) for length in size)
     top = integer(0, size[0] - height + 1, rng)
     left = integer(0, size[1] - width + 1, rng)
     return Cut(top, left, height, width, chance(0.5, rng))
@@ -89,24 +112,17 @@ def cut_picture(picture: Picture, cut: Cut, side: int) -> Picture:
     """The rectangle, squashed to (side, side, 3) and mirrored."""
     piece = picture[cut.top : cut.top + cut.height, cut.left : cut.left + cut.width]
     small = min(cut.height, cut.width) < side
-    if isinstance(piece, Tensor):
-        return _squash_on_gpu(piece, side, cut.mirrored)
     squashed = cv2.resize(
         piece, (side, side), interpolation=cv2.INTER_CUBIC if small else cv2.INTER_AREA
     )
     return np.ascontiguousarray(squashed[:, ::-1] if cut.mirrored else squashed).astype(np.uint8)
 
 
-def _squash_on_gpu(piece: Tensor, side: int, mirrored: bool) -> Tensor:
-    planes = piece.permute(2, 0, 1)[None].float()
-    planes = functional.interpolate(planes, size=(side, side), mode="bilinear", antialias=True)
-    squashed = planes[0].permute(1, 2, 0).round().clamp(0.0, 255.0).to(torch.uint8)
-    return squashed.flip(1) if mirrored else squashed
-
-
-def stacked(cuts: list[Picture], device: torch.device) -> Tensor:
-    """Squares (side, side, 3) as one batch (B, 3, side, side) in [0, 1]."""
-    batch = torch.stack([torch.as_tensor(cut, device=device) for cut in cuts])
+def stacked(cuts: Sequence[Picture], device: torch.device) -> Tensor:
+    """Squares (side, side, 3) as one batch (B, 3, side, side) in [0, 1], on a device."""
+    batch = torch.from_numpy(np.stack(cuts))
+    if device.type == "cuda":
+        batch = batch.pin_memory().to(device, non_blocking=True)
     return batch.permute(0, 3, 1, 2).float() / 255.0
 
 

@@ -7,7 +7,7 @@ in a thread with a stream of its own: what the thread has to wait for does not h
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from queue import Empty, Full, Queue
 from typing import Any
@@ -16,22 +16,22 @@ import torch
 from torch.multiprocessing.reductions import shared_cache
 from torch.utils.data import DataLoader, Dataset
 
-AHEAD = 4
-"""Batches that wait, ready made."""
+AHEAD = 2
+"""Batches that wait, ready made. (A pool of 64 images in patches of 8 bits is 50 MB.)"""
 
 PATIENCE = 0.1
 """Seconds between looks at whether the other side is still there."""
 
 
-def feed(batches: Dataset[Any], steps: Sequence[int], device: torch.device) -> Iterator[Any]:
+def feed(batches: Dataset[Any], steps: Sequence[int], device: torch.device) -> Generator[Any]:
     """The batches of those steps, in order, on that device; close it to stop early."""
     return from_process(batches, steps) if device.type == "cpu" else from_thread(batches, steps)
 
 
-def from_process(batches: Dataset[Any], steps: Sequence[int]) -> Iterator[Any]:
+def from_process(batches: Dataset[Any], steps: Sequence[int]) -> Generator[Any]:
     """Batches made by one other process."""
     loader = DataLoader(
-        batches, batch_size=None, sampler=list(steps), num_workers=1, prefetch_factor=AHEAD
+        batches, batch_size=None, sampler=steps, num_workers=1, prefetch_factor=AHEAD
     )
     try:
         yield from loader
@@ -40,7 +40,7 @@ def from_process(batches: Dataset[Any], steps: Sequence[int]) -> Iterator[Any]:
         shared_cache.clear()
 
 
-def from_thread(batches: Dataset[Any], steps: Sequence[int]) -> Iterator[Any]:
+def from_thread(batches: Dataset[Any], steps: Sequence[int]) -> Generator[Any]:
     """Batches made by a thread of this process, on a CUDA stream of its own where there is one."""
     ready: Queue[Any] = Queue(AHEAD)
     left = threading.Event()
@@ -52,12 +52,23 @@ def from_thread(batches: Dataset[Any], steps: Sequence[int]) -> Iterator[Any]:
             if isinstance(batch, BaseException):
                 raise batch
             if made is not None:
-                torch.cuda.current_stream().wait_event(made)
+                _hand_over(batch, made)
             yield batch
     finally:
         left.set()
         _drain(ready)
         maker.join()
+
+
+def _hand_over(batch: Any, made: torch.cuda.Event) -> None:
+    """Let this thread's stream wait for a batch, and keep its memory until it is read here.
+
+    The stream that made it would otherwise give the memory to its next batch.
+    """
+    here = torch.cuda.current_stream()
+    here.wait_event(made)
+    for value in vars(batch).values():
+        value.record_stream(here)
 
 
 def _make(

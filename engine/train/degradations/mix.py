@@ -1,4 +1,4 @@
-"""Which degradations a batch gets: the training mix (engine/train/README.md)."""
+"""Which degradations a batch gets: the training mix (design/varformer-s.md, "Degradations")."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from varfix.engine.models.card import TASKS
 from varfix.engine.train.degradations.blur import motion_blur
+from varfix.engine.train.degradations.camera import sensor_noise
 from varfix.engine.train.degradations.exposure import low_light, mood
 from varfix.engine.train.degradations.haze import haze
-from varfix.engine.train.degradations.noise import camera_noise, gaussian_noise, jpeg
+from varfix.engine.train.degradations.noise import camera_noise, gaussian_noise, jpeg, light_jpeg
 from varfix.engine.train.degradations.rain_snow import rain, snow
 from varfix.engine.train.degradations.random_draws import uniform
 
@@ -29,7 +30,9 @@ def identity(clean: Tensor, rng: torch.Generator) -> Tensor:
 DEGRADATIONS: Mapping[str, tuple[tuple[Degradation, ...], str]] = MappingProxyType(
     {
         "gaussian": ((gaussian_noise,), "noise"),
-        "camera": ((camera_noise,), "noise"),
+        "camera": ((sensor_noise, light_jpeg), "noise"),
+        "sensor": ((sensor_noise,), "noise"),
+        "grain": ((camera_noise,), "noise"),
         "rain": ((rain,), "rain"),
         "haze": ((haze,), "haze"),
         "lowlight": ((low_light,), "lowlight"),
@@ -37,8 +40,8 @@ DEGRADATIONS: Mapping[str, tuple[tuple[Degradation, ...], str]] = MappingProxyTy
         "snow": ((snow,), "snow"),
         "jpeg": ((jpeg,), "noise"),
         "rain+haze": ((rain, haze), "auto"),
-        "haze+noise": ((haze, camera_noise), "auto"),
-        "lowlight+noise": ((low_light, camera_noise), "auto"),
+        "haze+noise": ((haze, sensor_noise), "auto"),
+        "lowlight+noise": ((low_light, sensor_noise), "auto"),
         "lowlight+blur": ((motion_blur, low_light), "auto"),
         "blur+noise": ((motion_blur, gaussian_noise), "auto"),
         "identity": ((identity,), "auto"),
@@ -100,7 +103,7 @@ def _apply(target: Tensor, name: str, mix: Mix, rng: torch.Generator) -> Tensor:
     picture = target
     for operation in DEGRADATIONS[name][0]:
         picture = operation(picture, rng).clamp(0.0, 1.0)
-    if name in ("identity", "jpeg"):
+    if name in ("identity", "jpeg", "camera"):
         return picture
     squeezed = uniform((len(picture),), 0.0, 1.0, rng) < mix.compressed
     if bool(squeezed.any()):

@@ -70,12 +70,23 @@ def correlate(white: Tensor, spread: Tensor) -> Tensor:
 
 
 def jpeg(picture: Tensor, rng: torch.Generator) -> Tensor:
-    """Compress (B, 3, H, W) in [0, 1] at quality 30 to 95; even rows and columns expected.
+    """Compress (B, 3, H, W) in [0, 1] at quality 10 to 90."""
+    return compressed(picture, uniform((len(picture), 1, 1, 1), 10.0, 90.0, rng))
+
+
+def light_jpeg(picture: Tensor, rng: torch.Generator) -> Tensor:
+    """Compress (B, 3, H, W) in [0, 1] as cameras and phones do, at quality 70 to 97."""
+    return compressed(picture, uniform((len(picture), 1, 1, 1), 70.0, 97.0, rng))
+
+
+def compressed(picture: Tensor, quality: Tensor) -> Tensor:
+    """Compress (B, 3, H, W) in [0, 1] at qualities (B, 1, 1, 1) of libjpeg, from 1 to 100.
 
     Exact in the parts that matter to a restorer: block transform, standard tables, halved chroma.
+    Samples are rounded before, as files hold them.
     """
-    B, _, H, W = picture.shape
-    quality = uniform((B, 1, 1, 1), 30.0, 95.0, rng)
+    H, W = picture.shape[-2:]
+    picture = (picture.clamp(0.0, 1.0) * 255.0).round() / 255.0
     matrix = picture.new_tensor(TO_YCC)
     padded = functional.pad(picture, (0, -W % 16, 0, -H % 16), mode="replicate") * 255.0
     ycc = torch.einsum("ij,bjhw->bihw", matrix, padded)

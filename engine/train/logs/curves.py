@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Curve = tuple[list[int], list[float]]
 LEAST_SPAN, MOST_POINTS = 1, 200
-NOT_DRAWN = frozenset({"stage", "step", "time", "took"})
+NOT_DRAWN = frozenset({"stage", "step", "time", "elapsed", "took"})
 
 
 def read_curves(metrics: Path) -> dict[str, dict[str, Curve]]:

@@ -20,10 +20,16 @@ class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     Attributes:
         steps: optimizer steps; a stage of 0 steps is left out.
-        pictures: whole images per step.
+        pictures: whole images per step, or per pool where a step takes some patches of it.
         sides: sides of the images, one of them chosen for each step.
         patches: patches cut from each image (restorer only).
         patch: side of a patch in pixels.
+        per_step: patches of an optimizer step, of as many images as there are; 0 for all of them
+            at once. The pool is used up before the next one is made.
+        wide: share of pools dealt in patches of twice the side, a quarter as many for each step.
+        informed: share of images whose evidence is the truth, blurred a little, and not what the
+            prior finds.
+        fitted: share of images with shifted tones whose tone grid is one that fits the target.
         rate: peak learning rate, after `warmup` steps; falls to `last_rate` by cosine.
         mix: shares of the degradations in this stage; None for the recipe's.
     """
@@ -33,10 +39,19 @@ class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     sides: tuple[int, ...] = (256,)
     patches: int = 0
     patch: int = 128
+    per_step: int = 0
+    wide: float = 0.0
+    informed: float = 0.0
+    fitted: float = 0.0
     rate: float = 4e-4
     last_rate: float = 1e-6
     warmup: int = 50
     mix: dict[str, float] | None = None
+
+    @property
+    def parts(self) -> int:
+        """Steps that a pool is dealt out to."""
+        return max(1, self.pictures * self.patches // self.per_step) if self.per_step else 1
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -45,7 +60,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     In the file the stages stand beside the other keys, each under its name.
 
     Attributes:
-        model: what is trained, a key of `varfix.engine.train.trainable.PROGRAMS`.
+        model: what is trained, a key of `varfix.engine.train.program.PROGRAMS`.
         stages: recipe of every stage by name.
         mix: relative share of each degradation.
         seed: of weights, cuts and degradations.
@@ -53,11 +68,15 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         compressed: share of degraded images that are JPEG-compressed at last.
         hinted: share of images whose task is told to the model.
         own: share of images that come from the user's own pairs, where there are any.
-        own_task: what those pairs are an example of: a member of `varfix.engine.models.card.TASKS`.
+        own_task: what those pairs are an example of: a member of `varfix.engine.models.TASKS`.
         ema: decay of the averaged weights that are exported.
         clip: largest gradient norm.
         skip: gradient norm from which on a step is left out; NaN always is.
         recover: steps left out in a row after which the weights return to the averaged ones.
+        minutes: that training may take, instead of the stages' steps, all sessions together; None
+            for the steps. Only one stage can be trained so.
+        compile: whether networks are compiled.
+        report_every: seconds between lines of the journal.
         save_every: steps between saved states.
         sample_every: steps between sample sheets and curves; 0 for none.
     """
@@ -75,6 +94,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     clip: float = 1.0
     skip: float = 100.0
     recover: int = 20
+    minutes: float | None = None
+    compile: bool = False
+    report_every: float = 10.0
     save_every: int = 100
     sample_every: int = 500
 
@@ -111,7 +133,7 @@ def _sorted(data: dict[str, Any], name: str) -> dict[str, Any]:
     for key, value in stages.items():
         if not isinstance(value, dict):
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f'Did you mean "{near[0]}"?' if near else "A stage has steps, images, ..."
+            hint = f'Did you mean "{near[0]}"?' if near else "A stage has steps, pictures, ..."
             raise ConfigError(f'{name}: unknown key "{key}"', hint=hint)
     return {key: value for key, value in data.items() if key in known} | {"stages": stages}
 
@@ -123,6 +145,12 @@ def _check(recipe: Recipe, name: str) -> None:
         raise ConfigError(
             f'{name}: unknown degradation "{unknown[0]}"',
             hint=f"known: {', '.join(DEGRADATIONS)}",
+        )
+    trained = [stage for stage, settings in recipe.stages.items() if settings.steps]
+    if recipe.minutes is not None and len(trained) > 1:
+        raise ConfigError(
+            f"{name}: minutes: {len(trained)} stages are to be trained, expected one",
+            hint=" ".join(f"--set {stage}.steps=0" for stage in trained[:-1]),
         )
     if recipe.own_task not in TASKS:
         raise ConfigError(f'{name}: own_task: no task "{recipe.own_task}"', hint=", ".join(TASKS))

@@ -1,6 +1,6 @@
 """How RestoreVAR is trained: writer, refiner and decoder, one after the other.
 
-Source: engine/networks/README.md, "RestoreVAR", and the paper's section 3.3. The released training
+Source: parity/restorevar/SPEC.md, section 7, and the paper's section 3.3. The released training
 begins with VAR's public VQ-VAE; where there is none, its training is the first stage.
 """
 
@@ -15,9 +15,11 @@ from varfix.engine.networks.layers.vqvae import Vqvae
 from varfix.engine.networks.restorevar.model import RestoreVar, RestoreVarConfig
 from varfix.engine.networks.restorevar.refiner import Refiner
 from varfix.engine.networks.restorevar.transformer import RestoreVarTransformer
+from varfix.engine.train.data.batches import Batch
 from varfix.engine.train.stages.critic import PatchCritic, adversarial
 from varfix.engine.train.stages.perception import seen_difference, structure
-from varfix.engine.train.stages.varformer_s import Batch, Batches, Losses, VqvaeStage
+from varfix.engine.train.stages.varformer_s import Losses, VqvaeStage
+from varfix.engine.train.trainable import Plain
 
 WEIGHTS = {"structure": 0.5, "seen": 0.5, "deceive": 0.02, "critic": 1.0}
 """Of the decoder's losses beside L1; those of the released training are not published."""
@@ -48,7 +50,7 @@ class WholeVqvaeStage(VqvaeStage):
         return batch.targets
 
 
-class WriterStage:
+class WriterStage(Plain):
     """Cross-entropy of all tokens under teacher forcing; the condition is the damaged image."""
 
     name = "writer"
@@ -64,11 +66,8 @@ class WriterStage:
         logits = forced_logits(model, clean, latent)
         return {"tokens": functional.cross_entropy(logits.flatten(0, 1), clean.tokens.flatten())}
 
-    def start(self, model: Studio, batches: Batches) -> None:
-        """Nothing: the gates of the cross-attention begin at zero."""
 
-
-class RefinerStage:
+class RefinerStage(Plain):
     """The continuous latent of the clean image, from what the writer writes by itself."""
 
     name = "refiner"
@@ -87,11 +86,8 @@ class RefinerStage:
         refined = model.refiner(written.prediction.latent, written.states)
         return {"latent": functional.l1_loss(refined.float(), wanted)}
 
-    def start(self, model: Studio, batches: Batches) -> None:
-        """Nothing."""
 
-
-class DecoderStage:
+class DecoderStage(Plain):
     """Clean images from their continuous latents; encoder and codebook stay as they are."""
 
     name = "decoder"
@@ -115,9 +111,6 @@ class DecoderStage:
         }
         weighted = {name: WEIGHTS[name] * loss for name, loss in losses.items()}
         return {"l1": functional.l1_loss(drawn.float(), real), **weighted}
-
-    def start(self, model: Studio, batches: Batches) -> None:
-        """Nothing."""
 
 
 def signed(pictures: Tensor) -> Tensor:

@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from varfix.engine.networks.varformer.model import Varformer
+from varfix.engine.train.data.batches import Batch, Batches
 from varfix.engine.train.stages.losses import charbonnier
 from varfix.engine.train.stages.perception import seen_difference
 from varfix.engine.train.stages.restorevar import restore_resized, signed
-from varfix.engine.train.stages.varformer_s import Batch, Batches, Losses
+from varfix.engine.train.stages.varformer_s import Losses
+from varfix.engine.train.trainable import Plain
 
 SEEN_WEIGHT = 0.05
 """Of what the VQ-VAE's encoder sees, in place of the VGG of eq. 8, which is not public domain."""
 
 
-class AdapterStage:
+class AdapterStage(Plain):
     """Stage 1: the degraded image's latent toward the clean one's, and its tokens likewise.
 
     VAR is frozen; the adapter and the cross-attention through which it is asked learn.
@@ -56,7 +58,7 @@ class AdapterStage:
                     gate.fill_(0.1)
 
 
-class RestorationStage:
+class RestorationStage(Plain):
     """Stage 2: main encoder and decoder with DAE and AFT, given the prior, which is frozen."""
 
     name = "restoration"
@@ -72,7 +74,7 @@ class RestorationStage:
             guidance = model.prior(picture)
         restored = model.restore_with_prior(picture, guidance).float()
         seen = seen_difference(model.vqvae.encoder, signed(restored), real)
-        return {"pixels": charbonnier(restored - batch.targets), "seen": SEEN_WEIGHT * seen}
+        return {"pixels": charbonnier(restored - batch.targets).mean(), "seen": SEEN_WEIGHT * seen}
 
     def start(self, model: Varformer, batches: Batches) -> None:
         """Begin with the VQ-VAE's layers, where the main branch is still untouched."""

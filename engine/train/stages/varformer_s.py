@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,87 +15,19 @@ from varfix.engine.networks.varformer_s.degradation_head import KINDS
 from varfix.engine.networks.varformer_s.model import VarformerS
 from varfix.engine.networks.varformer_s.tone_grid import apply_tone, confident
 from varfix.engine.networks.varformer_s.unet import RestorerNetwork
-from varfix.engine.train.data.pairs import OWN
-from varfix.engine.train.data.source import Source
-from varfix.engine.train.degradations.mix import DEGRADATIONS, Degraded
-from varfix.engine.train.degradations.random_draws import integer
-from varfix.engine.train.recipes.recipe import StageRecipe
-from varfix.engine.train.stages.losses import feature_matching, reconstruction, tone_loss
+from varfix.engine.train.data.batches import Batch, Batches
+from varfix.engine.train.stages.losses import (
+    AMPLITUDE_WEIGHT,
+    amplitude_loss,
+    feature_matching,
+    reconstruction,
+    tone_loss,
+)
+from varfix.engine.train.stages.tone_fit import fit_grid
+from varfix.engine.train.trainable import Plain
 
-STRIDE = 16
-THUMBNAIL = 256
 TONE_WEIGHT = 10.0
 Losses = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a step sees.
-
-    Attributes:
-        thumbnail: (P, 3, 256, 256), whole degraded images.
-        clean: (P, 3, 256, 256), the same images clean.
-        task: (P,) int64.
-        present: (P, 6) float32, 1 where a kind of `evidence.KINDS` is in the image, 0 where it is
-            not, -1 where nobody knows.
-        patches: (P * n, 3, p, p) cut from the degraded images, picture-major.
-        targets: the same patches, clean.
-        samplers: (2, P * n, p / 16, 16), rows and columns that sample the prior on each patch.
-    """
-
-    thumbnail: Tensor
-    clean: Tensor
-    task: Tensor
-    present: Tensor
-    patches: Tensor
-    targets: Tensor
-    samplers: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch on another device."""
-        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
-
-
-class Batches(torch.utils.data.Dataset[Batch]):
-    """Batch number `i` of a stage, always the same for the same recipe."""
-
-    def __init__(self, source: Source, stage: StageRecipe, seed: int, device: torch.device) -> None:
-        self.source, self.stage, self.seed, self.device = source, stage, seed, device
-
-    def __len__(self) -> int:
-        return self.stage.steps
-
-    def __getitem__(self, step: int) -> Batch:
-        """Cut, degrade, shrink."""
-        rng = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
-        side = self.stage.sides[integer(0, len(self.stage.sides), rng)]
-        degraded = self.source.draw(self.stage.pictures, side, rng)
-        patches, targets, samplers = cut_patches(degraded, self.stage, rng)
-        return Batch(
-            thumbnail=shrink(degraded.picture),
-            clean=shrink(degraded.target),
-            task=degraded.task,
-            present=present_kinds(degraded.names).to(self.device),
-            patches=patches,
-            targets=targets,
-            samplers=samplers,
-        )
-
-
-def present_kinds(names: Sequence[str]) -> Tensor:
-    """Which of `evidence.KINDS` each degradation brings, (P, 6); -1 for images of a user's own.
-
-    Args:
-        names: keys of `DEGRADATIONS`, or `OWN`.
-    """
-    return torch.tensor([_present(name) for name in names])
-
-
-def _present(name: str) -> list[float]:
-    if name == OWN:
-        return [-1.0] * len(KINDS)
-    found = {DEGRADATIONS[part][1] if part in DEGRADATIONS else part for part in name.split("+")}
-    return [float(kind in found) for kind in KINDS]
 
 
 def evidence_loss(told: Tensor, present: Tensor) -> Tensor:
@@ -108,44 +39,7 @@ def evidence_loss(told: Tensor, present: Tensor) -> Tensor:
     return (each * known).sum() / known.sum().clamp_min(1.0)
 
 
-def shrink(pictures: Tensor) -> Tensor:
-    """Thumbnails (B, 3, 256, 256) by area averaging, as at inference."""
-    if pictures.shape[-1] == THUMBNAIL:
-        return pictures
-    return functional.interpolate(pictures, size=(THUMBNAIL, THUMBNAIL), mode="area")
-
-
-def cut_patches(
-    degraded: Degraded, stage: StageRecipe, rng: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Random patches of each image, their targets, and the samplers of their prior."""
-    side, p = degraded.picture.shape[-1], stage.patch
-    count = (stage.pictures * stage.patches, 2)
-    corners = torch.randint(0, side - p + 1, count, generator=rng, device=rng.device).tolist()
-    patches, targets, samplers = [], [], []
-    for i, (top, left) in enumerate(corners):
-        window = (i // stage.patches, slice(None), slice(top, top + p), slice(left, left + p))
-        patches.append(degraded.picture[window])
-        targets.append(degraded.target[window])
-        samplers.append(torch.stack([sampler(top, p, side), sampler(left, p, side)]))
-    if not patches:
-        empty = degraded.picture[:0]
-        return empty, empty, torch.empty(2, 0, p // STRIDE, THUMBNAIL // STRIDE)
-    return torch.stack(patches), torch.stack(targets), torch.stack(samplers, 1)
-
-
-def sampler(start: int, length: int, whole: int, cells: int = 16) -> Tensor:
-    """Bilinear sampling of 16 prior cells at the centers of a tile's 16-pixel strips.
-
-    The same rule as `engine/restoration/prior_maps.py`, as a (length / 16, 16) matrix; a test
-    compares them.
-    """
-    centers = start + STRIDE * (torch.arange(length // STRIDE) + 0.5)
-    position = (centers * (cells / whole) - 0.5).clamp(0.0, cells - 1.0)
-    return (1.0 - (position[:, None] - torch.arange(cells)).abs()).clamp_min(0.0)
-
-
-class VqvaeStage:
+class VqvaeStage(Plain):
     """Stage 1a: clean images through the VQ-VAE."""
 
     name = "vqvae"
@@ -187,7 +81,7 @@ class VqvaeStage:
             codes.copy_(vectors[picks] * scale)
 
 
-class PriorStage:
+class PriorStage(Plain):
     """Stage 1b: degraded thumbnails to clean tokens and tone; the VQ-VAE stays as it is."""
 
     name = "prior"
@@ -214,7 +108,7 @@ class PriorStage:
         model.prior.adopt_vqvae()
 
 
-class HeadsStage:
+class HeadsStage(Plain):
     """Stage 1c: whole images to what is wrong with them, and to their tone.
 
     Both are judged from thumbnails alone, which come several times faster than patches do.
@@ -242,11 +136,12 @@ class HeadsStage:
             "evidence": evidence_loss(told, batch.present),
         }
 
-    def start(self, model: VarformerS, batches: Batches) -> None:
-        """Nothing: the heads start from the identity and from not knowing."""
+
+CHUNK = 8
+"""Images whose prior is computed at once: more do not fit into a CPU's caches."""
 
 
-class RestorerStage:
+class RestorerStage(Plain):
     """Stage 2: patches with their piece of the prior (eq. 8)."""
 
     name = "restorer"
@@ -255,17 +150,38 @@ class RestorerStage:
         """What this stage trains."""
         return list(model.restorer.parameters())
 
-    def losses(self, model: VarformerS, batch: Batch) -> Losses:
-        """Reconstruction of the patches."""
-        with torch.no_grad():
-            maps = model.prior(batch.thumbnail, batch.task).maps
-        each = len(batch.patches) // len(batch.thumbnail)
-        pieces = sample_prior(maps.float().repeat_interleave(each, 0), batch.samplers)
-        restored, _ = run_restorer(model.restorer, batch.patches, pieces)
-        return {"pixels": reconstruction(restored.float(), batch.targets)}
+    def prepare(self, model: VarformerS, pool: Batch) -> Batch:
+        """Compute the prior of every image, once for all of its patches.
 
-    def start(self, model: VarformerS, batches: Batches) -> None:
-        """Nothing: the network starts as the identity after tone."""
+        Some are told the truth and given the tone grid that fits it: so the restorer neither
+        depends on the faults of today's judge nor spoils what a better one decides.
+        """
+        with torch.no_grad():
+            chunks = zip(pool.thumbnail.split(CHUNK), pool.task.split(CHUNK), strict=True)
+            maps = torch.cat([model.prior(*chunk).maps.float() for chunk in chunks])
+        increments, grid, evidence = maps.split(model.restorer.parts, 1)
+        told = pool.told[..., None, None].expand_as(evidence)
+        evidence = torch.where(told < 0.0, evidence, told)
+        return replace(pool, maps=torch.cat([increments, better_grid(grid, pool), evidence], 1))
+
+    def losses(self, model: VarformerS, batch: Batch) -> Losses:
+        """Reconstruction of each patch (N,)."""
+        pieces = sample_prior(batch.maps[batch.owner], batch.samplers)
+        restored, _ = run_restorer(model.restorer, batch.patches, pieces)
+        restored = restored.float()
+        blurred = batch.present[batch.owner, KINDS.index("blur")] > 0.5
+        sharpness = AMPLITUDE_WEIGHT * amplitude_loss(restored, batch.targets)
+        return {"pixels": reconstruction(restored, batch.targets) + blurred * sharpness}
+
+
+def better_grid(grid: Tensor, pool: Batch) -> Tensor:
+    """Tone grids (P, 96, 16, 16) moved toward those that fit, where the pool says so."""
+    chosen = pool.fitted.nonzero()[:, 0]
+    if len(chosen) == 0:
+        return grid
+    fitted = fit_grid(pool.thumbnail[chosen], pool.clean[chosen])
+    moved = torch.lerp(grid[chosen], fitted, pool.fitted[chosen, None, None, None])
+    return grid.index_copy(0, chosen, moved)
 
 
 def tone_thumbnails(thumbnails: Tensor, grid: Tensor) -> Tensor:
