@@ -35,7 +35,8 @@ from varfix.engine.train.recipes.recipe import Recipe, StageRecipe, load_recipe
 from varfix.engine.train.request import Job
 from varfix.engine.train.schedule import Clock, learning_rate
 from varfix.engine.train.stages.objective import Objective, compile_trained
-from varfix.engine.train.trainable import RECIPES, Program, Stage, program_named
+from varfix.engine.train.stages.stage import Stage
+from varfix.engine.train.trainable import RECIPES, Program, program_named
 
 SHIPPED_RECIPE = RECIPES / "varformer-s.yaml"
 ENDLESS = 10**9

@@ -2,10 +2,10 @@
 
 The loop (`varfix.engine.train.loop`) knows no network. To train another one,
 
-1. write its stages, objects with the members of `Stage`, in a module of their own
-   (`stages/varformer_s.py` holds those of VarFormer-S); who inherits from `Plain` need not write
-   `prepare` and `start`. They may use `data/batches.py`, batches and pools of whole images and
-   patches; a program with batches of its own gives `Program.batches`;
+1. write its stages, objects with the members of `Stage` (`stages/stage.py`), in a module of their
+   own (`stages/varformer_s.py` holds those of VarFormer-S); who inherits from `PlainStage` need
+   not write `prepare` and `start`. They may use `data/batches.py`, batches and pools of whole
+   images and patches; a program with batches of its own gives `Program.batches`;
 2. write its recipe, a YAML file in `recipes/` whose `model:` is the program's name and which
    has one section for each stage, named as the stage is (`varformer-s.yaml` is an example);
 3. add a function that returns its `Program` to `PROGRAMS`. It imports the network when it is
@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,63 +32,9 @@ from varfix.engine.errors import ConfigError
 from varfix.engine.train.data.batches import Batches
 from varfix.engine.train.data.source import Source
 from varfix.engine.train.recipes.recipe import Recipe, StageRecipe
+from varfix.engine.train.stages.stage import Stage
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
-class Pool(Protocol):
-    """What one or more steps are dealt from."""
-
-    def to(self, device: torch.device) -> Any:
-        """The pool on that device."""
-        ...
-
-    def dealt(self, part: int, parts: int) -> Any:
-        """The batch of one step: one of `parts` parts."""
-        ...
-
-
-class Stage(Protocol):
-    """One stage of training. `model` is what the program's `build` returns."""
-
-    @property
-    def name(self) -> str:
-        """Name of the stage's section in the recipe."""
-        ...
-
-    def parameters(self, model: Any) -> list[nn.Parameter]:
-        """What this stage trains, always in the same order; all else is frozen meanwhile."""
-        ...
-
-    def prepare(self, model: Any, pool: Any) -> Any:
-        """Do to a pool what needs doing once, before the steps that are dealt from it."""
-        ...
-
-    def losses(self, model: Any, batch: Any) -> dict[str, Tensor]:
-        """Losses by name, whose sum is minimized; runs under bf16 autocast where that is fast.
-
-        Each is a scalar, or one for each of the batch's `kinds` (N,): then kinds are balanced.
-        """
-        ...
-
-    def start(self, model: Any, batches: Any) -> None:
-        """Prepare the model before the stage's first step.
-
-        Not called again on resuming, nor where `--init` gave every weight of the network.
-        """
-        ...
-
-
-class Plain:
-    """What most stages have in common: they learn from batches as they come."""
-
-    def prepare(self, model: Any, pool: Any) -> Any:
-        """The pool as it is."""
-        del model
-        return pool
-
-    def start(self, model: Any, batches: Any) -> None:
-        """Nothing."""
 
 
 MakeBatches = Callable[[Source, StageRecipe, int, torch.device], torch.utils.data.Dataset[Any]]

@@ -21,7 +21,8 @@ from varfix.engine.train.recipes.recipe import load_recipe
 from varfix.engine.train.request import Job
 from varfix.engine.train.schedule import learning_rate
 from varfix.engine.train.stages.objective import compile_trained
-from varfix.engine.train.trainable import Plain, Program, program_named
+from varfix.engine.train.stages.stage import PlainStage
+from varfix.engine.train.trainable import Program, program_named
 
 
 def same(one, other):
@@ -135,7 +136,7 @@ def test_a_stage_trains_its_own_parts_and_no_other(folder, tmp_path, tiny, stage
     assert all(name.startswith(parts) for name in changed)
 
 
-class Runaway(Plain):
+class Runaway(PlainStage):
     """A stage that learns to give one, and loses its mind at a given step."""
 
     name = "mind"

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from varformer_kit import public_name
+from support.varformer_parity import public_name
 
 from varfix.engine.evaluation.metrics import psnr, ssim
 from varfix.engine.networks.layers.quantizer import SCALES as ALL_SCALES

@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 import torch
-from varformer_kit import SMALLEST, public_state, tiny_network
+from support.varformer_parity import SMALLEST, public_state, tiny_network
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
 from varfix.engine.evaluation.metrics import psnr

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
-from varfix.engine.train.trainable import Pool
+import torch
+
+
+class BatchPool(Protocol):
+    """What one or more steps are dealt from."""
+
+    def to(self, device: torch.device) -> Any:
+        """The pool on that device."""
+        ...
+
+    def dealt(self, part: int, parts: int) -> Any:
+        """The batch of one step: one of `parts` parts."""
+        ...
 
 
 def deal(
-    pools: Iterator[Pool], parts: int, first: int, prepare: Callable[[Pool], Pool]
+    pools: Iterator[BatchPool], parts: int, first: int, prepare: Callable[[BatchPool], BatchPool]
 ) -> Iterator[Any]:
     """The batches of all steps from `first` on.
 

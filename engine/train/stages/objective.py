@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from varfix.engine.train.balance import Balance
 from varfix.engine.train.devices import fast_half
 from varfix.engine.train.logs.tally import Tally
-from varfix.engine.train.trainable import Stage
+from varfix.engine.train.stages.stage import Stage
 
 
 class Objective(nn.Module):

@@ -18,8 +18,8 @@ from varfix.engine.networks.restorevar.transformer import RestoreVarTransformer
 from varfix.engine.train.data.batches import Batch
 from varfix.engine.train.stages.critic import PatchCritic, adversarial
 from varfix.engine.train.stages.perception import seen_difference, structure
+from varfix.engine.train.stages.stage import PlainStage
 from varfix.engine.train.stages.varformer_s import Losses, VqvaeStage
-from varfix.engine.train.trainable import Plain
 
 WEIGHTS = {"structure": 0.5, "seen": 0.5, "deceive": 0.02, "critic": 1.0}
 """Of the decoder's losses beside L1; those of the released training are not published."""
@@ -50,7 +50,7 @@ class WholeVqvaeStage(VqvaeStage):
         return batch.targets
 
 
-class WriterStage(Plain):
+class WriterStage(PlainStage):
     """Cross-entropy of all tokens under teacher forcing; the condition is the damaged image."""
 
     name = "writer"
@@ -67,7 +67,7 @@ class WriterStage(Plain):
         return {"tokens": functional.cross_entropy(logits.flatten(0, 1), clean.tokens.flatten())}
 
 
-class RefinerStage(Plain):
+class RefinerStage(PlainStage):
     """The continuous latent of the clean image, from what the writer writes by itself."""
 
     name = "refiner"
@@ -87,7 +87,7 @@ class RefinerStage(Plain):
         return {"latent": functional.l1_loss(refined.float(), wanted)}
 
 
-class DecoderStage(Plain):
+class DecoderStage(PlainStage):
     """Clean images from their continuous latents; encoder and codebook stay as they are."""
 
     name = "decoder"

@@ -15,14 +15,14 @@ from varfix.engine.train.data.batches import Batch, Batches
 from varfix.engine.train.stages.losses import charbonnier
 from varfix.engine.train.stages.perception import seen_difference
 from varfix.engine.train.stages.restorevar import restore_resized, signed
+from varfix.engine.train.stages.stage import PlainStage
 from varfix.engine.train.stages.varformer_s import Losses
-from varfix.engine.train.trainable import Plain
 
 SEEN_WEIGHT = 0.05
 """Of what the VQ-VAE's encoder sees, in place of the VGG of eq. 8, which is not public domain."""
 
 
-class AdapterStage(Plain):
+class AdapterStage(PlainStage):
     """Stage 1: the degraded image's latent toward the clean one's, and its tokens likewise.
 
     VAR is frozen; the adapter and the cross-attention through which it is asked learn.
@@ -58,7 +58,7 @@ class AdapterStage(Plain):
                     gate.fill_(0.1)
 
 
-class RestorationStage(Plain):
+class RestorationStage(PlainStage):
     """Stage 2: main encoder and decoder with DAE and AFT, given the prior, which is frozen."""
 
     name = "restoration"

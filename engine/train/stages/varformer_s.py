@@ -23,8 +23,8 @@ from varfix.engine.train.stages.losses import (
     reconstruction,
     tone_loss,
 )
+from varfix.engine.train.stages.stage import PlainStage
 from varfix.engine.train.stages.tone_fit import fit_grid
-from varfix.engine.train.trainable import Plain
 
 TONE_WEIGHT = 10.0
 Losses = dict[str, Tensor]
@@ -39,7 +39,7 @@ def evidence_loss(told: Tensor, present: Tensor) -> Tensor:
     return (each * known).sum() / known.sum().clamp_min(1.0)
 
 
-class VqvaeStage(Plain):
+class VqvaeStage(PlainStage):
     """Stage 1a: clean images through the VQ-VAE."""
 
     name = "vqvae"
@@ -81,7 +81,7 @@ class VqvaeStage(Plain):
             codes.copy_(vectors[picks] * scale)
 
 
-class PriorStage(Plain):
+class PriorStage(PlainStage):
     """Stage 1b: degraded thumbnails to clean tokens and tone; the VQ-VAE stays as it is."""
 
     name = "prior"
@@ -108,7 +108,7 @@ class PriorStage(Plain):
         model.prior.adopt_vqvae()
 
 
-class HeadsStage(Plain):
+class HeadsStage(PlainStage):
     """Stage 1c: whole images to what is wrong with them, and to their tone.
 
     Both are judged from thumbnails alone, which come several times faster than patches do.
@@ -141,7 +141,7 @@ CHUNK = 8
 """Images whose prior is computed at once: more do not fit into a CPU's caches."""
 
 
-class RestorerStage(Plain):
+class RestorerStage(PlainStage):
     """Stage 2: patches with their piece of the prior (eq. 8)."""
 
     name = "restorer"
