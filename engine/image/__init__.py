@@ -1,1 +1,1 @@
-"""Image files in and out; tifffile and the Pillow plug-ins are used only here."""
+"""Reads and writes image files; only this package uses tifffile and the Pillow plug-ins."""

@@ -82,7 +82,14 @@ def _check_png(stream: IO[bytes]) -> None:
 
 @dataclass(frozen=True)
 class _Directory:
-    """One TIFF directory: the bytes of all its values, and the directories it refers to."""
+    """One TIFF directory.
+
+    Attributes:
+        length: Bytes of all values outside of the entries.
+        end: Offset of the end of the last value.
+        links: Offsets of the directories that it refers to.
+        following: Offset of the next directory; 0 if it is the last.
+    """
 
     length: int
     end: int
@@ -92,7 +99,7 @@ class _Directory:
 
 def _check_tiff(stream: IO[bytes]) -> None:
     size = stream.seek(0, io.SEEK_END)
-    walk = _SegmentWalk(stream, size)
+    walk = _DirectoryWalk(stream, size)
     total, seen = 0, 0
     for directory in walk.directories():
         if seen == 0 and directory.end > size:
@@ -106,7 +113,7 @@ def _check_tiff(stream: IO[bytes]) -> None:
         raise EOFError("the TIFF directory is missing")
 
 
-class _SegmentWalk:
+class _DirectoryWalk:
     """Visits the directories of a TIFF file, each once."""
 
     def __init__(self, stream: IO[bytes], size: int) -> None:

@@ -1,7 +1,7 @@
-"""Colors stated by numbers instead of a profile, turned into a profile that says the same.
+"""Converts color metadata that is not an ICC profile to an equivalent ICC profile.
 
-PNG states them as chunks (cICP, gAMA, cHRM), AVIF and HEIC as code points of ITU-T H.273. Every
-other part of varfix, and every other format, knows ICC profiles.
+PNG stores it in chunks (cICP, gAMA, cHRM), AVIF and HEIC as code points of ITU-T H.273. All other
+modules and formats use ICC profiles.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PRIMARIES: Final[dict[int, Primaries]] = {
     22: (_D65, (0.630, 0.340), (0.295, 0.605), (0.155, 0.077)),
 }
 
-# Parameters g, a, b, c, d of the parametric curve of ICC: (a x + b)^g from d on, c x below.
+# Parameters g, a, b, c, d of a parametric ICC curve: (a x + b)^g for x >= d, c x below.
 _SRGB: Final = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _BT709_CURVE: Final = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
 _CURVES: Final[dict[int, tuple[float, ...]]] = {
@@ -49,7 +49,7 @@ HDR: Final = {16: "PQ", 18: "HLG"}
 _UNSPECIFIED: Final = 2
 _SRGB_CODES: Final = ((1, 13), (1, _UNSPECIFIED), (_UNSPECIFIED, 13), (_UNSPECIFIED, _UNSPECIFIED))
 
-# Programs write the exponent of sRGB's curve with a few digits.
+# Range of exponents that programs write for the sRGB curve.
 _SRGB_GAMMA: Final = (0.44, 0.47)
 _CLOSE: Final = 0.002
 
@@ -60,11 +60,11 @@ _BRADFORD: Final = np.array(
 
 
 def profile_of_codes(primaries: int, transfer: int, *, gray: bool = False) -> bytes | None:
-    """Return a profile for code points of H.273; None for sRGB and what is not known.
+    """Return a profile for code points of H.273; None for sRGB and unknown code points.
 
     Args:
         primaries: Color primaries.
-        transfer: Transfer characteristics; HDR ones have no profile.
+        transfer: Transfer characteristics; the result is None for HDR.
         gray: The image has one channel.
     """
     if (primaries, transfer) in _SRGB_CODES or transfer in HDR:
@@ -75,10 +75,10 @@ def profile_of_codes(primaries: int, transfer: int, *, gray: bool = False) -> by
 
 
 def profile_of_chunks(chunks: Mapping[bytes, bytes], *, gray: bool) -> bytes | None:
-    """Return a profile for what PNG chunks say of colors; None for sRGB and when they say nothing.
+    """Return a profile for the color chunks of a PNG; None for sRGB and without such chunks.
 
     Args:
-        chunks: Payloads of the chunks cICP, sRGB, gAMA and cHRM that a file has.
+        chunks: Payloads of the chunks cICP, sRGB, gAMA and cHRM, by type.
         gray: The image has one channel.
     """
     codes = codes_of(chunks)
@@ -98,7 +98,7 @@ def profile_of_chunks(chunks: Mapping[bytes, bytes], *, gray: bool) -> bytes | N
 
 
 def codes_of(chunks: Mapping[bytes, bytes]) -> tuple[int, int] | None:
-    """Return primaries and transfer of a cICP chunk, None without one."""
+    """Return color primaries and transfer characteristics of the cICP chunk, None without it."""
     payload = chunks.get(b"cICP", b"")
     return (payload[0], payload[1]) if len(payload) == 4 else None
 
@@ -115,11 +115,11 @@ def _points(payload: bytes) -> Primaries | None:
         return None
     values = [value / 100_000 for value in struct.unpack(">8I", payload)]
     points = tuple(zip(values[::2], values[1::2], strict=True))
-    return points if _is_sound(points) else None
+    return points if _is_valid(points) else None
 
 
-def _is_sound(points: Primaries) -> bool:
-    """Tell whether primaries span a triangle and every point is a color."""
+def _is_valid(points: Primaries) -> bool:
+    """Return whether every point is a color and the primaries are not collinear."""
     if any(y < 0.001 or x < 0 or x + y > 1.001 for x, y in points):
         return False
     return bool(abs(np.linalg.det(_xyz_of(points[1:]))) > 1e-3)
@@ -130,22 +130,22 @@ def _is_near(points: Primaries, others: Primaries) -> bool:
 
 
 def _xyz_of(points: Primaries) -> Matrix:
-    """Return XYZ of chromaticities with Y = 1, one column for each."""
+    """Return the XYZ values, with Y = 1, of chromaticities, as columns."""
     return np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in points]).T
 
 
 def profile(points: Primaries, curve: tuple[float, ...], *, gray: bool = False) -> bytes:
-    """Build an ICC profile of version 4 from primaries and a curve.
+    """Build an ICC profile of version 4 from primaries and a tone curve.
 
     Args:
         points: Chromaticities of white, red, green and blue.
-        curve: Exponent alone, or g, a, b, c, d.
-        gray: For one channel; the primaries do not matter then.
+        curve: The exponent alone, or g, a, b, c, d.
+        gray: Build a profile for one channel; the primaries are not used then.
     """
     kind = 0 if len(curve) == 1 else 3
-    trc = b"para" + struct.pack(f">IHH{len(curve)}i", 0, kind, 0, *map(_fixed, curve))
-    tags = {b"desc": _words("RGB of the source"), b"cprt": _words("no copyright")}
-    tags[b"wtpt"] = _numbers(b"XYZ ", _D50)
+    trc = b"para" + struct.pack(f">IHH{len(curve)}i", 0, kind, 0, *map(_to_fixed, curve))
+    tags = {b"desc": _text_tag("RGB of the source"), b"cprt": _text_tag("no copyright")}
+    tags[b"wtpt"] = _number_tag(b"XYZ ", _D50)
     if gray:
         tags[b"kTRC"] = trc
     else:
@@ -153,34 +153,34 @@ def profile(points: Primaries, curve: tuple[float, ...], *, gray: bool = False) 
         adaptation = _adaptation(white)
         unscaled = _xyz_of(points[1:])
         matrix = adaptation @ (unscaled * np.linalg.solve(unscaled, white))
-        tags[b"chad"] = _numbers(b"sf32", adaptation.ravel())
+        tags[b"chad"] = _number_tag(b"sf32", adaptation.ravel())
         for column, name in enumerate((b"r", b"g", b"b")):
-            tags[name + b"XYZ"] = _numbers(b"XYZ ", matrix[:, column])
+            tags[name + b"XYZ"] = _number_tag(b"XYZ ", matrix[:, column])
             tags[name + b"TRC"] = trc
-    return _assembled(tags, b"GRAY" if gray else b"RGB ")
+    return _assemble(tags, b"GRAY" if gray else b"RGB ")
 
 
 def _adaptation(white: Matrix) -> Matrix:
-    """Return the matrix from a white to that of profiles (Bradford)."""
+    """Return the matrix that adapts a white point to D50 (Bradford)."""
     scale = (_BRADFORD @ _D50) / (_BRADFORD @ white)
     return np.asarray(np.linalg.inv(_BRADFORD) @ np.diag(scale) @ _BRADFORD)
 
 
-def _fixed(value: float) -> int:
+def _to_fixed(value: float) -> int:
     return round(float(value) * 65536)
 
 
-def _numbers(kind: bytes, values: Matrix) -> bytes:
-    return kind + struct.pack(f">I{len(values)}i", 0, *map(_fixed, values))
+def _number_tag(kind: bytes, values: Matrix) -> bytes:
+    return kind + struct.pack(f">I{len(values)}i", 0, *map(_to_fixed, values))
 
 
-def _words(text: str) -> bytes:
+def _text_tag(text: str) -> bytes:
     words = text.encode("utf-16-be")
     return b"mluc" + struct.pack(">III2s2sII", 0, 1, 12, b"en", b"US", len(words), 28) + words
 
 
-def _assembled(tags: Mapping[bytes, bytes], colors: bytes) -> bytes:
-    """Put tags behind a header; equal ones are stored once."""
+def _assemble(tags: Mapping[bytes, bytes], colors: bytes) -> bytes:
+    """Return a profile of a header and tags; equal payloads are stored once."""
     at = 128 + 4 + 12 * len(tags)
     places: dict[bytes, int] = {}
     body = b""
@@ -207,7 +207,7 @@ def _assembled(tags: Mapping[bytes, bytes], colors: bytes) -> bytes:
         0,
         0,
         1,
-        *map(_fixed, _D50),
+        *map(_to_fixed, _D50),
         b"",
     )
     return head.ljust(128, b"\x00") + table + body

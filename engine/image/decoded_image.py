@@ -1,7 +1,7 @@
-"""A decoded picture: what the model sees, and what must come back unchanged around it.
+"""A decoded image: the input of the model, and everything that the result takes over unchanged.
 
-The model sees float32 RGB. Integers become floats and back without loss for 8 and 16 bits, so that
-a model that does nothing returns the file's own pixels.
+The model gets float32 RGB. The conversion from integers to floats and back is exact for 8 and 16
+bits, so that a model that changes nothing returns the pixels of the file.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from varfix.engine.image.metadata.iptc import record_of
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[Any]
 
-# Rows converted at once, so that temporaries stay small beside the picture itself.
+# Number of rows that are converted at a time, so that temporary arrays are small.
 BAND = 256
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """How the source was stored; what a result is stored like.
+    """Format and metadata of a source file, which its result takes over.
 
     Attributes:
         format: A key of `formats.FORMATS`.
-        mode: `gray` results are stored with one channel, `cmyk` with four inks.
+        mode: `gray` is stored with one channel, `rgb` with three, `cmyk` with four.
         depth: 8 or 16 bits per channel.
         icc: Color profile, as in the file.
-        icc_is_implied: The file states its colors in another way; the profile says the same.
+        icc_is_implied: The file has no profile; `icc` was computed from its other color metadata.
         exif: TIFF-structured EXIF without the `Exif` prefix; orientation 1, no thumbnail.
         xmp: XMP packet; orientation 1.
-        resources: Photoshop's image resources: an IPTC record, paths.
-        comment: Comment of a JPEG, in whatever encoding.
+        resources: Photoshop image resources: an IPTC record, clipping paths.
+        comment: Comment of a JPEG, in its own encoding, which is not recorded.
         dpi: Horizontal and vertical resolution in pixels per inch.
-        lossless: A WebP source was stored without loss.
-        chunks: PNG chunks (type, payload) on color and text that survive from PNG to PNG.
-        warnings: What could not be kept or trusted, one sentence each.
+        lossless: The source is a lossless WebP.
+        chunks: PNG chunks (type, payload) about color and text, which a PNG result keeps.
+        warnings: One sentence for each part that is lost or ignored.
     """
 
     format: str
@@ -65,16 +65,16 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One picture, upright.
+    """One image, upright.
 
     Attributes:
         pixels: (H, W, 3) float32 in [0, 1], sRGB.
         alpha: (H, W) uint8 or uint16 as in the file, or None.
-        info: How it was stored.
-        hidden: (N, 1 or 3) integers: the source's own colors where alpha is 0, in row order.
-            The model sees neighboring colors there; the file gets these back.
-        origin: Where the file's colors are not sRGB, its own samples.
-        extra: (H, W, N) of the source's own samples: channels of a TIFF without a stated meaning.
+        info: Format and metadata of the source.
+        hidden: (N, 1 or 3) integers: colors of the source where alpha is 0, in row order. The
+            model gets neighboring colors there; the encoder restores these.
+        origin: Samples of the source; None if its colors are sRGB.
+        extra: (H, W, N) integers: channels of a TIFF whose meaning it does not state, or None.
     """
 
     pixels: Floats
@@ -93,16 +93,16 @@ class DecodedImage:
 
 
 def is_opaque(alpha: Integers) -> bool:
-    """Tell whether alpha (H, W) hides nothing: dropping it would change no 8-bit result."""
+    """Return whether alpha (H, W) is opaque: without it, an 8-bit result would be the same."""
     top = np.iinfo(alpha.dtype).max
     return bool(alpha.min() >= top - top // 255 + 1) if alpha.size else True
 
 
 def replace_pixels(image: DecodedImage, pixels: Floats) -> DecodedImage:
-    """Return the image with other colors and everything else kept.
+    """Return a copy of an image with other pixels and the same metadata.
 
     Args:
-        image: Source of everything but the colors.
+        image: Image with the alpha and the metadata of the copy.
         pixels: (H, W, 3) float32 of the same size.
 
     Raises:
@@ -114,7 +114,7 @@ def replace_pixels(image: DecodedImage, pixels: Floats) -> DecodedImage:
 
 
 def to_floats(samples: Integers) -> Floats:
-    """Turn samples of a file into what the model sees.
+    """Convert samples of a file to the input of the model.
 
     Args:
         samples: (H, W), (H, W, 1) or (H, W, 3), uint8 or uint16.
@@ -132,7 +132,7 @@ def to_floats(samples: Integers) -> Floats:
 
 
 def to_integers(pixels: Floats, *, depth: int, gray: bool) -> Integers:
-    """Turn model colors into samples of a file: round half to even, clip. Undoes `to_floats`.
+    """Convert model colors to samples of a file: round half to even, clip; undo `to_floats`.
 
     Args:
         pixels: (H, W, 3) float32, nominally in [0, 1].
@@ -160,9 +160,9 @@ def to_integers(pixels: Floats, *, depth: int, gray: bool) -> Integers:
 
 
 def fill_transparent(samples: Integers, alpha: Integers) -> Integers:
-    """Paint fully transparent pixels with the colors around them.
+    """Fill fully transparent pixels with the colors around them.
 
-    Editors leave black or noise there; a model would drag it into the visible edge.
+    Editors leave black or noise there, which a model would blend into the visible edge.
 
     Args:
         samples: (H, W, C) uint8 or uint16.
@@ -175,15 +175,15 @@ def fill_transparent(samples: Integers, alpha: Integers) -> Integers:
     if visible.all() or not visible.any():
         return samples
     weight = visible.astype(np.float32)[..., np.newaxis]
-    coarse = _spread(_halve(samples * weight), _halve(weight))
+    coarse = _fill_holes(_halve(samples * weight), _halve(weight))
     rows, columns = np.nonzero(~visible)
     painted = samples.copy()
     painted[rows, columns] = np.rint(coarse[rows // 2, columns // 2])
     return painted
 
 
-def _spread(color: Floats, weight: Floats) -> Floats:
-    """Fill holes (weight 0) from ever coarser averages: halve, fill the half, double back.
+def _fill_holes(color: Floats, weight: Floats) -> Floats:
+    """Fill holes (weight 0) with averages over growing blocks of pixels.
 
     Args:
         color: (H, W, C) weighted colors.
@@ -197,7 +197,7 @@ def _spread(color: Floats, weight: Floats) -> Floats:
     own: Floats = np.divide(color, weight, out=np.zeros_like(color), where=~holes)
     if not holes.any() or height * width == 1:
         return own
-    coarse = _spread(_halve(color), _halve(weight))
+    coarse = _fill_holes(_halve(color), _halve(weight))
     rows, columns = np.nonzero(holes[..., 0])
     own[rows, columns] = coarse[rows // 2, columns // 2]
     return own

@@ -1,4 +1,4 @@
-"""The encoders: samples and metadata in, one file's bytes out, a function for each format."""
+"""One encoder for each image format: samples and metadata in, the bytes of a file out."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from varfix.engine.image.metadata import xmp
 from varfix.engine.image.metadata.exif_block import PREFIX
 from varfix.engine.settings.types import OutputSettings
 
-# 255 segments; Pillow would count on from zero without a word.
+# 255 segments. With more, Pillow would write a damaged file and report nothing.
 _JPEG_PROFILE: Final = 255 * 65519
 _PNG_SMALL_LEVEL: Final = 9
 _PNG_FILTERED: Final = 1
 _PNG_ALL_FILTERS: Final = 248
 _WEBP_EFFORT: Final = 4
 _AVIF_SPEED: Final = 7
-# Without loss, effort 1 is ten times as fast as 7 for a tenth more bytes.
+# Lossless: effort 1 is ten times as fast as 7, and files are 10 % larger.
 _JXL_EFFORT: Final = {True: 1, False: 5}
-# Where a BMP's header holds pixels per meter.
+# Offset of the pixels per meter in a BMP.
 _BMP_RESOLUTION: Final = 38
 _INCH: Final = 0.0254
 
 
 @dataclass(frozen=True)
 class Raster:
-    """What an encoder is given.
+    """Input of an encoder.
 
     Attributes:
         samples: (H, W, 1, 3 or 4) uint8 or uint16: gray, RGB or CMYK.
         alpha: (H, W) of the same dtype, or None; never with CMYK.
         info: Metadata to store.
-        options: Qualities.
-        extra: (H, W, N) of the same dtype: channels that a TIFF alone can hold, or None.
+        options: Quality settings.
+        extra: (H, W, N) of the same dtype: channels that only TIFF can store, or None.
     """
 
     samples: Integers
@@ -121,7 +121,7 @@ def _heif(raster: Raster) -> bytes:
     import pillow_heif
 
     image = _image(raster)
-    # The library stores gray with alpha as an image that many viewers refuse.
+    # Many viewers reject gray with alpha as the library stores it.
     heif = pillow_heif.from_pillow(image.convert("RGBA") if image.mode == "LA" else image)
     params = {
         "quality": raster.options.heic_quality,
@@ -144,7 +144,7 @@ def _jxl(raster: Raster) -> bytes:
         "lossless": quality == 100,
         "effort": _JXL_EFFORT[quality == 100],
         "use_container": True,
-        # The library leaves out the offset that the standard puts first.
+        # The standard requires an offset before the block; the library does not add it.
         "exif": bytes(4) + raster.info.exif if raster.info.exif else b"",
         "xmp": raster.info.xmp,
     }
@@ -166,7 +166,7 @@ def _tiff(raster: Raster) -> bytes:
     tags = tiff.TiffTags(info.icc, info.exif, info.xmp, info.resources, info.dpi)
     samples = raster.samples
     if raster.alpha is not None and samples.shape[2] == 1 and samples.dtype == np.uint16:
-        samples = samples.repeat(3, axis=2)  # Pillow, and so varfix, reads no deep gray with alpha
+        samples = samples.repeat(3, axis=2)  # Pillow cannot read 16-bit gray with alpha
     return tiff.write(samples, raster.alpha, tags, raster.extra)
 
 
@@ -176,7 +176,7 @@ def _png(raster: Raster) -> bytes:
         and raster.samples.shape[2] == 1
         and raster.samples.dtype == np.uint8
     )
-    # OpenCV is several times faster, but knows no gray with alpha.
+    # OpenCV is several times faster, but cannot write gray with alpha.
     data = _png_by_pillow(raster) if shallow_gray_alpha else _by_opencv(".png", raster)
     return png.insert(data, _png_chunks(raster.info))
 

@@ -1,6 +1,6 @@
-"""Opening an image file: what it is, and whether varfix restores its kind, before any decoding.
+"""Opens image files: reads the header and rejects types that varfix does not restore.
 
-Also the place where the libraries' exceptions on bad data become varfix's own.
+Nothing is decoded. Exceptions of the libraries on invalid data become errors of varfix here.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ from varfix.engine.image.bomb_guard import MAX_METADATA, check
 from varfix.engine.image.metadata import exif
 from varfix.engine.image.metadata.exif import ORIENTATION
 from varfix.engine.image.metadata.exif_block import PREFIX
-from varfix.engine.image.tiff_pages import DEVELOP, TiffMainImageFile
+from varfix.engine.image.tiff_pages import DEVELOP, MainTiffImageFile
 from varfix.engine.system.files import open_source
 
-# Pillow's own guard is far below photographs of today and cannot be set per call;
+# Pillow's own limit is below the size of common photos and cannot be set per call;
 # `limits.max_pixels` is checked here before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
-# Profiles of several MB exist, and so do programs that keep their whole project in a text.
+# Profiles of several MB exist, and some programs store their whole project in a text.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
 PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA
 
-# By hand instead of `Image.open`: the format is known from the signature, and a phone's
-# several-image JPEG is read as the JPEG it also is.
+# Used instead of `Image.open`, which would open a JPEG with several images as another type. The
+# format is known from the signature.
 _PLUGINS: Final[dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]]] = {
     "jpeg": JpegImagePlugin.JpegImageFile,
     "png": PngImagePlugin.PngImageFile,
     "webp": WebPImagePlugin.WebPImageFile,
-    "tiff": TiffMainImageFile,
+    "tiff": MainTiffImageFile,
     "avif": AvifImagePlugin.AvifImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
     "heif": extras.open_heif,
     "jxl": extras.JxlImageFile,
 }
 
-# Pillow's modes, and what they are read as.
+# Pillow's modes, and the modes that they are converted to.
 MODES: Final = {
     "1": "L",
     "L": "L",
@@ -101,9 +101,9 @@ _SAMPLE_FORMAT: Final = 339
 _UNSIGNED: Final = 1
 _REDUCED: Final = 254
 
-# Bytes in which an AVIF or HEIC file tells its colors.
+# An AVIF or HEIC file states its colors within this number of bytes.
 _ITEMS_HEAD: Final = 1 << 17
-# Bytes in which a JPEG tells its coding, behind EXIF and its thumbnail (64 KiB at most).
+# A JPEG states its coding within this number of bytes, after EXIF (at most 64 KiB).
 _JPEG_HEAD: Final = 1 << 17
 
 NOT_A_RESULT: Final = "not restored: the missing part would be gray"
@@ -120,14 +120,14 @@ _INSTEAD: Final = {
 
 
 def probe(source: bytes | Path) -> Header:
-    """Read what the header says, decoding nothing.
+    """Read the header of an image; decode nothing.
 
     Args:
-        source: The whole file's bytes, or its path.
+        source: The bytes of the whole file, or its path.
 
     Raises:
         SourceReadError: The path cannot be read.
-        DecodeError: As `image_read.decode_image`, as far as the header shows it.
+        DecodeError: As `reader.decode_image`, if the header shows the cause.
     """
     if isinstance(source, bytes):
         return _probe(source, io.BytesIO(source), len(source))
@@ -139,19 +139,19 @@ def probe(source: bytes | Path) -> Header:
 
 def _probe(head: bytes, stream: IO[bytes], size: int) -> Header:
     kind = identify(head)
-    with translated(size):
+    with translate_decode_errors(size):
         image = open_image(kind, stream)
         header = header_of(kind, image, head)
-        refuse(image, header, None)
+        reject(image, header, None)
         return header
 
 
 def identify(data: bytes) -> str:
-    """Return the format, a key of `formats.FORMATS`, that a file's first bytes promise.
+    """Return the format of a file, a key of `formats.FORMATS`, from its first bytes.
 
     Raises:
         DecodeEmptyError: There are no bytes.
-        DecodeUnknownError: None of the formats.
+        DecodeUnknownError: The format is not in `formats.FORMATS`.
         DecodeUnsupportedError: A format whose package is not installed.
     """
     if not data:
@@ -164,27 +164,27 @@ def identify(data: bytes) -> str:
         names = ", ".join(form.label for form in FORMATS.values() if form.available)
         raise DecodeUnknownError(
             f"not an image varfix can read ({kind})",
-            hint=_INSTEAD.get(kind, f"varfix reads {names}."),
+            hint=_INSTEAD.get(kind, f"convert it to one of {names}"),
         )
     return kind
 
 
 @contextmanager
-def translated(size: int) -> Iterator[None]:
-    """Turn what the libraries raise on bad data into decode errors."""
+def translate_decode_errors(size: int) -> Iterator[None]:
+    """Convert exceptions of the libraries on invalid data to decode errors."""
     try:
         yield
     except MemoryError as error:
         raise HostMemoryError("the image does not fit in memory") from error
     except LIBRARY_ERRORS as error:
-        raise _damaged(error, size) from error
+        raise _decode_error(error, size) from error
 
 
-def _damaged(error: Exception, size: int) -> DecodeError:
+def _decode_error(error: Exception, size: int) -> DecodeError:
     text = str(error).lower()
     if "max_text" in text:
         return DecodeUnsupportedError(
-            "a text or profile inflates without end",
+            f"a text or profile inflates to more than {MAX_METADATA >> 20} MiB",
             hint="save the image again without metadata",
         )
     if "truncated" in text or isinstance(error, EOFError):
@@ -193,26 +193,26 @@ def _damaged(error: Exception, size: int) -> DecodeError:
 
 
 def ends_early(size: int) -> DecodeTruncatedError:
-    """Build the error for a file of which only `size` bytes are there."""
+    """Return the error for a file that ends after `size` bytes."""
     amount = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"
     return DecodeTruncatedError(f"file ends early after {amount} ({NOT_A_RESULT})")
 
 
 def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
-    """Let Pillow parse a file's header as the format it was identified as.
+    """Parse the header of a file with Pillow's plug-in for its format.
 
-    A PNG cannot be decoded by what is returned, see `open_png`.
+    The result cannot decode a PNG; use `open_png`.
 
     Raises:
         DecodeUnsupportedError: The header is valid, but Pillow does not support its type.
         EOFError: A TIFF ends before its directory.
-        ValueError: Its structure is malformed.
+        ValueError: The structure of the file is malformed.
     """
     check(kind, stream)
     if kind == "jpeg":
-        _refuse_coding(stream)
+        _reject_coding(stream)
     elif kind in ("avif", "heif"):
-        _refuse_hdr(stream)
+        _reject_hdr(stream)
     elif kind == "png":
         stream = _head_of_png(stream)
     try:
@@ -226,59 +226,58 @@ def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
         raise
 
 
-def _refuse_coding(stream: IO[bytes]) -> None:
+def _reject_coding(stream: IO[bytes]) -> None:
     """Reject a JPEG whose coding is not supported; name the coding.
 
     Arithmetic coding of one scan is supported.
     """
     # Not the whole file: a plan may check a hundred thousand files.
-    oddity = jpeg.oddity(stream.read(_JPEG_HEAD))
+    coding = jpeg.unusual_coding(stream.read(_JPEG_HEAD))
     stream.seek(0)
-    if oddity not in (None, "arithmetic-coded"):
+    if coding not in (None, "arithmetic-coded"):
         raise DecodeUnsupportedError(
-            f"unsupported JPEG ({oddity})",
+            f"unsupported JPEG ({coding})",
             hint="save it as a baseline 8-bit JPEG, or as PNG",
         )
 
 
-def _refuse_hdr(stream: IO[bytes]) -> None:
+def _reject_hdr(stream: IO[bytes]) -> None:
     codes = isobmff.read_items(stream.read(_ITEMS_HEAD)).cicp
     stream.seek(0)
     if codes is not None and codes[1] in cicp.HDR:
         raise DecodeUnsupportedError(
-            f"is HDR ({cicp.HDR[codes[1]]}): models know standard range only, and would shift its"
-            " tones",
+            f"HDR image ({cicp.HDR[codes[1]]}): models support standard dynamic range only",
             hint="convert it to sRGB first",
         )
 
 
 def _head_of_png(stream: IO[bytes]) -> IO[bytes]:
-    """Return a PNG up to its pixels, so that Pillow opens it although what nobody needs is damaged.
+    """Return a PNG up to its pixels, without damaged chunks that decoding does not need.
 
     Raises:
-        DecodeUnsupportedError: It is in Apple's own format.
+        DecodeUnsupportedError: The file is in Apple's own format.
         ValueError: A chunk that decoding needs is damaged.
     """
     if png.is_apple(stream.read(16)):
         raise DecodeUnsupportedError(
-            "a PNG in Apple's own format (CgBI) cannot be read",
-            hint="convert it back with xcrun pngcrush -revert-iphone-optimizations FILE OUT.png",
+            "unsupported PNG (CgBI, Apple's own format)",
+            hint="convert it: xcrun pngcrush -revert-iphone-optimizations FILE OUT.png",
         )
     stream.seek(0)
-    return io.BytesIO(png.checked_head(stream))
+    return io.BytesIO(png.check_head(stream))
 
 
 def open_png(data: bytes) -> ImageFile.ImageFile:
-    """Let Pillow decode a PNG every chunk of which has been checked."""
+    """Decode a PNG with Pillow; `png.check_chunks` must have checked it."""
     image = PngImagePlugin.PngImageFile(io.BytesIO(data))
-    image.load()  # only then what stands behind the pixels is known
+    image.load()  # also reads the chunks after the pixels
     return image
 
 
 def header_of(kind: str, image: ImageFile.ImageFile, head: bytes) -> Header:
-    """Gather what planning needs to know; `head` is the file's beginning."""
+    """Return size, transparency and depth; `head` is the beginning of the file."""
     width, height = image.size
-    # Pillow has already swapped the sides of a turned TIFF.
+    # Pillow swaps width and height of a turned TIFF itself.
     if kind != "tiff" and orientation_of(image) >= 5:
         width, height = height, width
     has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
@@ -286,7 +285,7 @@ def header_of(kind: str, image: ImageFile.ImageFile, head: bytes) -> Header:
 
 
 def _depth(kind: str, image: ImageFile.ImageFile, head: bytes) -> int:
-    """Return 8 or 16, or 0 for samples that are neither."""
+    """Return 8 or 16; 0 for other depths."""
     if kind == "png":
         return 16 if head[24] == 16 else 8
     if kind != "tiff":
@@ -299,7 +298,7 @@ def _depth(kind: str, image: ImageFile.ImageFile, head: bytes) -> int:
     return 16 if bits == {16} else 8
 
 
-def refuse(image: ImageFile.ImageFile, header: Header, max_pixels: int | None) -> None:
+def reject(image: ImageFile.ImageFile, header: Header, max_pixels: int | None) -> None:
     """Reject images that varfix does not restore.
 
     Args:
@@ -346,21 +345,21 @@ def _channels(image: ImageFile.ImageFile) -> int:
 
 
 def _frames(image: ImageFile.ImageFile) -> int:
-    """Count the images in a file, smaller copies of the first one left out."""
+    """Return the number of images in a file; smaller copies of the first image do not count."""
     return int(getattr(image, "n_frames", 1))
 
 
 def orientation_of(image: ImageFile.ImageFile) -> int:
-    """Return the orientation tag, 1 if there is none that means anything."""
+    """Return the orientation tag, 1 to 8; 1 if it is missing or invalid."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         value = image.tag_v2.get(ORIENTATION, 1)
         return value if value in range(1, 9) else 1
     if isinstance(image, extras.JxlImageFile):
-        return image.orientation  # what EXIF says has been applied
+        return image.orientation  # the decoder has applied the EXIF orientation
     return exif.orientation_of(exif_of(image) or b"")
 
 
 def exif_of(image: ImageFile.ImageFile) -> bytes | None:
-    """Return the EXIF block without prefix, as the file holds it."""
+    """Return the EXIF block of the file, without prefix."""
     block = image.info.get("exif")
     return bytes(block).removeprefix(PREFIX) if block else None

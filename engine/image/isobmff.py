@@ -1,7 +1,7 @@
-"""Items of AVIF and HEIC files: where their coded data lies and what colors it has (ISO 23008-12).
+"""Reads the items of AVIF and HEIC files (ISO 23008-12): positions of the coded data, and colors.
 
-Pillow and libheif decode the items. They tell neither the colors that an AVIF states without a
-profile, nor that the end of its data is missing.
+Pillow and libheif decode the items, but they report neither the colors that an AVIF states without
+a profile nor that the end of the data is missing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class BoxItem:
     Attributes:
         kind: Four-character code: `av01`, `hvc1`, `grid`, `Exif`, ….
         extents: Offset in the file and length of each part of its data.
-        properties: Type and payload of what is said of it.
+        properties: Type and payload of each property of the item.
     """
 
     kind: bytes = b""
@@ -39,35 +39,35 @@ class Items:
     """The items of a file.
 
     Attributes:
-        primary: Number of the image itself.
-        items: By number.
+        primary: Number of the main image.
+        items: Items by their numbers.
     """
 
     primary: int = 0
     items: dict[int, BoxItem] = field(default_factory=dict)
 
     def item(self, number: int) -> BoxItem:
-        """Return an item, a new one when it was not mentioned before."""
+        """Return the item with a number; create it if it does not exist."""
         return self.items.setdefault(number, BoxItem())
 
     @property
     def cicp(self) -> tuple[int, int] | None:
-        """Primaries and transfer characteristics of the image (ITU-T H.273), if they are stated."""
+        """Color primaries and transfer characteristics of the main image (ITU-T H.273), if any."""
         for kind, payload in self.item(self.primary).properties:
             if kind == b"colr" and payload[:4] == b"nclx" and len(payload) >= 10:
                 primaries, transfer = struct.unpack_from(">HH", payload, 4)
                 return int(primaries), int(transfer)
         return None
 
-    def coded(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield the extents of each item that is a coded image or tile."""
+    def coded_extents(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield the extents of each coded image or tile."""
         for item in self.items.values():
             if item.kind in _CODED and item.extents:
                 yield item.extents
 
 
 def read_items(data: bytes) -> Items:
-    """Read the items of a file, as far as they are sound."""
+    """Read the items of a file; stop at the first error."""
     found = Items()
     for kind, start, end in _boxes(data, 0, len(data)):
         if kind == b"meta":
@@ -86,15 +86,15 @@ def _read_meta(data: bytes, start: int, end: int, found: Items) -> None:
         if b"iinf" in inner:
             _read_kinds(data, *inner[b"iinf"], found)
         if b"iloc" in inner:
-            _read_places(data, *inner[b"iloc"], found, shift)
+            _read_locations(data, *inner[b"iloc"], found, shift)
         if b"iprp" in inner:
             _read_properties(data, *inner[b"iprp"], found)
     except (struct.error, IndexError):
-        return  # the decoder will find fault with it
+        return  # the decoder will report it
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
-    """Yield type, and start and end of the payload, of the boxes in a range."""
+    """Yield the type, and the start and end of the payload, of each box in a range."""
     while start + 8 <= end:
         length, kind = struct.unpack_from(">I4s", data, start)
         head = 8
@@ -119,21 +119,25 @@ def _read_kinds(data: bytes, start: int, end: int, found: Items) -> None:
 
 
 class _Cursor:
-    """Reads numbers one after the other."""
+    """Reads consecutive numbers of a box."""
 
     def __init__(self, data: bytes, at: int, end: int) -> None:
         self._data, self._at, self._end = data, at, end
 
     def number(self, size: int) -> int:
-        """Return the next number of `size` bytes; 0 of none."""
+        """Return the next number of `size` bytes; 0 if `size` is 0.
+
+        Raises:
+            IndexError: The box ends before.
+        """
         if self._at + size > self._end:
             raise IndexError("a box is cut short")
         self._at += size
         return int.from_bytes(self._data[self._at - size : self._at], "big")
 
 
-def _read_places(data: bytes, start: int, end: int, found: Items, shift: int) -> None:
-    """Read the item location box; `shift` is where the box of inline data begins."""
+def _read_locations(data: bytes, start: int, end: int, found: Items, shift: int) -> None:
+    """Read the item location box; `shift` is the offset of the inline data."""
     version = data[start]
     cursor = _Cursor(data, start + _FULL, end)
     sizes = cursor.number(2)
@@ -145,7 +149,8 @@ def _read_places(data: bytes, start: int, end: int, found: Items, shift: int) ->
         cursor.number(2)
         origin = cursor.number(base) + (shift if method == 1 else 0)
         extents = cursor.number(2)
-        # Extents without numbers cost no bytes: of these there can be only one, the whole file.
+        # An extent without numbers takes no bytes and means the whole file: more than one such
+        # extent per item would let a small file cause a long loop.
         for _ in range(extents if offset or length else min(extents, 1)):
             if version and index:
                 cursor.number(index)
@@ -157,17 +162,17 @@ def _read_places(data: bytes, start: int, end: int, found: Items, shift: int) ->
 
 def _read_properties(data: bytes, start: int, end: int, found: Items) -> None:
     inner = list(_boxes(data, start, end))
-    said: list[tuple[bytes, bytes]] = []
+    properties: list[tuple[bytes, bytes]] = []
     for kind, at, behind in inner:
         if kind == b"ipco":
-            said = [(name, data[a:b]) for name, a, b in _boxes(data, at, behind)]
+            properties = [(name, data[a:b]) for name, a, b in _boxes(data, at, behind)]
     for kind, at, behind in inner:
         if kind == b"ipma":
-            _read_associations(data, (at, behind), found, said)
+            _read_associations(data, (at, behind), found, properties)
 
 
 def _read_associations(
-    data: bytes, box: tuple[int, int], found: Items, said: list[tuple[bytes, bytes]]
+    data: bytes, box: tuple[int, int], found: Items, properties: list[tuple[bytes, bytes]]
 ) -> None:
     start, end = box
     version, wide = data[start], data[start + 3] & 1
@@ -176,5 +181,5 @@ def _read_associations(
         item = found.item(cursor.number(2 if version == 0 else 4))
         for _ in range(cursor.number(1)):
             place = cursor.number(2) & 0x7FFF if wide else cursor.number(1) & 0x7F
-            if 0 < place <= len(said):
-                item.properties.append(said[place - 1])
+            if 0 < place <= len(properties):
+                item.properties.append(properties[place - 1])

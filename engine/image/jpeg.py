@@ -1,4 +1,4 @@
-"""JPEG segments: the ways of coding that no decoder here knows, and what Pillow does not handle."""
+"""Reads and writes JPEG segments that Pillow does not handle, and detects unsupported codings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PHOTOSHOP: Final = b"Photoshop 3.0\x00"
 _EXTENSION: Final = b"http://ns.adobe.com/xmp/extension/\x00"
 _SEVERAL: Final = b"MPF\x00"
 _MAX_PAYLOAD: Final = 65533
-# Identifier, length of the whole, and offset of this part.
+# Identifier, length of the whole packet, and offset of this part.
 _EXTENSION_HEAD: Final = len(_EXTENSION) + 32 + 8
-# In the coded data of a scan: a marker that is neither a stuffed byte, a restart nor padding.
+# Marker that ends the coded data of a scan: not a stuffed byte, restart marker or padding.
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 _FRAMES: Final[dict[int, str]] = {
@@ -42,8 +42,8 @@ _USUAL: Final = ("baseline", "extended", "progressive")
 Segment = tuple[int, bytes]
 
 
-def oddity(data: bytes) -> str | None:
-    """Name what is unusual in how a JPEG is coded: its depth or its process; None if nothing is."""
+def unusual_coding(data: bytes) -> str | None:
+    """Return the depth or process of a JPEG if it is unusual, for messages; else None."""
     for marker, start, end in _segments(data):
         if marker in _FRAMES and end > start:
             if data[start] != 8:
@@ -53,11 +53,11 @@ def oddity(data: bytes) -> str | None:
     return None
 
 
-def end_of_image(data: bytes) -> int | None:
-    """Return the offset behind the first image's end marker; None if that is missing.
+def end_of_first_image(data: bytes) -> int | None:
+    """Return the offset after the end marker of the first image; None if the marker is missing.
 
-    Thumbnails in segments have end markers of their own, and so have images and videos that are
-    appended to the file.
+    Thumbnails in segments, and images and videos that are appended to the file, also contain end
+    markers; they are skipped.
     """
     at = 2
     for scan in scans(data):
@@ -67,7 +67,7 @@ def end_of_image(data: bytes) -> int | None:
 
 
 def scans(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield where the header, the coded data and the end of each scan of an image lie."""
+    """Yield the offsets of the header, of the coded data and of the end of each scan."""
     at = _behind_segments(data, 2)
     while data[at : at + 2] == _START_OF_SCAN:
         coded = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -78,14 +78,14 @@ def scans(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _behind_segments(data: bytes, at: int) -> int:
-    """Return the offset behind the segments that begin at `at`."""
+    """Return the offset after the segments that begin at `at`."""
     for segment in _segments(data, at):
         at = segment[2]
     return at
 
 
-def coding_alone(data: bytes, end: int) -> bytes:
-    """Return the first image without application segments and comments, which ends at `end`."""
+def without_metadata(data: bytes, end: int) -> bytes:
+    """Return the first image, which ends at `end`, without application segments and comments."""
     parts, at = [data[:2]], 2
     for marker, start, behind in _segments(data):
         if not (_FIRST_APP <= marker <= _LAST_APP or marker == _COMMENT):
@@ -95,7 +95,7 @@ def coding_alone(data: bytes, end: int) -> bytes:
 
 
 def resources_of(data: bytes) -> bytes:
-    """Return the Photoshop image resources of a JPEG, empty without any."""
+    """Return the Photoshop image resources of a JPEG; empty if it has none."""
     found = _payloads(data, _RESOURCES, _PHOTOSHOP)
     return b"".join(part.removeprefix(_PHOTOSHOP) for part in found)
 
@@ -106,12 +106,12 @@ def comments_of(data: bytes) -> tuple[bytes, ...]:
 
 
 def has_several_images(data: bytes) -> bool:
-    """Tell whether a JPEG lists images that are appended to it (CIPA DC-007)."""
+    """Return whether a JPEG lists images that are appended to it (CIPA DC-007)."""
     return bool(_payloads(data, _APP2, _SEVERAL))
 
 
 def extended_xmp_of(data: bytes) -> dict[bytes, bytes]:
-    """Return the extended XMP packets of a JPEG, by the identifiers that XMP calls them by."""
+    """Return the extended XMP packets of a JPEG by the identifiers in its main packet."""
     parts: dict[bytes, dict[int, bytes]] = {}
     for payload in _payloads(data, _APP1, _EXTENSION):
         if len(payload) >= _EXTENSION_HEAD:
@@ -125,7 +125,7 @@ def extended_xmp_of(data: bytes) -> dict[bytes, bytes]:
 
 
 def extended_xmp(name: bytes, packet: bytes) -> list[Segment]:
-    """Pack an extended XMP packet."""
+    """Pack an extended XMP packet into segments."""
     room = _MAX_PAYLOAD - _EXTENSION_HEAD
     return [
         (
@@ -137,7 +137,7 @@ def extended_xmp(name: bytes, packet: bytes) -> list[Segment]:
 
 
 def resources(series: bytes) -> list[Segment]:
-    """Pack Photoshop image resources, in as many segments as they need."""
+    """Pack Photoshop image resources into segments."""
     room = _MAX_PAYLOAD - len(_PHOTOSHOP)
     return [(_RESOURCES, _PHOTOSHOP + series[at : at + room]) for at in range(0, len(series), room)]
 
@@ -148,7 +148,7 @@ def comment(text: bytes) -> list[Segment]:
 
 
 def insert(data: bytes, extra: list[Segment]) -> bytes:
-    """Return the file with segments put behind its application segments."""
+    """Return the file with segments inserted after its application segments."""
     at = 2
     for marker, _start, end in _segments(data):
         if not _FIRST_APP <= marker <= _LAST_APP:
@@ -161,7 +161,7 @@ def insert(data: bytes, extra: list[Segment]) -> bytes:
 
 
 def _payloads(data: bytes, wanted: int, head: bytes) -> list[bytes]:
-    """Return the payloads of all segments of a marker that begin with `head`."""
+    """Return the payloads that begin with `head` of all segments with a marker."""
     return [
         data[start:end]
         for marker, start, end in _segments(data)
@@ -170,7 +170,7 @@ def _payloads(data: bytes, wanted: int, head: bytes) -> list[bytes]:
 
 
 def _segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of the payload of each segment before the next scan or end."""
+    """Yield the marker, and the start and end of the payload, of each segment up to the scan."""
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (_SCAN, _END[1]):
         if data[at + 1] == 0xFF:  # padding
             at += 1

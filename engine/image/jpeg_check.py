@@ -1,7 +1,7 @@
-"""Finds damage in the coded data of a JPEG, which libjpeg passes over in silence.
+"""Detects damage in the coded data of a JPEG that libjpeg does not report.
 
-libjpeg paints gray, or smears, what it cannot decode, and Pillow drops its warnings. The decoder of
-FFmpeg ends with an error instead, when asked to.
+libjpeg replaces data that it cannot decode by gray or by repeated pixels, and Pillow drops its
+warnings. The decoder of FFmpeg can be set to end with an error instead.
 """
 
 from __future__ import annotations
@@ -12,24 +12,23 @@ from typing import Final
 from varfix.engine.image import jpeg
 
 _STRICT: Final = "explode+bitstream+buffer+careful+compliant+aggressive"
-# Codes for details of an image do not begin with zeros alone for so long. Those for its coarsest
-# values may, where it is black.
+# In AC scans, valid data has no run of zeros of this length. In DC scans, it may have for black.
 _BLANK: Final = bytes(256)
 
 
 def is_damaged(data: bytes, end: int) -> bool:
-    """Tell whether the coded data of a JPEG is cut short or overwritten.
+    """Return whether the coded data of a JPEG is truncated or overwritten.
 
     Args:
         data: The whole file.
-        end: Offset behind the image, as `jpeg.end_of_image` returns it.
+        end: Offset after the image, as `jpeg.end_of_first_image` returns it.
 
     Returns:
-        False also for codings that FFmpeg does not know.
+        False also for codings that FFmpeg does not support.
     """
     import av
 
-    if jpeg.oddity(data) is not None:
+    if jpeg.unusual_coding(data) is not None:
         return False
     if any(data.find(_BLANK, coded, behind) >= 0 for coded, behind in _details(data)):
         return True
@@ -37,7 +36,7 @@ def is_damaged(data: bytes, end: int) -> bool:
     decoder.options = {"err_detect": _STRICT}
     decoder.thread_count = 1
     try:
-        decoder.decode(av.Packet(jpeg.coding_alone(data, end)))
+        decoder.decode(av.Packet(jpeg.without_metadata(data, end)))
     except av.error.InvalidDataError:
         return True
     except av.error.FFmpegError:
@@ -46,7 +45,7 @@ def is_damaged(data: bytes, end: int) -> bool:
 
 
 def _details(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where the scans of a progressive JPEG lie that hold no coarsest values."""
+    """Yield the start and end of the coded data of each AC scan of a progressive JPEG."""
     for start, coded, end in jpeg.scans(data):
         first = start + 1 + 2 * data[start] if start < len(data) else len(data)
         if data[first : first + 1] > b"\x00":

@@ -1,4 +1,4 @@
-"""PNG chunks: what OpenCV leaves out of the files it writes, and what no decoder checks."""
+"""Reads, checks and writes PNG chunks: OpenCV writes no metadata, and decoders check too little."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import IO, Final
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
-# How colors are meant; part of the look of an image.
+# Chunks that decide how the samples are displayed.
 COLOR: Final = frozenset({b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI"})
 TEXT: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
-# Bytes of chunks that have a fixed length; Pillow takes a shorter one for the end of the file.
+# Chunks of fixed length, in bytes; Pillow reports a shorter chunk as the end of the file.
 _LENGTHS: Final = {
     **{b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"pHYs": 9, b"tIME": 7},
     **{b"mDCV": 24, b"cLLI": 8},
@@ -21,7 +21,7 @@ _LENGTHS: Final = {
 
 _XMP_KEY: Final = b"XML:com.adobe.xmp\x00"
 _COMMENT_KEY: Final = b"Comment\x00"
-# ImageMagick's way of carrying EXIF, XMP and IPTC; they would contradict the patched blocks.
+# ImageMagick stores EXIF, XMP and IPTC in these texts; they would contradict the patched blocks.
 _RAW_PROFILE: Final = b"Raw profile type "
 _AFTER_HEADER: Final = len(SIGNATURE) + 8 + 13 + 4
 _INCH: Final = 0.0254
@@ -31,12 +31,12 @@ Chunk = tuple[bytes, bytes]
 
 
 def is_apple(head: bytes) -> bool:
-    """Tell whether a PNG is in the private format that Xcode puts into applications."""
+    """Return whether a PNG is in the private format that Xcode writes into applications."""
     return head[12:16] == _APPLE
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """Yield type and payload of each whole chunk of a PNG file."""
+    """Yield the type and payload of each complete chunk of a PNG."""
     at = len(SIGNATURE)
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -46,11 +46,11 @@ def chunks(data: bytes) -> Iterator[Chunk]:
         at += 12 + length
 
 
-def checked(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+def check_chunks(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     """Check every chunk of a PNG against its checksum.
 
     Returns:
-        The file without damaged chunks that decoding does not need, and a sentence on each.
+        The file without the damaged chunks that decoding does not need, and a warning for each.
 
     Raises:
         EOFError: The file ends before its end chunk.
@@ -66,8 +66,8 @@ def checked(data: bytes) -> tuple[bytes, tuple[str, ...]]:
         end = at + 12 + length
         if not kind.isalpha() or end > len(data):
             raise EOFError("a chunk of the PNG is cut short")
-        if fault := _fault(view[at + 4 : end]):
-            warnings.append(_dropped(kind, fault))
+        if fault := _fault_of(view[at + 4 : end]):
+            warnings.append(_drop_warning(kind, fault))
             parts.append(data[start:at])
             start = end
         at = end
@@ -76,8 +76,8 @@ def checked(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     return (b"".join((*parts, data[start:])) if parts else data), tuple(warnings)
 
 
-def checked_head(stream: IO[bytes]) -> bytes:
-    """Read a PNG up to its pixels, without damaged chunks that decoding does not need.
+def check_head(stream: IO[bytes]) -> bytes:
+    """Read a PNG up to its pixels; drop damaged chunks that decoding does not need.
 
     Raises:
         ValueError: A chunk that decoding needs is damaged.
@@ -88,28 +88,28 @@ def checked_head(stream: IO[bytes]) -> bytes:
         if len(head) < 8 or head[4:] == b"IDAT":
             return b"".join((*parts, head))
         rest = stream.read(int.from_bytes(head[:4], "big") + 4)
-        fault = _fault(memoryview(head[4:] + rest))
+        fault = _fault_of(memoryview(head[4:] + rest))
         if not fault:
             parts += [head, rest]
         elif head[4:].isalpha():
-            _dropped(head[4:], fault)
+            _drop_warning(head[4:], fault)
         else:
             return b"".join((*parts, head))
 
 
-def _fault(chunk: memoryview) -> str:
-    """Say what is wrong with a chunk, from its type to its checksum; empty = nothing is."""
+def _fault_of(chunk: memoryview) -> str:
+    """Return what is wrong with a chunk (type, payload and checksum); empty if it is valid."""
     if zlib.crc32(chunk[:-4]) != int.from_bytes(chunk[-4:], "big"):
         return "wrong checksum"
     length = _LENGTHS.get(bytes(chunk[:4]), len(chunk) - 8)
     return "" if len(chunk) - 8 == length else "wrong length"
 
 
-def _dropped(kind: bytes, fault: str) -> str:
-    """Return a sentence on a damaged chunk that is left out.
+def _drop_warning(kind: bytes, fault: str) -> str:
+    """Return the warning for a damaged chunk that is dropped.
 
     Raises:
-        ValueError: Decoding needs the chunk: its first letter is a capital.
+        ValueError: Decoding needs the chunk, as the capital first letter of its type shows.
     """
     if kind[:1].isupper():
         raise ValueError("a chunk of the PNG is damaged")
@@ -117,7 +117,7 @@ def _dropped(kind: bytes, fault: str) -> str:
 
 
 def kept_chunks(data: bytes) -> tuple[Chunk, ...]:
-    """Return the chunks on color and text that survive restoration unchanged."""
+    """Return the chunks about color and text that the result keeps unchanged."""
     return tuple(
         (kind, payload)
         for kind, payload in chunks(data)
@@ -126,12 +126,12 @@ def kept_chunks(data: bytes) -> tuple[Chunk, ...]:
 
 
 def comment_in(kept: Iterable[Chunk]) -> str | None:
-    """Return the comment among text chunks, None without one."""
+    """Return the comment in text chunks, None without a comment."""
     return texts_in(kept).get("Comment")
 
 
 def texts_in(kept: Iterable[Chunk]) -> dict[str, str]:
-    """Return the texts among chunks by their keywords; damaged ones are left out."""
+    """Return the texts in chunks by their keywords; skip damaged chunks."""
     found = {}
     for kind, payload in kept:
         key, _end, rest = payload.partition(b"\x00")
@@ -142,7 +142,7 @@ def texts_in(kept: Iterable[Chunk]) -> dict[str, str]:
 
 
 def _text(kind: bytes, rest: bytes) -> str | None:
-    """Return what stands behind the keyword of a text chunk."""
+    """Return the text of a chunk after its keyword; None if it is damaged."""
     try:
         if kind == b"tEXt":
             return rest.decode("latin-1")
@@ -159,7 +159,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 def comment_chunk(comment: str) -> Chunk:
-    """Pack a comment: as Latin-1 where that can say it, as UTF-8 elsewhere."""
+    """Pack a comment: in Latin-1 if possible, else in UTF-8."""
     try:
         return b"tEXt", _COMMENT_KEY + comment.encode("latin-1")
     except UnicodeEncodeError:
@@ -177,7 +177,7 @@ def exif_chunk(exif: bytes) -> Chunk:
 
 
 def xmp_chunk(xmp: bytes) -> Chunk:
-    """Pack an XMP packet, uncompressed as its standard wants it."""
+    """Pack an XMP packet, uncompressed as its standard requires."""
     return b"iTXt", _XMP_KEY + b"\x00\x00\x00\x00" + xmp
 
 
@@ -188,7 +188,7 @@ def dpi_chunk(dpi: tuple[float, float]) -> Chunk:
 
 
 def insert(data: bytes, extra: Iterable[Chunk]) -> bytes:
-    """Return the file with chunks put right behind its header, where every reader looks."""
+    """Return the file with chunks inserted right after its header, where all readers find them."""
     packed = b"".join(_pack(kind, payload) for kind, payload in extra)
     return data[:_AFTER_HEADER] + packed + data[_AFTER_HEADER:]
 

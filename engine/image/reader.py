@@ -1,7 +1,7 @@
-"""Reading images: bytes in, upright float pixels and everything worth keeping out.
+"""Decodes image files: bytes in, upright float pixels and metadata out.
 
-Pillow reads 8 bits and metadata, OpenCV 16-bit PNG, tifffile 16-bit TIFF. Whatever they raise
-becomes one of varfix's own decode errors, without the file's name: the caller knows it.
+Pillow reads 8 bits and metadata, OpenCV reads 16-bit PNG, tifffile reads 16-bit TIFF. Their
+exceptions become decode errors of varfix without the name of the file, which the caller adds.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from varfix.engine.image.header import (
     open_image,
     open_png,
     orientation_of,
-    refuse,
-    translated,
+    reject,
+    translate_decode_errors,
 )
 from varfix.engine.image.metadata.exif import ORIENTATION
 from varfix.engine.image.metadata.metadata import info_of
-from varfix.engine.image.tiff_pages import TiffMainImageFile, unreadable
+from varfix.engine.image.tiff_pages import MainTiffImageFile, compression_error
 from varfix.engine.image.tiff_samples import TiffSamples
 from varfix.engine.image.zeros import ends_in_zeros
 
 # Color types of PNG without and with alpha.
 _PNG_GRAY: Final = (0, 4)
 
-# From a stored array to the upright one, by orientation tag (EXIF 2.3, 4.6.4).
+# Turns a stored array upright, by orientation tag (EXIF 2.3, 4.6.4).
 _UPRIGHT: Final[dict[int, Callable[[Integers], Integers]]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -64,25 +64,26 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
 
     Args:
         data: The whole file.
-        max_pixels: Refuse, from the header alone, what has more.
+        max_pixels: Limit; an image with more pixels is rejected before it is decoded.
 
     Raises:
         DecodeEmptyError: There are no bytes.
-        DecodeUnknownError: Not one of the formats in `formats.FORMATS`.
-        DecodeUnsupportedError: Too large, animated, of odd colors, or deeper than 16 bits.
+        DecodeUnknownError: The format is not in `formats.FORMATS`.
+        DecodeUnsupportedError: The image is too large, animated, deeper than 16 bits, or in a
+            color mode that is not supported.
         DecodeTruncatedError: The file ends early or is damaged.
         HostMemoryError: The image does not fit in memory.
     """
     kind = identify(data)
-    with translated(len(data)):
+    with translate_decode_errors(len(data)):
         image = open_image(kind, io.BytesIO(data))
         header = header_of(kind, image, data)
-        refuse(image, header, max_pixels)
+        reject(image, header, max_pixels)
         damage: tuple[str, ...] = ()
         if kind == "png":
-            data, damage = png.checked(data)
+            data, damage = png.check_chunks(data)
             image = open_png(data)
-        if kind == "jxl":  # only now its metadata is known
+        if kind == "jxl":  # loading reads the metadata
             image.load()
             header = header_of(kind, image, data)
         orientation = orientation_of(image)
@@ -91,23 +92,23 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
         info = replace(info, warnings=(*damage, *info.warnings))
         samples, orientation = _decode(image, header, data, orientation)
         _check_coding(kind, data)
-        samples = _turned(samples, orientation)
+        samples = _apply_orientation(samples, orientation)
         _check_size(samples.colors, header)
         return _assemble(samples, info)
 
 
 def _check_size(samples: Integers, header: Header) -> None:
-    """Refuse what is not as large as its header says: the plan was made for that."""
+    """Reject an image of another size than its header states, for which memory was planned."""
     height, width = samples.shape[:2]
     if (width, height) != (header.width, header.height):
         raise DecodeTruncatedError(
-            f"damaged: its header promises {header.width} x {header.height} px, it holds"
+            f"file is damaged: its header states {header.width} x {header.height} px, its data has"
             f" {width} x {height}"
         )
 
 
 def has_transparency(data: bytes, *, max_pixels: int) -> bool:
-    """Decode an image to see whether its alpha, if any, really hides something.
+    """Return whether an image has pixels that are not opaque; decode it to find out.
 
     Raises:
         DecodeError: As `decode_image`.
@@ -119,39 +120,39 @@ def has_transparency(data: bytes, *, max_pixels: int) -> bool:
 def _decode(
     image: ImageFile.ImageFile, header: Header, data: bytes, orientation: int
 ) -> tuple[TiffSamples, int]:
-    """Return the samples as stored, and the orientation still to apply."""
-    if isinstance(image, TiffMainImageFile):
+    """Return the samples as stored, and the orientation that is not applied yet."""
+    if isinstance(image, MainTiffImageFile):
         return _decode_tiff(image, header, data, orientation)
     if header.depth == 16:
-        # Pillow notices missing data that OpenCV fills with black.
+        # Pillow detects missing data, which OpenCV replaces by black.
         transparent = image.info.get("transparency")
         image.load()
-        return _deep_png(data, transparent), orientation
-    samples = _shallow(image, data)
+        return _decode_deep_png(data, transparent), orientation
+    samples = _decode_8bit(image, data)
     if header.format == "bmp" and samples.alpha is not None and not samples.alpha.any():
         samples = replace(samples, alpha=None)  # many programs leave the fourth byte empty
     return samples, orientation
 
 
 def _decode_tiff(
-    image: TiffMainImageFile, header: Header, data: bytes, orientation: int
+    image: MainTiffImageFile, header: Header, data: bytes, orientation: int
 ) -> tuple[TiffSamples, int]:
-    if tiff_samples.reads(image, header.depth):
+    if tiff_samples.must_read(image, header.depth):
         if image.compression in tiff_samples.CHECKED_BY_PILLOW:
-            # Pillow notices missing data that tifffile fills with black.
+            # Pillow detects missing data, which tifffile replaces by black.
             image.load()
-        return tiff_samples.read(data, image.choice.offset), orientation
-    # Pillow turns TIFFs itself, and without the tag it believes what XMP says.
+        return tiff_samples.read(data, image.location.offset), orientation
+    # Pillow turns TIFFs itself; without the tag it uses the orientation in XMP.
     image.getexif()[ORIENTATION] = orientation
     try:
-        return _shallow(image, data), 1
+        return _decode_8bit(image, data), 1
     except OSError as error:
         if "decoder" in str(error) and image.compression in tiff_samples.MAY_BE_MISSING:
-            raise unreadable(image.compression) from error
+            raise compression_error(image.compression) from error
         raise
 
 
-def _shallow(image: ImageFile.ImageFile, data: bytes) -> TiffSamples:
+def _decode_8bit(image: ImageFile.ImageFile, data: bytes) -> TiffSamples:
     transparent = image.info.get("transparency")
     keyed = transparent if isinstance(transparent, int) and image.mode in ("1", "L") else None
     target = MODES[image.mode]
@@ -160,23 +161,23 @@ def _shallow(image: ImageFile.ImageFile, data: bytes) -> TiffSamples:
     image.load()
     array = np.array(image if image.mode == target else image.convert(target))
     if array.ndim == 2:
-        alpha = None if keyed is None else _keyed_out(array, keyed, data)
+        alpha = None if keyed is None else _alpha_of_key(array, keyed, data)
         return TiffSamples(array[..., np.newaxis], alpha)
     if target in ("LA", "RGBA"):
         return TiffSamples(array[..., :-1], array[..., -1])
     return TiffSamples(array)
 
 
-def _keyed_out(gray: Integers, transparent: int, data: bytes) -> Integers:
-    """Return alpha of a gray PNG one of whose values is transparent.
+def _alpha_of_key(gray: Integers, transparent: int, data: bytes) -> Integers:
+    """Return the alpha of a gray PNG in which one gray value is transparent.
 
-    Pillow widens 2 and 4 bits to 8, but not that value; of 1 bit it widens both.
+    Pillow scales samples of 2 and 4 bits to 8 bits, but not that value. For 1 bit it scales both.
     """
     scale = 1 if data[24] == 1 else 255 // (2 ** data[24] - 1)
     return np.where(gray == transparent * scale, 0, 255).astype(np.uint8)
 
 
-def _deep_png(data: bytes, transparent: Any) -> TiffSamples:
+def _decode_deep_png(data: bytes, transparent: Any) -> TiffSamples:
     import cv2
 
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -193,26 +194,26 @@ def _deep_png(data: bytes, transparent: Any) -> TiffSamples:
 
 
 def _check_end(kind: str, data: bytes) -> None:
-    """Refuse a file whose end is missing but padded: decoders paint it gray without complaint."""
-    if kind == "jpeg" and jpeg.end_of_image(data) is None:
+    """Reject a file in which zeros replace the end: decoders show it gray and raise no error."""
+    if kind == "jpeg" and jpeg.end_of_first_image(data) is None:
         raise ends_early(len(data.rstrip(b"\x00")))
     if kind == "webp" and webp.is_padded(data):
         raise ends_early(len(data.rstrip(b"\x00")))
     if kind in ("avif", "heif"):
-        for extents in isobmff.read_items(data).coded():
+        for extents in isobmff.read_items(data).coded_extents():
             start, length = extents[-1]
             if start + length > len(data) or ends_in_zeros(data, start, start + length):
                 raise ends_early(len(data.rstrip(b"\x00")))
 
 
 def _check_coding(kind: str, data: bytes) -> None:
-    """Refuse a JPEG whose data is damaged in a way that its decoder does not report."""
-    end = jpeg.end_of_image(data) if kind == "jpeg" else None
+    """Reject a JPEG with damage that libjpeg does not report."""
+    end = jpeg.end_of_first_image(data) if kind == "jpeg" else None
     if end is not None and jpeg_check.is_damaged(data, end):
         raise DecodeTruncatedError(f"file is damaged ({NOT_A_RESULT})")
 
 
-def _turned(samples: TiffSamples, orientation: int) -> TiffSamples:
+def _apply_orientation(samples: TiffSamples, orientation: int) -> TiffSamples:
     if orientation not in _UPRIGHT:
         return samples
 

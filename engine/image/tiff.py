@@ -1,4 +1,4 @@
-"""TIFF files written by tifffile, with the EXIF directories that it has no notion of."""
+"""Writes TIFF files with tifffile, and adds the EXIF directories, which it does not support."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ZLIB_LEVEL: Final = 3
 
 @dataclass(frozen=True)
 class TiffTags:
-    """Metadata for a TIFF file; each may be missing."""
+    """Metadata for a TIFF file; None for each part that is missing."""
 
     icc: bytes | None = None
     exif: bytes | None = None
@@ -50,7 +50,7 @@ def write(
         samples: (H, W, 1, 3 or 4) uint8 or uint16: gray, RGB or CMYK.
         alpha: (H, W) of the same dtype, or None.
         tags: Metadata.
-        extra: (H, W, N) of the same dtype: channels without a stated meaning, or None.
+        extra: (H, W, N) of the same dtype: channels of unspecified meaning, or None.
 
     Raises:
         ValueError: The metadata is damaged or does not fit.
@@ -114,7 +114,7 @@ def _extra_tags(tags: TiffTags, block: ExifBlock) -> list[tuple[int, int, int, A
 
 
 def _packed(value: Value, order: str) -> Any:
-    """Return a value as tifffile takes it: bytes, but numbers for fractions, which it miscounts."""
+    """Return a value for tifffile: bytes, but numbers for fractions, which it counts wrongly."""
     if value.kind in _FRACTIONS:
         return struct.unpack(f"{order}{2 * value.count}{_FRACTIONS[value.kind]}", value.data)
     ended = value.kind != ASCII or value.data.endswith(b"\x00")
@@ -127,10 +127,10 @@ def _subdirectories(block: ExifBlock) -> dict[int, Directory]:
 
 
 def _graft(data: bytes, block: ExifBlock) -> bytes:
-    """Append the EXIF and GPS directories and point the tags reserved for them there.
+    """Append the EXIF and GPS directories, and write their offsets into the reserved tags.
 
-    tifffile refuses to write these two tags, so they are reserved under the codes just below,
-    which nobody uses and which keep the order that a directory must have.
+    tifffile does not write these two tags. They are reserved under the codes below them, which are
+    unused and keep the order that a directory must have.
     """
     directories = _subdirectories(block)
     if not directories:

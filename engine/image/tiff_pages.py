@@ -1,7 +1,7 @@
-"""The one image of a TIFF file among previews, smaller copies and masks; raw files are refused.
+"""Locates the image of a TIFF file among previews, smaller copies and masks; rejects raw files.
 
-A TIFF is a chain of directories that may have directories below them. Where the image lies is not
-fixed: many programs put a preview first.
+A TIFF is a chain of directories, each with subdirectories. The image can be in any of them: many
+programs write a preview first.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _MASK: Final = 4
 _COLOR_FILTER_ARRAY, _LINEAR_RAW = 32803, 34892
 _CANON: Final = b"CR"
 DEVELOP: Final = "develop it to a 16-bit TIFF first, for example darktable-cli FILE FILE.tif"
-# Pillow takes it for a classic TIFF.
+# Pillow reads it as a classic TIFF.
 _BIG_BIG_ENDIAN: Final = b"MM\x00+"
 
-# Compressions that Pillow does not know, so that it opens the file and names them.
+# Names for compressions that Pillow does not know; without a name it does not open the file.
 _FOREIGN: Final = {
     33003: "jpeg2000",
     33005: "jpeg2000",
@@ -38,7 +38,7 @@ _FOREIGN: Final = {
     50002: "jpeg xl",
     52546: "jpeg xl",
 }
-# It speaks of every odd tag on stderr unless somebody listens.
+# Without a handler, tifffile writes a line about each unusual tag to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 for _code, _name in _FOREIGN.items():
@@ -46,13 +46,13 @@ for _code, _name in _FOREIGN.items():
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Where the image of a TIFF file is.
+class ImageLocation:
+    """Location of the image in a TIFF file.
 
     Attributes:
         first: Offset of the first directory.
         offset: Offset of the image's directory.
-        full: Number of directories that are no smaller copies; more than one are pages.
+        full: Number of directories without smaller copies; more than one are pages.
     """
 
     first: int
@@ -60,82 +60,83 @@ class Choice:
     full: int
 
 
-class TiffMainImageFile(TiffImagePlugin.TiffImageFile):
-    """A TIFF opened at its one image, wherever that lies.
+class MainTiffImageFile(TiffImagePlugin.TiffImageFile):
+    """A TIFF, opened at the directory of its image.
 
     Attributes:
-        choice: Where it lies.
+        location: Location of the image.
     """
 
-    choice: Choice
+    location: ImageLocation
 
     def _open(self) -> None:
         assert self.fp is not None
-        self.choice = choose(self.fp)
+        self.location = locate_image(self.fp)
         self.fp.seek(0)
         super()._open()
-        if self.choice.offset != self.choice.first:
-            # What Pillow itself does to open a directory below another one.
-            self._frame_pos = [self.choice.offset]
+        if self.location.offset != self.location.first:
+            # Pillow itself opens subdirectories in this way.
+            self._frame_pos = [self.location.offset]
             self._seek(0)
 
     @property
     def n_frames(self) -> int:
-        """Number of pages, smaller copies left out."""
-        return self.choice.full
+        """Number of pages; smaller copies do not count."""
+        return self.location.full
 
     @property
     def compression(self) -> int:
-        """Code of the compression of the image's samples."""
+        """Code of the compression of the samples."""
         return int(self.tag_v2.get(TiffImagePlugin.COMPRESSION, 1))
 
     @property
     def extra_samples(self) -> tuple[int, ...]:
-        """Kinds of the channels beside the colors: 0 = unspecified, 1 and 2 = alpha."""
+        """Types of the channels other than color: 0 = unspecified, 1 and 2 = alpha."""
         return tuple(int(kind) for kind in self.tag_v2.get(TiffImagePlugin.EXTRASAMPLES, ()))
 
 
-def choose(stream: IO[bytes]) -> Choice:
-    """Find the image of a TIFF file.
+def locate_image(stream: IO[bytes]) -> ImageLocation:
+    """Return the location of the image in a TIFF file.
 
     Raises:
-        DecodeUnsupportedError: It is a raw file of a camera, or compressed in an unknown way.
-        ValueError: Its directories are damaged.
+        DecodeUnsupportedError: The file is a camera raw file, a big-endian BigTIFF, or has an
+            unknown compression.
+        ValueError: The directories are damaged.
     """
     head = stream.read(10)
     stream.seek(0)
     if head.startswith(_BIG_BIG_ENDIAN):
         raise DecodeUnsupportedError(
-            "a big-endian BigTIFF cannot be read", hint="convert it with tiffcp FILE OUT.tif"
+            "unsupported TIFF (big-endian BigTIFF)", hint="convert it: tiffcp FILE OUT.tif"
         )
     canon = head[8:] == _CANON
     with tifffile.TiffFile(stream, name="image.tif") as file:
-        pages = list(_pages(file))
-    _refuse_raw(pages, canon)
+        pages = list(_iterate_pages(file))
+    _reject_raw(pages, canon)
     if not pages:
         raise ValueError("the TIFF has no image")
     full = [page for page in pages if not _kind(page) & _REDUCED]
     chained = [page for page in full if page.treeindex[1:] == ()] or full
     best = (chained or sorted(pages, key=_size, reverse=True))[0]
     if int(best.compression) not in TiffImagePlugin.COMPRESSION_INFO:
-        raise unreadable(int(best.compression))
-    return Choice(int(pages[0].offset), int(best.offset), max(1, len(chained)))
+        raise compression_error(int(best.compression))
+    return ImageLocation(int(pages[0].offset), int(best.offset), max(1, len(chained)))
 
 
 def page_at(file: tifffile.TiffFile, offset: int) -> tifffile.TiffPage:
-    """Return the page whose directory lies at `offset`.
+    """Return the page whose directory is at `offset`.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No directory is at `offset`.
     """
-    for page in _pages(file):
+    for page in _iterate_pages(file):
         if page.offset == offset:
             return page
     raise ValueError("the TIFF's directory is missing")
 
 
-def _pages(file: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
-    """Yield every page of the chain, each followed by those below it."""
+def _iterate_pages(file: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
+    """Yield every page of the chain, each followed by its subdirectories."""
     for page in file.pages:
         if not isinstance(page, tifffile.TiffPage):
             continue
@@ -146,7 +147,7 @@ def _pages(file: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
 
 
 def _kind(page: Any) -> int:
-    """Return the bits that say what kind of copy a page is; 0 for the image itself."""
+    """Return the flags for smaller copies and masks; 0 for the image itself."""
     return int(page.subfiletype)
 
 
@@ -154,35 +155,32 @@ def _size(page: Any) -> int:
     return int(page.imagewidth) * int(page.imagelength)
 
 
-def _refuse_raw(pages: list[tifffile.TiffPage], canon: bool) -> None:
+def _reject_raw(pages: list[tifffile.TiffPage], canon: bool) -> None:
     if canon:
-        raise raw_file("CR2")
+        raise raw_file_error("CR2")
     for page in pages:
         if _DNG_VERSION in page.tags:
-            raise raw_file("DNG")
+            raise raw_file_error("DNG")
         if int(page.photometric) in (_COLOR_FILTER_ARRAY, _LINEAR_RAW):
-            raise raw_file("camera raw")
+            raise raw_file_error("camera raw")
 
 
-def raw_file(kind: str) -> DecodeUnsupportedError:
-    """Build the error for a file that holds what a sensor saw and no image yet."""
-    return DecodeUnsupportedError(
-        f"a raw file ({kind}) cannot be restored",
-        hint=DEVELOP,
-    )
+def raw_file_error(kind: str) -> DecodeUnsupportedError:
+    """Return the error for a file of raw sensor data."""
+    return DecodeUnsupportedError(f"raw files are not supported ({kind})", hint=DEVELOP)
 
 
 def compression_name(code: int) -> str:
-    """Return what tools call a compression, or its number."""
+    """Return the name of a compression; its number if the name is unknown."""
     try:
         return tifffile.COMPRESSION(code).name.replace("_", " ")
     except ValueError:
         return str(code)
 
 
-def unreadable(code: int) -> DecodeUnsupportedError:
-    """Build the error for a compression that no decoder here knows."""
+def compression_error(code: int) -> DecodeUnsupportedError:
+    """Return the error for a compression that no installed decoder supports."""
     return DecodeUnsupportedError(
-        f"the TIFF compression {compression_name(code)} cannot be read",
+        f"unsupported TIFF compression ({compression_name(code)})",
         hint='pip install "varfix[tiff]", or save it uncompressed',
     )

@@ -1,8 +1,7 @@
-"""Samples of gray, RGB and CMYK TIFFs, exactly as stored at 8 or 16 bits, with every channel.
+"""Reads the samples of gray, RGB and CMYK TIFFs exactly as stored, with all channels.
 
-tifffile takes the file apart. It has few decompressors of its own: for the others each strip or
-tile goes through Pillow, as an image of bytes through its libtiff, or as the WebP, JPEG 2000 or
-JPEG XL file that it is.
+tifffile parses the file but has few decompressors. For other compressions, Pillow decodes each
+strip or tile: with libtiff as a gray image of bytes, or as a WebP, JPEG 2000 or JPEG XL file.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from PIL import Image, TiffImagePlugin
 
 from varfix.engine.errors import DecodeUnsupportedError
 from varfix.engine.image.bomb_guard import check_inflated
-from varfix.engine.image.tiff_pages import TiffMainImageFile, page_at, unreadable
+from varfix.engine.image.tiff_pages import MainTiffImageFile, compression_error, page_at
 
 Integers = npt.NDArray[Any]
 
@@ -28,30 +27,29 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _SEPARATED = 0, 1, 2, 5
 _COLORS: Final = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _SEPARATED: 4}
 _UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 
-# Compressions without a limit of their own.
+# Compressions whose output tifffile does not limit.
 _INFLATED: Final = {8: "zlib", 32946: "zlib", 34925: "lzma"}
-# What Pillow's libtiff inflates to plain bytes, whatever samples these are.
+# Compressions that Pillow's libtiff decodes to bytes, independent of the type of the samples.
 _LIBTIFF: Final = frozenset({5, 8, 32773, 32946, 34925, 50000})
-# Strips that are whole files of their own, by Pillow's name of the format.
+# Compressions whose strips are complete files, with Pillow's name of the format.
 _IMAGES: Final = {50001: "WEBP", 33005: "JPEG2000", 34712: "JPEG2000", 50002: "JXL", 52546: "JXL"}
-# What only Pillow reads whole, and reads well.
+# Compressions that Pillow decodes completely.
 _JPEG: Final = frozenset({6, 7})
 _DIFFERENCES: Final = 2
-# What Pillow decodes as a whole only to find out that something is missing.
+# Compressions that Pillow also decodes, only to detect missing data.
 CHECKED_BY_PILLOW: Final = frozenset({1, 5, 8, 32773, 32946, 34925, 50000})
-# What a build of libtiff may lack.
+# Compressions that some builds of libtiff do not support.
 MAY_BE_MISSING: Final = frozenset({32809, 34661, 34925, 34887, 50000, 50001})
 
 
 @dataclass(frozen=True)
 class TiffSamples:
-    """What a TIFF holds, its orientation tag not applied.
+    """Samples of a file, before its orientation tag is applied.
 
     Attributes:
         colors: (H, W, 1, 3 or 4) uint8 or uint16: gray, RGB or CMYK.
         alpha: (H, W) of the same dtype, or None.
-        extra: (H, W, N) of the same dtype: channels without a stated meaning; None = there are
-            none.
+        extra: (H, W, N) of the same dtype: channels of unspecified meaning, or None.
     """
 
     colors: Integers
@@ -59,8 +57,8 @@ class TiffSamples:
     extra: Integers | None = None
 
 
-def reads(image: TiffMainImageFile, depth: int) -> bool:
-    """Tell whether a TIFF is to be read here: Pillow would lose bits or channels, or cannot."""
+def must_read(image: MainTiffImageFile, depth: int) -> bool:
+    """Return whether Pillow would lose bits or channels of a TIFF or cannot read it."""
     if depth == 16:
         return True
     photometric = int(image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0))
@@ -70,7 +68,7 @@ def reads(image: TiffMainImageFile, depth: int) -> bool:
     return not alone or not _is_known_to_pillow(image.compression)
 
 
-def _bits(image: TiffMainImageFile) -> set[int]:
+def _bits(image: MainTiffImageFile) -> set[int]:
     return set(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
 
 
@@ -83,11 +81,11 @@ def read(data: bytes, offset: int) -> TiffSamples:
 
     Args:
         data: The whole file.
-        offset: Of the image's directory.
+        offset: Offset of the directory of the image.
 
     Raises:
-        DecodeUnsupportedError: Its channels are not gray, RGB or CMYK, perhaps with more, or its
-            compression is not known.
+        DecodeUnsupportedError: The colors are not gray, RGB or CMYK, or the compression is
+            unknown.
         ValueError: The data is damaged.
     """
     with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -97,17 +95,18 @@ def read(data: bytes, offset: int) -> TiffSamples:
         colors = int(page.samplesperpixel) - len(extra)
         if _COLORS.get(photometric) != colors:
             raise DecodeUnsupportedError(
-                "a TIFF with these channels cannot be restored", hint="convert it to RGB first"
+                "unsupported TIFF channels (only gray, RGB and CMYK are supported)",
+                hint="convert it to RGB first",
             )
         _check_inflation(page, data)
-        samples = _samples(page, data)
+        samples = _read_samples(page, data)
     if photometric == _WHITE_IS_ZERO:
         samples[..., 0] = np.iinfo(samples.dtype).max - samples[..., 0]
-    return _split(samples, colors, extra)
+    return _split_channels(samples, colors, extra)
 
 
 def _check_inflation(page: Any, data: bytes) -> None:
-    """Refuse strips that inflate to more than their share: tifffile would keep all of it."""
+    """Reject strips that inflate to more than their size: tifffile would allocate all of it."""
     method = _INFLATED.get(int(page.compression))
     if method is None:
         return
@@ -116,14 +115,14 @@ def _check_inflation(page: Any, data: bytes) -> None:
         check_inflated(data[offset : offset + length], method, most)
 
 
-def _samples(page: Any, data: bytes) -> Integers:
+def _read_samples(page: Any, data: bytes) -> Integers:
     """Return the page as (H, W, S), in native byte order."""
     try:
         array = np.array(page.asarray(maxworkers=1))
     except (ImportError, ValueError) as error:
         if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
-        return _Segments(page, data).decoded()
+        return _Segments(page, data).decode()
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.ndim == 2:
         return array[..., np.newaxis]
@@ -132,13 +131,13 @@ def _samples(page: Any, data: bytes) -> Integers:
 
 
 class _Segments:
-    """The strips or tiles of a page whose decompressor tifffile lacks."""
+    """Decodes the strips or tiles of a page that tifffile cannot decompress."""
 
     def __init__(self, page: Any, data: bytes) -> None:
         self._page, self._data = page, data
         self._code = int(page.compression)
         if self._code not in _LIBTIFF and self._code not in _IMAGES:
-            raise unreadable(self._code)
+            raise compression_error(self._code)
         self._height, self._width = int(page.imagelength), int(page.imagewidth)
         tiled = bool(page.is_tiled)
         self._tall = int(page.tilelength if tiled else min(page.rowsperstrip, self._height))
@@ -148,11 +147,11 @@ class _Segments:
         self._planes = int(page.samplesperpixel) if separate else 1
         self._channels = int(page.samplesperpixel) // self._planes
 
-    def decoded(self) -> Integers:
-        """Return (H, W, S).
+    def decode(self) -> Integers:
+        """Return the samples, (H, W, S).
 
         Raises:
-            DecodeUnsupportedError: No decoder for the segments is installed.
+            DecodeUnsupportedError: No decoder for the compression is installed.
             ValueError: A segment is missing or damaged.
         """
         down, across = -(-self._height // self._tall), -(-self._width // self._wide)
@@ -183,7 +182,7 @@ class _Segments:
         stored = self._page.dtype.newbyteorder(self._page.parent.byteorder)
         row_bytes = self._wide * self._channels * stored.itemsize
         fill = int(self._page.fillorder)
-        raw = _inflated_by_libtiff(data, self._code, (row_bytes, rows), fill)
+        raw = _inflate_with_libtiff(data, self._code, (row_bytes, rows), fill)
         block = np.frombuffer(raw, stored).reshape(shape).astype(stored.newbyteorder("="))
         if int(self._page.predictor) == _DIFFERENCES:
             block = np.cumsum(block, axis=1, dtype=block.dtype)
@@ -192,22 +191,22 @@ class _Segments:
     def _image(self, data: bytes, shape: tuple[int, ...]) -> Integers:
         name = _IMAGES[self._code]
         if self._page.dtype.itemsize != 1 or not _can_open(name):
-            raise unreadable(self._code)
-        image = _opened(name, data)
+            raise compression_error(self._code)
+        image = _open_image(name, data)
         if image.size != (shape[1], shape[0]):
-            raise ValueError("a strip of the TIFF has another size than it should")
+            raise ValueError("a strip of the TIFF has the wrong size")
         bands = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[shape[2]]
         return np.asarray(image.convert(bands)).reshape(shape)
 
 
-def _inflated_by_libtiff(data: bytes, code: int, size: tuple[int, int], fill: int) -> bytes:
-    """Let Pillow inflate a strip as if it were a gray image of bytes.
+def _inflate_with_libtiff(data: bytes, code: int, size: tuple[int, int], fill: int) -> bytes:
+    """Inflate a strip with Pillow, as a gray image of bytes.
 
     Args:
         data: The strip.
-        code: Its compression.
-        size: Bytes in a row, and rows.
-        fill: 2 = the bits of each byte are reversed.
+        code: Code of its compression.
+        size: Bytes in a row, and number of rows.
+        fill: 2 if the bits of each byte are reversed, else 1.
     """
     width, height = size
     entries = [
@@ -228,7 +227,7 @@ def _inflated_by_libtiff(data: bytes, code: int, size: tuple[int, int], fill: in
 
 
 def _can_open(name: str) -> bool:
-    """Tell whether Pillow, perhaps with a plug-in, reads a format."""
+    """Return whether Pillow or an installed plug-in reads a format."""
     Image.init()
     if name == "JXL" and name not in Image.OPEN:
         try:
@@ -238,14 +237,14 @@ def _can_open(name: str) -> bool:
     return name in Image.OPEN
 
 
-def _opened(name: str, data: bytes) -> Image.Image:
+def _open_image(name: str, data: bytes) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=[name]) as image:
         image.load()
         return image
 
 
-def _split(samples: Integers, colors: int, kinds: tuple[int, ...]) -> TiffSamples:
-    """Part the colors from alpha, which may be stored multiplied into them, and other channels."""
+def _split_channels(samples: Integers, colors: int, kinds: tuple[int, ...]) -> TiffSamples:
+    """Separate colors, alpha and other channels; undo premultiplied alpha."""
     alphas = [at for at, kind in enumerate(kinds) if kind in (_ASSOCIATED, _UNASSOCIATED)]
     rest = [colors + at for at in range(len(kinds)) if at not in alphas[:1]]
     extra = np.ascontiguousarray(samples[..., rest]) if rest else None

@@ -1,4 +1,4 @@
-"""WebP chunks: how the image is coded, and whether its end is there."""
+"""Reads WebP chunks: whether the image is lossless, and whether its end is missing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import WebPImagePlugin
 
 from varfix.engine.image.zeros import ends_in_zeros
 
-# Bytes without which a decoder that needs the end of the data fails.
+# Number of bytes to remove from the end to test whether a decoder needs them.
 _SPARED: Final = 16
 _LOSSY, _LOSSLESS = b"VP8 ", b"VP8L"
 
 
 def is_lossless(data: bytes) -> bool:
-    """Tell whether the first coded image of a file is stored without loss."""
+    """Return whether the first image of a file is lossless."""
     for kind, _start, _end in _chunks(data):
         if kind in (_LOSSY, _LOSSLESS):
             return kind == _LOSSLESS
@@ -25,9 +25,9 @@ def is_lossless(data: bytes) -> bool:
 
 
 def is_padded(data: bytes) -> bool:
-    """Tell whether the end of the coded image is missing and zeros stand in its place.
+    """Return whether zeros replace the end of the coded image.
 
-    A flat image may really end in zeros. Its decoder then needs all of them.
+    The data of a flat image may end in valid zeros, which its decoder then needs.
     """
     return any(
         kind in (_LOSSY, _LOSSLESS)
@@ -38,7 +38,7 @@ def is_padded(data: bytes) -> bool:
 
 
 def _shortened(data: bytes, start: int, end: int) -> bytes:
-    """Return a file of the chunk alone that lies in a range, without its last bytes."""
+    """Return a file of only one chunk, without the last bytes of its payload."""
     payload = data[start : end - _SPARED]
     chunk = data[start - 8 : start - 4] + struct.pack("<I", len(payload)) + payload
     chunk += bytes(len(chunk) % 2)
@@ -54,7 +54,7 @@ def _decodes(data: bytes) -> bool:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield type, and start and end of the payload, of each chunk; profiles may come first."""
+    """Yield the type, and the start and end of the payload, of each chunk."""
     at = 12
     while at + 8 <= len(data):
         length = int.from_bytes(data[at + 4 : at + 8], "little")

@@ -1,6 +1,6 @@
-"""Writing images: upright float pixels in, a whole file's bytes out.
+"""Encodes images: upright float pixels in, the bytes of a file out.
 
-Metadata that a format or library refuses costs a warning, never the image.
+Metadata that a format or library rejects is left out with a warning; the image is still written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from varfix.engine.image.decoded_image import (
     to_integers,
 )
 from varfix.engine.image.encoders import ENCODERS, Raster
-from varfix.engine.image.metadata.fit import fitted
+from varfix.engine.image.metadata.fit import fit_metadata
 from varfix.engine.settings.types import OutputSettings
 
 _LIBRARY_ERRORS: Final = (
@@ -37,21 +37,26 @@ _LIBRARY_ERRORS: Final = (
     KeyError,
     IndexError,
     EOFError,
-    SyntaxError,  # Pillow's word for a TIFF, or an EXIF block, that is none
+    SyntaxError,  # raised by Pillow for an invalid TIFF or EXIF block
     struct.error,
 )
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A file's bytes, and what they could not hold, one sentence each."""
+    """An encoded file.
+
+    Attributes:
+        data: Its bytes.
+        warnings: One sentence for each part of the image that the format cannot store.
+    """
 
     data: bytes
     warnings: tuple[str, ...] = ()
 
 
 def encode_image_bytes(image: DecodedImage, fmt: str, options: OutputSettings) -> bytes:
-    """Encode an image; as `encode_image`, without its warnings."""
+    """Encode an image; return the bytes of `encode_image` without its warnings."""
     return encode_image(image, fmt, options).data
 
 
@@ -59,58 +64,58 @@ def encode_image(image: DecodedImage, fmt: str, options: OutputSettings) -> Enco
     """Encode an image.
 
     Args:
-        image: The image to store; its info describes the source file.
-        fmt: A format, or `keep` for the source's own.
-        options: Qualities, metadata policy, color under transparency.
+        image: Image to store; its info describes the source file.
+        fmt: A format, or `keep` for the format of the source.
+        options: Quality settings, metadata policy, background color.
 
     Raises:
-        EncodeError: The format cannot hold the image, or the encoder failed.
-        NonFiniteError: A pixel is not a number.
+        EncodeError: The format cannot store the image, or the encoder failed.
+        NonFiniteError: A value is NaN or infinite.
     """
     form = FORMATS[output_format(image.info.format, fmt)]
     if not form.available:
         raise EncodeError(f"cannot be stored as {form.label}", hint=form.remedy)
-    kept, warnings = _settled(image, form, options)
+    kept, warnings = _fit_to_format(image, form, options)
     if image.extra is not None and form.name != "tiff":
-        warnings.append(f"{form.label} holds no extra channels: they are not kept")
+        warnings.append(f"{form.label} cannot store extra channels: they are not kept")
     depth = kept.info.depth if kept.info.depth in form.depths else 8
     if depth < kept.info.depth:
-        warnings.append(f"a 16-bit source is stored with 8 bits: {form.label} holds no more")
+        warnings.append(f"a 16-bit source is stored with 8 bits, the most that {form.label} has")
     try:
-        data, failures = _encode(_raster(kept, depth, options), form, _attempts(kept))
+        data, failures = _encode(_raster(kept, depth, options), form, _metadata_attempts(kept))
     except EncodeError:
         if kept.origin is None or not kept.info.icc:
             raise
         kept = _as_srgb(kept, kept.origin)
         warnings.append("colors are converted to sRGB: their profile cannot be stored")
-        data, failures = _encode(_raster(kept, depth, options), form, _attempts(kept))
+        data, failures = _encode(_raster(kept, depth, options), form, _metadata_attempts(kept))
     return Encoded(data, (*warnings, *failures))
 
 
-def _settled(
+def _fit_to_format(
     image: DecodedImage, form: Format, options: OutputSettings
 ) -> tuple[DecodedImage, list[str]]:
-    """Leave only the metadata that policy and format allow, with colors that fit what is left."""
-    info, warnings = fitted(image.info, form, options)
+    """Reduce the metadata to what policy and format allow; convert the colors if necessary."""
+    info, warnings = fit_metadata(image.info, form, options)
     kept = replace(image, info=info)
-    lost = _lost_meaning(image, info, form)
+    lost = _reason_for_srgb(image, info, form)
     if image.origin is None or not lost:
         return kept, warnings
     warnings.append(f"colors are converted to sRGB: {lost}")
     return _as_srgb(kept, image.origin), warnings
 
 
-def _lost_meaning(image: DecodedImage, info: ImageInfo, form: Format) -> str:
-    """Say why the file's own colors cannot be stored; empty = they can."""
+def _reason_for_srgb(image: DecodedImage, info: ImageInfo, form: Format) -> str:
+    """Return why the colors of the source cannot be stored; empty if they can."""
     if image.info.mode == "cmyk" and not form.cmyk:
-        return f"{form.label} holds no CMYK"
+        return f"{form.label} cannot store CMYK"
     if info.icc == image.info.icc:
         return ""
-    return "their profile is not kept" if form.icc else f"{form.label} holds no color profile"
+    return "their profile is not kept" if form.icc else f"{form.label} cannot store a color profile"
 
 
 def _as_srgb(image: DecodedImage, origin: SourceSamples) -> DecodedImage:
-    """Return the image with its pixels, which are sRGB, as the colors to store."""
+    """Return the image so that its sRGB pixels are stored instead of samples of the source."""
     mode = "gray" if image.info.mode == "gray" else "rgb"
     info = replace(image.info, mode=mode, icc=None)
     hidden = image.hidden
@@ -122,20 +127,20 @@ def _as_srgb(image: DecodedImage, origin: SourceSamples) -> DecodedImage:
 
 def _raster(image: DecodedImage, depth: int, options: OutputSettings) -> Raster:
     if image.origin is not None:
-        samples = _at_depth(apply_restored(image.origin, image.pixels), depth)
+        samples = _convert_depth(apply_restored(image.origin, image.pixels), depth)
     else:
         gray = image.info.mode == "gray"
         samples = to_integers(image.pixels, depth=depth, gray=gray)
     alpha = image.alpha
     if alpha is not None and image.hidden is not None:
-        samples[alpha == 0] = _at_depth(image.hidden, depth)
+        samples[alpha == 0] = _convert_depth(image.hidden, depth)
     if alpha is not None:
-        alpha = _at_depth(alpha, depth)
-    extra = None if image.extra is None else _at_depth(image.extra, depth)
+        alpha = _convert_depth(alpha, depth)
+    extra = None if image.extra is None else _convert_depth(image.extra, depth)
     return Raster(samples, alpha, image.info, options, extra)
 
 
-def _at_depth(values: Integers, depth: int) -> Integers:
+def _convert_depth(values: Integers, depth: int) -> Integers:
     if values.dtype == np.uint16 and depth == 8:
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return values
@@ -146,7 +151,7 @@ def _is_flattened(form: Format, options: OutputSettings) -> bool:
 
 
 def _flatten(raster: Raster, label: str) -> Raster:
-    """Put a color under transparency; blended as encoded, as browsers and editors do."""
+    """Blend the image with the background color, in encoded values as browsers and editors do."""
     assert raster.alpha is not None
     if is_opaque(raster.alpha):
         return replace(raster, alpha=None)
@@ -157,7 +162,7 @@ def _flatten(raster: Raster, label: str) -> Raster:
         )
     top = np.iinfo(raster.samples.dtype).max
     color = np.array(_color(raster.options.flatten), np.float32) * (top / 255)
-    # A colored ground makes a gray image colored; a gray one does not.
+    # A colored background turns a gray image into a colored one.
     ground = color if raster.samples.shape[2] == 3 or len(set(color)) > 1 else color[:1]
     cover: Floats = raster.alpha[..., np.newaxis].astype(np.float32) / np.float32(top)
     blend = raster.samples * cover + ground.astype(np.float32) * (1 - cover)
@@ -176,7 +181,7 @@ def _color(name: str) -> tuple[int, int, int]:
 def _encode(
     raster: Raster, form: Format, attempts: Iterable[ImageInfo]
 ) -> tuple[bytes, tuple[str, ...]]:
-    """Encode with the first metadata that is not refused."""
+    """Encode with the first set of metadata that the encoder accepts."""
     if raster.alpha is not None and _is_flattened(form, raster.options):
         raster = _flatten(raster, form.label)
     refused = ""
@@ -191,10 +196,10 @@ def _encode(
     raise EncodeError(f"cannot be stored as {form.label}: {last}") from last
 
 
-def _attempts(image: DecodedImage) -> Iterator[ImageInfo]:
-    """Yield all metadata, all but one part of it, then the profile only, then none.
+def _metadata_attempts(image: DecodedImage) -> Iterator[ImageInfo]:
+    """Yield all metadata, then all but one part, then the profile only, then none.
 
-    The profile stays where the colors depend on it.
+    The profile is always kept if the colors depend on it.
     """
     info = image.info
     yield info

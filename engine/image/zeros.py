@@ -1,20 +1,20 @@
-"""Zeros in the place of data: what an interrupted copy and a bad sector leave behind."""
+"""Detects data that was replaced by zeros, as by an interrupted copy or a bad sector."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# Arithmetic and prefix codes end in so many zero bits by chance less often than once in 2^256.
+# The probability that valid data ends in this many zero bytes is about 2^-256.
 _MOST: Final = 32
 
 
 def ends_in_zeros(data: bytes, start: int, end: int) -> bool:
-    """Tell whether compressed data ends in more zeros than a coder writes.
+    """Return whether compressed data ends in more zeros than an encoder writes.
 
     Args:
         data: The whole file.
-        start: Where the compressed data begins.
-        end: Where it ends.
+        start: Offset of the compressed data.
+        end: Offset of its end.
     """
     tail = data[max(start, end - _MOST) : end]
     return len(tail) == _MOST and not any(tail)

@@ -97,7 +97,7 @@ def test_two_possible_targets_are_refused(folders):
         find_pairs(restored, target)
 
 
-def test_a_image_without_target_is_refused_and_a_target_without_image_counted(folders):
+def test_an_image_without_target_is_refused_and_a_target_without_image_counted(folders):
     restored, target = folders
     save(restored / "a.png")
     save(target / "a.png")
@@ -200,7 +200,7 @@ def test_sizes_that_differ_are_an_error_before_the_restoration(folders):
         list(score_restored([pair], pytest.fail, LIMIT))
 
 
-def test_a_image_too_small_for_the_window_is_an_error(tmp_path):
+def test_an_image_too_small_for_the_window_is_an_error(tmp_path):
     path = save(tmp_path / "a.png", size=(8, 8))
     with pytest.raises(ItemError, match=r"a\.png: SSIM"):
         list(score_files([Pair("a.png", path, path)], LIMIT))

@@ -105,7 +105,7 @@ def test_a_color_outside_srgb_stays_there_when_the_model_changes_it():
 def test_a_file_without_room_for_the_profile_gets_srgb():
     encoded = untouched(tiff(noise(), P3), "bmp")
     assert np.abs(np.asarray(opened(encoded.data)).astype(int) - lcms(noise(), P3)).max() <= 2
-    assert "BMP holds no color profile" in encoded.warnings[-1]
+    assert "BMP cannot store a color profile" in encoded.warnings[-1]
 
 
 def test_without_metadata_wide_colors_become_srgb_under_transparency_too():
@@ -196,7 +196,7 @@ def test_srgb_and_useless_profiles_are_passed_through(icc, word):
 
 @settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 600))
-def test_no_damage_to_a_profile_stops_a_image(junk, at):
+def test_no_damage_to_a_profile_stops_an_image(junk, at):
     damaged = P3[:at] + junk + P3[at + len(junk) :]
     space, warning = space_of("rgb", damaged)
     assert space is None or warning is None

@@ -175,7 +175,7 @@ def test_comments_go_from_jpeg_to_png_and_back(comment):
 
 def test_a_comment_that_bmp_cannot_hold_is_a_warning():
     encoded = encode_image(kit.read(commented(COMMENT)), "bmp", kit.KEEP)
-    assert encoded.warnings == ("BMP holds no comment: it is not kept",)
+    assert encoded.warnings == ("BMP cannot store a comment: it is not kept",)
 
 
 def test_texts_of_a_png_become_tags():
@@ -412,7 +412,7 @@ def test_pointers_to_a_video_go_with_it(form, target):
     data = kit.saved(Image.fromarray(kit.smooth()), "JPEG", xmp=RDF % POINTERS[form])
     image = kit.read(data + b"\x00\x00\x00\x18ftypmp42" + bytes(3000))
     assert image.info.warnings == (
-        "the video of a motion photo is not kept: it lies behind the image",
+        "the video of a motion photo is not kept: it is appended to the image",
     )
     found = kit.read(encode_image(image, target, kit.KEEP).data).info.xmp
     assert b"MotionPhoto" not in found
@@ -437,7 +437,7 @@ def test_what_lies_behind_the_image_is_dropped_with_its_pointers(name, gone):
 def test_data_behind_an_image_is_a_warning_and_padding_is_not():
     data = kit.saved(Image.fromarray(kit.smooth()), "JPEG")
     assert kit.read(data + b"more" * 10).info.warnings == (
-        "data behind the image is not kept (40 bytes)",
+        "data after the image is not kept (40 bytes)",
     )
     assert kit.read(data + bytes(400)).info.warnings == ()
 
@@ -449,7 +449,7 @@ def test_hostile_xmp_takes_little_time():
         made = space + part * 50_000
         assert xmp.without_pointers(made)
         with pytest.raises(ValueError):
-            xmp.merged(made, made)
+            xmp.merge(made, made)
 
 
 def test_a_tiff_without_texts_gains_none():

@@ -279,7 +279,7 @@ def test_hdr_that_would_be_lost_is_refused(write, transfer, name, tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(data)
     for call in (lambda: kit.read(data), lambda: probe(path)):
-        with pytest.raises(DecodeUnsupportedError, match=rf"is HDR \({name}\)") as caught:
+        with pytest.raises(DecodeUnsupportedError, match=rf"HDR image \({name}\)") as caught:
             call()
         assert "sRGB" in caught.value.hint
 
@@ -287,7 +287,7 @@ def test_hdr_that_would_be_lost_is_refused(write, transfer, name, tmp_path):
 def test_code_points_of_another_program():
     image = kit.read(shared("heic_nclx_p3.heic"))
     assert np.allclose(icc.read_matrix_profile(image.info.icc).matrix, DISPLAY_P3, atol=1e-4)
-    with pytest.raises(DecodeUnsupportedError, match=r"HDR \(PQ\)"):
+    with pytest.raises(DecodeUnsupportedError, match=r"HDR image \(PQ\)"):
         kit.read(shared("avif_pq10.avif"))
 
 

@@ -15,7 +15,7 @@ from support import images as kit
 from varfix.engine.errors import DecodeUnknownError, DecodeUnsupportedError
 from varfix.engine.image.decoded_image import to_integers
 from varfix.engine.image.header import probe
-from varfix.engine.image.metadata.exif_block import Value, laid_out
+from varfix.engine.image.metadata.exif_block import Value, lay_out
 from varfix.engine.image.writer import encode_image
 
 FILES = Path(__file__).parents[3] / "shared/data/files"
@@ -118,7 +118,7 @@ def tiff(
     }
     end = int(places[-1]) + int(places[-1]) % 2
     head = {"<": b"II*\x00", ">": b"MM\x00*"}[order] + struct.pack(f"{order}I", end)
-    return (head + b"".join(parts)).ljust(end, b"\x00") + laid_out(directory, order, end)
+    return (head + b"".join(parts)).ljust(end, b"\x00") + lay_out(directory, order, end)
 
 
 LAYOUTS = [
@@ -184,7 +184,7 @@ def test_a_compression_that_cannot_be_read_is_named():
     if "imagecodecs" in repr(tifffile.TIFF.DECOMPRESSORS):
         pytest.skip("imagecodecs is installed")
     data = tiff(noise(3, np.uint8), encode=bytes, code=LERC)
-    with pytest.raises(DecodeUnsupportedError, match="compression LERC cannot be read") as caught:
+    with pytest.raises(DecodeUnsupportedError, match=r"TIFF compression \(LERC\)") as caught:
         kit.read(data)
     assert "varfix[tiff]" in caught.value.hint
 
@@ -234,7 +234,7 @@ def test_a_bigtiff_is_read_or_refused_by_name(order):
     if order == "<":
         assert np.array_equal(stored(kit.read(out.getvalue())), array)
         return
-    with pytest.raises(DecodeUnsupportedError, match="big-endian BigTIFF cannot be read"):
+    with pytest.raises(DecodeUnsupportedError, match=r"unsupported TIFF \(big-endian BigTIFF\)"):
         kit.read(out.getvalue())
 
 
@@ -272,7 +272,7 @@ def test_raw_files_are_refused_by_name(tags, name, tmp_path):
     path = tmp_path / "a.tif"
     path.write_bytes(out.getvalue())
     for call in (lambda: kit.read(out.getvalue()), lambda: probe(path)):
-        with pytest.raises(DecodeUnsupportedError, match=rf"a raw file \({name}\)") as caught:
+        with pytest.raises(DecodeUnsupportedError, match=rf"not supported \({name}\)") as caught:
             call()
         assert "TIFF" in caught.value.hint
 
@@ -281,7 +281,7 @@ def test_the_preview_of_a_dng_is_not_restored():
     path = FILES / "dng_thumb_ifd0.dng"
     if not path.exists():
         pytest.skip("../shared is not here")
-    with pytest.raises(DecodeUnsupportedError, match=r"a raw file \(DNG\)"):
+    with pytest.raises(DecodeUnsupportedError, match=r"raw files are not supported \(DNG\)"):
         kit.read(path.read_bytes())
 
 
@@ -360,7 +360,7 @@ def test_channels_without_a_meaning_are_kept(dtype, kinds, colors):
     assert encoded.warnings == ()
     assert np.array_equal(tifffile.imread(io.BytesIO(encoded.data)), array)
     other = encode_image(image, "png", kit.KEEP)
-    assert other.warnings == ("PNG holds no extra channels: they are not kept",)
+    assert other.warnings == ("PNG cannot store extra channels: they are not kept",)
 
 
 @pytest.mark.parametrize("dtype, kinds", [(np.uint16, (2, 0)), (np.uint8, (0, 2))])

@@ -37,7 +37,7 @@ def test_a_thumbnail_pixel_is_the_mean_of_the_area_it_covers(shape):
     np.testing.assert_allclose(small, area_means(pixels, 32), atol=2e-5)
 
 
-def test_a_image_of_the_thumbnails_size_is_its_own_thumbnail():
+def test_an_image_of_the_thumbnails_size_is_its_own_thumbnail():
     pixels = np.random.default_rng(2).random((32, 32, 3), np.float32)
     assert np.array_equal(thumbnail(pixels, 32), pixels)
 
@@ -73,7 +73,7 @@ def test_constant_maps_stay_constant(height, width, start, cells):
 
 
 @pytest.mark.parametrize("side", [128, 256, 512, 720])
-def test_a_image_that_is_one_tile_gets_the_maps_bilinearly_resized(side):
+def test_an_image_that_is_one_tile_gets_the_maps_bilinearly_resized(side):
     piece = sample_prior(MAPS, (side, side), (0, 0), (side, side), 16)
     cells = side // 16
     expected = cv2.resize(MAPS.transpose(1, 2, 0), (cells, cells), interpolation=cv2.INTER_LINEAR)

@@ -88,7 +88,7 @@ def test_shrunk_tiles_are_as_many_and_as_small_as_possible(planned, factor):
 @pytest.mark.parametrize(
     ("length", "side"), [(1, 64), (64, 64), (65, 128), (320, 320), (500, 512), (520, 320)]
 )
-def test_no_side_is_longer_than_a_image_needs(length, side):
+def test_no_side_is_longer_than_an_image_needs(length, side):
     assert shrink_tiles(plan_axis(length, 512, 32, 16), 32, 16, 64).size == side
 
 

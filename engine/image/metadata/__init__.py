@@ -1,1 +1,1 @@
-"""What image files say besides their pixels: EXIF, XMP, IPTC, TIFF tags."""
+"""Metadata of image files: EXIF, XMP, IPTC and TIFF tags."""

@@ -1,7 +1,7 @@
-"""EXIF made true again after the image was turned upright.
+"""Corrects EXIF after the image was turned upright.
 
-The bytes are patched where they lie instead of being parsed and rebuilt: maker notes hold offsets
-into the block that any rebuilding would break.
+The bytes are patched in place. A rebuilt block would break maker notes, which contain offsets into
+the block.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EXIF_IFD: Final = 0x8769
 _THUMBNAIL_OFFSET: Final = 0x0201
 _THUMBNAIL_LENGTH: Final = 0x0202
 
-# How `struct` calls the whole numbers among the field types: some programs write any of them.
+# Field types of integers, with their `struct` codes: programs write any of them.
 _NUMBERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
 
 
@@ -32,15 +32,15 @@ class _Entry:
 
 
 def upright_exif(exif: bytes, width: int, height: int) -> bytes:
-    """Return EXIF that fits the upright picture: orientation 1, its size, no stale thumbnail.
+    """Return EXIF for the upright image: orientation 1, its size, no thumbnail.
 
     Args:
         exif: TIFF-structured block, with or without the `Exif` prefix.
-        width: Of the upright picture, in pixels.
-        height: Of the upright picture, in pixels.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
 
     Returns:
-        The block without prefix; everything else in it keeps its place.
+        The block without prefix; all other data keeps its offset.
 
     Raises:
         ValueError: The block is damaged.
@@ -56,7 +56,7 @@ def upright_exif(exif: bytes, width: int, height: int) -> bytes:
 
 
 def orientation_of(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, that an EXIF block asks for; 1 if it says nothing sound."""
+    """Return the orientation in an EXIF block, 1 to 8; 1 if it is missing or invalid."""
     block = bytearray(exif.removeprefix(PREFIX))
     try:
         order, first = _start(block)
@@ -80,7 +80,7 @@ def _entries(block: bytearray, order: str, at: int) -> Iterator[_Entry]:
     for index in range(count):
         entry_at = at + 2 + 12 * index
         tag, kind = struct.unpack_from(f"{order}HH", block, entry_at)
-        struct.unpack_from(f"{order}I", block, entry_at + 8)  # raises when cut short
+        struct.unpack_from(f"{order}I", block, entry_at + 8)  # raises if the entry is truncated
         yield _Entry(tag, kind, entry_at + 8)
 
 
@@ -110,7 +110,7 @@ def _drop_thumbnail(block: bytearray, order: str, first: int) -> None:
     count = struct.unpack_from(f"{order}H", block, first)[0]
     link = first + 2 + 12 * count
     if link + 4 > len(block):
-        return  # some writers leave the link out
+        return  # some writers omit the link
     second = struct.unpack_from(f"{order}I", block, link)[0]
     struct.pack_into(f"{order}I", block, link, 0)
     if second == 0:
@@ -118,7 +118,7 @@ def _drop_thumbnail(block: bytearray, order: str, first: int) -> None:
     try:
         found = {e.tag: _get(block, order, e) for e in _entries(block, order, second)}
     except struct.error:
-        return  # already unlinked, and there is nothing readable to erase
+        return  # already unlinked; nothing readable remains to erase
     start, length = found.get(_THUMBNAIL_OFFSET, 0), found.get(_THUMBNAIL_LENGTH, 0)
     if start < 8 or length <= 0 or start + length > len(block):
         return

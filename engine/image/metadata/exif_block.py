@@ -1,7 +1,7 @@
-"""EXIF blocks and TIFF directories taken apart into raw values and put together again.
+"""Parses and packs EXIF blocks and TIFF directories.
 
-Values are never interpreted: text stays in the encoding it was written in, every field keeps its
-type, and a maker note keeps its bytes. Pillow and tifffile would both turn text into ASCII.
+Values are not interpreted: texts keep their encoding, fields keep their types, and maker notes keep
+their bytes. Pillow and tifffile would convert texts to ASCII.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Value:
     Attributes:
         kind: Field type of TIFF.
         count: Number of values.
-        data: Their bytes, in the byte order of the block.
-        at: Offset that they had in the block or file they were read from.
+        data: Bytes of the values, in the byte order of the block.
+        at: Offset of these bytes in the block or file from which they were read.
     """
 
     kind: int
@@ -55,10 +55,10 @@ class ExifBlock:
 
     Attributes:
         order: Byte order as `struct` writes it, `<` or `>`.
-        main: Tags on the image: maker, date, author, and what a TIFF says of its samples.
-        exif: Tags on the exposure.
-        gps: Tags on the position.
-        interop: Tags on interoperability.
+        main: Tags about the image: camera, date, author; in a TIFF also about its samples.
+        exif: Tags about the exposure.
+        gps: Tags about the position.
+        interop: Tags about interoperability.
     """
 
     order: str
@@ -72,7 +72,7 @@ def byte_order(head: bytes) -> tuple[str, bool]:
     """Return the byte order of a TIFF structure, and whether it is a BigTIFF.
 
     Raises:
-        ValueError: It has no TIFF header.
+        ValueError: The data does not begin with a TIFF header.
     """
     found = (_HEADERS | _BIG_HEADERS).get(bytes(head[:4]))
     if found is None:
@@ -81,7 +81,7 @@ def byte_order(head: bytes) -> tuple[str, bool]:
 
 
 def parse(block: bytes) -> ExifBlock:
-    """Take an EXIF block apart, with or without its `Exif` prefix.
+    """Parse an EXIF block, with or without its `Exif` prefix.
 
     Raises:
         ValueError: The block is damaged.
@@ -89,24 +89,24 @@ def parse(block: bytes) -> ExifBlock:
     block = block.removeprefix(PREFIX)
     order, big = byte_order(block)
     if big:
-        raise ValueError("a BigTIFF is no EXIF block")
+        raise ValueError("an EXIF block cannot be a BigTIFF")
     try:
-        return gather(block, [struct.unpack_from(f"{order}I", block, 4)[0]])
+        return read_directories(block, [struct.unpack_from(f"{order}I", block, 4)[0]])
     except struct.error as error:
         raise ValueError("the EXIF block is damaged") from error
 
 
-def gather(data: bytes, offsets: list[int]) -> ExifBlock:
-    """Read directories of a TIFF structure with the EXIF and GPS directories they point to.
+def read_directories(data: bytes, offsets: list[int]) -> ExifBlock:
+    """Read directories of a TIFF structure, and the EXIF and GPS directories that they refer to.
 
     Args:
         data: The whole structure.
-        offsets: Of main directories; a later one overrides an earlier one.
+        offsets: Offsets of main directories; tags of later directories override earlier ones.
 
     Raises:
-        ValueError: It has no TIFF header, or a main directory is damaged.
+        ValueError: The data has no TIFF header, or a main directory is damaged.
     """
-    reader = _Reader(data)
+    reader = _DirectoryReader(data)
     main: Directory = {}
     for offset in offsets:
         main |= reader.directory(offset)
@@ -116,7 +116,7 @@ def gather(data: bytes, offsets: list[int]) -> ExifBlock:
     return ExifBlock(reader.order, main, exif, gps, interop)
 
 
-class _Reader:
+class _DirectoryReader:
     """Reads directories of one TIFF structure."""
 
     def __init__(self, data: bytes) -> None:
@@ -124,10 +124,10 @@ class _Reader:
         self._data = data
 
     def directory(self, at: int) -> Directory:
-        """Read one directory; values that lie outside of the data are left out.
+        """Read a directory; skip values outside of the data.
 
         Raises:
-            ValueError: The directory itself is cut short.
+            ValueError: The directory itself is truncated.
         """
         head, form, inline = ("Q", "HHQ", 8) if self._big else ("H", "HHI", 4)
         step = struct.calcsize(f"={form}") + inline
@@ -139,7 +139,7 @@ class _Reader:
             places = range(start, start + count * step, step)
             entries = [struct.unpack_from(self.order + form, self._data, place) for place in places]
         except struct.error as error:
-            raise ValueError("a TIFF directory is cut short") from error
+            raise ValueError("a TIFF directory is truncated") from error
         found: Directory = {}
         for place, (tag, kind, number) in zip(places, entries, strict=True):
             value = self._value(kind, number, place + step - inline, inline)
@@ -160,7 +160,7 @@ class _Reader:
         return Value(kind, count, bytes(data), at) if len(data) == length else None
 
     def linked(self, pointer: Value | None) -> Directory:
-        """Read the directory that a tag points to; empty without one, or when it is damaged."""
+        """Read the directory that a tag refers to; empty if the tag is None or data is damaged."""
         if pointer is None or pointer.count != 1 or len(pointer.data) not in (4, 8):
             return {}
         form = "I" if len(pointer.data) == 4 else "Q"
@@ -171,10 +171,10 @@ class _Reader:
 
 
 def pack(block: ExifBlock) -> bytes:
-    """Put an EXIF block together, without prefix.
+    """Pack an EXIF block, without prefix.
 
     Raises:
-        ValueError: It holds types that only a BigTIFF can.
+        ValueError: A value has a type that only BigTIFF supports.
     """
     order = block.order
     head = (b"II*\x00" if order == "<" else b"MM\x00*") + struct.pack(f"{order}I", 8)
@@ -184,39 +184,39 @@ def pack(block: ExifBlock) -> bytes:
         if directory
     }
     main = block.main | {code: pointer(order, 0) for code in links}
-    at = 8 + len(laid_out(main, order, 8))
+    at = 8 + len(lay_out(main, order, 8))
     parts = []
     for code, directory in links.items():
         main[code] = pointer(order, at)
         inner = block.interop if code == EXIF_POINTER else {}
         parts.append(with_interop(directory, inner, order, at))
         at += len(parts[-1])
-    return head + laid_out(main, order, 8) + b"".join(parts)
+    return head + lay_out(main, order, 8) + b"".join(parts)
 
 
 def with_interop(directory: Directory, interop: Directory, order: str, at: int) -> bytes:
-    """Lay out a directory at `at`, followed by the interoperability directory if there is one."""
+    """Return the bytes of a directory at offset `at`, and of its interoperability directory."""
     if not interop:
-        return laid_out(directory, order, at)
-    length = len(laid_out(directory | {INTEROP_POINTER: pointer(order, 0)}, order, at))
+        return lay_out(directory, order, at)
+    length = len(lay_out(directory | {INTEROP_POINTER: pointer(order, 0)}, order, at))
     whole = directory | {INTEROP_POINTER: pointer(order, at + length)}
-    return laid_out(whole, order, at) + laid_out(interop, order, at + length)
+    return lay_out(whole, order, at) + lay_out(interop, order, at + length)
 
 
 def pointer(order: str, at: int) -> Value:
-    """Return the value of a tag that points to a directory at `at`."""
+    """Return the value of a tag that refers to a directory at offset `at`."""
     return Value(LONG, 1, struct.pack(f"{order}I", at))
 
 
-def laid_out(directory: Directory, order: str, at: int) -> bytes:
-    """Return the bytes of a directory that begins at offset `at`, its values behind it.
+def lay_out(directory: Directory, order: str, at: int) -> bytes:
+    """Return the bytes of a directory at offset `at`, followed by its values.
 
     Raises:
-        ValueError: It holds types that only a BigTIFF can.
+        ValueError: A value has a type that only BigTIFF supports.
     """
     entries = [struct.pack(f"{order}H", len(directory))]
     overflow = b""
-    behind = at + 2 + 12 * len(directory) + 4
+    overflow_at = at + 2 + 12 * len(directory) + 4
     for tag, value in sorted(directory.items()):
         if value.kind not in _CLASSIC:
             raise ValueError("a value of a BigTIFF does not fit an EXIF block")
@@ -224,15 +224,16 @@ def laid_out(directory: Directory, order: str, at: int) -> bytes:
         if len(value.data) <= 4:
             entries.append(value.data.ljust(4, b"\x00"))
         else:
-            entries.append(struct.pack(f"{order}I", behind + len(overflow)))
+            entries.append(struct.pack(f"{order}I", overflow_at + len(overflow)))
             overflow += value.data + bytes(len(value.data) % 2)
     return b"".join(entries) + bytes(4) + overflow
 
 
 def with_tag(block: bytes, tag: int, value: Value) -> bytes:
-    """Return an EXIF block with one more tag in its main directory; everything else stays in place.
+    """Return an EXIF block with a tag added to its main directory.
 
-    The directory is written anew at the end, so that no offset in a maker note breaks.
+    The directory is written again at the end. All other data keeps its offset, so that maker notes
+    stay valid.
 
     Raises:
         ValueError: The block is damaged.
@@ -251,7 +252,7 @@ def with_tag(block: bytes, tag: int, value: Value) -> bytes:
 
 
 def without_tags(block: bytes, codes: Container[int]) -> bytes:
-    """Return an EXIF block without some tags of its main directory; the rest stays in place.
+    """Return an EXIF block without some tags of its main directory; other data keeps its offset.
 
     Raises:
         ValueError: The block is damaged.

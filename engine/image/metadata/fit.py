@@ -1,6 +1,6 @@
-"""What of an image's metadata a format can hold, said in that format's own way.
+"""Converts the metadata of an image to what the output format can store.
 
-What it cannot hold is left out with a sentence on it, never in silence.
+A warning names each part that is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from varfix.engine.settings.types import OutputSettings
 
 _DESCRIPTION: Final = 270
 _XP_TITLE, _XP_COMMENT = 40091, 40092
-# Texts of a PNG, by keyword, and the tags of EXIF that mean the same.
+# Keywords of PNG texts, and the EXIF tags of the same meaning.
 _TEXTS: Final = {
     "Title": _XP_TITLE,
     "Description": _DESCRIPTION,
@@ -27,15 +27,19 @@ _TEXTS: Final = {
     "Software": 305,
     "Copyright": 33432,
 }
-# Written by ImageMagick into every file, on the file and not on the image.
+# Keywords of texts that ImageMagick writes into every file; they describe the file.
 _NOISE: Final = ("date:", "exif:", "png:", "xmp:", "icc:", "Creation Time", "Comment")
 
-# Takes and returns the metadata and the sentences on what was lost.
-_Said = tuple[ImageInfo, list[str]]
+# The metadata, and a sentence for each part that is lost.
+_StepResult = tuple[ImageInfo, list[str]]
 
 
-def fitted(info: ImageInfo, form: Format, options: OutputSettings) -> _Said:
-    """Apply the metadata policy and the format's own limits."""
+def fit_metadata(info: ImageInfo, form: Format, options: OutputSettings) -> _StepResult:
+    """Reduce metadata to what the policy and the format allow.
+
+    Returns:
+        The metadata to store, and a sentence for each part that the format cannot store.
+    """
     if options.metadata == "none":
         return ImageInfo(info.format, info.mode, info.depth, lossless=info.lossless), []
     if options.metadata == "safe":
@@ -48,22 +52,22 @@ def fitted(info: ImageInfo, form: Format, options: OutputSettings) -> _Said:
 
 
 def _safe(info: ImageInfo) -> ImageInfo:
-    """Leave colors and resolution alone."""
+    """Keep only colors and resolution."""
     colors = tuple(chunk for chunk in info.chunks if chunk[0] in png.COLOR)
     return replace(info, exif=None, xmp=None, resources=None, comment=None, chunks=colors)
 
 
-def _colors(info: ImageInfo, form: Format) -> _Said:
+def _colors(info: ImageInfo, form: Format) -> _StepResult:
     lost = []
     if form.name != "png":
         stated = {kind: payload for kind, payload in info.chunks if kind in png.COLOR}
         codes = cicp.codes_of(stated)
         if codes is not None and codes[1] in cicp.HDR and info.icc_is_implied is False:
-            lost.append(f"HDR colors ({cicp.HDR[codes[1]]}) look pale: {form.label} holds no cICP")
+            lost.append(f"HDR colors ({cicp.HDR[codes[1]]}) look pale: {form.label} has no cICP")
     if info.icc and not form.icc:
-        # JPEG XL says itself that it is sRGB; what is not gets a warning of its own.
+        # A JPEG XL states that it is sRGB; the writer warns about other colors.
         if form.name != "jxl":
-            lost.append(f"{form.label} holds no color profile: it is not kept")
+            lost.append(f"{form.label} cannot store a color profile: it is not kept")
         info = replace(info, icc=None)
     if info.icc and info.icc[16:20] == b"GRAY" and form.name in ("webp", "avif", "heif"):
         lost.append(f"the gray profile does not fit a color {form.label}: it is not kept")
@@ -71,8 +75,8 @@ def _colors(info: ImageInfo, form: Format) -> _Said:
     return info, lost
 
 
-def _tiff_tags(info: ImageInfo, form: Format) -> _Said:
-    """Adapt a block to the move into a TIFF, or out of one."""
+def _tiff_tags(info: ImageInfo, form: Format) -> _StepResult:
+    """Adapt the EXIF block of a result that is a TIFF or has a TIFF as source."""
     if info.exif is None:
         return info, []
     try:
@@ -92,8 +96,8 @@ def _is_empty(exif: bytes) -> bool:
     return not (block.main.keys() - {ORIENTATION} or block.exif or block.gps)
 
 
-def _comment(info: ImageInfo, form: Format) -> _Said:
-    """Say a comment as each format does: by itself, as a text of PNG, or in EXIF."""
+def _comment(info: ImageInfo, form: Format) -> _StepResult:
+    """Store a comment as the format does: as a comment, as a PNG text, or in EXIF."""
     words = _words(info.comment) if info.comment else png.comment_in(info.chunks)
     if not words or form.name == "png":
         return _with_comment_chunk(info, words, form), []
@@ -101,9 +105,9 @@ def _comment(info: ImageInfo, form: Format) -> _Said:
         return replace(info, comment=info.comment or words.encode("utf-8")), []
     info = replace(info, comment=None)
     if not form.exif:
-        return info, [f"{form.label} holds no comment: it is not kept"]
+        return info, [f"{form.label} cannot store a comment: it is not kept"]
     tag = _XP_COMMENT if _has(info.exif, _DESCRIPTION) else _DESCRIPTION
-    return _tagged(info, {tag: words}), []
+    return _with_tags(info, {tag: words}), []
 
 
 def _with_comment_chunk(info: ImageInfo, words: str | None, form: Format) -> ImageInfo:
@@ -113,7 +117,7 @@ def _with_comment_chunk(info: ImageInfo, words: str | None, form: Format) -> Ima
 
 
 def _words(comment: bytes) -> str:
-    """Decode a comment, which is UTF-8 from most programs and Latin-1 from the rest."""
+    """Decode a comment: most programs write UTF-8, the others Latin-1."""
     plain = comment.rstrip(b"\x00")
     try:
         return plain.decode("utf-8")
@@ -121,21 +125,21 @@ def _words(comment: bytes) -> str:
         return plain.decode("latin-1")
 
 
-def _texts(info: ImageInfo, form: Format) -> _Said:
-    """Say the texts of a PNG in EXIF."""
+def _texts(info: ImageInfo, form: Format) -> _StepResult:
+    """Store the texts of a PNG in EXIF."""
     if form.name == "png":
         return info, []
     texts = png.texts_in(info.chunks)
     texts = {key: words for key, words in texts.items() if not key.startswith(_NOISE)}
-    told: dict[int, str] = {}
+    tags: dict[int, str] = {}
     lost = []
     for key, words in texts.items():
         tag = _TEXTS.get(key)
         if tag is None or not form.exif:
             lost.append(key)
         elif not _has(info.exif, tag):
-            told[tag] = words
-    info = _tagged(info, told)
+            tags[tag] = words
+    info = _with_tags(info, tags)
     if not lost:
         return info, []
     return info, [f"PNG texts are not kept: {', '.join(sorted(lost))}"]
@@ -145,10 +149,10 @@ def _has(exif: bytes | None, tag: int) -> bool:
     return exif is not None and tag in exif_block.parse(exif).main
 
 
-def _tagged(info: ImageInfo, told: dict[int, str]) -> ImageInfo:
-    """Add texts to the EXIF block, a new one if there is none."""
+def _with_tags(info: ImageInfo, tags: dict[int, str]) -> ImageInfo:
+    """Add texts to the EXIF block; create it if there is none."""
     exif = info.exif
-    for tag, words in told.items():
+    for tag, words in tags.items():
         value = _value(tag, words)
         if exif is None:
             exif = exif_block.pack(ExifBlock("<", {tag: value}))
@@ -158,7 +162,7 @@ def _tagged(info: ImageInfo, told: dict[int, str]) -> ImageInfo:
 
 
 def _value(tag: int, words: str) -> Value:
-    """Encode a text: in UTF-16 for the tags of Windows, in UTF-8 for the others."""
+    """Encode a text: in UTF-16 for Windows tags, in UTF-8 for others."""
     if tag in (_XP_TITLE, _XP_COMMENT):
         data = words.encode("utf-16-le", "surrogatepass") + bytes(2)
         return Value(BYTE, len(data), data)
@@ -166,26 +170,26 @@ def _value(tag: int, words: str) -> Value:
     return Value(ASCII, len(data), data)
 
 
-def _exif(info: ImageInfo, form: Format) -> _Said:
+def _exif(info: ImageInfo, form: Format) -> _StepResult:
     if form.exif:
         if info.exif and form.name == "avif":
-            # Pillow would write the block anew to take this tag out of it; it is 1.
+            # Pillow would rebuild the block to remove this tag; its value is 1.
             return replace(info, exif=exif_block.without_tags(info.exif, {ORIENTATION})), []
         return info, []
-    lost = [f"{form.label} holds no EXIF or XMP: they are not kept"]
+    lost = [f"{form.label} cannot store EXIF or XMP: they are not kept"]
     return replace(info, exif=None, xmp=None), lost if info.exif or info.xmp else []
 
 
-def _resources(info: ImageInfo, form: Format) -> _Said:
+def _resources(info: ImageInfo, form: Format) -> _StepResult:
     if info.resources is None or form.iptc:
         return info, []
-    lost = [f"{form.label} holds no IPTC: it is not kept"] if info.iptc else []
+    lost = [f"{form.label} cannot store IPTC: it is not kept"] if info.iptc else []
     if iptc.has_paths(info.resources):
-        lost.append(f"{form.label} holds no clipping paths: they are not kept")
+        lost.append(f"{form.label} cannot store clipping paths: they are not kept")
     return replace(info, resources=None), lost
 
 
-_STEPS: Final[tuple[Callable[[ImageInfo, Format], _Said], ...]] = (
+_STEPS: Final[tuple[Callable[[ImageInfo, Format], _StepResult], ...]] = (
     _colors,
     _tiff_tags,
     _texts,

@@ -1,6 +1,6 @@
-"""Photoshop's image resources: captions and keywords (IPTC), paths, and what goes stale.
+"""Reads and writes Photoshop image resources: captions and keywords (IPTC), clipping paths.
 
-Photoshop invented these blocks; JPEG and TIFF files of many programs carry them.
+Many programs write these blocks into JPEG and TIFF files.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Final
 
 _SIGNATURE: Final = b"8BIM"
 _RECORD: Final = 0x0404
-# Previews, resolution, and copies of metadata that stands elsewhere in the file.
+# Previews, resolution, and copies of metadata: wrong after restoration.
 _STALE: Final = frozenset({0x0409, 0x040C, 0x03ED, 0x040F, 0x0422, 0x0423, 0x0424})
-# What is meant in coordinates: guides, slices, paths and the name of the clipping path.
+# Resources with coordinates: guides, slices, paths and the name of the clipping path.
 _PATHS: Final = range(2000, 3000)
 _PLACED: Final = frozenset({0x0408, 0x041A, *_PATHS})
 
 
 def blocks(resources: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield kind, payload and whole bytes of each resource of a series, as far as it is sound."""
+    """Yield the type, payload and complete bytes of each resource; stop at the first error."""
     at = 0
     while at + 12 <= len(resources) and resources[at : at + 4] == _SIGNATURE:
         kind = struct.unpack_from(">H", resources, at + 4)[0]
@@ -38,7 +38,7 @@ def blocks(resources: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def record_of(resources: bytes) -> bytes | None:
-    """Return the IPTC record from a series of image resources, None without one."""
+    """Return the IPTC record in image resources, None without a record."""
     for kind, payload, _whole in blocks(resources):
         if kind == _RECORD:
             return payload or None
@@ -46,18 +46,18 @@ def record_of(resources: bytes) -> bytes | None:
 
 
 def resources(record: bytes) -> bytes:
-    """Pack an IPTC record as the only one of a series of image resources."""
+    """Pack an IPTC record into an image resource."""
     head = _SIGNATURE + struct.pack(">HHI", _RECORD, 0, len(record))
     return head + record + bytes(len(record) % 2)
 
 
 def kept(series: bytes | None, record: bytes | None, *, turned: bool) -> tuple[bytes | None, bool]:
-    """Return the resources that stay true, and whether some were lost by turning the image.
+    """Return the resources that are still valid, and whether turning the image lost any.
 
     Args:
         series: Image resources, if any.
-        record: An IPTC record that stands beside them and overrides theirs, if any.
-        turned: The image is not stored as it was: coordinates are false.
+        record: A separate IPTC record, which has precedence over theirs, if any.
+        turned: The image was turned, so that coordinates are wrong.
     """
     found = list(blocks(series or b""))
     drop = _STALE | (_PLACED if turned else frozenset())
@@ -70,5 +70,5 @@ def kept(series: bytes | None, record: bytes | None, *, turned: bool) -> tuple[b
 
 
 def has_paths(series: bytes) -> bool:
-    """Tell whether there are paths among image resources."""
+    """Return whether image resources contain paths."""
     return any(kind in _PATHS for kind, _payload, _whole in blocks(series))

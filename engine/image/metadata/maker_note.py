@@ -1,7 +1,7 @@
-"""Maker notes: the tags of a camera's maker, in a structure of the maker's own.
+"""Detects maker notes that become invalid when they are moved.
 
-Many point into the block that holds them by offsets from its beginning. Such a note is true only
-where it was written: moved to another place, its pointers lead into other data.
+A maker note contains the tags of a camera's manufacturer in a private structure. Many contain
+offsets from the beginning of the EXIF block, which are wrong at another position.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 from varfix.engine.image.metadata.exif_block import SIZES, Value
 
-# Notes whose offsets count from their own beginning, by how they begin.
+# First bytes of notes whose offsets count from the beginning of the note.
 _SELF_CONTAINED: Final = (
     b"Nikon\x00\x02",
     b"OLYMPUS\x00",
@@ -22,17 +22,17 @@ _SELF_CONTAINED: Final = (
     b"II*\x00",
     b"MM\x00*",
 )
-# A directory begins at once or behind the maker's name; the longest name takes 26 bytes.
+# A directory begins at once or after the manufacturer's name; the longest name has 26 bytes.
 _STARTS: Final = range(0, 28, 2)
 _MOST_ENTRIES: Final = 400
 _LARGEST_VALUE: Final = 1 << 20
 
 
 def breaks_when_moved(note: Value) -> bool:
-    """Tell whether a maker note holds offsets that count from the beginning of its block.
+    """Return whether a maker note contains offsets from the beginning of its block.
 
     Args:
-        note: With the offset at which it was found.
+        note: The note, with its offset in the block.
     """
     if note.data.startswith(_SELF_CONTAINED):
         return False
@@ -48,7 +48,7 @@ def _outer_values(data: bytes, start: int, order: str) -> list[tuple[int, int]] 
     """Read a note as a directory that begins at `start`.
 
     Returns:
-        Offset and length of each value that lies outside of its entry; None = it is no directory.
+        Offset and length of each value outside of the entries; None if it is not a directory.
     """
     if len(data) < start + 2:
         return None
@@ -68,7 +68,7 @@ def _outer_values(data: bytes, start: int, order: str) -> list[tuple[int, int]] 
 
 
 def _is_inside_note(note: Value, offset: int, length: int) -> bool:
-    """Tell whether an offset can only be meant from the beginning of the note itself."""
+    """Return whether an offset is valid only from the beginning of the note."""
     end = len(note.data)
     in_block = note.at <= offset and offset + length <= note.at + end
     return offset + length <= end and not in_block

@@ -1,4 +1,4 @@
-"""What a file says of itself besides its pixels, read for the upright image."""
+"""Reads the metadata of an image file, for the upright image."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from varfix.engine.image.heif_jxl import JxlImageFile
 from varfix.engine.image.metadata import exif_block, iptc, tiff_tags, xmp
 from varfix.engine.image.metadata.exif import upright_exif
 from varfix.engine.image.metadata.exif_block import PREFIX
-from varfix.engine.image.tiff_pages import TiffMainImageFile
+from varfix.engine.image.tiff_pages import MainTiffImageFile
 
 # Color types of PNG without and with alpha.
 _PNG_GRAY: Final = (0, 4)
 
-_BEHIND: Final = "is not kept: it lies behind the image"
+_APPENDED: Final = "is not kept: it is appended to the image"
 
 
 @dataclass(frozen=True)
-class _Raw:
-    """Blocks as a file holds them."""
+class _MetadataBlocks:
+    """Metadata of a file, as stored."""
 
     exif: bytes | None = None
     xmp: bytes | None = None
@@ -37,28 +37,28 @@ class _Raw:
 
 
 def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> ImageInfo:
-    """Read how an image is stored and everything worth keeping.
+    """Read the format and the metadata of an image.
 
     Args:
-        image: Opened by Pillow; a JPEG XL is also decoded.
-        header: Of the same file.
+        image: Image opened by Pillow; a JPEG XL must also be decoded.
+        header: Header of the same file.
         data: The whole file.
     """
-    raw = _raw(image, header, data)
+    raw = _read_blocks(image, header, data)
     turned = orientation_of(image) > 1
-    warnings = [*raw.warnings, *_losses(image, header, data)]
-    exif, text = _exif(raw.exif, header, turned=turned)
+    warnings = [*raw.warnings, *_decoding_losses(image, header, data)]
+    exif, text = _upright_exif(raw.exif, header, turned=turned)
     warnings += [text] if text else []
     packet, pointers = xmp.without_pointers(xmp.upright(raw.xmp)) if raw.xmp else (None, ())
-    warnings += [f"{what} {_BEHIND}" for what in pointers]
+    warnings += [f"{what} {_APPENDED}" for what in pointers]
     if header.format == "jpeg" and not pointers:
-        warnings += _appended(data)
+        warnings += _appended_data(data)
     resources, lost = iptc.kept(raw.resources, raw.iptc, turned=turned)
     if lost:
         warnings.append("paths and guides are not kept: the image was turned")
     chunks = png.kept_chunks(data) if header.format == "png" else ()
     mode = _mode(image, header, data)
-    implied = None if raw.icc else _implied(header.format, mode, data, chunks)
+    implied = None if raw.icc else _implied_profile(header.format, mode, data, chunks)
     return ImageInfo(
         format=header.format,
         mode=mode,
@@ -76,20 +76,20 @@ def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> ImageInf
     )
 
 
-def _raw(image: ImageFile.ImageFile, header: Header, data: bytes) -> _Raw:
+def _read_blocks(image: ImageFile.ImageFile, header: Header, data: bytes) -> _MetadataBlocks:
     packet = image.info.get("xmp")
     packet = packet.encode() if isinstance(packet, str) else bytes(packet or b"")
     icc = image.info.get("icc_profile") or None
-    if isinstance(image, TiffMainImageFile):
-        return _raw_tiff(image, data, icc)
+    if isinstance(image, MainTiffImageFile):
+        return _read_tiff_blocks(image, data, icc)
     block = image.info.get("exif")
-    raw = _Raw(bytes(block).removeprefix(PREFIX) if block else None, packet or None, icc)
-    return _raw_jpeg(raw, data) if header.format == "jpeg" else raw
+    raw = _MetadataBlocks(bytes(block).removeprefix(PREFIX) if block else None, packet or None, icc)
+    return _read_jpeg_blocks(raw, data) if header.format == "jpeg" else raw
 
 
-def _raw_tiff(image: TiffMainImageFile, data: bytes, icc: bytes | None) -> _Raw:
-    found = tiff_tags.read(data, [image.choice.first, image.choice.offset])
-    return _Raw(
+def _read_tiff_blocks(image: MainTiffImageFile, data: bytes, icc: bytes | None) -> _MetadataBlocks:
+    found = tiff_tags.read(data, [image.location.first, image.location.offset])
+    return _MetadataBlocks(
         found.exif,
         found.xmp,
         icc or found.icc,
@@ -99,12 +99,12 @@ def _raw_tiff(image: TiffMainImageFile, data: bytes, icc: bytes | None) -> _Raw:
     )
 
 
-def _raw_jpeg(raw: _Raw, data: bytes) -> _Raw:
+def _read_jpeg_blocks(raw: _MetadataBlocks, data: bytes) -> _MetadataBlocks:
     packet, warnings = raw.xmp, raw.warnings
     name = xmp.extension_named_in(packet) if packet else None
     if packet and name:
         try:
-            packet = xmp.merged(packet, jpeg.extended_xmp_of(data)[name])
+            packet = xmp.merge(packet, jpeg.extended_xmp_of(data)[name])
         except (KeyError, ValueError):
             packet = xmp.without_extension(packet)
             warnings = (*warnings, "the extended XMP is damaged and was not kept")
@@ -118,8 +118,10 @@ def _raw_jpeg(raw: _Raw, data: bytes) -> _Raw:
     )
 
 
-def _exif(block: bytes | None, header: Header, *, turned: bool) -> tuple[bytes | None, str | None]:
-    """Return EXIF for the upright image, and what is wrong with it."""
+def _upright_exif(
+    block: bytes | None, header: Header, *, turned: bool
+) -> tuple[bytes | None, str | None]:
+    """Return EXIF for the upright image, and a warning if any of it is lost."""
     if block is None:
         return None, None
     lost = None
@@ -132,17 +134,19 @@ def _exif(block: bytes | None, header: Header, *, turned: bool) -> tuple[bytes |
         return None, "the EXIF block is damaged and was not kept"
 
 
-def _appended(data: bytes) -> list[str]:
-    """Say what lies behind a JPEG's image, where its XMP does not."""
-    end = jpeg.end_of_image(data)
+def _appended_data(data: bytes) -> list[str]:
+    """Return a warning for data that is appended to a JPEG and not named in its XMP."""
+    end = jpeg.end_of_first_image(data)
     behind = len(data[end:].strip(b"\x00\n\r ")) if end else 0
     if jpeg.has_several_images(data) and behind:
         return [f"further images in the file are not kept ({behind} bytes)"]
-    return [f"data behind the image is not kept ({behind} bytes)"] if behind else []
+    return [f"data after the image is not kept ({behind} bytes)"] if behind else []
 
 
-def _implied(kind: str, mode: str, data: bytes, chunks: tuple[png.Chunk, ...]) -> bytes | None:
-    """Return a profile for colors that a file states without one."""
+def _implied_profile(
+    kind: str, mode: str, data: bytes, chunks: tuple[png.Chunk, ...]
+) -> bytes | None:
+    """Return a profile for the color metadata of a file without a profile."""
     gray = mode == "gray"
     if kind == "png":
         stated = {name: payload for name, payload in chunks if name in png.COLOR}
@@ -153,7 +157,7 @@ def _implied(kind: str, mode: str, data: bytes, chunks: tuple[png.Chunk, ...]) -
     return None
 
 
-def _losses(image: ImageFile.ImageFile, header: Header, data: bytes) -> list[str]:
+def _decoding_losses(image: ImageFile.ImageFile, header: Header, data: bytes) -> list[str]:
     if header.format == "avif" and _is_deep_avif(data):
         return ["a 10-bit or 12-bit AVIF is restored at 8 bits"]
     if header.format == "heif":
@@ -175,7 +179,7 @@ def _heif_losses(image: ImageFile.ImageFile) -> list[str]:
     if bits > 8:
         losses.append(f"a {bits}-bit HEIC is restored at 8 bits")
     if image.info.get("aux") or image.info.get("depth_images"):
-        losses.append("images beside the main one (depth, HDR gain) are not kept")
+        losses.append("auxiliary images (depth, HDR gain map) are not kept")
     return losses
 
 

@@ -1,7 +1,7 @@
-"""Which tags of a TIFF speak of the image and stay, and which speak of how its samples are stored.
+"""Separates the tags of a TIFF that describe the image from those that describe its storage.
 
-A TIFF keeps both kinds in one directory. The result is stored in another way than the source, so
-that tags of the second kind would be false there.
+A TIFF has both in one directory. The result is stored differently, so that it keeps only the tags
+that describe the image.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from varfix.engine.image.metadata.exif_block import (
     Directory,
     ExifBlock,
     Value,
-    gather,
     pack,
     parse,
+    read_directories,
 )
 from varfix.engine.image.metadata.maker_note import breaks_when_moved
 
@@ -30,9 +30,9 @@ ICC: Final = 34675
 DESCRIPTION: Final = 270
 PHOTOSHOP_LAYERS: Final = 37724
 
-# GeoTIFF and what GDAL adds: where on the Earth each pixel lies.
+# Tags of GeoTIFF and GDAL: the geographic position of the pixels.
 GEO: Final = frozenset({33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113})
-# What EXIF defines for its main directory, and what Windows and printers add: fit for any format.
+# Tags of EXIF for its main directory, of Windows and of printers: valid in every format.
 EXIF_MAIN: Final = frozenset(
     {11, 269, 270, 271, 272, 285, 297, 301, 305, 306, 315, 316, 318, 319, 33432}
     | {18246, 18249, 40091, 40092, 40093, 40094, 40095, 42016, 50341}
@@ -42,16 +42,16 @@ _STORAGE: Final = frozenset(
     | {283, 284, 288, 289, 290, 291, 292, 293, 296, 317, *range(320, 348), *range(512, 533), 559}
     | {33421, 33422, 34665, 34853, 34892, 37399, 40965}
     | {XMP, IPTC, PHOTOSHOP, ICC, PHOTOSHOP_LAYERS}
-    | set(range(50706, 51126))  # of raw files
+    | set(range(50706, 51126))  # tags of raw files
 )
-# A single value larger than this is data of some program, not a statement about the image.
+# A larger value is private data of a program and does not describe the image.
 _LARGEST: Final = 1 << 20
 _CLASSIC_KINDS: Final = range(1, 13)
 
-# What tifffile and libtiff print into files when nobody says anything.
+# Beginning of the description that tifffile writes by default.
 _SHAPED: Final = b'{"shape":'
 
-MAKER_NOTE_LOST: Final = "the maker note of the camera is not kept: moved, its offsets would break"
+MAKER_NOTE_LOST: Final = "the maker note is not kept: its offsets would be wrong in the result"
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class TiffMetadata:
     """Metadata of a TIFF file.
 
     Attributes:
-        exif: Tags on the image as an EXIF block without prefix; None = there are none.
+        exif: EXIF block, without prefix, of the tags that describe the image; None without tags.
         xmp: XMP packet.
         iptc: IPTC record.
-        resources: Photoshop's image resources.
+        resources: Photoshop image resources.
         icc: Color profile.
-        warnings: What cannot be kept in any file, one sentence each.
+        warnings: One sentence for each part that no format can store.
     """
 
     exif: bytes | None = None
@@ -80,26 +80,27 @@ def read(data: bytes, offsets: list[int]) -> TiffMetadata:
 
     Args:
         data: The whole file.
-        offsets: Of the directories that speak of the image; a later one overrides an earlier one.
+        offsets: Offsets of the directories to read; tags of later directories override earlier
+            ones.
 
     Raises:
         ValueError: A directory is damaged.
     """
-    block = gather(data, offsets)
+    block = read_directories(data, offsets)
     main = block.main
     warnings = []
     if PHOTOSHOP_LAYERS in main:
-        warnings.append("the layers of Photoshop are not kept")
-    kept = {code: value for code, value in main.items() if _is_statement(code, value)}
+        warnings.append("Photoshop layers are not kept")
+    kept = {code: value for code, value in main.items() if _describes_image(code, value)}
     exif = dict(block.exif)
     if MAKER_NOTE in exif and breaks_when_moved(exif[MAKER_NOTE]):
         del exif[MAKER_NOTE]
         warnings.append(MAKER_NOTE_LOST)
     whole = replace(block, main=kept, exif=exif)
     plain = {code: main[code].data for code in (XMP, IPTC, PHOTOSHOP, ICC) if code in main}
-    said = kept.keys() - {ORIENTATION} or exif or block.gps
+    has_tags = kept.keys() - {ORIENTATION} or exif or block.gps
     return TiffMetadata(
-        pack(_classic(whole)) if said else None,
+        pack(_classic(whole)) if has_tags else None,
         plain.get(XMP),
         plain.get(IPTC),
         plain.get(PHOTOSHOP),
@@ -108,14 +109,14 @@ def read(data: bytes, offsets: list[int]) -> TiffMetadata:
     )
 
 
-def _is_statement(code: int, value: Value) -> bool:
+def _describes_image(code: int, value: Value) -> bool:
     if code in _STORAGE or len(value.data) > _LARGEST:
         return False
     return not (code == DESCRIPTION and value.data.startswith(_SHAPED))
 
 
 def _classic(block: ExifBlock) -> ExifBlock:
-    """Leave out the 64-bit values of a BigTIFF."""
+    """Return the block without the 64-bit values of a BigTIFF."""
     return replace(
         block,
         main=_small(block.main),
@@ -130,11 +131,11 @@ def _small(directory: Directory) -> Directory:
 
 
 def for_tiff(block: ExifBlock) -> tuple[ExifBlock, tuple[str, ...]]:
-    """Return what of an EXIF block a TIFF can hold, and what was left out.
+    """Return the part of an EXIF block that a TIFF can store, and warnings about the rest.
 
-    The directories get other offsets there, which breaks some maker notes.
+    The directories get other offsets there, which makes some maker notes invalid.
     """
-    main = {code: value for code, value in block.main.items() if _is_statement(code, value)}
+    main = {code: value for code, value in block.main.items() if _describes_image(code, value)}
     main.pop(ORIENTATION, None)
     exif = dict(block.exif)
     lost: tuple[str, ...] = ()
@@ -145,10 +146,10 @@ def for_tiff(block: ExifBlock) -> tuple[ExifBlock, tuple[str, ...]]:
 
 
 def foreign_tags(exif: bytes) -> tuple[frozenset[int], tuple[str, ...]]:
-    """Return the tags that only a TIFF can hold, and a sentence on each kind of them.
+    """Return the tags that only a TIFF can store, and warnings about them.
 
     Args:
-        exif: A block that was read from a TIFF.
+        exif: Block that was read from a TIFF.
 
     Raises:
         ValueError: The block is damaged.

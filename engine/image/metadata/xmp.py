@@ -1,4 +1,4 @@
-"""XMP packets made true for the result: upright, whole, and without pointers to what is gone."""
+"""Corrects XMP packets for the result: orientation, extended packets, references to lost data."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _STUB: Final = (
     b' xmpNote:HasExtendedXMP="%s"/></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
 )
 
-# What JPEG holds in one segment.
+# Bytes of the largest packet that fits into one JPEG segment.
 LARGEST_IN_JPEG: Final = 65502
 
-# Properties that point to data behind the image or beside it: namespace, names, what is lost.
+# Properties that refer to data outside of the image: namespace, names, and the name of the data.
 _POINTERS: Final = (
     (
         b"http://ns.google.com/photos/1.0/camera/",
@@ -45,7 +45,7 @@ def upright(packet: bytes) -> bytes:
 
 
 def without_pointers(packet: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """Return the packet without properties on data that no result holds, and what that data is."""
+    """Return the packet without properties that refer to lost data, and the names of that data."""
     lost = []
     for namespace, names, what in _POINTERS:
         packet, number = _without(packet, namespace, names)
@@ -59,7 +59,7 @@ def _without(packet: bytes, namespace: bytes, names: bytes) -> tuple[bytes, int]
     number = 0
     for prefix in {found[1] for found in _NAMESPACE.finditer(packet) if found[2] == namespace}:
         name = re.escape(prefix) + b":" + names
-        # Elements first: what is in them may have attributes of the same namespace.
+        # Elements first: their contents may have attributes of the same namespace.
         spans = _elements(packet, name)
         for start, end in reversed(spans):
             packet = packet[:start] + packet[end:]
@@ -70,7 +70,7 @@ def _without(packet: bytes, namespace: bytes, names: bytes) -> tuple[bytes, int]
 
 
 def _elements(packet: bytes, name: bytes) -> list[tuple[int, int]]:
-    """Find the outermost elements of a name, a pattern; in time in proportion to the packet."""
+    """Return the spans of the outermost elements whose name matches a pattern, in linear time."""
     spans: list[tuple[int, int]] = []
     opened: tuple[bytes, int] | None = None
     for tag in re.finditer(rb"<(/?)(" + name + rb")(?=[\s/>])[^<>]*?(/?)>", packet):
@@ -85,21 +85,21 @@ def _elements(packet: bytes, name: bytes) -> list[tuple[int, int]]:
 
 
 def extension_named_in(packet: bytes) -> bytes | None:
-    """Return the identifier of the extended packet that a packet refers to, None without one."""
+    """Return the identifier of the extended packet that a packet refers to, if any."""
     found = re.search(rb":HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})", packet)
     return found[1] if found else None
 
 
 def without_extension(packet: bytes) -> bytes:
-    """Return the packet without a reference to an extended one."""
+    """Return the packet without its reference to an extended packet."""
     return _without(packet, _NOTE, rb"HasExtendedXMP")[0]
 
 
-def merged(packet: bytes, extended: bytes) -> bytes:
-    """Return one packet with the properties of both; it refers to no other.
+def merge(packet: bytes, extended: bytes) -> bytes:
+    """Return one packet with the properties of both.
 
     Raises:
-        ValueError: One of them is no XMP.
+        ValueError: A packet is not XMP.
     """
     own, end, prefix = _contents(packet)
     other, behind, other_prefix = _contents(extended)
@@ -113,10 +113,10 @@ def merged(packet: bytes, extended: bytes) -> bytes:
 
 
 def _contents(packet: bytes) -> tuple[int, int, bytes]:
-    """Return where the contents of the RDF element begin and end, and its prefix.
+    """Return the start and end of the contents of the RDF element, and its prefix.
 
     Raises:
-        ValueError: There is none.
+        ValueError: The packet has no RDF element.
     """
     found = _RDF.search(packet)
     end = -1 if found is None else packet.rfind(b"</" + found[1] + b":RDF>")
@@ -126,13 +126,14 @@ def _contents(packet: bytes) -> tuple[int, int, bytes]:
 
 
 def split(packet: bytes) -> tuple[bytes, bytes, bytes]:
-    """Part a packet that is too large for a segment of JPEG (XMP specification 3, 1.1.3.1).
+    """Split a packet that is too large for a JPEG segment (XMP specification part 3, 1.1.3.1).
 
     Returns:
-        A packet that refers to the extended one, the identifier of that, and the extended one.
+        A main packet, which refers to the extended packet; the identifier of the extended packet;
+        and the extended packet.
 
     Raises:
-        ValueError: It is no XMP.
+        ValueError: The packet is not XMP.
     """
     _contents(packet)
     extended = _WRAPPER.sub(b"", packet).strip()
