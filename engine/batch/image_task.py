@@ -102,7 +102,8 @@ class ImageTask:
         self._seconds["infer"] = spent()
         if observe is not None:
             observe(self._item.id, self._image.pixels, pixels)
-        self._image = replace_pixels(self._image, pixels)
+        if self._env.context.settings.strength > 0:
+            self._image = replace_pixels(self._image, pixels)
 
     def write(self) -> None:
         """Encode the result and publish it."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.image.color import SourceSamples
+from varfix.engine.image.jpeg_coding import JpegCoding
 from varfix.engine.image.metadata.iptc import record_of
 
 Floats = npt.NDArray[np.float32]
@@ -38,7 +39,8 @@ class ImageInfo:
         resources: Photoshop image resources: an IPTC record, clipping paths.
         comment: Comment of a JPEG, in its own encoding, which is not recorded.
         dpi: Horizontal and vertical resolution in pixels per inch.
-        lossless: The source is a lossless WebP.
+        lossless: The source is a lossless WebP, or an AVIF in RGB, which is meant to be lossless.
+        jpeg: Coding of a JPEG; None for other formats.
         chunks: PNG chunks (type, payload) about color and text, which a PNG result keeps.
         warnings: One sentence for each part that is lost or ignored.
     """
@@ -54,6 +56,7 @@ class ImageInfo:
     comment: bytes | None = None
     dpi: tuple[float, float] | None = None
     lossless: bool = False
+    jpeg: JpegCoding | None = None
     chunks: tuple[tuple[bytes, bytes], ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
@@ -75,6 +78,7 @@ class DecodedImage:
             model gets neighboring colors there; the encoder restores these.
         origin: Samples of the source; None if its colors are sRGB.
         extra: (H, W, N) integers: channels of a TIFF whose meaning it does not state, or None.
+        restored: The pixels differ from those of the source.
     """
 
     pixels: Floats
@@ -83,6 +87,7 @@ class DecodedImage:
     hidden: Integers | None = None
     origin: SourceSamples | None = None
     extra: Integers | None = None
+    restored: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -110,7 +115,7 @@ def replace_pixels(image: DecodedImage, pixels: Floats) -> DecodedImage:
     """
     if pixels.shape != image.pixels.shape:
         raise ValueError(f"expected pixels {image.pixels.shape}, got {pixels.shape}")
-    return replace(image, pixels=pixels)
+    return replace(image, pixels=pixels, restored=True)
 
 
 def to_floats(samples: Integers) -> Floats:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from varfix.engine.image import jpeg, png, tiff
+from varfix.engine.image import jpeg, jpeg_coding, png, tiff
 from varfix.engine.image.decoded_image import ImageInfo, Integers
 from varfix.engine.image.metadata import xmp
 from varfix.engine.image.metadata.exif_block import PREFIX
@@ -41,6 +41,7 @@ class Raster:
         info: Metadata to store.
         options: Quality settings.
         extra: (H, W, N) of the same dtype: channels that only TIFF can store, or None.
+        restored: The colors differ from those of the source.
     """
 
     samples: Integers
@@ -48,6 +49,7 @@ class Raster:
     info: ImageInfo
     options: OutputSettings
     extra: Integers | None = None
+    restored: bool = False
 
 
 def _image(raster: Raster) -> Image.Image:
@@ -78,16 +80,25 @@ def _jpeg(raster: Raster) -> bytes:
         packet, name, extended = xmp.split(packet)
         extension = jpeg.extended_xmp(name, extended)
     params = {
-        "quality": raster.options.jpeg_quality,
-        "subsampling": 0,
         "icc_profile": info.icc,
         "exif": PREFIX + info.exif if info.exif else None,
         "xmp": packet,
         "dpi": info.dpi,
     }
-    data = _save(_image(raster), "JPEG", params)
+    data = _save_jpeg(raster, params)
     more = [*extension, *jpeg.resources(info.resources or b""), *jpeg.comment(info.comment or b"")]
     return jpeg.insert(data, more) if more else data
+
+
+def _save_jpeg(raster: Raster, params: dict[str, Any]) -> bytes:
+    channels, quality = raster.samples.shape[2], raster.options.jpeg_quality
+    coding = jpeg_coding.save_options(raster.info.jpeg, channels, quality, restored=raster.restored)
+    image = _image(raster)
+    try:
+        return _save(image, "JPEG", params | coding)
+    except OSError:
+        # Pillow's memory is too small for more than two bytes a pixel in several passes.
+        return _save(image, "JPEG", params | coding | {"optimize": None, "progressive": None})
 
 
 def _webp(raster: Raster) -> bytes:
@@ -107,7 +118,7 @@ def _webp(raster: Raster) -> bytes:
 def _avif(raster: Raster) -> bytes:
     info = raster.info
     params = {
-        "quality": raster.options.avif_quality,
+        "quality": 100 if info.lossless and info.format == "avif" else raster.options.avif_quality,
         "subsampling": "4:4:4",
         "speed": _AVIF_SPEED,
         "icc_profile": info.icc,

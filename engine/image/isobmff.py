@@ -16,6 +16,9 @@ _FULL: Final = 4
 _CODED: Final = frozenset({b"av01", b"hvc1", b"hev1", b"avc1", b"jpeg"})
 _MOST: Final = 65536
 
+RGB_MATRIX: Final = 0
+"""Matrix coefficients of colors that are stored as RGB (ITU-T H.273)."""
+
 Box = tuple[bytes, int, int]
 
 
@@ -53,10 +56,20 @@ class Items:
     @property
     def cicp(self) -> tuple[int, int] | None:
         """Color primaries and transfer characteristics of the main image (ITU-T H.273), if any."""
+        codes = self._code_points()
+        return None if codes is None else codes[:2]
+
+    @property
+    def matrix(self) -> int | None:
+        """Matrix coefficients of the main image (ITU-T H.273), if any."""
+        codes = self._code_points()
+        return None if codes is None else codes[2]
+
+    def _code_points(self) -> tuple[int, int, int] | None:
         for kind, payload in self.item(self.primary).properties:
             if kind == b"colr" and payload[:4] == b"nclx" and len(payload) >= 10:
-                primaries, transfer = struct.unpack_from(">HH", payload, 4)
-                return int(primaries), int(transfer)
+                primaries, transfer, matrix = struct.unpack_from(">HHH", payload, 4)
+                return int(primaries), int(transfer), int(matrix)
         return None
 
     def coded_extents(self) -> Iterator[list[tuple[int, int]]]:

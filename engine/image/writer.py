@@ -137,7 +137,7 @@ def _raster(image: DecodedImage, depth: int, options: OutputSettings) -> Raster:
     if alpha is not None:
         alpha = _convert_depth(alpha, depth)
     extra = None if image.extra is None else _convert_depth(image.extra, depth)
-    return Raster(samples, alpha, image.info, options, extra)
+    return Raster(samples, alpha, image.info, options, extra, image.restored)
 
 
 def _convert_depth(values: Integers, depth: int) -> Integers:

@@ -54,6 +54,9 @@ class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes:
         format: `keep` = the source's own format.
+        jpeg_quality: `source` = the source's own tables and chroma subsampling, but at least
+            quality 90 for pixels that were restored; 95 without subsampling if the source is no
+            JPEG. A number = this quality without subsampling.
         jxl_quality: 100 is lossless.
         png_level: `small` takes about four times as long as `fast` and saves a tenth or more.
         times: `keep` = results have the times of their sources: of modification, and of creation
@@ -63,7 +66,7 @@ class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
 
     format: Literal["keep", "png", "jpg", "webp", "tiff", "avif", "bmp", "heic", "jxl"] = "keep"
-    jpeg_quality: Quality = 95
+    jpeg_quality: Quality | Literal["source"] = "source"
     webp_quality: Quality = 90
     avif_quality: Quality = 85
     heic_quality: Quality = 90

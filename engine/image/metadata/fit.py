@@ -41,7 +41,7 @@ def fit_metadata(info: ImageInfo, form: Format, options: OutputSettings) -> _Ste
         The metadata to store, and a sentence for each part that the format cannot store.
     """
     if options.metadata == "none":
-        return ImageInfo(info.format, info.mode, info.depth, lossless=info.lossless), []
+        return _without_metadata(info), []
     if options.metadata == "safe":
         info = _safe(info)
     warnings: list[str] = []
@@ -49,6 +49,10 @@ def fit_metadata(info: ImageInfo, form: Format, options: OutputSettings) -> _Ste
         info, lost = step(info, form)
         warnings += lost
     return info, warnings
+
+
+def _without_metadata(info: ImageInfo) -> ImageInfo:
+    return ImageInfo(info.format, info.mode, info.depth, lossless=info.lossless, jpeg=info.jpeg)
 
 
 def _safe(info: ImageInfo) -> ImageInfo:
@@ -73,6 +77,13 @@ def _colors(info: ImageInfo, form: Format) -> _StepResult:
         lost.append(f"the gray profile does not fit a color {form.label}: it is not kept")
         info = replace(info, icc=None)
     return info, lost
+
+
+def _lossless(info: ImageInfo, form: Format) -> _StepResult:
+    """Warn that Pillow cannot write an AVIF in RGB."""
+    if info.lossless and info.format == form.name == "avif":
+        return info, ["a lossless AVIF is stored with quality 100: values differ by up to 3 of 255"]
+    return info, []
 
 
 def _tiff_tags(info: ImageInfo, form: Format) -> _StepResult:
@@ -191,6 +202,7 @@ def _resources(info: ImageInfo, form: Format) -> _StepResult:
 
 _STEPS: Final[tuple[Callable[[ImageInfo, Format], _StepResult], ...]] = (
     _colors,
+    _lossless,
     _tiff_tags,
     _texts,
     _comment,

@@ -12,6 +12,7 @@ from varfix.engine.image import cicp, isobmff, jpeg, png, webp
 from varfix.engine.image.decoded_image import ImageInfo
 from varfix.engine.image.header import LIBRARY_ERRORS, MODES, orientation_of
 from varfix.engine.image.heif_jxl import JxlImageFile
+from varfix.engine.image.jpeg_coding import coding_of
 from varfix.engine.image.metadata import exif_block, iptc, tiff_tags, xmp
 from varfix.engine.image.metadata.exif import upright_exif
 from varfix.engine.image.metadata.exif_block import PREFIX
@@ -70,7 +71,8 @@ def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> ImageInf
         resources=resources,
         comment=raw.comment,
         dpi=_dpi(image),
-        lossless=header.format == "webp" and webp.is_lossless(data),
+        lossless=_is_lossless(header.format, data),
+        jpeg=coding_of(image, turned=orientation_of(image) >= 5),
         chunks=chunks,
         warnings=tuple(warnings),
     )
@@ -165,6 +167,14 @@ def _decoding_losses(image: ImageFile.ImageFile, header: Header, data: bytes) ->
     if isinstance(image, JxlImageFile) and image.packed:
         return ["compressed metadata of a JPEG XL is not kept"]
     return []
+
+
+def _is_lossless(kind: str, data: bytes) -> bool:
+    """Return whether an image is stored without loss, as far as its container says."""
+    if kind == "webp":
+        return webp.is_lossless(data)
+    # Colors that are stored as RGB compress badly; it is done to lose nothing.
+    return kind == "avif" and isobmff.read_items(data).matrix == isobmff.RGB_MATRIX
 
 
 def _is_deep_avif(data: bytes) -> bool:
