@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from varfix.engine.batch.fingerprint import clip_fingerprint
-from varfix.engine.batch.image_task import TaskEnvironment
+from varfix.engine.batch.image_task import TaskEnvironment, retry_counts
 from varfix.engine.batch.item import Item
-from varfix.engine.events import ItemDone, ItemProgress, RetryCounts
+from varfix.engine.events import ItemDone, ItemProgress
+from varfix.engine.restoration.restorer import Retries
+from varfix.engine.restoration.retry_counter import RetryCounter
 from varfix.engine.storage.manifest import Entry
 from varfix.engine.system.atomic import move_result
 from varfix.engine.system.digests import edge_digest_of_file
@@ -38,7 +40,7 @@ class ClipTask:
         self._stages: dict[str, float] = {}
         self._seconds = 0.0
         self._bytes = 0
-        self._retries = RetryCounts()
+        self._retries = Retries()
 
     def open(self) -> None:
         """Read the header, if the plan could not.
@@ -60,15 +62,15 @@ class ClipTask:
         """Restore, encode and publish the video; see `restore_clip` for what it raises."""
         assert self._clip is not None
         item, context = self._item, self._env.context
-        before, began = self._env.retries_now(), time.monotonic()
+        counter, began = RetryCounter(self._env.restorer), time.monotonic()
         request = ClipRequest(
             item.source, item.target, self._clip, item.cut, self._recipe, item.pipe
         )
-        times = restore_clip(request, self._env.restorer, context.settings, self._callbacks())
+        times = restore_clip(request, counter, context.settings, self._callbacks())
         self._stages = dict(times.seconds)
         self._seconds = time.monotonic() - began
         self._bytes = 0 if item.pipe.target is not None else item.target.stat().st_size
-        self._retries = self._env.retries_since(before)
+        self._retries = counter.retries
 
     def write(self) -> None:
         """Do nothing: `restore` has published the result."""
@@ -80,7 +82,7 @@ class ClipTask:
             seconds=round(self._seconds, 4),
             stage={name: round(value, 4) for name, value in self._stages.items()},
             bytes=self._bytes,
-            retries=self._retries,
+            retries=retry_counts(self._retries),
         )
 
     def _callbacks(self) -> ClipCallbacks:

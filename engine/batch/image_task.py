@@ -18,7 +18,8 @@ from varfix.engine.image.decoded_image import DecodedImage, replace_pixels
 from varfix.engine.image.reader import decode_image
 from varfix.engine.image.writer import encode_image
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.restoration.restorer import Restorer
+from varfix.engine.restoration.restorer import Restorer, Retries
+from varfix.engine.restoration.retry_counter import RetryCounter
 from varfix.engine.storage.identity import Identity, KnownFile
 from varfix.engine.storage.manifest import Entry, image_entry
 from varfix.engine.system.atomic import other_names
@@ -50,15 +51,6 @@ class TaskEnvironment:
         message = f"{self.context.label(item)}: {text}"
         self.port.emit(Warn(code=code, message=message, id=item.id))
 
-    def retries_since(self, before: tuple[int, int]) -> RetryCounts:
-        """Return the restorer's repetitions since `retries_now`."""
-        fp32, oom = self.retries_now()
-        return RetryCounts(fp32=fp32 - before[0], oom=oom - before[1])
-
-    def retries_now(self) -> tuple[int, int]:
-        """Return the restorer's repetitions so far: in fp32, for lack of memory."""
-        return self.restorer.retries.fp32, self.restorer.retries.oom
-
 
 class ImageTask:
     """The stages of one image; each runs once, in the order of the methods."""
@@ -68,7 +60,7 @@ class ImageTask:
         self._image: DecodedImage | None = None
         self._stat: Identity | None = None
         self._seconds: dict[str, float] = {}
-        self._retries = RetryCounts()
+        self._retries = Retries()
         self._bytes = 0
 
     def open(self) -> None:
@@ -89,16 +81,16 @@ class ImageTask:
     def restore(self) -> None:
         """Restore the pixels."""
         assert self._image is not None
-        observe, before = self._env.observe, self._env.retries_now()
+        observe, counter = self._env.observe, RetryCounter(self._env.restorer)
         with _timed() as spent:
             pixels = restore_image(
-                self._env.restorer,
+                counter,
                 self._image.pixels,
                 self._env.context.settings,
                 self._progress(),
                 overwrite_input=observe is None,
             )
-        self._retries = self._env.retries_since(before)
+        self._retries = counter.retries
         self._seconds["infer"] = spent()
         if observe is not None:
             observe(self._item.id, self._image.pixels, pixels)
@@ -133,7 +125,7 @@ class ImageTask:
             seconds=round(sum(self._seconds.values()), 4),
             stage={name: round(value, 4) for name, value in self._seconds.items()},
             bytes=self._bytes,
-            retries=self._retries,
+            retries=retry_counts(self._retries),
         )
 
     def _entry(self, data: bytes) -> Entry:
@@ -152,6 +144,11 @@ class ImageTask:
                 self._env.port.emit(ItemProgress(id=self._item.id, done=done, total=total))
 
         return report
+
+
+def retry_counts(retries: Retries) -> RetryCounts:
+    """Return repetitions as they are reported in events."""
+    return RetryCounts(fp32=retries.fp32, oom=retries.oom)
 
 
 def _check_memory(header: Header) -> None:

@@ -35,7 +35,7 @@ from varfix.engine.errors import (
     VarfixError,
 )
 from varfix.engine.events import Event
-from varfix.engine.restoration.restorer import Floats, ModelLoader, Restorer, Retries
+from varfix.engine.restoration.restorer import Floats, ModelLoader, RestoredTiles, Restorer
 from varfix.engine.storage.manifest import Entry
 
 _TIMEOUT: Final = 300.0  # seconds without a poll after which the run counts as gone
@@ -80,7 +80,7 @@ class Worker:
         assert self._restorer is not None
         return self._restorer.prior(thumbnail, task)
 
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Run the model; see `Restorer`."""
         assert self._restorer is not None
         return self._restorer.restore(tiles, prior)
@@ -191,14 +191,13 @@ class RemoteRestorer:
         """Wrap the model of a worker; `call` calls a method of the worker and waits."""
         self.card, self.used = info.card, info.used
         self.tile, self.tile_step, self.batch = info.tile, info.tile_step, info.batch
-        self.retries = Retries()
         self._call = call
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
         """See `Restorer`."""
         return self._call("prior", thumbnail, task)  # type: ignore[return-value]
 
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """See `Restorer`."""
         return self._call("restore", tiles, prior)  # type: ignore[return-value]
 

@@ -24,7 +24,7 @@ from varfix.engine.events import Event, RunEnd
 from varfix.engine.image.decoded_image import DecodedImage, ImageInfo
 from varfix.engine.image.writer import encode_image_bytes
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.restoration.restorer import Restorer
+from varfix.engine.restoration.restorer import RestoredTiles, Restorer
 from varfix.engine.restoration.restorer_proxy import RestorerProxy
 from varfix.engine.settings.types import OutputSettings, Settings
 
@@ -150,7 +150,7 @@ class CallRecorder(RestorerProxy):
         self.calls.append(lambda: self._restorer.prior(thumbnail, task))
         return self._restorer.prior(thumbnail, task)
 
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Record and forward the call."""
         self.calls.append(lambda: self._restorer.restore(tiles, prior))
         return self._restorer.restore(tiles, prior)

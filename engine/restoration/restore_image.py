@@ -136,7 +136,7 @@ def _restored(
         tiles = np.stack([extract_tile(pixels, place, grid.sides) for place in now])
         tile_maps = None if maps is None else _tile_maps(restorer, maps, pixels, now, grid.sides)
         try:
-            yield restorer.restore(tiles, tile_maps)
+            yield restorer.restore(tiles, tile_maps).pixels
         except NonFiniteError as error:
             raise _located(error, done, grid) from error
         done += len(now)

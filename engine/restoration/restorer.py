@@ -29,15 +29,32 @@ class DeviceUsed:
 
 @dataclass(frozen=True)
 class Retries:
-    """Repetitions so far.
+    """Repetitions that a result needed.
 
     Attributes:
-        fp32: Batches repeated in fp32 after invalid values.
+        fp32: Tiles repeated in fp32 after invalid values.
         oom: Batches repeated in halves after lack of memory.
     """
 
     fp32: int = 0
     oom: int = 0
+
+    def __add__(self, other: Retries) -> Retries:
+        """Return the repetitions of both."""
+        return Retries(self.fp32 + other.fp32, self.oom + other.oom)
+
+
+@dataclass(frozen=True)
+class RestoredTiles:
+    """The result of `Restorer.restore`.
+
+    Attributes:
+        pixels: (N, height, width, 3) float32 in [0, 1].
+        retries: Repetitions that these tiles needed.
+    """
+
+    pixels: Floats
+    retries: Retries = Retries()
 
 
 class Restorer(Protocol):
@@ -68,11 +85,6 @@ class Restorer(Protocol):
         """Device and precision."""
         ...
 
-    @property
-    def retries(self) -> Retries:
-        """Repetitions so far."""
-        ...
-
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
         """Compute the prior of a whole image.
 
@@ -85,7 +97,7 @@ class Restorer(Protocol):
         """
         ...
 
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Restore tiles.
 
         Args:
@@ -94,7 +106,7 @@ class Restorer(Protocol):
             prior: (N, C, height / stride, width / stride), the maps sampled on each tile, or None.
 
         Returns:
-            (N, height, width, 3) float32 in [0, 1].
+            The restored tiles, as many and as large.
 
         Raises:
             NonFiniteError: The model produced invalid values even in fp32.

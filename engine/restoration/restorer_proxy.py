@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from varfix.engine.models.card import ModelCard
-from varfix.engine.restoration.restorer import DeviceUsed, Floats, Restorer, Retries
+from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Restorer
 
 
 class RestorerProxy:
@@ -38,15 +38,10 @@ class RestorerProxy:
         """The wrapped restorer's device and precision."""
         return self._restorer.used
 
-    @property
-    def retries(self) -> Retries:
-        """The wrapped restorer's repetitions."""
-        return self._restorer.retries
-
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
         """Compute the prior of a whole image; see `Restorer.prior`."""
         return self._restorer.prior(thumbnail, task)
 
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Restore tiles; see `Restorer.restore`."""
         return self._restorer.restore(tiles, prior)

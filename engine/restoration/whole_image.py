@@ -26,7 +26,7 @@ _BAND = 256  # rows at a time
 
 def restore_thumbnail(restorer: Restorer, pixels: Floats) -> Floats:
     """Return (H, W, 3) shrunk to one tile and restored: (T, T, 3)."""
-    restored: Floats = restorer.restore(thumbnail(pixels, restorer.tile)[None], None)[0]
+    restored: Floats = restorer.restore(thumbnail(pixels, restorer.tile)[None], None).pixels[0]
     return restored
 
 
@@ -46,7 +46,7 @@ def restore_resized(restorer: Restorer, pixels: Floats) -> Floats:
     side = restorer.tile
     # Published figures are comparable only with the same resampling.
     shrink = _lanczos if restorer.card.squash == "lanczos" else _bilinear
-    restored: Floats = restorer.restore(shrink(pixels, side)[None], None)[0]
+    restored: Floats = restorer.restore(shrink(pixels, side)[None], None).pixels[0]
     if (height, width) == (side, side):
         return restored
     resized = cv2.resize(restored, (width, height), interpolation=cv2.INTER_CUBIC)

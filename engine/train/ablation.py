@@ -33,7 +33,7 @@ from varfix.engine.networks.varformer_s.model import VarformerS, build_varformer
 from varfix.engine.networks.varformer_s.prior import PriorNetwork
 from varfix.engine.restoration.prior_maps import sample_prior, thumbnail
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.restoration.restorer import Restorer
+from varfix.engine.restoration.restorer import RestoredTiles, Restorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.train.initial_weights import load_initial
 from varfix.engine.train.torch_restorer import STRIDE, TorchRestorer
@@ -97,7 +97,7 @@ class Nearsighted(TorchRestorer):
         self.task = task
         return np.zeros((1, 16, 16), np.float32)
 
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Restore tiles, each with the prior of its own thumbnail."""
         pieces = [self._piece(tile) for tile in tiles]
         return super().restore(tiles, np.stack(pieces))

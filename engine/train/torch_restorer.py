@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from torch import Tensor
 from varfix.engine.models.card import TASKS, ModelCard
 from varfix.engine.networks.varformer_s.model import VarformerS
 from varfix.engine.networks.varformer_s.unet import MULTIPLE
-from varfix.engine.restoration.restorer import DeviceUsed, Retries
+from varfix.engine.restoration.restorer import DeviceUsed, RestoredTiles
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,7 +40,6 @@ class TorchRestorer:
     tile: int = CARD.tile
     tile_step: int = CARD.multiple
     batch: int = 1
-    retries: Retries = field(default=Retries())
 
     @property
     def device(self) -> torch.device:
@@ -59,14 +58,14 @@ class TorchRestorer:
             maps = self.network.prior(self._planes(thumbnail[None]), told).maps
         return _array(maps[0])
 
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Tiles (N, H, W, 3) in [0, 1] with their maps (N, C, H / 16, W / 16), restored."""
         assert prior is not None  # the card says that there is one
         with torch.no_grad():
             restored, _ = self.network.restorer(
                 self._planes(tiles), torch.from_numpy(prior).to(self.device)
             )
-        return _array(restored.clamp(0.0, 1.0).permute(0, 2, 3, 1))
+        return RestoredTiles(_array(restored.clamp(0.0, 1.0).permute(0, 2, 3, 1)))
 
     def _planes(self, pictures: Floats) -> Tensor:
         planes = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from varfix.engine.errors import ModelContractError, NothingToDoError
 from varfix.engine.models.card import TASKS
 from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.restoration.restorer import Floats
+from varfix.engine.restoration.restorer import Floats, RestoredTiles
 from varfix.engine.restoration.restorer_proxy import RestorerProxy
 from varfix.engine.settings.types import ModelSettings, Settings
 from varfix.engine.train.data.photos import SUFFIXES, cut_picture, decode, random_cut
@@ -120,13 +120,13 @@ class _InputRecorder(RestorerProxy):
         super().__init__(restorer)
         self._samples: list[CalibrationSample] = []
 
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Record the tiles and return them unchanged."""
         if prior is None:
             raise ModelContractError("not a VarFormer-S: the model has no prior")
         planes = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2), np.float32)
         self._samples.append(CalibrationSample(planes, np.ascontiguousarray(prior, np.float32)))
-        return tiles
+        return RestoredTiles(tiles)
 
     def recorded(self) -> list[CalibrationSample]:
         """Return the samples since the last call."""

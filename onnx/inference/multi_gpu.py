@@ -9,7 +9,7 @@ import numpy as np
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.models.card import ModelCard
-from varfix.engine.restoration.restorer import DeviceUsed, Floats, Retries
+from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Retries
 from varfix.onnx.inference.restorer import OnnxRestorer
 
 
@@ -63,14 +63,6 @@ class MultiGpuRestorer:
             precision=uses[0].precision,
         )
 
-    @property
-    def retries(self) -> Retries:
-        """Retries of all devices."""
-        counts = [restorer.retries for restorer in self._restorers]
-        return Retries(
-            fp32=sum(count.fp32 for count in counts), oom=sum(count.oom for count in counts)
-        )
-
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
         """Return the prior maps of one image; see `OnnxRestorer.prior`."""
         return self._first.prior(thumbnail, task)
@@ -79,8 +71,8 @@ class MultiGpuRestorer:
         """Return named outputs for a tile; see `OnnxRestorer.results`."""
         return self._first.results(names, tile)
 
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
-        """Return the restored tiles; see `OnnxRestorer.restore`."""
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
+        """Restore tiles; see `OnnxRestorer.restore`."""
         shares = list(self._shares(len(tiles)))
         futures = [
             self._pool.submit(restorer.restore, tiles[part], None if prior is None else prior[part])
@@ -97,7 +89,9 @@ class MultiGpuRestorer:
                 ) from error
             if error is not None:
                 raise error
-        return np.concatenate([future.result() for future in futures])
+        parts = [future.result() for future in futures]
+        retries = sum((part.retries for part in parts), Retries())
+        return RestoredTiles(np.concatenate([part.pixels for part in parts]), retries)
 
     def _shares(self, count: int) -> list[tuple[OnnxRestorer, slice]]:
         """Return the tiles of each restorer, in proportion to its batch."""

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 
 from varfix.engine.errors import DeviceError, ModelContractError, NonFiniteError
 from varfix.engine.models.card import TASKS, ModelCard
-from varfix.engine.restoration.restorer import DeviceUsed, Floats, Restorer, Retries
+from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Restorer, Retries
 from varfix.onnx.inference.devices import Warn
 from varfix.onnx.inference.memory_guard import bad_tiles, is_out_of_memory, memory_error
 from varfix.onnx.inference.runtime import CPU, Device, Session
@@ -83,7 +83,6 @@ class OnnxRestorer:
         self._warn = warn
         self._session, self._precision = graphs.fastest
         self._batch = placement.batch
-        self._retries = Retries()
 
     @property
     def card(self) -> ModelCard:
@@ -120,11 +119,6 @@ class OnnxRestorer:
             precision=self._precision,
         )
 
-    @property
-    def retries(self) -> Retries:
-        """Retries so far, in fp32 and after out-of-memory errors."""
-        return self._retries
-
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
         """Return the prior maps of one image.
 
@@ -153,8 +147,8 @@ class OnnxRestorer:
             raise NonFiniteError("the prior produced invalid values for the image")
         return np.asarray(maps[0])
 
-    def restore(self, tiles: Floats, prior: Floats | None) -> Floats:
-        """Return the restored tiles.
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
+        """Restore tiles.
 
         Args:
             tiles: (N, H, W, 3) float32 in [0, 1], H and W being `tile`, or multiples of
@@ -162,7 +156,7 @@ class OnnxRestorer:
             prior: (N, C, H / stride, W / stride) float32, or None as `prior` returned None.
 
         Returns:
-            (N, H, W, 3) float32 in [0, 1].
+            (N, H, W, 3) float32 in [0, 1], and the repetitions that they needed.
 
         Raises:
             NonFiniteError: The result of a tile has NaN or infinity in fp32.
@@ -170,18 +164,21 @@ class OnnxRestorer:
             DeviceError: The device failed for another reason.
             ModelContractError: The graph does not run on such tiles.
         """
-        restored = self._run(tiles, prior)
-        bad = bad_tiles(restored)
+        first = self._run(tiles, prior)
+        pixels, retries = first.pixels, first.retries
+        bad = bad_tiles(pixels)
         if bad.size and self._precision == "fp16":
-            self._switch_to_fp32(bad.size)
-            restored[bad] = self._run(tiles[bad], None if prior is None else prior[bad])
-            bad = bad_tiles(restored)
+            self._switch_to_fp32()
+            again = self._run(tiles[bad], None if prior is None else prior[bad])
+            pixels[bad] = again.pixels
+            retries += again.retries + Retries(fp32=bad.size)
+            bad = bad_tiles(pixels)
         if bad.size:
             raise NonFiniteError(
                 f"the model produced invalid values in tile {bad[0]} even in fp32",
                 tile=int(bad[0]),
             )
-        return np.clip(restored, 0.0, 1.0, out=restored)
+        return RestoredTiles(np.clip(pixels, 0.0, 1.0, out=pixels), retries)
 
     def results(self, names: Sequence[str], tile: Floats) -> dict[str, Floats]:
         """Return named outputs of the restore graph, in fp32, for a tile (T, T, 3).
@@ -197,19 +194,18 @@ class OnnxRestorer:
             raise memory_error(self._card, self._placement.device, self.tile) from error
         return dict(zip(names, found, strict=True))
 
-    def _switch_to_fp32(self, tiles: int) -> None:
+    def _switch_to_fp32(self) -> None:
         """Continue in fp32: overflows repeat, and each one costs two runs."""
         self._session, self._precision = self._graphs.restore, "fp32"
-        self._retries = replace(self._retries, fp32=self._retries.fp32 + tiles)
         self._warn(
             "fp16_overflow",
             f"{self._card.name} produced invalid values in fp16; continuing in fp32, more slowly",
         )
 
-    def _run(self, tiles: Floats, prior: Floats | None) -> Floats:
+    def _run(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Run all tiles; reduce the batch after out-of-memory errors."""
         restored = np.empty_like(tiles, dtype=np.float32)
-        at = 0
+        at = oom = 0
         while at < len(tiles):
             part = slice(at, min(at + self._batch, len(tiles)))
             try:
@@ -219,7 +215,8 @@ class OnnxRestorer:
                 at = part.stop
             except MemoryError as error:
                 self._shrink(part.stop - at, error)
-        return restored
+                oom += 1
+        return RestoredTiles(restored, Retries(oom=oom))
 
     def _run_batch(self, tiles: Floats, prior: Floats | None) -> Floats:
         signature = self._graphs.signature
@@ -250,7 +247,6 @@ class OnnxRestorer:
         if count == 1:
             raise memory_error(self._card, self._placement.device, self.tile) from error
         self._batch = max(1, count // 2)
-        self._retries = replace(self._retries, oom=self._retries.oom + 1)
         self._warn(
             "batch_halved",
             f"{self._placement.device.name} is out of memory at batch {count}; "

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -95,15 +95,15 @@ def test_a_failure_is_told_with_what_to_do_about_it(setup, error, retryable):
     assert (failed.hint, failed.retryable) == ("mend it", retryable)
 
 
-def test_a_finished_image_tells_its_stages_bytes_and_retries(setup):
-    @dataclass
+def test_the_event_of_a_finished_image_has_stages_bytes_and_retries(setup):
     class Retrying(Inverter):
+        needed = iter([Retries(fp32=2, oom=1), Retries(fp32=2)])
+
         def restore(self, tiles, prior):
-            self.retries = replace(self.retries, fp32=self.retries.fp32 + 2, oom=1)
-            return super().restore(tiles, prior)
+            return replace(super().restore(tiles, prior), retries=next(self.needed))
 
     setup.draw("a.png", "b.png")
-    setup.run(Retrying(retries=Retries(fp32=5)))
+    setup.run(Retrying())
     first, second = sorted(setup.of(ItemDone), key=lambda event: event.id)
     assert set(first.stage) == {"decode", "infer", "encode"}
     assert first.seconds == pytest.approx(sum(first.stage.values()), abs=2e-4)

@@ -54,6 +54,7 @@ from varfix.engine.storage.manifest import FileManifest
 from varfix.engine.batch.plan import BatchRequest
 from varfix.engine.batch.planner import plan_batch
 from support.identity import IdentityRestorer
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import IoSettings, Settings
 
 source, out, overwrite, recipe, pause = sys.argv[1:]
@@ -61,7 +62,7 @@ source, out, overwrite, recipe, pause = sys.argv[1:]
 class Inverter(IdentityRestorer):
     def restore(self, tiles, prior):
         time.sleep(float(pause))
-        return 1.0 - tiles
+        return RestoredTiles(1.0 - tiles)
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)

@@ -17,6 +17,7 @@ from varfix.engine.batch.planner import plan_batch, plan_file
 from varfix.engine.batch.run import run_batch
 from varfix.engine.errors import ExitCode, NothingToDoError, PlanError
 from varfix.engine.events import ItemFail, encode
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import OutputSettings, Settings
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="names that only Linux allows")
@@ -150,7 +151,7 @@ class Meddler(IdentityRestorer):
         if self.deed is not None:
             deed, self.deed = self.deed, None
             deed()
-        return tiles
+        return RestoredTiles(tiles)
 
 
 def many(tree):

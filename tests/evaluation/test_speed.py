@@ -7,6 +7,7 @@ import pytest
 from support.identity import IdentityRestorer
 
 from varfix.engine.evaluation import speed as bench
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import Settings
 
 
@@ -15,7 +16,7 @@ class SlowRestorer(IdentityRestorer):
 
     def restore(self, tiles, prior):
         time.sleep(0.02 * len(tiles))
-        return tiles
+        return RestoredTiles(tiles)
 
 
 @pytest.fixture

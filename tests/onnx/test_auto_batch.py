@@ -116,4 +116,4 @@ def test_where_nothing_can_be_written_it_is_measured_each_time(shelf, book):
     restorer, _ = restorer_on(shelf, gpu)
     assert measured_batch(restorer, CUDA, gpu.look) == 8
     restorer.set_batch(8)
-    np.testing.assert_array_equal(restorer.restore(noise(3), None), noise(3))
+    np.testing.assert_array_equal(restorer.restore(noise(3), None).pixels, noise(3))

@@ -10,6 +10,7 @@ from varfix.engine.errors import ModelContractError, ModelMissingError
 from varfix.engine.models.card import TASKS
 from varfix.engine.networks.varformer_s.model import build_varformer_s
 from varfix.engine.restoration.restore_image import restore_image
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.resolve import resolve, set_layer
 from varfix.engine.settings.types import Settings
 from varfix.engine.train.checkpoint import save_weights
@@ -91,7 +92,7 @@ class InTorch(IdentityRestorer):
         planes = torch.from_numpy(tiles).permute(0, 3, 1, 2)
         with torch.no_grad():
             restored, _ = self.network.restorer(planes, torch.from_numpy(prior))
-        return restored.clamp(0.0, 1.0).permute(0, 2, 3, 1).numpy()
+        return RestoredTiles(restored.clamp(0.0, 1.0).permute(0, 2, 3, 1).numpy())
 
 
 @pytest.mark.parametrize(("tile", "side"), [(64, 32), (192, 160), (128, 200)])

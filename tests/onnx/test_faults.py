@@ -5,6 +5,7 @@ import pytest
 from support.sessions import ON_CPU, Exhausted, Faulty, noise, restorer_of, text_of
 
 from varfix.engine.errors import DeviceError, DeviceMemoryError, ExitCode, NonFiniteError
+from varfix.engine.restoration.restorer import Retries
 from varfix.onnx.inference import memory_guard as guard
 from varfix.onnx.inference.hardware import Gpu
 from varfix.onnx.inference.open_model import open_restorer
@@ -28,10 +29,11 @@ def test_running_out_of_memory_halves_the_batch_until_it_fits(shelf, message):
     session = Faulty(most=3, message=message)
     restorer, told = restorer_of(shelf, session)
     tiles = noise(8)
-    assert np.array_equal(restorer.restore(tiles, None), tiles)
+    restored = restorer.restore(tiles, None)
+    assert np.array_equal(restored.pixels, tiles)
     assert session.batches == [8, 4, 2, 2, 2, 2]
     assert restorer.batch == 2
-    assert restorer.retries.oom == 2
+    assert restored.retries == Retries(oom=2)
     assert told == ["batch_halved", "batch_halved"]
 
 
@@ -40,7 +42,7 @@ def test_a_batch_that_fits_stays_for_the_next_tiles(shelf):
     restorer, _ = restorer_of(shelf, session)
     restorer.restore(noise(8), None)
     session.batches.clear()
-    restorer.restore(noise(8), None)
+    assert restorer.restore(noise(8), None).retries == Retries()
     assert session.batches == [4, 4]
 
 
@@ -52,7 +54,7 @@ def test_a_late_shortage_loses_and_repeats_no_tile(shelf):
 
     restorer, _ = restorer_of(shelf, Later(), batch=4)
     tiles = noise(9)
-    assert np.array_equal(restorer.restore(tiles, None), tiles)
+    assert np.array_equal(restorer.restore(tiles, None).pixels, tiles)
 
 
 def test_no_memory_for_one_tile_is_an_error_with_the_numbers(shelf, monkeypatch):
@@ -94,9 +96,10 @@ def test_a_tile_that_overflows_in_fp16_is_repeated_in_fp32_and_alone(shelf):
     half, exact = Faulty(bad=[tiles[3].flat[0]]), Faulty()
     restorer, told = restorer_of(shelf, exact, half)
     assert restorer.used.precision == "fp16"
-    assert np.array_equal(restorer.restore(tiles, None), tiles)
+    restored = restorer.restore(tiles, None)
+    assert np.array_equal(restored.pixels, tiles)
     assert (half.batches, exact.batches) == ([5], [1])
-    assert restorer.retries.fp32 == 1
+    assert restored.retries == Retries(fp32=1)
     assert told == ["fp16_overflow"]
 
 
@@ -122,7 +125,7 @@ def test_the_prior_of_the_repeated_tile_goes_with_it(shelf):
     half = Shifted(bad=[tiles[2].flat[0]])
     restorer, _ = restorer_of(shelf, Shifted(), half)
     expected = tiles + np.arange(3).reshape(3, 1, 1, 1) / 8
-    assert np.allclose(restorer.restore(tiles, prior), expected)
+    assert np.allclose(restorer.restore(tiles, prior).pixels, expected)
 
 
 def test_a_tile_invalid_even_in_fp32_fails_and_is_named(shelf):
@@ -140,7 +143,6 @@ def test_an_invalid_tile_on_fp32_fails_at_once(shelf):
     with pytest.raises(NonFiniteError, match="tile 1"):
         restorer.restore(tiles, None)
     assert exact.batches == [2]
-    assert restorer.retries.fp32 == 0
 
 
 def test_a_real_graph_that_divides_by_zero_fails_instead_of_going_black(shelf):
@@ -160,6 +162,6 @@ def test_values_beyond_the_range_are_clipped_not_wrapped(shelf):
         ("Sub", ["far", "c1"], ["restored"], {}),  # 4 x - 1
     ]
     restorer = open_restorer(str(shelf.restore(nodes=nodes)), ON_CPU)
-    restored = restorer.restore(noise(1), None)
+    restored = restorer.restore(noise(1), None).pixels
     assert restored.min() == 0.0
     assert restored.max() == 1.0

@@ -110,7 +110,7 @@ def test_the_twin_runs_where_it_was_asked_for(twins):
     restorer = open_restorer(str(twins), INT8)
     assert restorer.used.precision == "int8"
     tiles, prior = np.full((1, 64, 64, 3), 0.5, np.float32), np.full((1, 3, 4, 4), 0.25, np.float32)
-    np.testing.assert_allclose(restorer.restore(tiles, prior), 0.25)
+    np.testing.assert_allclose(restorer.restore(tiles, prior).pixels, 0.25)
     assert verify_model(twins).name == "hand-made"
 
 

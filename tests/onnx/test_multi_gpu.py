@@ -26,7 +26,7 @@ def test_results_come_in_the_order_of_the_tiles(shelf, count, batches):
     tiles = noise(count)
     restorer = spread(shelf, Faulty(), Faulty(), batches=batches)
     assert restorer.batch == 8
-    np.testing.assert_array_equal(restorer.restore(tiles, None), tiles)
+    np.testing.assert_array_equal(restorer.restore(tiles, None).pixels, tiles)
 
 
 def test_tiles_are_dealt_out_by_what_each_can_take(shelf):
@@ -56,8 +56,7 @@ def test_a_bad_tile_is_named_by_its_place_among_all(shelf):
 
 def test_one_that_runs_out_of_memory_fails_the_batch_and_is_counted(shelf):
     restorer = spread(shelf, Faulty(most=2), Faulty())
-    restorer.restore(noise(8), None)
-    assert restorer.retries == Retries(oom=1)
+    assert restorer.restore(noise(8), None).retries == Retries(oom=1)
     assert restorer.batch == 6
     with pytest.raises(DeviceMemoryError):
         spread(shelf, Faulty(), Exhausted()).restore(noise(8), None)
@@ -77,4 +76,4 @@ def test_a_model_opens_on_every_device_named(shelf, on_cuda):
     assert isinstance(restorer, MultiGpuRestorer)
     assert len(on_cuda) == 2
     tiles = noise(5)
-    np.testing.assert_array_equal(restorer.restore(tiles, None), tiles)
+    np.testing.assert_array_equal(restorer.restore(tiles, None).pixels, tiles)

@@ -100,7 +100,7 @@ def test_a_tile_is_restored_as_the_network_does(network):
     tile = natural_image(SIDE, seed=3)
     restorer = open_restorer("tiny", CPU)
     assert (restorer.tile, restorer.tile_step, restorer.batch) == (SIDE, SIDE, 1)
-    (ours,) = restorer.restore(tile.permute(0, 2, 3, 1).numpy(), None)
+    (ours,) = restorer.restore(tile.permute(0, 2, 3, 1).numpy(), None).pixels
     with torch.no_grad():
         expected = network(2.0 * tile - 1.0)[0].permute(1, 2, 0).numpy()
     assert np.abs(ours - expected).max() < 1e-4

@@ -22,7 +22,7 @@ from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 def test_a_model_is_restored_at_its_own_tile_in_fp32_on_the_cpu(shelf):
     restorer = open_restorer(str(shelf.restore()), ON_CPU)
     tiles = noise(2)
-    assert np.array_equal(restorer.restore(tiles, None), tiles)
+    assert np.array_equal(restorer.restore(tiles, None).pixels, tiles)
     assert restorer.tile == 64
     used = restorer.used
     assert (used.requested, used.device, used.precision) == ("cpu", "cpu", "fp32")
@@ -33,7 +33,7 @@ def test_another_tile_size_is_pinned_into_the_graph(shelf):
     settings = Settings(device="cpu", tile=TileSettings(size=96))
     restorer = open_restorer(str(shelf.restore()), settings)
     tiles = noise(1, 96)
-    assert np.array_equal(restorer.restore(tiles, None), tiles)
+    assert np.array_equal(restorer.restore(tiles, None).pixels, tiles)
     with pytest.raises(ModelContractError):
         restorer.restore(noise(1, 64), None)
 
@@ -44,7 +44,7 @@ def test_on_a_cpu_smaller_tiles_of_the_cards_multiples_run_too(shelf):
     for height, width in ((64, 64), (16, 48), (32, 16)):
         tiles = np.random.default_rng(1).random((2, height, width, 3), np.float32)
         prior = np.zeros((2, 3, height // 16, width // 16), np.float32)
-        assert np.array_equal(restorer.restore(tiles, prior), tiles)
+        assert np.array_equal(restorer.restore(tiles, prior).pixels, tiles)
 
 
 def sizes_written_in(shelf):
@@ -99,7 +99,7 @@ def test_a_graph_with_a_batch_written_in_gets_one_tile_at_a_time(shelf):
     restorer = open_restorer(str(shelf.restore(takes=shape, gives=shape)), settings)
     tiles = noise(3)
     assert restorer.batch == 1
-    assert np.array_equal(restorer.restore(tiles, None), tiles)
+    assert np.array_equal(restorer.restore(tiles, None).pixels, tiles)
 
 
 @pytest.mark.parametrize(("asked", "batch"), [(None, 1), (5, 5)])
@@ -172,7 +172,7 @@ def test_the_prior_of_an_image_reaches_its_tiles(shelf):
         assert maps.shape == (3, 16, 16)
         assert maps.dtype == np.float32
         prior = np.stack([maps[:, :4, :4]] * 2)
-        assert np.allclose(restorer.restore(tiles, prior), tiles + shift, atol=1e-6)
+        assert np.allclose(restorer.restore(tiles, prior).pixels, tiles + shift, atol=1e-6)
 
 
 def test_a_pair_without_its_prior_graph_is_incomplete(shelf):

@@ -14,6 +14,7 @@ from varfix.engine.errors import NonFiniteError
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.prior_maps import sampling_matrix
 from varfix.engine.restoration.restore_image import blend, restore_image, tile_grid_for
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import ModelSettings, Settings, TileSettings
 
 
@@ -29,7 +30,7 @@ class Recorder(IdentityRestorer):
         self.calls.append(len(tiles))
         if self.shrinks:
             self.batch = 1
-        return 1.0 - tiles
+        return RestoredTiles(1.0 - tiles)
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Painter(IdentityRestorer):
 
     def restore(self, tiles, prior):
         assert prior.shape == (len(tiles), 2, *(side // 16 for side in tiles.shape[1:3]))
-        return np.repeat(prior[:, 0].repeat(16, 1).repeat(16, 2)[..., None], 3, 3)
+        return RestoredTiles(np.repeat(prior[:, 0].repeat(16, 1).repeat(16, 2)[..., None], 3, 3))
 
 
 def image(height=150, width=210, seed=0):
@@ -93,7 +94,9 @@ def test_a_source_that_is_spent_becomes_the_same_result(card, strength, height, 
 
     class Smearing(IdentityRestorer):
         def restore(self, tiles, prior):
-            return 0.5 * tiles + 0.3 * np.roll(tiles, 7, 1) + 0.2 * np.roll(tiles, -9, (1, 2))
+            return RestoredTiles(
+                0.5 * tiles + 0.3 * np.roll(tiles, 7, 1) + 0.2 * np.roll(tiles, -9, (1, 2))
+            )
 
     restorer, pixels = Smearing(card=card, batch=batch), image(height, width)
     wanted = restore_image(restorer, pixels, Settings(strength=strength))
@@ -150,7 +153,7 @@ def test_tiles_suit_the_image_where_the_model_takes_any(shape, sides):
     class Sized(IdentityRestorer):
         def restore(self, tiles, prior):
             seen.append(tiles.shape[1:3])
-            return 1.0 - tiles
+            return RestoredTiles(1.0 - tiles)
 
     pixels = image(*shape)
     result = restore_image(Sized(tile_step=16), pixels, Settings())
@@ -212,7 +215,7 @@ def test_what_a_network_spoils_at_its_own_edges_is_not_in_the_image(shape):
         def restore(self, tiles, prior):
             frayed = tiles.copy()
             frayed[:, [0, 1, -2, -1]] = frayed[:, :, [0, 1, -2, -1]] = 0.0
-            return frayed
+            return RestoredTiles(frayed)
 
     pixels = image(*shape)
     np.testing.assert_allclose(restore_image(Frayed(), pixels, Settings()), pixels, atol=1e-6)
@@ -225,7 +228,7 @@ def test_models_without_guidance_get_no_prior():
 
         def restore(self, tiles, prior):
             assert prior is None
-            return tiles
+            return RestoredTiles(tiles)
 
     pixels = image()
     assert np.array_equal(restore_image(Bare(), pixels, Settings()), pixels)
@@ -248,7 +251,7 @@ def test_an_invalid_tile_is_named_by_its_place_in_the_image():
             self.calls += 1
             if self.calls == 2:
                 raise NonFiniteError("tile 1 of this batch", tile=1)
-            return tiles
+            return RestoredTiles(tiles)
 
     pixels = np.zeros((100, 150, 3), np.float32)  # 2 rows of 3 tiles, four at a time
     with pytest.raises(NonFiniteError, match="in tile 1,2 even in fp32"):

@@ -13,6 +13,7 @@ from varfix.engine.batch.fingerprint import settings_fingerprint
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.prior_maps import thumbnail
 from varfix.engine.restoration.restore_image import restore_image
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import Settings, TileSettings
 
 CARD = ModelCard(
@@ -34,7 +35,7 @@ class Square(IdentityRestorer):
         assert prior is None
         assert tiles.shape[1:] == (64, 64, 3)
         assert tiles.dtype == np.float32
-        return self.painted(tiles)
+        return RestoredTiles(self.painted(tiles))
 
     def painted(self, tiles):
         return tiles

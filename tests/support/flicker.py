@@ -8,6 +8,7 @@ from support.cards import GUIDED
 from support.identity import IdentityRestorer
 
 from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.deflicker import DeflickerSettings, deflicker
 
@@ -31,7 +32,7 @@ class Pumping(IdentityRestorer):
     def restore(self, tiles, prior):
         blurred = np.stack([cv2.blur(tile, (3, 3)) for tile in tiles])
         shift = prior[:, 0].mean((1, 2)) if prior is not None else np.zeros(len(tiles), np.float32)
-        return np.clip(blurred + shift[:, None, None, None], 0, 1)
+        return RestoredTiles(np.clip(blurred + shift[:, None, None, None], 0, 1))
 
 
 def scene(seed, shape=SHAPE):

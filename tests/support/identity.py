@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from varfix.engine.models.card import ModelCard
-from varfix.engine.restoration.restorer import DeviceUsed, Retries
+from varfix.engine.restoration.restorer import DeviceUsed, RestoredTiles
 
 IDENTITY_CARD = ModelCard(name="identity", licence="CC0-1.0", tile=64, multiple=1, overlap=16)
 
@@ -19,7 +19,6 @@ class IdentityRestorer:
     tile_step: int = 64
     batch: int = 4
     used: DeviceUsed = field(default=DeviceUsed("cpu", "cpu", "none", "fp32"))
-    retries: Retries = field(default=Retries())
 
     def prior(self, thumbnail, task):
         """Return maps of zeros where the card promises maps."""
@@ -29,4 +28,4 @@ class IdentityRestorer:
 
     def restore(self, tiles, prior):
         """Return the tiles."""
-        return tiles
+        return RestoredTiles(tiles)

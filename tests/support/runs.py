@@ -11,6 +11,7 @@ from varfix.engine.batch.context import RunOptions
 from varfix.engine.batch.plan import BatchRequest
 from varfix.engine.batch.planner import plan_batch
 from varfix.engine.batch.run import run_batch
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import IoSettings, OutputSettings, Settings
 
 SETTINGS = Settings(io=IoSettings(jobs=2))
@@ -22,7 +23,7 @@ class Inverter(IdentityRestorer):
     """Inverts colors: unlike the identity's, its work shows."""
 
     def restore(self, tiles, prior):
-        return 1.0 - tiles
+        return RestoredTiles(1.0 - tiles)
 
 
 @dataclass

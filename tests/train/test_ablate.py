@@ -44,7 +44,7 @@ def restored(restorer, pixels):
 
 def as_one_tile(restorer, square):
     """An image of the thumbnail's size is its own thumbnail, and its own only tile."""
-    return restorer.restore(square[None], restorer.prior(square, "auto")[None])[0]
+    return restorer.restore(square[None], restorer.prior(square, "auto")[None]).pixels[0]
 
 
 def test_the_port_restores_as_the_network_does(network, pixels):

@@ -9,6 +9,7 @@ from varfix.engine.batch.run import run_batch
 from varfix.engine.cluster.pool import WorkerPool
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import Warn
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.video.clip import WHOLE
 from varfix.engine.video.probe import probe_for
 
@@ -30,7 +31,7 @@ class Mortal(IdentityRestorer):
             mine = next(n for n, s in self.hall.stations.items() if s._restorer is self)
             self.hall.kill(mine, noticed=0.5)
             raise RuntimeError("nobody hears this")
-        return tiles * 0.75
+        return RestoredTiles(tiles * 0.75)
 
 
 def mortal(seen, hall=None):

@@ -9,6 +9,7 @@ from support.identity import IdentityRestorer
 
 from varfix.engine.evaluation.metrics import psnr
 from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.deflicker import DeflickerSettings
 from varfix.engine.video.low_frequency import CELL
@@ -27,7 +28,7 @@ class Levelling(IdentityRestorer):
         return np.full((2, 16, 16), 0.5 - thumbnail.mean(), np.float32)
 
     def restore(self, tiles, prior):
-        return tiles + prior[:, 0].mean((1, 2))[:, None, None, None]
+        return RestoredTiles(tiles + prior[:, 0].mean((1, 2))[:, None, None, None])
 
 
 def flicker(restored, clean):

@@ -10,6 +10,7 @@ from support.identity import IdentityRestorer
 
 from varfix.engine.errors import ExitCode, PlanError
 from varfix.engine.events import ItemDone, ItemProgress, ItemStart, Warn
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.clip import TimeRange
 from varfix.engine.video.deflicker import DeflickerSettings
@@ -118,7 +119,7 @@ def test_the_model_sees_a_turned_clip_upright(film, restore):
         def restore(self, tiles, prior):
             # The bars, which stand side by side, lie one above the other when turned.
             tall.append(bool(np.ptp(tiles[0, 20:60, 8], axis=0).max() > 0.5))
-            return tiles
+            return RestoredTiles(tiles)
 
     upright, turned = film("a.mp4", size=(64, 64)), film("b.mp4", size=(64, 64), rotation=90)
     restore(upright, restorer=Watching(), codec="h264")
@@ -205,7 +206,7 @@ def test_frame_progress_is_reported_at_most_twice_a_second(film, restore):
     class Slow(IdentityRestorer):
         def restore(self, tiles, prior):
             time.sleep(0.06)
-            return tiles
+            return RestoredTiles(tiles)
 
     made = restore(film("clip.mkv", count=40), restorer=Slow())
     (done,), reported = made.of(ItemDone), made.of(ItemProgress)
@@ -218,7 +219,7 @@ def test_frame_progress_is_reported_at_most_twice_a_second(film, restore):
 def test_what_the_model_changes_is_changed_in_the_clips_own_colors(film, restore, tmp_path):
     class Darker(IdentityRestorer):
         def restore(self, tiles, prior):
-            return tiles * np.float32(0.5)
+            return RestoredTiles(tiles * np.float32(0.5))
 
     source = film("bars.mkv", codec="ffv1", options={}, count=1)
     made = restore(source, restorer=Darker())

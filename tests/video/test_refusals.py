@@ -16,6 +16,7 @@ from varfix.engine.errors import (
     PlanError,
 )
 from varfix.engine.events import ItemFail, Warn
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.video.probe import probe_clip
 from varfix.engine.video.truncation import container_of, expected_end
 
@@ -161,7 +162,7 @@ def test_a_failure_on_one_frame_leaves_no_file(film, restore):
             self.done += 1
             if self.done == 7:
                 raise NonFiniteError("the model produced invalid values", tile=0)
-            return tiles
+            return RestoredTiles(tiles)
 
     made = restore(film("clip.mkv"), restorer=Failing())
     assert made.summary.exit_code == ExitCode.PARTIAL

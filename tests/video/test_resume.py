@@ -16,6 +16,7 @@ from support.identity import IdentityRestorer
 
 from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import DiskFullError, ExitCode, OutputLockedError
+from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.system.folder_lock import lock_folder
 from varfix.engine.video import restore_clip as video_run
 from varfix.engine.video.reader import ClipReader
@@ -34,7 +35,7 @@ class Counting(IdentityRestorer):
         self.seen += 1
         if self.seen == self.fail_at:
             raise RuntimeError("pulled the plug")
-        return tiles
+        return RestoredTiles(tiles)
 
 
 class Toning(Counting):

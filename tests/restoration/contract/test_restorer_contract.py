@@ -5,6 +5,7 @@ import pytest
 from support.identity import IdentityRestorer
 
 from varfix.engine.models.card import TASKS, ModelCard
+from varfix.engine.restoration.restorer import Retries
 from varfix.engine.settings.types import Settings, TileSettings
 from varfix.onnx.inference.open_model import open_restorer
 
@@ -75,7 +76,7 @@ def test_every_task_has_a_prior_or_none_has(restorer):
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_restored_tiles_look_like_tiles(restorer, count):
     tiles = tiles_for(restorer, count)
-    restored = restorer.restore(tiles, prior_for(restorer, count))
+    restored = restorer.restore(tiles, prior_for(restorer, count)).pixels
     assert restored.shape == tiles.shape
     assert restored.dtype == np.float32
     assert restored.min() >= 0.0
@@ -85,7 +86,7 @@ def test_restored_tiles_look_like_tiles(restorer, count):
 def test_an_identity_gives_back_every_bit(restorer):
     tiles = tiles_for(restorer, 3)
     tiles[0, 0, 0] = (0.0, 1.0, 1 / 255)
-    restored = restorer.restore(tiles, prior_for(restorer, 3))
+    restored = restorer.restore(tiles, prior_for(restorer, 3)).pixels
     assert np.array_equal(restored.view(np.int32), tiles.view(np.int32))
 
 
@@ -99,18 +100,18 @@ def test_the_given_tiles_are_left_alone(restorer):
 def test_tiles_that_may_not_be_written_or_are_views_are_welcome(restorer):
     tiles = tiles_for(restorer, 4)[::2, :, ::-1]
     tiles.flags.writeable = False
-    assert np.array_equal(restorer.restore(tiles, prior_for(restorer, 2)), tiles)
+    assert np.array_equal(restorer.restore(tiles, prior_for(restorer, 2)).pixels, tiles)
 
 
 def test_a_tile_does_not_depend_on_its_neighbors_in_the_batch(restorer):
     tiles, prior = tiles_for(restorer, 3), prior_for(restorer, 3)
-    together = restorer.restore(tiles, prior)
+    together = restorer.restore(tiles, prior).pixels
     for index in range(3):
         one = slice(index, index + 1)
-        alone = restorer.restore(tiles[one], None if prior is None else prior[one])
+        alone = restorer.restore(tiles[one], None if prior is None else prior[one]).pixels
         assert np.array_equal(together[one], alone)
 
 
 def test_nothing_was_retried_when_nothing_went_wrong(restorer):
-    restorer.restore(tiles_for(restorer, 2), prior_for(restorer, 2))
-    assert (restorer.retries.fp32, restorer.retries.oom) == (0, 0)
+    restored = restorer.restore(tiles_for(restorer, 2), prior_for(restorer, 2))
+    assert restored.retries == Retries()

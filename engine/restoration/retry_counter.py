@@ -1,0 +1,25 @@
+"""Adds up the repetitions of one item's tiles."""
+
+from __future__ import annotations
+
+from varfix.engine.restoration.restorer import Floats, RestoredTiles, Restorer, Retries
+from varfix.engine.restoration.restorer_proxy import RestorerProxy
+
+
+class RetryCounter(RestorerProxy):
+    """Adds up what `restore` returns of repetitions; each item has a counter of its own.
+
+    Attributes:
+        retries: Repetitions since the counter was created.
+    """
+
+    def __init__(self, restorer: Restorer) -> None:
+        """Wrap a restorer; nothing is counted yet."""
+        super().__init__(restorer)
+        self.retries = Retries()
+
+    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
+        """Restore tiles and count; see `Restorer.restore`."""
+        restored = super().restore(tiles, prior)
+        self.retries += restored.retries
+        return restored
