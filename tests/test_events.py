@@ -31,7 +31,7 @@ NOW = datetime(2026, 11, 21, 2, 43, 28, 120_000, tzinfo=UTC)
 CASES = [
     (
         RunStart(
-            version="0.1.0",
+            version="0.2.0",
             command="dir",
             model=ModelFacts(name="varformer-s", sha256="ab12"),
             device=DeviceFacts(
@@ -40,7 +40,7 @@ CASES = [
             tile=512,
             batch=8,
         ),
-        '{"event":"run.start","version":"0.1.0","command":"dir","model":{"name":"varformer-s",'
+        '{"event":"run.start","version":"0.2.0","command":"dir","model":{"name":"varformer-s",'
         '"sha256":"ab12"},"device":{"requested":"auto","used":"cuda:0",'
         '"provider":"CUDAExecutionProvider","precision":"fp16"},"tile":512,"batch":8}',
     ),
