@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from msgspec.structs import replace
 
 from varfix.engine.batch.item import Item
 from varfix.engine.batch.plan import Plan
@@ -14,10 +16,19 @@ from varfix.engine.formats import result_suffix
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.open import store_of
 from varfix.engine.video.clip import Clip, Pipe, TimeRange
-from varfix.engine.video.streams import container_traits, list_unsupported
+from varfix.engine.video.mux.streams import container_traits
+from varfix.engine.video.mux.trial import try_muxing
 
 # Part of the name of a result that lies beside its source.
 _MARK: Final = ".varfix"
+# Containers to write where the expected one does not hold the result.
+_CONTAINERS: Final = (".mkv", ".mp4", ".mov")
+# Changes of the settings with which a container may hold it after all, and what to type.
+_CHANGES: Final[tuple[tuple[dict[str, Any], str], ...]] = (
+    ({"codec": "av1", "crf": None}, "--codec av1"),
+    ({"codec": "h264", "crf": None}, "--codec h264"),
+    ({"streams": "none"}, "--set video.streams=none to leave out what is not images"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,11 @@ def choose_target(
     lost = _not_held(source, target, clip, settings)
     if not lost:
         return Chosen(target)
-    for suffix in (".mkv", ".mp4"):
-        other = target.with_suffix(suffix)
-        if not _not_held(source, other, clip, settings):
-            why = f"{target.suffix[1:]} cannot hold {lost[0]}"
-            return Chosen(other, f"Writing {other.name}: {why}.")
-    raise _unheld(target, lost)
+    other = _container_for(source, target, clip, settings)
+    if other is None:
+        raise _unheld(source, target, clip, settings)
+    why = f"{target.suffix[1:]} cannot hold {lost[0]}"
+    return Chosen(other, f"Writing {other.name}: {why}.")
 
 
 def plan_clip(
@@ -127,19 +137,29 @@ def plan_pipe(
 
 def check_holds(source: Path | None, target: Path, clip: Clip | None, settings: Settings) -> None:
     """Refuse a container that cannot hold the result (PlanError)."""
-    lost = _not_held(source, target, clip, settings)
-    if lost:
-        raise _unheld(target, lost)
+    if _not_held(source, target, clip, settings):
+        raise _unheld(source, target, clip, settings)
 
 
-def _unheld(target: Path, lost: list[str]) -> PlanError:
-    kind = target.suffix.lower()[1:]
-    copied = [text for text in lost if text.startswith("stream ")]
-    ways = [] if kind == "mkv" else ["name a file that ends in .mkv"]  # it holds almost everything
-    if len(copied) < len(lost):
-        ways.append("add --codec av1" if kind == "webm" else "choose another --codec")
-    if copied:
-        ways.append("add --set video.streams=none to leave out what is not images")
+def _container_for(
+    source: Path | None, target: Path, clip: Clip | None, settings: Settings
+) -> Path | None:
+    """Another container that holds the result."""
+    others = (target.with_suffix(suffix) for suffix in _CONTAINERS)
+    return next((one for one in others if not _not_held(source, one, clip, settings)), None)
+
+
+def _unheld(source: Path | None, target: Path, clip: Clip | None, settings: Settings) -> PlanError:
+    """The error, with those ways around it that work for this clip."""
+    ways = []
+    other = _container_for(source, target, clip, settings)
+    if other is not None:
+        ways.append(f"name a file that ends in {other.suffix}")
+    for change, text in _CHANGES:
+        changed = replace(settings, video=replace(settings.video, **change))
+        if not _not_held(source, target, clip, changed):
+            ways.append(f"add {text}")
+    kind, lost = target.suffix.lower()[1:], _not_held(source, target, clip, settings)
     return PlanError(f"{kind} cannot hold {', '.join(lost)}", hint=", or ".join(ways))
 
 
@@ -147,10 +167,10 @@ def _not_held(
     source: Path | None, target: Path, clip: Clip | None, settings: Settings
 ) -> list[str]:
     """What of the result a container cannot hold: the frames, or streams that are copied."""
-    traits = container_traits(target, "" if clip is None else clip.container)
     if clip is None:
+        container_traits(target, "")
         return []
-    return list_unsupported(traits, clip, source, settings.video)
+    return list(try_muxing(clip, source, target, settings.video).refused)
 
 
 def _check_cut(clip: Clip, cut: TimeRange) -> None:

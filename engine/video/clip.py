@@ -110,7 +110,8 @@ class Clip:
         time_base: Seconds of a tick.
         rate: Average frames per second; an estimate if frames differ in duration.
         frames: Number of frames according to the header or its duration; None if unknown.
-        start: Start time on the video's own clock, in seconds.
+        start: Start time of the earliest stream on the video's own clock, in seconds.
+        first: Tick of the first frame.
         end: Tick at which the last frame ends; None if unknown.
         seconds: Duration; None if unknown.
         aspect: Width of a pixel divided by its height; None if unspecified.
@@ -127,6 +128,7 @@ class Clip:
     rate: Fraction = Fraction(25)
     frames: int | None = None
     start: Fraction = Fraction(0)
+    first: int = 0
     end: int | None = None
     seconds: Fraction | None = None
     aspect: Fraction | None = None

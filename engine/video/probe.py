@@ -177,6 +177,7 @@ def _clip(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> 
         rate=rate,
         frames=frames,
         start=Fraction(container.start_time or 0, 1_000_000),
+        first=_first_tick(stream, frame),
         end=None if stream.duration is None else (stream.start_time or 0) + stream.duration,
         seconds=seconds,
         aspect=stream.sample_aspect_ratio or None,
@@ -221,6 +222,11 @@ def _tags(frame: VideoFrame) -> Tags:
     )
 
 
+def _first_tick(stream: VideoStream, frame: VideoFrame) -> int:
+    ticks = (frame.pts, frame.dts, stream.start_time, 0)
+    return next(tick for tick in ticks if tick is not None)
+
+
 def _is_rgb(frame: VideoFrame) -> bool:
     return bool(frame.format.is_rgb or frame.format.has_palette)
 
@@ -247,12 +253,21 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     return None
 
 
-def _seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    if stream.duration is not None and stream.time_base is not None:
-        return stream.duration * stream.time_base
+def stream_seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """Return the length of the stream itself; None if the container stores only its own."""
     tag = _DURATION.fullmatch(stream.metadata.get("DURATION", ""))
     if tag is not None:
         return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
+    # FFmpeg gives streams of Matroska the length of the container, of the longest stream.
+    if "matroska" in container.format.name or stream.duration is None or stream.time_base is None:
+        return None
+    return stream.duration * stream.time_base
+
+
+def _seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    own = stream_seconds(container, stream)
+    if own is not None:
+        return own
     if container.duration is not None:
         return Fraction(container.duration, 1_000_000)
     return None

@@ -2,7 +2,7 @@
 
 Finished segments are kept (`varfix.engine.video.segments`), so the same command resumes after any
 interruption. The result gets its final name only when it is complete and was compared with the
-source (`varfix.engine.video.verify`).
+source (`varfix.engine.video.mux.verify`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from varfix.engine.errors import DecodeUnsupportedError, PlanError
+from varfix.engine.errors import DecodeUnsupportedError, EncodeError
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.system.atomic import temporary_path
@@ -31,11 +31,13 @@ from varfix.engine.video.frame_pipeline import (
     stream_frames,
 )
 from varfix.engine.video.frame_sources import FileFrames, FileRange, PipeFrames
-from varfix.engine.video.mux import EncodedSegments, MuxInput, assemble
+from varfix.engine.video.mux.assemble import assemble
+from varfix.engine.video.mux.mux_input import EncodedSegments, MuxInput
+from varfix.engine.video.mux.streams import container_traits
+from varfix.engine.video.mux.trial import MuxTrial, try_muxing
+from varfix.engine.video.mux.verify import verify
 from varfix.engine.video.segment_writer import SegmentWriter
 from varfix.engine.video.segments import Segment, SegmentFolder
-from varfix.engine.video.streams import container_traits, list_unsupported
-from varfix.engine.video.verify import verify
 from varfix.engine.video.writer import Encoding, encoding_for
 from varfix.engine.video.y4m import Y4mWriter
 
@@ -75,7 +77,7 @@ def restore_clip(
 
     Raises:
         Interrupted: `callbacks.is_stopping` returned true; finished segments are kept.
-        PlanError: The requested encoder or container cannot hold the video.
+        PlanError: The requested encoder cannot hold the video.
         ItemError: The video is damaged, or the model fails on a frame.
         OutputError: The disk is full, or writing fails; finished segments are kept.
         OutputLockedError: Another run writes this file.
@@ -84,10 +86,14 @@ def restore_clip(
     if request.pipe.target is not None:
         return _restore_to_pipe(request, request.pipe.target, restorer, settings, callbacks)
     clip, target = request.clip, request.target
-    traits = container_traits(target, clip.container)
-    unsupported = list_unsupported(traits, clip, request.file, settings.video)
-    if unsupported:
-        raise PlanError(f"{target.suffix[1:]} cannot hold {', '.join(unsupported)}")
+    trial = try_muxing(clip, request.file, target, settings.video, request.time_range)
+    if trial.refused:
+        raise EncodeError(
+            f"{target.suffix[1:]} cannot hold {', '.join(trial.refused)}",
+            hint="restore it with `varfix video`, which chooses another container",
+        )
+    for stream in trial.lost:
+        callbacks.warn("stream_lost", f"{stream} cannot be kept in {target.name}")
     encoding = encoding_for(clip, settings.video)
     if encoding.layout.name != clip.layout.name:
         stored = f"frames are stored as {encoding.layout.name} instead of {clip.layout.name}"
@@ -102,9 +108,8 @@ def restore_clip(
             stream_frames(source, writer, restorer, settings, context)
             writer.finish()
         began = time.monotonic()
-        copied_from = request.file if settings.video.streams == "copy" else None
-        mux_input = MuxInput(clip, copied_from, request.time_range, traits)
-        callbacks.publish(_mux(mux_input, folder, writer.segments, target.name, callbacks))
+        mux_input = _mux_input(request, settings, trial)
+        callbacks.publish(_mux(mux_input, folder, writer.segments, target.name))
         times.add("encode", began)
     folder.remove()
     return times
@@ -137,13 +142,13 @@ def _frame_source(
     return FileFrames(file, settings.video, finished, frames, context.callbacks.warn)
 
 
-def _mux(
-    mux_input: MuxInput,
-    folder: SegmentFolder,
-    segments: list[Segment],
-    name: str,
-    callbacks: ClipCallbacks,
-) -> Path:
+def _mux_input(request: ClipRequest, settings: Settings, trial: MuxTrial) -> MuxInput:
+    copied_from = request.file if settings.video.streams == "copy" else None
+    traits = container_traits(request.target, request.clip.container)
+    return MuxInput(request.clip, copied_from, request.time_range, traits, trial.left_out)
+
+
+def _mux(mux_input: MuxInput, folder: SegmentFolder, segments: list[Segment], name: str) -> Path:
     """Write the segments and the copied streams into one file; compare it with the source."""
     if not segments:
         raise DecodeUnsupportedError(
@@ -154,8 +159,6 @@ def _mux(
     part = temporary_path(folder.path / name)
     result = assemble(mux_input, encoded, part)
     verify(mux_input, encoded, part, result)
-    for stream in result.lost:
-        callbacks.warn("stream_lost", f"{stream} cannot be kept in {name}")
     return part
 
 

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from varfix.engine.errors import PlanError
 from varfix.engine.formats import CONTAINERS
-from varfix.engine.settings.types import VideoSettings
-from varfix.engine.video.clip import Clip
-from varfix.engine.video.probe import open_container
-from varfix.engine.video.writer import encoding_for
 
 if TYPE_CHECKING:
     from av import Packet
-    from av.container import OutputContainer
+    from av.audio.codeccontext import AudioCodecContext
     from av.stream import Stream
 
 ISO: Final = ("mp4", "mov")
+MATROSKA: Final = ("matroska", "webm")
 TIMECODE: Final = "timecode"
 _DISCARD_ALL: Final = 48  # AVDISCARD_ALL: titles of chapters, which are copied as chapters
+_ATTACHED_PICTURE: Final = 0x400
 # Tags in which a container or encoder describes itself; wrong in a copy.
 _TECHNICAL_TAGS: Final = frozenset(
     {
@@ -40,10 +39,12 @@ _TECHNICAL_TAGS: Final = frozenset(
 )
 # Streams whose packets a container splits or wraps differently if they lack a header.
 _REPACKETED: Final = frozenset({"aac", "h264", "hevc"})
-# Encoders that write the pixel aspect ratio into their own stream. The others leave it to the
-# container, and FFmpeg's Matroska muxer does not receive it.
-_STORE_ASPECT: Final = ("264", "265", "hevc", "mpeg")
 _EMPTY_TEXT: Final = b"\0\0"
+# FFmpeg's usual order of speakers, by their number.
+_LAYOUTS: Final = ("", "mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+
+# Whether a stream is an attachment, and its number among the attachments or the other streams.
+StreamKey = tuple[bool, int]
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,18 @@ class ContainerTraits:
 
     Attributes:
         muxer: FFmpeg's name of the muxer.
-        codecs: FFmpeg's names of the encoders and decoders whose streams it holds.
+        codecs: FFmpeg's names of the encoders and decoders that it has own identifiers for.
         origin: FFmpeg's names of the source's container, separated by commas.
     """
 
     muxer: str
     codecs: frozenset[str]
     origin: str
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether data tracks of the source can be kept: only from QuickTime to QuickTime."""
+        return self.muxer in ISO and self.origin.startswith("mov")
 
 
 def container_traits(target: Path, origin: str) -> ContainerTraits:
@@ -79,54 +85,6 @@ def container_traits(target: Path, origin: str) -> ContainerTraits:
         return ContainerTraits(muxer, frozenset(container.supported_codecs), origin)
 
 
-def list_unsupported(
-    traits: ContainerTraits, clip: Clip, source: Path | None, video: VideoSettings
-) -> list[str]:
-    """Describe the parts of a result that a container cannot hold: frames or copied streams.
-
-    Args:
-        traits: The container.
-        clip: Header of the source.
-        source: File to copy streams from; None for a pipe.
-        video: Encoder, and whether to copy streams.
-
-    Raises:
-        PlanError: The encoder does not exist, or does not support the frames.
-        DeviceUnavailableError: The requested hardware encoder does not work.
-    """
-    encoder = encoding_for(clip, video).encoder
-    lost = [] if encoder in traits.codecs else [f"{encoder} streams"]
-    square = clip.aspect in (None, 1) or traits.muxer in ISO
-    if not square and clip.aspect and not any(name in encoder for name in _STORE_ASPECT):
-        ratio = f"{clip.aspect.numerator}:{clip.aspect.denominator}"
-        lost.append(f"a pixel aspect ratio of {ratio} in {encoder} streams")
-    if video.streams == "copy" and source is not None:
-        lost += unsupported_streams(source, clip.stream, traits)
-    return lost
-
-
-def unsupported_streams(source: Path, main: int, traits: ContainerTraits) -> list[str]:
-    """Describe the streams that a container cannot hold, without data streams.
-
-    Args:
-        source: The video.
-        main: Index of the stream of frames.
-        traits: The container.
-
-    Raises:
-        DecodeError: The video cannot be opened.
-    """
-    with open_container(source) as container:
-        return [
-            describe(stream)
-            for stream in container.streams
-            if stream.index != main
-            and stream.type != "data"
-            and int(stream.discard) != _DISCARD_ALL
-            and not _is_supported(stream, traits)
-        ]
-
-
 def describe(stream: Stream) -> str:
     """Describe a stream for messages: `stream 3 (subtitle, subrip, eng)`."""
     codec = stream.codec_context.name if stream.codec_context else ""
@@ -135,41 +93,39 @@ def describe(stream: Stream) -> str:
     return f"stream {stream.index} ({', '.join(part for part in parts if part)})"
 
 
-def copy_stream(
-    stream: Stream, out: OutputContainer, traits: ContainerTraits
-) -> tuple[Stream | None, str]:
-    """Create a stream for the packets of another one.
+def is_part_of_chapters(stream: Stream) -> bool:
+    """Return whether a stream holds only the titles of chapters."""
+    return int(stream.discard) == _DISCARD_ALL
 
-    Args:
-        stream: The source stream.
-        out: The container to write.
-        traits: What it can hold.
 
-    Returns:
-        The new stream and an empty text; or None and the description of a lost stream.
-    """
-    from av.stream import AttachmentStream
+def is_attachment(stream: Stream) -> bool:
+    """Return whether a stream is a file in the container, such as a font or a cover image."""
+    return stream.type == "attachment" or is_cover(stream)
 
-    if int(stream.discard) == _DISCARD_ALL:
-        return None, ""
-    if not _is_supported(stream, traits):
-        return None, describe(stream)
-    copy: Stream
-    if isinstance(stream, AttachmentStream):
-        name = stream.metadata.get("filename", f"attachment-{stream.index}")
-        kind = stream.metadata.get("mimetype", "application/octet-stream")
-        copy = out.add_attachment(name, kind, stream.data)
-    else:
-        copy = out.add_stream_from_template(stream, opaque=True)
-        copy.time_base = stream.time_base
-        copy.disposition = stream.disposition
-    copy.metadata.update(content_tags(stream.metadata))
-    return copy, ""
+
+def is_cover(stream: Stream) -> bool:
+    """Return whether a stream is a cover image."""
+    return bool(stream.disposition & _ATTACHED_PICTURE)
 
 
 def is_timecode(stream: Stream) -> bool:
     """Return whether a stream is a timecode track: one packet, the number of the first frame."""
     return stream.type == "data" and TIMECODE in stream.metadata
+
+
+def keyed(streams: Iterable[Stream]) -> Iterator[tuple[StreamKey, Stream]]:
+    """Yield the streams of a container with their keys.
+
+    Containers move attachments behind all other streams, and add streams for chapters and
+    timecodes: a number in the container would not identify a copied stream.
+    """
+    numbers = {True: 0, False: 0}
+    for stream in streams:
+        if is_part_of_chapters(stream) or is_timecode(stream):
+            continue
+        kind = is_attachment(stream)
+        yield (kind, numbers[kind]), stream
+        numbers[kind] += 1
 
 
 def content_tags(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -182,15 +138,27 @@ def content_tags(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def set_layout(context: AudioCodecContext) -> None:
+    """Set the usual order of speakers where the source gives only their number.
+
+    AVI, DV and many recordings of uncompressed sound store no order; MP4 does not accept that.
+    """
+    channels = context.layout.nb_channels
+    if context.layout.name.endswith(" channels") and 0 < channels < len(_LAYOUTS):
+        context.layout = _LAYOUTS[channels]
+
+
 class StreamDigest:
     """Digest of a stream's bytes, however they are split into packets.
 
     Attributes:
         size: Bytes so far.
+        first: Time of the first packet in seconds; None without one.
     """
 
     def __init__(self, stream: Stream) -> None:
         self.size = 0
+        self.first: Fraction | None = None
         self._hash = hashlib.sha256()
         context = stream.codec_context
         name = context.codec.canonical_name if context else ""
@@ -200,7 +168,12 @@ class StreamDigest:
 
     def add(self, packet: Packet[Any]) -> None:
         """Add a packet."""
-        data = bytes(packet)
+        if self.first is None and packet.pts is not None:
+            self.first = packet.pts * packet.time_base
+        self.add_bytes(bytes(packet))
+
+    def add_bytes(self, data: bytes) -> None:
+        """Add the bytes of a packet or an attachment."""
         if self._text and data == _EMPTY_TEXT:
             return  # containers fill gaps with these
         self.size += len(data)
@@ -211,14 +184,3 @@ class StreamDigest:
         if other is None:
             return False
         return self._headers_move or self._hash.digest() == other._hash.digest()
-
-
-def _is_supported(stream: Stream, traits: ContainerTraits) -> bool:
-    if stream.type == "attachment":
-        return traits.muxer == "matroska"
-    if stream.type == "data":
-        # Telemetry and timecodes of cameras: only from QuickTime to QuickTime.
-        return traits.muxer in ISO and traits.origin.startswith("mov")
-    if stream.codec_context is None:
-        return False
-    return stream.codec_context.codec.name in traits.codecs

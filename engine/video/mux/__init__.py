@@ -1,0 +1,1 @@
+"""Muxing: which containers hold which streams, how results are written and compared."""
