@@ -134,7 +134,7 @@ def run(job: Job, terminal: Terminal) -> None:
     """
     with terminal.busy("Loading PyTorch"), require_train_extra("train"):
         from varfix.engine.train.loop import run_training
-    run_training(job)
+    run_training(job, terminal.warn)
     weights = job.out / "weights.safetensors"
     terminal.say(f"finished; export the model with: varfix export-onnx {weights} NAME.onnx")
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from varfix.engine.errors import ModelContractError, ModelMissingError
+from varfix.engine.errors import ConfigError, ModelContractError, ModelMissingError
 from varfix.engine.system.atomic import replacement
 
 PART_BYTES = 15 << 20
@@ -24,10 +24,19 @@ def save_state(state: dict[str, Any], path: Path) -> None:
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """The last state, or None where a run begins. Loads tensors only, never code."""
+    """Return the last state, or None where a run begins. Loads tensors only, never code.
+
+    Raises:
+        ConfigError: The state is from version 0.1, whose steps and batches were others.
+    """
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    if "balance" not in state:
+        raise ConfigError(
+            f"{path}: cannot be resumed (varfix 0.1 wrote it)",
+            hint="give another folder: --out DIR",
+        )
     return state
 
 

@@ -32,6 +32,7 @@ from varfix.engine.train.logs.sample_sheets import Samples
 from varfix.engine.train.logs.tally import Tally
 from varfix.engine.train.optimizer import Optimizer, copy, follow
 from varfix.engine.train.recipes.recipe import Recipe, StageRecipe, load_recipe
+from varfix.engine.train.recipes.renamed_keys import Warn, ignore
 from varfix.engine.train.request import Job
 from varfix.engine.train.schedule import Clock, learning_rate
 from varfix.engine.train.stages.objective import Objective, compile_trained
@@ -43,15 +44,19 @@ ENDLESS = 10**9
 """Steps of a run that is limited by time."""
 
 
-def run_training(job: Job) -> None:
+def run_training(job: Job, warn: Warn = ignore) -> None:
     """Train from a recipe, or go on where the run was left.
+
+    Args:
+        job: what to train, on what, and where to.
+        warn: receives a message for each key of the recipe that is given under its old name.
 
     Raises:
         ConfigError: If the recipe is wrong.
         NothingToDoError: If there is nothing to train on.
         ModelError: If the initial weights are not those of the recipe's network.
     """
-    recipe = load_recipe(job.config or SHIPPED_RECIPE, [*job.overrides, *job.changes])
+    recipe = load_recipe(job.config or SHIPPED_RECIPE, [*job.overrides, *job.changes], warn)
     program = program_named(recipe.model)
     program.check(recipe)
     machine = hardware(job.devices)
@@ -72,11 +77,11 @@ def make_source(job: Job, recipe: Recipe) -> Source:
     if job.photos:
         sources.append(Synthetic(load_photos(job.photos), recipe.degradations))
     if job.pairs is not None:
-        sources.append(load_pairs(*job.pairs, recipe.own_task))
+        sources.append(load_pairs(*job.pairs, recipe.pairs_task))
     if not sources:
         raise NothingToDoError("nothing to train on", hint="give --photos, --pairs, or both")
     first, *others = sources
-    return Blended(first, others[0], recipe.own) if others else first
+    return Blended(first, others[0], recipe.pairs_share) if others else first
 
 
 class Trainer:
@@ -229,7 +234,9 @@ class Trainer:
         for parameter in trained:
             parameter.requires_grad_(True)
         scales = list(self.balance.parameters())
-        optimizer = Optimizer(trained, scales, self.recipe.clip, self.recipe.skip)
+        optimizer = Optimizer(
+            trained, scales, self.recipe.grad_clip, self.recipe.skip_above_grad_norm
+        )
         if stage.name in self.optimizer_state:
             optimizer.resume(self.optimizer_state[stage.name])
         return optimizer
@@ -246,7 +253,7 @@ class Trainer:
         They give large gradients for every batch, so that all steps are left out for ever. The
         averaged weights are from before they did; a fresh optimizer warms up.
         """
-        if float(optimizer.left_out) >= self.recipe.recover:
+        if float(optimizer.left_out) >= self.recipe.rollback_after_skips:
             copy(stage.parameters(self.averaged), stage.parameters(self.model))
             optimizer.restart()
 

@@ -20,7 +20,7 @@ def learning_rate(stage: StageRecipe, share: float, taken: int) -> float:
         share: of the stage that is over, in [0, 1].
         taken: steps that stand behind the optimizer's moments.
     """
-    falling = stage.last_rate + 0.5 * (stage.rate - stage.last_rate) * (
+    falling = stage.min_learning_rate + 0.5 * (stage.learning_rate - stage.min_learning_rate) * (
         1.0 + math.cos(math.pi * min(1.0, share))
     )
     return falling * min(1.0, (taken + 1) / max(1, stage.warmup))

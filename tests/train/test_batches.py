@@ -18,7 +18,7 @@ from varfix.engine.train.recipes.recipe import StageRecipe
 from varfix.engine.train.stages.varformer_s import sample_prior
 
 CPU = torch.device("cpu")
-STAGE = StageRecipe(steps=9, pictures=2, patches=1, patch=64)
+STAGE = StageRecipe(steps=9, batch_size=2, patches=1, patch=64)
 
 
 def rng(seed=0):
@@ -129,7 +129,7 @@ def test_pairs_are_mixed_with_synthetic_pictures_in_the_given_share(folder, pair
 
 
 def test_a_stage_may_want_other_shares_of_the_degradations(folder, pair_folders):
-    synthetic = Synthetic(load_photos([folder]), Mix({"gaussian": 1.0}, mood=0.0))
+    synthetic = Synthetic(load_photos([folder]), Mix({"gaussian": 1.0}, tone_jitter=0.0))
     for source in (synthetic, Blended(synthetic, load_pairs(*pair_folders, "lowlight"), 0.5)):
         changed = source.mixed({"rain": 1.0})
         names = set(source.draw(20, 64, rng()).names), set(changed.draw(20, 64, rng()).names)
@@ -149,7 +149,7 @@ def test_pairs_of_different_sizes_and_folders_without_pairs_are_refused(pair_fol
 
 
 def test_a_pool_is_dealt_out_whole_each_patch_once(folder):
-    stage = StageRecipe(steps=9, pictures=3, patches=4, patch=64, per_step=2)
+    stage = StageRecipe(steps=9, batch_size=3, patches=4, patch=64, per_step=2)
     source = Synthetic(load_photos([folder]), Mix({"gaussian": 1.0}))
     pool = Batches(source, stage, 3, CPU)[0]
     assert stage.parts == 6
@@ -161,7 +161,7 @@ def test_a_pool_is_dealt_out_whole_each_patch_once(folder):
 
 
 def test_patches_come_from_their_pictures_and_their_samplers_fit(folder):
-    stage = StageRecipe(steps=9, pictures=3, sides=(256,), patches=8, patch=64, per_step=2)
+    stage = StageRecipe(steps=9, batch_size=3, image_sizes=(256,), patches=8, patch=64, per_step=2)
     source = Synthetic(load_photos([folder]), Mix({"identity": 1.0}))
     pool = Batches(source, stage, 3, CPU)[0]
     # The image is its own thumbnail, so means of its cells are a prior that can be compared.
@@ -172,7 +172,7 @@ def test_patches_come_from_their_pictures_and_their_samplers_fit(folder):
 
 
 def test_wide_pools_have_a_quarter_of_the_patches_and_as_many_steps(folder):
-    stage = StageRecipe(steps=9, pictures=2, patches=8, patch=64, per_step=4, wide=1.0)
+    stage = StageRecipe(steps=9, batch_size=2, patches=8, patch=64, per_step=4, wide=1.0)
     source = Synthetic(load_photos([folder]), Mix({"rain": 1.0}))
     pool = Batches(source, stage, 3, CPU)[0]
     assert pool.patches.shape == (4, 3, 128, 128)

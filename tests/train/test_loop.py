@@ -110,7 +110,7 @@ def lines(out):
 
 
 def test_a_few_steps_make_the_vqvae_better(folder, tmp_path, tiny, diary):
-    longer = "vqvae={steps: 80, pictures: 2, warmup: 1, rate: 3.0e-3}"
+    longer = "vqvae={steps: 80, batch_size: 2, warmup: 1, learning_rate: 3.0e-3}"
     tiny.trainer(folder, tmp_path, longer, *tiny.ONLY_VQVAE).run()
     errors = [line["l1"] for line in diary(tmp_path)]
     assert np.mean(errors[-20:]) < 0.8 * np.mean(errors[:10])
@@ -167,7 +167,7 @@ def one_number():
 
 def mind_recipe(tmp_path, **keys):
     text = "mix: {identity: 1.0}\nreport_every: 0\n"
-    text += "mind: {steps: 60, pictures: 1, warmup: 1, rate: 0.05}\n"
+    text += "mind: {steps: 60, batch_size: 1, warmup: 1, learning_rate: 0.05}\n"
     text += "".join(f"{key}: {value}\n" for key, value in keys.items())
     path = tmp_path / "mind.yaml"
     path.write_text(text)
@@ -175,7 +175,7 @@ def mind_recipe(tmp_path, **keys):
 
 
 def test_weights_that_ran_away_return_to_the_averaged_ones(tmp_path, weights):
-    recipe = mind_recipe(tmp_path, recover=3, ema=0.5, sample_every=0)
+    recipe = mind_recipe(tmp_path, rollback_after_skips=3, ema=0.5, sample_every=0)
     program = Program(one_number, (Runaway(20),), lambda model, picture, task: picture)
     Trainer(recipe, program, Black(), tmp_path).run()
     assert abs(float(weights(tmp_path)["bias"]) - 1.0) < 0.2
@@ -285,7 +285,7 @@ def test_minutes_are_for_one_stage():
 
 
 def test_the_loss_of_the_restorer_is_reported_by_kind(folder, tmp_path, tiny, diary):
-    mix = "restorer={steps: 4, pictures: 2, patches: 2, patch: 64, per_step: 1, mix: {rain: 1.0}}"
+    mix = "restorer={steps: 4, batch_size: 2, patches: 2, patch: 64, per_step: 1, mix: {rain: 1.0}}"
     tiny.trainer(folder, tmp_path, mix, *ONLY_RESTORER).run()
     for line in diary(tmp_path):
         assert line["loss rain"] == pytest.approx(line["pixels"])
@@ -324,7 +324,7 @@ def test_sheets_and_curves_appear_during_a_run(folder, tmp_path, tiny):
         ("mix={fog: 1.0}", 'unknown degradation "fog"'),
         ("seed=one", "Expected `int`"),
         ("heads.mix={fog: 1.0}", 'unknown degradation "fog"'),
-        ("own_task=fog", 'no task "fog"'),
+        ("pairs_task=fog", 'no task "fog"'),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_name(override, message):
@@ -333,9 +333,14 @@ def test_a_wrong_recipe_is_refused_by_name(override, message):
 
 
 def test_numbers_may_be_written_as_people_write_them():
-    recipe = load_recipe(SHIPPED_RECIPE, ["heads.rate=5e-4", "restorer.rate=1e-3", "clip=1"])
-    assert (recipe.stages["heads"].rate, recipe.stages["restorer"].rate) == (5e-4, 1e-3)
-    assert recipe.clip == 1.0
+    recipe = load_recipe(
+        SHIPPED_RECIPE, ["heads.learning_rate=5e-4", "restorer.learning_rate=1e-3", "grad_clip=1"]
+    )
+    assert (recipe.stages["heads"].learning_rate, recipe.stages["restorer"].learning_rate) == (
+        5e-4,
+        1e-3,
+    )
+    assert recipe.grad_clip == 1.0
 
 
 def test_a_mistyped_key_of_a_recipe_is_refused_with_a_suggestion(tmp_path):
@@ -343,14 +348,14 @@ def test_a_mistyped_key_of_a_recipe_is_refused_with_a_suggestion(tmp_path):
     path.write_text("mix: {identity: 1.0}\nsed: 3\n")
     with pytest.raises(ConfigError, match='unknown key "sed"') as error:
         load_recipe(path)
-    assert error.value.hint == 'Did you mean "seed"?'
+    assert error.value.hint == 'did you mean "seed"?'
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("vqvae: {steps: 1, pictures: 1}\n", 'no section "prior"'),
-        ("foo: {steps: 1, pictures: 1}\n", 'unknown key "foo"'),
+        ("vqvae: {steps: 1, batch_size: 1}\n", 'no section "prior"'),
+        ("foo: {steps: 1, batch_size: 1}\n", 'unknown key "foo"'),
         ("model: other\n", 'no model "other"'),
     ],
 )
@@ -363,9 +368,9 @@ def test_a_recipe_must_have_the_stages_of_its_model(tmp_path, folder, text, mess
 
 
 def test_a_key_that_has_a_default_can_be_set_though_the_file_does_not_name_it():
-    recipe = load_recipe(SHIPPED_RECIPE, ["vqvae.warmup=7", "recover=9"])
+    recipe = load_recipe(SHIPPED_RECIPE, ["vqvae.warmup=7", "rollback_after_skips=9"])
     assert recipe.stages["vqvae"].warmup == 7
-    assert recipe.recover == 9
+    assert recipe.rollback_after_skips == 9
 
 
 def test_the_shipped_recipe_fits_its_model():
@@ -381,9 +386,9 @@ def test_nothing_to_train_on_is_said(tmp_path):
 def test_the_learning_rate_rises_then_falls_to_its_last_value():
     stage = load_recipe(SHIPPED_RECIPE).stages["restorer"]
     rates = [learning_rate(stage, step / 3000, step) for step in range(3000)]
-    assert max(rates) == pytest.approx(stage.rate, rel=0.02)
-    assert rates[0] < 0.05 * stage.rate
-    assert rates[-1] == pytest.approx(stage.last_rate, rel=0.1)
+    assert max(rates) == pytest.approx(stage.learning_rate, rel=0.02)
+    assert rates[0] < 0.05 * stage.learning_rate
+    assert rates[-1] == pytest.approx(stage.min_learning_rate, rel=0.1)
     assert all(math.isfinite(rate) for rate in rates)
 
 

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a CUDA device"),
 ]
-STAGE = StageRecipe(steps=4, pictures=2, patches=1, patch=64)
+STAGE = StageRecipe(steps=4, batch_size=2, patches=1, patch=64)
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)

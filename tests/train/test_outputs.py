@@ -181,3 +181,10 @@ def test_stages_that_learn_from_what_an_exported_model_lacks_are_refused(
 
 def state(trainer):
     return {name: value.clone() for name, value in trainer.averaged.state_dict().items()}
+
+
+def test_a_run_of_an_earlier_version_is_not_resumed(folder, tiny, tmp_path):
+    torch.save({"done": {"vqvae": 3}, "model": {}}, tmp_path / "state.pt")
+    with pytest.raises(ConfigError, match=r"state\.pt: cannot be resumed") as error:
+        tiny.trainer(folder, tmp_path)
+    assert error.value.hint == "give another folder: --out DIR"

@@ -53,7 +53,7 @@ TINY = RestoreVarConfig(
 )
 STEPS = {"vqvae": 600, "writer": 400, "refiner": 150, "decoder": 300}
 FEW = dict.fromkeys(STEPS, 2)
-COMMON = "pictures: 8, sides: [18], patches: 1, patch: 16, warmup: 5"
+COMMON = "batch_size: 8, image_sizes: [18], patches: 1, patch: 16, warmup: 5"
 RATES = {"vqvae": 2e-3, "writer": 3e-3, "refiner": 2e-3, "decoder": 1e-3}
 PALETTE = torch.tensor(
     [[0.7, 0.2, 0.2], [0.2, 0.6, 0.3], [0.2, 0.3, 0.7], [0.7, 0.6, 0.2], [0.2, 0.2, 0.2], [0.8] * 3]
@@ -75,10 +75,10 @@ class Posters:
 
 def recipe(steps):
     stages = [
-        f"{name}={{steps: {steps.get(name, 0)}, rate: {rate}, {COMMON}}}"
+        f"{name}={{steps: {steps.get(name, 0)}, learning_rate: {rate}, {COMMON}}}"
         for name, rate in RATES.items()
     ]
-    common = ["ema=0.9", "clip=1.0", "sample_every=0", "mix={gaussian: 1.0}", *stages]
+    common = ["ema=0.9", "grad_clip=1.0", "sample_every=0", "mix={gaussian: 1.0}", *stages]
     return load_recipe(RECIPES / "restorevar.yaml", common)
 
 
@@ -108,7 +108,7 @@ class Judged:
     @torch.no_grad()
     def __init__(self, trainer, source):
         model = trainer.averaged.eval()
-        stage = msgspec.structs.replace(trainer.recipe.stages["writer"], pictures=64)
+        stage = msgspec.structs.replace(trainer.recipe.stages["writer"], batch_size=64)
         batch = Batches(source, stage, 77, torch.device("cpu"))[0]
         clean, latent = learned_tokens(model, batch)
         likely = forced_logits(model, clean, latent).argmax(-1)

@@ -34,7 +34,7 @@ NARROW = VarformerConfig(
 )
 """Depth 2, 32 x 32 pixels."""
 
-COMMON = "pictures: 4, sides: [36], patches: 1, patch: 32, warmup: 3"
+COMMON = "batch_size: 4, image_sizes: [36], patches: 1, patch: 32, warmup: 3"
 RATES = {"adapter": 1e-2, "restoration": 4e-3}
 
 
@@ -45,10 +45,10 @@ def narrow():
 
 def recipe(**steps):
     stages = [
-        f"{name}={{steps: {steps.get(name, 0)}, {COMMON}, rate: {rate}}}"
+        f"{name}={{steps: {steps.get(name, 0)}, {COMMON}, learning_rate: {rate}}}"
         for name, rate in RATES.items()
     ]
-    common = ["ema=0.8", "sample_every=0", "mix={gaussian: 1.0}", "compressed=0.0"]
+    common = ["ema=0.8", "sample_every=0", "mix={gaussian: 1.0}", "jpeg_share=0.0"]
     return load_recipe(RECIPES / "varformer.yaml", [*common, *stages])
 
 
@@ -67,7 +67,7 @@ class Run:
 
     @torch.no_grad()
     def judged(self, model):
-        settings = msgspec.structs.replace(recipe().stages["adapter"], pictures=8)
+        settings = msgspec.structs.replace(recipe().stages["adapter"], batch_size=8)
         batch = Batches(self.source, settings, 77, torch.device("cpu"))[0]
         losses = AdapterStage().losses(model, batch)
         restored = model.restore(signed(batch.patches))

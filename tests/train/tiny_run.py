@@ -25,10 +25,10 @@ RECIPE = [
     "save_every=2",
     "sample_every=0",
     "report_every=0",
-    "vqvae={steps: 3, pictures: 2, warmup: 1}",
-    "prior={steps: 3, pictures: 2, warmup: 1}",
-    "heads={steps: 4, pictures: 2, warmup: 1}",
-    "restorer={steps: 5, pictures: 2, patches: 1, patch: 64, warmup: 1}",
+    "vqvae={steps: 3, batch_size: 2, warmup: 1}",
+    "prior={steps: 3, batch_size: 2, warmup: 1}",
+    "heads={steps: 4, batch_size: 2, warmup: 1}",
+    "restorer={steps: 5, batch_size: 2, patches: 1, patch: 64, warmup: 1}",
 ]
 ONLY_VQVAE = ["prior.steps=0", "heads.steps=0", "restorer.steps=0"]
 

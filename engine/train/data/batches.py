@@ -100,8 +100,8 @@ class Batches(torch.utils.data.Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         """Cut, degrade, shrink."""
         rng = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
-        side = self.stage.sides[integer(0, len(self.stage.sides), rng)]
-        degraded = self.source.draw(self.stage.pictures, side, rng)
+        side = self.stage.image_sizes[integer(0, len(self.stage.image_sizes), rng)]
+        degraded = self.source.draw(self.stage.batch_size, side, rng)
         patches, targets, samplers, owner = cut_patches(degraded, self.stage, rng)
         present = present_kinds(degraded.names).to(self.device)
         return Batch(

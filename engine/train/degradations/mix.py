@@ -56,15 +56,15 @@ class Mix:
 
     Attributes:
         weights: name in `DEGRADATIONS` -> relative share.
-        mood: share of images whose target is re-toned first.
-        compressed: share of degraded images that are JPEG-compressed at last.
-        hinted: share of images whose task is told to the model.
+        tone_jitter: share of images whose target is re-toned first.
+        jpeg_share: share of degraded images that are JPEG-compressed at last.
+        task_hint_share: share of images whose task is told to the model.
     """
 
     weights: Mapping[str, float]
-    mood: float = 0.3
-    compressed: float = 0.12
-    hinted: float = 0.5
+    tone_jitter: float = 0.3
+    jpeg_share: float = 0.12
+    task_hint_share: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def degrade(clean: Tensor, mix: Mix, rng: torch.Generator) -> Degraded:
     Results are rounded to 8 bits, as files are.
     """
     names = _choose(len(clean), mix, rng)
-    moody = uniform((len(clean),), 0.0, 1.0, rng) < mix.mood
+    moody = uniform((len(clean),), 0.0, 1.0, rng) < mix.tone_jitter
     target = to_eight_bits(torch.where(moody[:, None, None, None], mood(clean, rng), clean))
     picture = torch.empty_like(target)
     for name in sorted(set(names)):
@@ -105,7 +105,7 @@ def _apply(target: Tensor, name: str, mix: Mix, rng: torch.Generator) -> Tensor:
         picture = operation(picture, rng).clamp(0.0, 1.0)
     if name in ("identity", "jpeg", "camera"):
         return picture
-    squeezed = uniform((len(picture),), 0.0, 1.0, rng) < mix.compressed
+    squeezed = uniform((len(picture),), 0.0, 1.0, rng) < mix.jpeg_share
     if bool(squeezed.any()):
         rounded = to_eight_bits(picture[squeezed])
         picture[squeezed] = jpeg(rounded, rng).clamp(0.0, 1.0)
@@ -115,7 +115,7 @@ def _apply(target: Tensor, name: str, mix: Mix, rng: torch.Generator) -> Tensor:
 def _tasks(names: tuple[str, ...], mix: Mix, rng: torch.Generator) -> Tensor:
     """Task indices: the true one for a share of the images, any at all for clean ones."""
     count = len(names)
-    told = uniform((count,), 0.0, 1.0, rng) < mix.hinted
+    told = uniform((count,), 0.0, 1.0, rng) < mix.task_hint_share
     anything = torch.randint(0, len(TASKS), (count,), generator=rng, device=rng.device)
     true = torch.tensor([TASKS.index(DEGRADATIONS[n][1]) for n in names], device=rng.device)
     clean = torch.tensor([n == "identity" for n in names], device=rng.device)

@@ -46,7 +46,7 @@ def _wide_cut(photos: Photos, rng: torch.Generator) -> Tensor:
 
 def _row(clean: Tensor, name: str, rng: torch.Generator) -> list[Cell]:
     """The image (3, H, W), then `SHOWN` damaged ones, from mild to bad."""
-    mix = Mix({name: 1.0}, mood=0.0, compressed=0.0)
+    mix = Mix({name: 1.0}, tone_jitter=0.0, jpeg_share=0.0)
     damaged = degrade(clean.expand(DRAWN, -1, -1, -1), mix, rng).picture
     error = (damaged - clean).square().mean((1, 2, 3)).clamp_min(1e-6)
     order = error.argsort()

@@ -13,6 +13,13 @@ import yaml
 from varfix.engine.errors import ConfigError
 from varfix.engine.models.card import TASKS
 from varfix.engine.train.degradations.mix import DEGRADATIONS, Mix
+from varfix.engine.train.recipes.renamed_keys import (
+    RENAMED_KEYS,
+    RENAMED_STAGE_KEYS,
+    Warn,
+    ignore,
+    rename_keys,
+)
 
 
 class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -20,8 +27,8 @@ class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     Attributes:
         steps: optimizer steps; a stage of 0 steps is left out.
-        pictures: whole images per step, or per pool where a step takes some patches of it.
-        sides: sides of the images, one of them chosen for each step.
+        batch_size: whole images per step, or per pool where a step takes some patches of it.
+        image_sizes: sides of the images, one of them chosen for each step.
         patches: patches cut from each image (restorer only).
         patch: side of a patch in pixels.
         per_step: patches of an optimizer step, of as many images as there are; 0 for all of them
@@ -30,28 +37,28 @@ class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         informed: share of images whose evidence is the truth, blurred a little, and not what the
             prior finds.
         fitted: share of images with shifted tones whose tone grid is one that fits the target.
-        rate: peak learning rate, after `warmup` steps; falls to `last_rate` by cosine.
+        learning_rate: the highest, after `warmup` steps; falls to `min_learning_rate` by cosine.
         mix: shares of the degradations in this stage; None for the recipe's.
     """
 
     steps: int
-    pictures: int
-    sides: tuple[int, ...] = (256,)
+    batch_size: int
+    image_sizes: tuple[int, ...] = (256,)
     patches: int = 0
     patch: int = 128
     per_step: int = 0
     wide: float = 0.0
     informed: float = 0.0
     fitted: float = 0.0
-    rate: float = 4e-4
-    last_rate: float = 1e-6
+    learning_rate: float = 4e-4
+    min_learning_rate: float = 1e-6
     warmup: int = 50
     mix: dict[str, float] | None = None
 
     @property
     def parts(self) -> int:
         """Steps that a pool is dealt out to."""
-        return max(1, self.pictures * self.patches // self.per_step) if self.per_step else 1
+        return max(1, self.batch_size * self.patches // self.per_step) if self.per_step else 1
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,15 +71,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         stages: recipe of every stage by name.
         mix: relative share of each degradation.
         seed: of weights, cuts and degradations.
-        mood: share of images whose target is re-toned.
-        compressed: share of degraded images that are JPEG-compressed at last.
-        hinted: share of images whose task is told to the model.
-        own: share of images that come from the user's own pairs, where there are any.
-        own_task: what those pairs are an example of: a member of `varfix.engine.models.TASKS`.
+        tone_jitter: share of images whose target is re-toned.
+        jpeg_share: share of degraded images that are JPEG-compressed at last.
+        task_hint_share: share of images whose task is told to the model.
+        pairs_share: share of images that come from the user's own pairs, where there are any.
+        pairs_task: what those pairs are an example of: a member of `varfix.engine.models.TASKS`.
         ema: decay of the averaged weights that are exported.
-        clip: largest gradient norm.
-        skip: gradient norm from which on a step is left out; NaN always is.
-        recover: steps left out in a row after which the weights return to the averaged ones.
+        grad_clip: largest gradient norm.
+        skip_above_grad_norm: gradient norm from which on a step is left out; NaN always is.
+        rollback_after_skips: steps left out in a row after which the weights return to the
+            averaged ones.
         minutes: that training may take, instead of the stages' steps, all sessions together; None
             for the steps. Only one stage can be trained so.
         compile: whether networks are compiled.
@@ -85,15 +93,15 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     stages: dict[str, StageRecipe]
     mix: dict[str, float]
     seed: int = 1
-    mood: float = 0.3
-    compressed: float = 0.12
-    hinted: float = 0.5
-    own: float = 0.5
-    own_task: str = "auto"
+    tone_jitter: float = 0.3
+    jpeg_share: float = 0.12
+    task_hint_share: float = 0.5
+    pairs_share: float = 0.5
+    pairs_task: str = "auto"
     ema: float = 0.998
-    clip: float = 1.0
-    skip: float = 100.0
-    recover: int = 20
+    grad_clip: float = 1.0
+    skip_above_grad_norm: float = 100.0
+    rollback_after_skips: int = 20
     minutes: float | None = None
     compile: bool = False
     report_every: float = 10.0
@@ -103,11 +111,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def degradations(self) -> Mix:
         """The mix in the form that `degrade` takes."""
-        return Mix(self.mix, self.mood, self.compressed, self.hinted)
+        return Mix(self.mix, self.tone_jitter, self.jpeg_share, self.task_hint_share)
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe; `overrides` are `KEY=VALUE` with dotted keys and YAML values.
+def load_recipe(path: Path, overrides: Sequence[str] = (), warn: Warn = ignore) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a YAML file.
+        overrides: `KEY=VALUE` with dotted keys and YAML values.
+        warn: receives a message for each key that is given under its old name.
 
     Raises:
         ConfigError: If the file cannot be read, or names an unknown key or degradation.
@@ -116,14 +129,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict):
             raise ConfigError(f"{path.name}: expected keys and values, as in varformer-s.yaml")
+        data = _current(data, path.name, warn)
         for override in overrides:
-            _override(data, override)
+            _override(data, override, warn)
         # Not strict: YAML 1.1 takes 5e-4, written without a point, for a word.
         recipe = msgspec.convert(_sorted(data, path.name), Recipe, strict=False)
     except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path.name}: {error}") from error
     _check(recipe, path.name)
     return recipe
+
+
+def _current(data: dict[str, Any], place: str, warn: Warn) -> dict[str, Any]:
+    """Return a recipe, or a part of one, with all keys under their current names."""
+    renamed = rename_keys(data, RENAMED_KEYS, place, warn)
+    for key, value in renamed.items():
+        if isinstance(value, dict) and key not in Recipe.__struct_fields__:
+            renamed[key] = rename_keys(value, RENAMED_STAGE_KEYS, f"{place}: {key}", warn)
+    return renamed
 
 
 def _sorted(data: dict[str, Any], name: str) -> dict[str, Any]:
@@ -133,7 +156,7 @@ def _sorted(data: dict[str, Any], name: str) -> dict[str, Any]:
     for key, value in stages.items():
         if not isinstance(value, dict):
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f'Did you mean "{near[0]}"?' if near else "A stage has steps, pictures, ..."
+            hint = f'did you mean "{near[0]}"?' if near else "a stage has steps, batch_size, ..."
             raise ConfigError(f'{name}: unknown key "{key}"', hint=hint)
     return {key: value for key, value in data.items() if key in known} | {"stages": stages}
 
@@ -152,17 +175,25 @@ def _check(recipe: Recipe, name: str) -> None:
             f"{name}: minutes: {len(trained)} stages are to be trained, expected one",
             hint=" ".join(f"--set {stage}.steps=0" for stage in trained[:-1]),
         )
-    if recipe.own_task not in TASKS:
-        raise ConfigError(f'{name}: own_task: no task "{recipe.own_task}"', hint=", ".join(TASKS))
+    if recipe.pairs_task not in TASKS:
+        raise ConfigError(
+            f'{name}: pairs_task: no task "{recipe.pairs_task}"', hint=", ".join(TASKS)
+        )
 
 
-def _override(data: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
+def _override(data: dict[str, Any], override: str, warn: Warn) -> None:
+    key, separator, text = override.partition("=")
     *parents, last = key.split(".")
-    place: Any = data
+    section: Any = data
     for parent in parents:
-        place = place.get(parent) if isinstance(place, dict) else None
+        section = section.get(parent) if isinstance(section, dict) else None
+    place, value = f"--set {override}", yaml.safe_load(text)
+    if parents:
+        ((last, value),) = rename_keys({last: value}, RENAMED_STAGE_KEYS, place, warn).items()
+    else:
+        ((last, value),) = _current({last: value}, place, warn).items()
     fields = StageRecipe.__struct_fields__ if parents else Recipe.__struct_fields__
-    if not separator or not isinstance(place, dict) or (last not in place and last not in fields):
-        raise ConfigError(f'--set {override}: the recipe has no key "{key}"')
-    place[last] = yaml.safe_load(value)
+    known = isinstance(section, dict) and (last in section or last in fields)
+    if not separator or not known:
+        raise ConfigError(f'{place}: the recipe has no key "{key}"')
+    section[last] = value

@@ -1,0 +1,109 @@
+"""Old keys of recipes mean what the current ones mean, and are warned about."""
+
+import pytest
+
+from varfix.engine.errors import ConfigError
+from varfix.engine.train.loop import SHIPPED_RECIPE, run_training
+from varfix.engine.train.recipes.recipe import Recipe, StageRecipe, load_recipe
+from varfix.engine.train.recipes.renamed_keys import RENAMED_KEYS, RENAMED_STAGE_KEYS
+from varfix.engine.train.request import Job
+
+OLD = """
+mix: {identity: 1.0}
+mood: 0.1
+compressed: 0.2
+hinted: 0.3
+own: 0.4
+own_task: haze
+clip: 2.0
+skip: 7.0
+recover: 5
+restorer: {steps: 9, pictures: 3, sides: [64, 96], rate: 1.0e-3, last_rate: 1.0e-5}
+"""
+CURRENT = """
+mix: {identity: 1.0}
+tone_jitter: 0.1
+jpeg_share: 0.2
+task_hint_share: 0.3
+pairs_share: 0.4
+pairs_task: haze
+grad_clip: 2.0
+skip_above_grad_norm: 7.0
+rollback_after_skips: 5
+restorer:
+  steps: 9
+  batch_size: 3
+  image_sizes: [64, 96]
+  learning_rate: 1.0e-3
+  min_learning_rate: 1.0e-5
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_the_old_keys_mean_what_the_current_ones_mean(recipe_file):
+    warnings = []
+    old = load_recipe(recipe_file(OLD), warn=warnings.append)
+    assert len(warnings) == len(RENAMED_KEYS) + len(RENAMED_STAGE_KEYS)
+    assert "mine.yaml: clip is deprecated; use grad_clip" in warnings
+    assert "mine.yaml: restorer: rate is deprecated; use learning_rate" in warnings
+    assert old == load_recipe(recipe_file(CURRENT), warn=pytest.fail)
+
+
+def test_every_renamed_key_leads_to_a_key_and_is_none_itself():
+    for names, fields in (
+        (RENAMED_KEYS, Recipe.__struct_fields__),
+        (RENAMED_STAGE_KEYS, StageRecipe.__struct_fields__),
+    ):
+        assert set(names.values()) <= set(fields)
+        assert not set(names) & set(fields)
+
+
+@pytest.mark.parametrize(
+    ("override", "warning"),
+    [
+        ("clip=3", "--set clip=3: clip is deprecated; use grad_clip"),
+        ("heads.rate=0.5", "--set heads.rate=0.5: rate is deprecated; use learning_rate"),
+        (
+            "heads={steps: 1, pictures: 2, rate: 0.5}",
+            "--set heads={steps: 1, pictures: 2, rate: 0.5}: heads: rate is deprecated;"
+            " use learning_rate",
+        ),
+    ],
+)
+def test_old_keys_can_be_set_and_replace_what_the_file_says(override, warning):
+    warnings = []
+    recipe = load_recipe(SHIPPED_RECIPE, [override], warnings.append)
+    assert warning in warnings
+    assert recipe.grad_clip == 3.0 or recipe.stages["heads"].learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mix: {identity: 1.0}\nclip: 1\ngrad_clip: 1\n", "clip and grad_clip are the same"),
+        (
+            "mix: {identity: 1.0}\nheads: {steps: 1, rate: 1, learning_rate: 1, batch_size: 1}\n",
+            "heads: rate and learning_rate are the same setting",
+        ),
+    ],
+)
+def test_both_names_of_a_key_are_refused(recipe_file, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(recipe_file(text))
+
+
+def test_a_run_passes_its_warnings_on(tmp_path, recipe_file):
+    warnings = []
+    job = Job(tmp_path / "out", config=recipe_file(OLD))
+    with pytest.raises(ConfigError, match="section"):  # the recipe has one of four stages
+        run_training(job, warnings.append)
+    assert len(warnings) == len(RENAMED_KEYS) + len(RENAMED_STAGE_KEYS)
