@@ -74,14 +74,15 @@ class Shelf:
 
         from varfix.onnx.files.card import write_card
 
-        values = [
+        takes, gives = (
             [helper.make_tensor_value_info(*value) for value in side] for side in (inputs, outputs)
-        ]
+        )
         constants = {f"c{number}": number for number in range(3)}
         graph = helper.make_graph(
-            [helper.make_node(op, takes, gives, **facts) for op, takes, gives, facts in nodes],
+            [helper.make_node(op, names, made, **fields) for op, names, made, fields in nodes],
             "hand_made",
-            *values,
+            takes,
+            gives,
             [helper.make_tensor(key, 1, [], [value]) for key, value in constants.items()],
         )
         path = self.folder / name

@@ -21,7 +21,10 @@ _UNKNOWN_QUALITY: Final = 95
 _FULL_CHROMA: Final = 0
 _SIDE: Final = 8
 # Pillow's number for a subsampling across and down; for what it cannot write, the next finer one.
-_SUBSAMPLINGS: Final = {(1, 1): 0, (2, 1): 1, (2, 2): 2, (1, 2): 0, (4, 1): 1, (4, 2): 2}
+_SUBSAMPLINGS: Final[dict[tuple[float, float], int]] = {
+    **{(1, 1): 0, (2, 1): 1, (2, 2): 2},
+    **{(1, 2): 0, (4, 1): 1, (4, 2): 2},
+}
 _RGB_NAMES: Final = (ord("R"), ord("G"), ord("B"))
 # Tables of quality 50 (ITU-T T.81, K.1): luma and chroma, row by row.
 _LUMA: Final[Table] = (

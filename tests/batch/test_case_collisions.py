@@ -1,11 +1,11 @@
 """How a folder compares names is found out, not guessed."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from varfix.engine.batch import case_collisions as twins
 from varfix.engine.batch.case_collisions import casefolded, detect_comparison, exact, may_collide
 
 COMPOSED, APART = "caf\u00e9", "cafe\u0301"
@@ -85,7 +85,7 @@ def test_where_nothing_can_be_written_the_systems_habits_count(
         raise PermissionError
 
     monkeypatch.setattr(Path, "open", refuse)
-    monkeypatch.setattr(twins.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     spelling = detect_comparison(tmp_path)
     assert (spelling("a") == spelling("A")) == same
     assert (spelling is exact) == (not same)

@@ -60,7 +60,7 @@ def test_a_full_disk_ends_the_run_keeps_what_is_done_and_can_be_continued(setup,
 
     with pytest.raises(DiskFullError) as caught:
         setup.run(Waiting())
-    assert caught.value.exit_code == ExitCode.OUTPUT == 6
+    assert caught.value.exit_code == ExitCode.OUTPUT
     assert caught.value.hint.startswith("3 of 30 done; free space")
     kept = setup.results()
     assert len(kept) == 3

@@ -5,6 +5,7 @@ import socket
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="names that only Linu
 
 @dataclass
 class Tree:
-    source: object
-    out: object
+    source: Path
+    out: Path
     events: list = field(default_factory=list)
 
     def draw(self, *names):

@@ -22,7 +22,7 @@ class Trace:
     flying: dict[int, int] = field(default_factory=dict)
     peak: int = 0
     fatal: type[Exception] | None = None
-    lock: object = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def stages(self):
         return Stages(

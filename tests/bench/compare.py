@@ -55,7 +55,7 @@ def eager_network() -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
     from varfix.engine.networks.varformer_s.model import build_varformer_s
-    from varfix.engine.train.stages.varformer_s import sampler
+    from varfix.engine.train.data.batches import sampler
 
     network = build_varformer_s().eval()
 
@@ -98,7 +98,9 @@ def ffmpeg_filter(image: np.ndarray) -> np.ndarray:
     frame.pts = 0
     source.push(frame)
     source.push(None)
-    return steps[-1].pull().to_ndarray(format="bgr24")
+    result = steps[-1].pull()
+    assert isinstance(result, av.VideoFrame)
+    return result.to_ndarray(format="bgr24")
 
 
 def ways(restorer: Restorer, settings: Settings, megapixels: float, count: int) -> dict[str, Way]:

@@ -15,7 +15,6 @@ from PIL import Image
 from varfix.engine.batch import image_task
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import Event
-from varfix.engine.storage import scan
 from varfix.engine.system import atomic
 from varfix.engine.system.folder_lock import lock_folder
 from varfix.onnx.inference.restorer import OnnxRestorer
@@ -189,7 +188,7 @@ def test_a_folder_that_may_not_be_read_is_a_warning(run, good, tmp_path, monkeyp
             raise PermissionError(errno.EACCES, "Permission denied")
         return real(path)
 
-    monkeypatch.setattr(scan.os, "scandir", guarded)
+    monkeypatch.setattr(os, "scandir", guarded)
     result = run()
     (warning,) = events(result, "warning")
     assert warning["code"] == "scan_denied"

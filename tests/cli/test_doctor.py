@@ -10,6 +10,7 @@ from varfix.engine.video import encoder_check as video_check
 from varfix.engine.video.encoders import hardware_encoders
 from varfix.engine.video.writer import SegmentEncoder
 from varfix.onnx.inference import devices
+from varfix.onnx.inference.hardware import Gpu
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_two_runtimes_over_each_other_are_exit_5_with_the_fix(varfix, facts):
 
 
 def test_a_gpu_that_is_not_used_is_exit_5_with_the_reason(varfix, facts):
-    gpu = devices.Gpu(name="Card", free_mb=1, total_mb=2)
+    gpu = Gpu(name="Card", free_mb=1, total_mb=2)
     facts([("cpu", True), ("cuda:0", False)], gpus=(gpu,))
     result = varfix("doctor")
     assert result.exit_code == 5
@@ -113,7 +114,7 @@ def test_a_gpu_that_is_not_used_is_exit_5_with_the_reason(varfix, facts):
 
 
 def test_a_gpu_in_use_is_well(varfix, facts):
-    gpu = devices.Gpu(name="Card", free_mb=1, total_mb=2)
+    gpu = Gpu(name="Card", free_mb=1, total_mb=2)
     facts([("cpu", True), ("cuda:0", True)], gpus=(gpu,), auto="cuda:0")
     assert varfix("doctor").exit_code == 0
 

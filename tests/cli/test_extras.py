@@ -23,7 +23,8 @@ def engine(monkeypatch):
     def replace(module, function):
         calls = []
         double = types.ModuleType(module)
-        double.CardFields = lambda **facts: facts  # of `varfix.onnx.export.architectures`
+        # Some functions take their arguments as `varfix.onnx.export.architectures.CardFields`.
+        vars(double)["CardFields"] = lambda **fields: fields
         setattr(double, function, lambda *arguments: calls.append(arguments))
         monkeypatch.setitem(sys.modules, module, double)
         return calls
@@ -140,7 +141,7 @@ def test_the_other_commands_of_train_call_what_they_name(
         setattr(double, name, record(name))
     monkeypatch.setitem(sys.modules, double.__name__, double)
     photos = types.ModuleType("varfix.engine.train.data.photos")
-    photos.load_photos = lambda folders: folders
+    vars(photos)["load_photos"] = lambda folders: folders
     monkeypatch.setitem(sys.modules, photos.__name__, photos)
     result = varfix("train", *arguments)
     assert result.exit_code == 0, result.stderr

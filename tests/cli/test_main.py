@@ -92,7 +92,7 @@ def failing(monkeypatch, error):
         raise error
 
     module = types.ModuleType("varfix.cli.commands.boom")
-    module.command = command
+    vars(module)["command"] = command
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(COMMANDS, "boom", "Fail.")
 

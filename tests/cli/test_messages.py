@@ -9,6 +9,7 @@ from support.full_disks import freeze, small_disk
 
 from varfix.engine.errors import ExitCode
 from varfix.onnx.inference import devices
+from varfix.onnx.inference.runtime import StartError
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_device_that_could_not_be_used_is_told_once_and_is_an_event(
     (tmp_path / "in" / "b.png").write_bytes((tmp_path / "in" / "a.png").read_bytes())
 
     def broken(device):
-        raise devices.StartError("libcudnn.so.9 not found")
+        raise StartError("libcudnn.so.9 not found")
 
     monkeypatch.setattr(devices, "gpu_visible", lambda: True)
     monkeypatch.setattr(devices, "_require_compiled", broken)

@@ -11,8 +11,6 @@ import pytest
 from PIL import Image
 from support.clips import Film
 
-from varfix.engine.batch import processor
-from varfix.onnx.inference import open_model as module
 from varfix.onnx.inference.restorer import OnnxRestorer
 
 
@@ -57,7 +55,7 @@ def short_of_memory(monkeypatch):
             session = Exhausted(graphs.restore, most, at)
             real(self, card, replace(graphs, restore=session), placement, warn)
 
-        monkeypatch.setattr(module.OnnxRestorer, "__init__", starved)
+        monkeypatch.setattr(OnnxRestorer, "__init__", starved)
 
     return arrange
 
@@ -118,7 +116,7 @@ def test_every_command_works_without_a_gpu(
 def test_there_is_always_a_thread_to_read_and_one_to_write(
     varfix, tmp_path, identity, photo, monkeypatch, cores
 ):
-    monkeypatch.setattr(processor.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
     where = ("dir", tmp_path / "in", tmp_path / "out", "-m", identity)
     assert varfix(*where, "-d", "cpu").exit_code == 0
 

@@ -8,7 +8,6 @@ import time
 import pytest
 from rich.console import Console
 
-from varfix.cli import progress as module
 from varfix.cli.progress import LiveProgress, PlainProgress, Stopwatch, progress
 from varfix.cli.run_stats import RunStats, duration
 from varfix.cli.terminal import Terminal, join_hint
@@ -195,7 +194,7 @@ def test_the_bar_says_megapixels_per_second_and_time_left(terminal, monkeypatch)
 
 def test_the_clock_leaves_out_the_time_in_which_the_process_was_stopped(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     clock = Stopwatch()
     now[0] = 2.0
     assert clock.read() == 2.0

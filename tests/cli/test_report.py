@@ -76,6 +76,7 @@ def told(path, *events, count=0, fail=()):
     """Write a report of these events and return its text."""
     with reporting(path, HEADING, lambda line: None) as report:
         tell(report, count, fail)
+        assert report is not None
         for event in events:
             report(event)
     return path.read_text(encoding="utf-8")
@@ -224,6 +225,7 @@ def test_a_failed_image_leaves_no_card(tmp_path):
     path = tmp_path / "r.html"
     with reporting(path, HEADING, lambda line: None) as report:
         pixels = np.zeros((8, 8, 3), np.float32)
+        assert report is not None
         report(ItemStart(id=0, src="a", dst="a", width=8, height=8))
         report.add_previews(0, pixels, pixels)
         report(ItemFail(id=0, src="a", code="encode_failed", message="a: no"))

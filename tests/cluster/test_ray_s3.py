@@ -7,7 +7,7 @@ from zlib import crc32
 import pytest
 from support.s3_server import EXPIRED, SERVER_ERROR, s3_in_environment
 
-from varfix.engine.storage.open import open_store
+from varfix.engine.storage.objects import Objects
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,7 +71,7 @@ def machines(s3, machines):
 
 
 def results(job):
-    store = open_store(job.target)._objects
+    store = Objects(job.target)
     names = [name for name, _ in store.list_objects() if not name.startswith(".varfix/")]
     return dict(zip(names, store.read_all(names), strict=True))
 

@@ -2,9 +2,11 @@
 
 import errno
 import json
+import os
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +93,7 @@ def test_a_result_is_entered_before_it_is_there(works, monkeypatch):
 class Deadly(Inverter):
     """Costs its worker its life at the restorations that are counted out."""
 
-    works: object = None
+    works: Any = None
     moments: tuple = ()
     calls = 0
 
@@ -129,7 +131,7 @@ def test_a_lost_workers_place_is_taken_by_a_new_one(works):
 class Poisoned(Inverter):
     """Costs its worker its life at images whose first value is 0."""
 
-    works: object = None
+    works: Any = None
 
     def restore(self, tiles, prior):
         if not tiles[0, 0, 0].any():
@@ -351,9 +353,9 @@ def test_a_worker_that_sees_other_folders_takes_no_part(works, monkeypatch):
 
     monkeypatch.setattr(pool_module, "_probe_file", elsewhere)
     works.out.mkdir()
-    original = worker_module.os.path.isfile
+    original = os.path.isfile
     monkeypatch.setattr(
-        worker_module.os.path,
+        os.path,
         "isfile",
         lambda path: "varfix-mark-" not in str(path) and original(path),
     )

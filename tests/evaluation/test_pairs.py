@@ -154,7 +154,7 @@ def test_a_restoration_that_finds_the_target_gains_everything(folders):
     restored, target = folders
     truth = save(target / "a.png", 1)
     pair = Pair("a.png", save(restored / "a.png", 2), truth)
-    pixels = np.asarray(Image.open(truth), np.float32) / 255
+    pixels = np.asarray(Image.open(truth), np.float32) / np.float32(255)
     (one,) = score_restored([pair], lambda _: pixels, LIMIT)
     assert one.before.psnr < 10
     assert one.restored.psnr == math.inf == one.gain

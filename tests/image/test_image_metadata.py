@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 from support.images import opened, saved, smooth
 
-from varfix.engine.image import writer as image_write
+from varfix.engine.image import encoders
 from varfix.engine.image.decoded_image import DecodedImage, to_floats, to_integers
 from varfix.engine.image.metadata.iptc import record_of, resources
 from varfix.engine.image.reader import decode_image
@@ -281,14 +281,14 @@ def test_exif_that_is_no_tiff_is_a_warning_wherever_it_goes(head):
 @pytest.mark.parametrize("error", [SyntaxError("no TIFF"), struct.error("short"), EOFError("end")])
 def test_whatever_a_library_says_of_metadata_no_image_is_lost(error, monkeypatch):
     image = read(saved(Image.fromarray(noise()), "PNG", exif=Image.Exif().tobytes()))
-    real = image_write.ENCODERS["png"]
+    real = encoders.ENCODERS["png"]
 
     def encode(raster):
         if raster.info.exif is not None:
             raise error
         return real(raster)
 
-    monkeypatch.setitem(image_write.ENCODERS, "png", encode)
+    monkeypatch.setitem(encoders.ENCODERS, "png", encode)
     encoded = encode_image(image, "keep", KEEP)
     assert np.array_equal(np.asarray(opened(encoded.data)), noise())
     assert encoded.warnings == (f"metadata was not kept: {error}",)

@@ -53,7 +53,9 @@ def test_the_detail_is_where_most_has_changed(height, width):
     before = np.zeros((height, width, 3), np.float32)
     after = before.copy()
     after[-40:, -20:] = 0.5
-    rows, columns = detail(before, after, 120)
+    region = detail(before, after, 120)
+    assert region is not None
+    rows, columns = region
     assert after[rows, columns].shape == (min(80, height), min(120, width), 3)
     assert after[rows, columns].sum() > 0.75 * after.sum()
 

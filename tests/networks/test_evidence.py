@@ -9,8 +9,9 @@ from varfix.engine.networks.varformer_s.degradation_head import (
     DegradationHead,
     cell_statistics,
 )
+from varfix.engine.train.data.batches import present_kinds
 from varfix.engine.train.degradations.mix import DEGRADATIONS
-from varfix.engine.train.stages.varformer_s import evidence_loss, present_kinds
+from varfix.engine.train.stages.varformer_s import evidence_loss
 
 RIGHT, BELOW, FALLING, RISING, TINT, ACROSS, DOWN = range(13, 20)
 

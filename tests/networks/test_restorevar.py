@@ -314,5 +314,6 @@ def test_token_maps_that_are_not_known_are_refused(states):
 
 
 def test_another_depth_is_refused(states):
+    transformer, vae = states
     with pytest.raises(ModelContractError, match="depth 2, expected 16"):
-        load_restorevar(*states, depth=16)
+        load_restorevar(transformer, vae, depth=16)

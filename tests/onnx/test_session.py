@@ -153,6 +153,7 @@ def test_threads_are_the_cores_and_do_not_spin(shelf, monkeypatch):
 
     monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
     opened = start(shelf.restore(), SessionPlan(CPU))
+    assert isinstance(opened, onnxruntime.InferenceSession)
     assert opened.get_session_options().intra_op_num_threads == usable_cores()
     assert entries["session.intra_op.allow_spinning"] == "0"
 

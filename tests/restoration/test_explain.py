@@ -53,7 +53,7 @@ def test_replacing_all_scales_gives_the_prediction_and_none_the_degraded_image(l
 
 def test_each_number_of_replaced_scales_is_drawn_once(latents):
     drawn = []
-    steps = list(replacements(*latents, lambda latent: drawn.append(latent) or latent))
+    steps = list(replacements(*latents, decode=lambda latent: drawn.append(latent) or latent))
     assert [caption for caption, _ in steps][:2] == ["nothing replaced", "1 replaced, to 1 x 1"]
     assert steps[-1][0] == "10 replaced, to 16 x 16"
     assert len(steps) == len(drawn) == SCALES + 1

@@ -128,7 +128,8 @@ def test_weights_of_all_tiles_sum_to_one_everywhere(height, width, tiling):
 
 
 def joined(pixels, size, overlap, align=1, change=lambda tile, place: tile):
-    grid = plan_tiles(*pixels.shape[:2], size, overlap, align)
+    height, width = pixels.shape[:2]
+    grid = plan_tiles(height, width, size, overlap, align)
     blender = TileBlender(grid)
     for place in grid:
         blender.add(change(extract_tile(pixels, place, (size, size)), place))
@@ -172,8 +173,8 @@ def test_identity_holds_for_shrunk_tiles(height, width, step):
 
 @given(st.integers(1, 12_000), st.integers(1, 12_000), st.sampled_from([(32, 16), (96, 16)]))
 def test_rectangles_are_less_work_than_squares_and_take_no_more_memory(height, width, tiling):
-    grid = plan_rectangles(height, width, 512, *tiling, 64)
-    squares = plan_tiles(height, width, 512, *tiling).shrink_tiles(*tiling, 64)
+    grid = plan_rectangles(height, width, 512, *tiling, step=64)
+    squares = plan_tiles(height, width, 512, *tiling).shrink_tiles(*tiling, step=64)
     assert grid.work <= squares.work
     assert max(grid.sides) <= MAX_SIDE_RATIO * 512
     assert all(side % 64 == 0 for side in grid.sides)
@@ -196,7 +197,7 @@ def test_rectangles_are_less_work_than_squares_and_take_no_more_memory(height, w
     ],
 )
 def test_rectangles_suit_the_image(size, sides, tiles):
-    grid = plan_rectangles(*size, 512, 32, 16, 64)
+    grid = plan_rectangles(*size, size=512, overlap=32, align=16, step=64)
     assert (grid.sides, len(grid)) == (sides, tiles)
 
 

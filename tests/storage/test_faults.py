@@ -15,6 +15,7 @@ from varfix.engine.errors import ExitCode, OutputDeniedError, StoreAccessError, 
 from varfix.engine.events import ItemFail, ItemSkip, RunEnd
 from varfix.engine.settings.types import IoSettings, Settings
 from varfix.engine.storage import objects as store_objects
+from varfix.engine.storage.objects import Objects
 from varfix.engine.storage.open import open_store
 
 SETTINGS = Settings(io=IoSettings(jobs=2))
@@ -41,22 +42,22 @@ class Bucket:
         (folder / "in").mkdir()
         self.local = Setup(folder / "in", folder / "out")
         self.local.draw(*NAMES)
-        store = open_store(address)._objects
+        store = Objects(address)
         for name in NAMES:
             store.write(f"in/{name}", (folder / "in" / name).read_bytes())
         self.faults.asked.clear()
 
     def run(self, **request):
         self.events.clear()
-        ends = [open_store(f"{self.address}/{end}") for end in ("in", "out")]
-        plan = plan_batch(*ends, BatchRequest(**request), SETTINGS, "recipe")
+        source, target = (open_store(f"{self.address}/{end}") for end in ("in", "out"))
+        plan = plan_batch(source, target, BatchRequest(**request), SETTINGS, "recipe")
         return run_batch(plan, Inverter(), SETTINGS, self.events.append, RunOptions("dir", "sha"))
 
     def of(self, kind):
         return [event for event in self.events if isinstance(event, kind)]
 
     def results(self):
-        store = open_store(f"{self.address}/out")._objects
+        store = Objects(f"{self.address}/out")
         names = [name for name, _ in store.list_objects() if not name.startswith(".varfix/")]
         return {name: store.read(name) for name in names}
 
@@ -186,9 +187,9 @@ def test_no_secret_is_shown(remote):
 
 
 def test_a_strangers_object_that_appears_meanwhile_is_left_alone(remote):
-    ends = [open_store(f"{remote.address}/{end}") for end in ("in", "out")]
-    plan = plan_batch(*ends, BatchRequest(), SETTINGS, "recipe")
-    ends[1]._objects.write(NAMES[1], b"somebody's own")
+    source, target = (open_store(f"{remote.address}/{end}") for end in ("in", "out"))
+    plan = plan_batch(source, target, BatchRequest(), SETTINGS, "recipe")
+    Objects(target.address).write(NAMES[1], b"somebody's own")
     summary = run_batch(plan, Inverter(), SETTINGS, remote.events.append, RunOptions("dir", "sha"))
     assert (summary.ok, summary.failed) == (len(NAMES) - 1, 1)
     (failure,) = remote.of(ItemFail)
@@ -202,7 +203,7 @@ def test_a_strangers_object_that_appears_meanwhile_is_left_alone(remote):
 
 
 def test_clips_in_a_store_are_refused_by_name(remote):
-    open_store(f"{remote.address}/in")._objects.write("clip.mp4", b"x")
+    Objects(f"{remote.address}/in").write("clip.mp4", b"x")
     assert remote.run().exit_code == ExitCode.PARTIAL
     (failure,) = remote.of(ItemFail)
     assert failure.message.startswith(f"{remote.address}/in/clip.mp4: clips are restored from")

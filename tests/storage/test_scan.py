@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from varfix.engine.storage import scan as module
 from varfix.engine.storage.scan import Filters, scan
 
 
@@ -115,7 +114,7 @@ def test_a_folder_that_may_not_be_read_is_reported_with_its_path(tree, monkeypat
             raise PermissionError(13, "Permission denied")
         return real(path)
 
-    monkeypatch.setattr(module.os, "scandir", guarded)
+    monkeypatch.setattr(os, "scandir", guarded)
     result = found(source)
     assert result.sources == ["a.jpg"]
     assert result.denied == {str(source / "private"): "permission denied"}
@@ -177,5 +176,5 @@ def test_a_folder_that_cannot_be_opened_is_told_with_its_reason(tree, monkeypatc
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         return real(path)
 
-    monkeypatch.setattr(module.os, "scandir", guarded)
+    monkeypatch.setattr(os, "scandir", guarded)
     assert found(source).denied == {str(source / "long"): "file name too long"}

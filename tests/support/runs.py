@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -30,8 +31,8 @@ class Inverter(IdentityRestorer):
 class Setup:
     """A source folder, a destination, and runs between them."""
 
-    source: object
-    out: object
+    source: Path
+    out: Path
     events: list = field(default_factory=list)
 
     def draw(self, *names, **save):

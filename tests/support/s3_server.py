@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -43,13 +44,13 @@ class Faults:
         wait: as `refuse`, returns seconds.
     """
 
-    app: object
+    app: Callable
     asked: Counter = field(default_factory=Counter)
-    refuse: object = None
-    after: object = None
-    wait: object = None
-    lock: object = field(default_factory=threading.Lock)
-    over: object = field(default_factory=threading.Event)
+    refuse: Callable | None = None
+    after: Callable | None = None
+    wait: Callable | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def calm(self):
         self.refuse = self.after = self.wait = None

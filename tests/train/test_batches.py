@@ -110,11 +110,11 @@ def test_some_cuts_are_as_they_are_some_larger_and_some_smaller():
 
 
 def test_a_pair_is_cut_at_the_same_place(pair_folders):
-    drawn = load_pairs(*pair_folders, "rain").draw(6, 256, rng())
+    drawn = load_pairs(*pair_folders, task="rain").draw(6, 256, rng())
     assert drawn.picture.shape == (6, 3, 256, 256)
     difference = (drawn.target - drawn.picture) * 255.0
     torch.testing.assert_close(difference, torch.full_like(difference, 40.0), atol=1.01, rtol=0)
-    assert set(load_pairs(*pair_folders, "rain").draw(40, 256, rng()).task.tolist()) == {
+    assert set(load_pairs(*pair_folders, task="rain").draw(40, 256, rng()).task.tolist()) == {
         0,
         TASKS.index("rain"),
     }
@@ -122,7 +122,7 @@ def test_a_pair_is_cut_at_the_same_place(pair_folders):
 
 def test_pairs_are_mixed_with_synthetic_pictures_in_the_given_share(folder, pair_folders):
     synthetic = Synthetic(load_photos([folder]), Mix({"identity": 1.0}))
-    source = Blended(synthetic, load_pairs(*pair_folders, "auto"), 0.25)
+    source = Blended(synthetic, load_pairs(*pair_folders, task="auto"), 0.25)
     names = [name for seed in range(25) for name in source.draw(4, 64, rng(seed)).names]
     assert set(names) == {"own", "identity"}
     assert 10 <= names.count("own") <= 40
@@ -130,7 +130,7 @@ def test_pairs_are_mixed_with_synthetic_pictures_in_the_given_share(folder, pair
 
 def test_a_stage_may_want_other_shares_of_the_degradations(folder, pair_folders):
     synthetic = Synthetic(load_photos([folder]), Mix({"gaussian": 1.0}, tone_jitter=0.0))
-    for source in (synthetic, Blended(synthetic, load_pairs(*pair_folders, "lowlight"), 0.5)):
+    for source in (synthetic, Blended(synthetic, load_pairs(*pair_folders, task="lowlight"), 0.5)):
         changed = source.mixed({"rain": 1.0})
         names = set(source.draw(20, 64, rng()).names), set(changed.draw(20, 64, rng()).names)
         assert names in [({"gaussian"}, {"rain"}), ({"gaussian", "own"}, {"rain", "own"})]
@@ -140,12 +140,12 @@ def test_pairs_of_different_sizes_and_folders_without_pairs_are_refused(pair_fol
     small = np.zeros((256, 256, 3), np.uint8)
     assert cv2.imwrite(str(pair_folders[1] / "1.png"), small)
     with pytest.raises(PlanError, match="differ in size"):
-        load_pairs(*pair_folders, "auto")
+        load_pairs(*pair_folders, task="auto")
     for folder in pair_folders:
         for file in folder.iterdir():
             assert cv2.imwrite(str(file), small[:20, :20])
     with pytest.raises(NothingToDoError, match="no pairs"):
-        load_pairs(*pair_folders, "auto")
+        load_pairs(*pair_folders, task="auto")
 
 
 def test_a_pool_is_dealt_out_whole_each_patch_once(folder):

@@ -30,9 +30,7 @@ def test_every_degradation_stays_on_the_device(name):
 
 def test_batches_are_made_ahead_in_a_thread_and_are_the_same_each_time(folder):
     device = torch.device("cuda")
-    photos = load_photos([folder]).to(device)
-    assert photos.pictures[0].device.type == "cuda"
-    source = Synthetic(photos, Mix({"rain": 1.0, "haze": 1.0}))
+    source = Synthetic(load_photos([folder]), Mix({"rain": 1.0, "haze": 1.0}))
     batches = Batches(source, STAGE, 3, device)
     for step, batch in enumerate(feed(batches, range(4), device)):
         assert torch.equal(batch.patches, batches[step].patches)

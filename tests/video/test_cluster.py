@@ -22,7 +22,7 @@ VIDEO = {"segment_seconds": 0.2}
 class Mortal(IdentityRestorer):
     """Darkens frames; the first one's worker is lost at one of them."""
 
-    hall = None
+    hall: Hall
     seen: list
 
     def restore(self, tiles, prior):

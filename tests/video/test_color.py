@@ -56,8 +56,7 @@ def test_an_unnamed_matrix_is_guessed_by_the_lines():
 def test_what_is_left_alone_stays_code_for_code(
     width, height, depth, sampling, flags, matrix, seed
 ):
-    gray, full, centered = flags
-    layout = Layout(width, height, depth, *sampling, gray, full, centered)
+    layout = Layout(width, height, depth, *sampling, *flags)
     rng = np.random.default_rng(seed)
     # All codes, also those that no color has.
     planes = tuple(rng.integers(0, 1 << depth, one).astype(layout.dtype) for one in layout.shapes)

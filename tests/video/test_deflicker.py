@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from support.flicker import ALONE, GUIDED, SHAPE, Pumping, noisy, run, same, scene
+from support.cards import GUIDED
+from support.flicker import ALONE, SHAPE, Pumping, noisy, run, same, scene
 from support.identity import IdentityRestorer
 
 from varfix.engine.errors import NonFiniteError

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from support.flicker import ALONE, GUIDED, Pumping, noisy, run, scene
+from support.cards import GUIDED
+from support.flicker import ALONE, Pumping, noisy, run, scene
 from support.identity import IdentityRestorer
 
 from varfix.engine.evaluation.metrics import psnr

@@ -17,7 +17,7 @@ from varfix.engine.errors import (
 )
 from varfix.engine.events import ItemFail, Warn
 from varfix.engine.restoration.restorer import RestoredTiles
-from varfix.engine.video.probe import probe_clip
+from varfix.engine.video.probe import check_frame, probe_clip
 from varfix.engine.video.truncation import container_of, expected_end
 
 from .conftest import images
@@ -46,17 +46,17 @@ def test_interlaced_is_refused_with_a_hint_and_can_be_overruled(film):
 
 
 def test_a_frame_that_is_interlaced_later_on_fails_the_clip(film, restore, monkeypatch):
-    from varfix.engine.video import reader as video_read
+    from varfix.engine.video import reader
 
-    original, seen = video_read.check_frame, []
+    seen: list = []
 
     def check(frame, interlaced):
         seen.append(frame)
         if len(seen) == 5:
             raise DecodeUnsupportedError("is interlaced")
-        original(frame, interlaced)
+        check_frame(frame, interlaced)
 
-    monkeypatch.setattr(video_read, "check_frame", check)
+    monkeypatch.setattr(reader, "check_frame", check)
     made = restore(film("clip.mkv"))
     assert made.summary.exit_code == ExitCode.PARTIAL
     assert not made.path.exists()

@@ -82,7 +82,7 @@ def test_what_ffmpeg_writes_is_read(film, tmp_path, pix_fmt):
         for number in range(2):
             frame = av.VideoFrame(16, 8, pix_fmt)
             for plane in frame.planes:
-                np.frombuffer(plane, np.uint8)[:] = number + 1
+                np.frombuffer(memoryview(plane), np.uint8)[:] = number + 1
             frame.pts = number
             out.mux(stream.encode(frame))
     with path.open("rb") as file:
