@@ -40,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "dir": "Restore a folder of images, and its subfolders.",
     "image": "Restore one image; '-' reads stdin or writes stdout.",
     "video": "Restore a video; audio, subtitles and timestamps are kept.",
+    "blend": "Change the strength of results, without the model.",
     "eval": "Measure PSNR and SSIM of restored images.",
     "bench": "Measure the speed of a model on this machine.",
     "models": "List, show, fetch and verify models.",

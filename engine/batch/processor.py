@@ -119,7 +119,7 @@ class ItemProcessor:
         """Report the failure of an item; raise the errors that end the run."""
         if isinstance(error, Interrupted):
             return  # the run was stopped in the middle of a video
-        known = _as_varfix(error)
+        known = as_varfix(error)
         if isinstance(known, (OutputError, DeviceError, ModelError)):
             raise known from error
         self._port.emit(failure_event(self._context.label(item), item, known))
@@ -149,7 +149,7 @@ def queue_of(settings: Settings) -> int:
     return default_queue_bytes() if queue is None else queue << 20
 
 
-def _as_varfix(error: Exception) -> VarfixError:
+def as_varfix(error: Exception) -> VarfixError:
     """Return the error itself, or the error that it means for an item."""
     if isinstance(error, VarfixError):
         return error

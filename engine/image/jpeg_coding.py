@@ -91,7 +91,7 @@ def _subsampling_of(layer: list[tuple[int, int, int, int]], *, turned: bool) -> 
     (_, *luma, _), (_, *chroma, _), (_, *other, _) = layer
     if chroma != other or 0 in chroma:
         return _FULL_CHROMA
-    across, down = (whole / part for whole, part in zip(luma, chroma, strict=True))
+    across, down = (whole // part for whole, part in zip(luma, chroma, strict=True))
     return _SUBSAMPLINGS.get((down, across) if turned else (across, down), _FULL_CHROMA)
 
 

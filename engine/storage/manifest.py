@@ -170,6 +170,10 @@ class FileManifest:
         entry = self._entries.get(dst)
         return None if entry is None else entry.src
 
+    def results(self) -> dict[str, str]:
+        """Return the names of the results by the names of their sources."""
+        return {entry.src: entry.dst for entry in self._entries.values()}
+
     def append(self, entry: Entry) -> None:
         """Record a finished item.
 
