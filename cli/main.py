@@ -25,7 +25,7 @@ from varfix.cli.stdio import discard, open_missing, silence_libraries
 from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.errors import DiskFullError, ExitCode, HostMemoryError, VarfixError
 
-# What the system's loader, C++ and ONNX Runtime say when there is no memory.
+# Texts of errors of the system's loader, C++ and ONNX Runtime about lack of memory.
 _NO_MEMORY: Final = (
     "cannot allocate memory",
     "failed to map segment",
@@ -137,7 +137,7 @@ def run() -> NoReturn:
 
 
 def _is_debugging(arguments: Sequence[str]) -> bool:
-    """Return whether somebody looks for a fault and wants to read what libraries print."""
+    """Return whether debugging output is on, so that output of libraries is shown."""
     return "-vv" in arguments or os.environ.get("VARFIX_DEBUG", "") not in ("", "0")
 
 

@@ -31,9 +31,8 @@ def open_missing() -> None:
 def silence_libraries() -> None:
     """Keep what libraries print off stderr: people read messages there, and programs parse them.
 
-    Native code writes to descriptor 2, whoever owns it. What Python writes to stderr gets a
-    descriptor of its own, and 2 leads nowhere. What matters of it has been found by varfix's own
-    checks, which know the name of the file.
+    Native code writes to descriptor 2. Python's stderr gets a new descriptor, and descriptor 2
+    leads to the null device. The checks of varfix find the same problems and name the file.
     """
     import logging
 
@@ -45,7 +44,7 @@ def silence_libraries() -> None:
     sys.stderr.flush()
     own = os.fdopen(os.dup(2), "wb", buffering=0)
     sys.stderr = io.TextIOWrapper(own, sys.stderr.encoding, "backslashreplace", write_through=True)
-    vars(sys)["__stderr__"] = sys.stderr  # Rich asks it how wide the terminal is
+    vars(sys)["__stderr__"] = sys.stderr  # Rich reads the width of the terminal from it
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)

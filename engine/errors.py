@@ -1,4 +1,4 @@
-"""Everything varfix refuses or fails at, as one tree; each class knows its exit code.
+"""The errors of varfix, as one tree; each class has an exit code and a stable `code`.
 
 ::
 
@@ -49,7 +49,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What the process tells the shell."""
+    """Exit code of the process."""
 
     OK = 0
     PARTIAL = 1
@@ -64,11 +64,11 @@ class ExitCode(IntEnum):
 
 
 class VarfixError(Exception):
-    """An expected failure, with a text for people and a code for programs.
+    """An expected failure, with a message for users and a code for programs.
 
     Attributes:
-        message: What went wrong and where; also `str(error)`.
-        hint: What to do next, or an empty string when the message already says it.
+        message: What failed and where; also `str(error)`.
+        hint: What to do next; empty if the message is enough.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.PARTIAL
@@ -81,39 +81,39 @@ class VarfixError(Exception):
 
 
 class ConfigError(VarfixError):
-    """A preset, option or environment variable is not understood."""
+    """A preset, option or environment variable is invalid."""
 
     exit_code = ExitCode.USAGE
     code = "config"
 
 
 class PlanError(VarfixError):
-    """The run as asked for cannot give correct files, found before any work."""
+    """The requested run cannot write correct files; raised before any work."""
 
     exit_code = ExitCode.USAGE
     code = "plan"
 
 
 class FormatLimitError(PlanError):
-    """The image is larger than its output format can hold."""
+    """The image is larger than its output format allows."""
 
     code = "format_limit"
 
 
 class AlphaLostError(PlanError):
-    """The output format would silently drop transparency."""
+    """The output format cannot store the transparency of an image."""
 
     code = "alpha_lost"
 
 
 class CollisionError(PlanError):
-    """Two sources would become the same file."""
+    """Two sources would have the same result file."""
 
     code = "collision"
 
 
 class NothingToDoError(VarfixError):
-    """No readable input matched."""
+    """There is no input to restore."""
 
     exit_code = ExitCode.NOTHING
     code = "nothing_to_do"
@@ -127,38 +127,38 @@ class ModelError(VarfixError):
 
 
 class ModelMissingError(ModelError):
-    """No model of this name, or no file at this path."""
+    """There is no model of this name, or no file at this path."""
 
     code = "model_missing"
 
 
 class ModelContractError(ModelError):
-    """The graph's inputs, outputs or card are not what varfix runs."""
+    """The inputs, outputs or card of a graph do not fit the model contract (engine/README.md)."""
 
     code = "model_contract"
 
 
 class ModelChecksumError(ModelError):
-    """The file's bytes are not the released ones."""
+    """The digest of a model file differs from the expected one."""
 
     code = "model_checksum"
 
 
 class ModelDownloadError(ModelError):
-    """A model's file could not be fetched, or not all of it."""
+    """A model file could not be downloaded completely."""
 
     code = "model_download"
 
 
 class DeviceError(VarfixError):
-    """The compute device cannot do the work."""
+    """The compute device cannot run the model."""
 
     exit_code = ExitCode.DEVICE
     code = "device"
 
 
 class DeviceUnavailableError(DeviceError):
-    """The device asked for by name is not usable here."""
+    """The requested device cannot be used on this machine."""
 
     code = "device_unavailable"
 
@@ -184,50 +184,50 @@ class OutputError(VarfixError):
 
 
 class DiskFullError(OutputError):
-    """No space left at the destination."""
+    """The destination has no space left."""
 
     code = "disk_full"
 
 
 class OutputDeniedError(OutputError):
-    """The destination may not be written."""
+    """Access to the destination is denied."""
 
     code = "output_denied"
 
 
 class OutputLockedError(OutputError):
-    """Another run holds the destination."""
+    """Another run has locked the destination."""
 
     code = "output_locked"
 
 
 class StoreError(OutputError):
-    """An object store, of sources or results, does not do what is asked of it."""
+    """A request to an object store failed."""
 
     code = "store"
 
 
 class StoreAccessError(StoreError):
-    """The store lets nobody in with these credentials: there are none, or they have expired."""
+    """The store denies access: the credentials are missing, invalid or expired."""
 
     code = "store_access"
 
 
 class StoreUnreachableError(StoreError):
-    """The store does not answer."""
+    """The store does not respond."""
 
     code = "store_unreachable"
 
 
 class ItemError(VarfixError):
-    """One image failed; the others go on."""
+    """One item failed; the run continues."""
 
     exit_code = ExitCode.PARTIAL
     code = "item"
 
 
 class DecodeError(ItemError):
-    """The source's bytes did not become an image."""
+    """The source cannot be decoded."""
 
     code = "decode"
 
@@ -239,25 +239,25 @@ class DecodeEmptyError(DecodeError):
 
 
 class DecodeTruncatedError(DecodeError):
-    """The source ends early or is damaged inside."""
+    """The source is truncated or damaged."""
 
     code = "decode_truncated"
 
 
 class DecodeUnknownError(DecodeError):
-    """The source is not an image that varfix knows."""
+    """The source is not in a format that varfix reads."""
 
     code = "decode_unknown"
 
 
 class DecodeUnsupportedError(DecodeError):
-    """The source is an image of a kind varfix does not restore."""
+    """The source is an image or video of a type that varfix does not restore."""
 
     code = "decode_unsupported"
 
 
 class SourceReadError(ItemError):
-    """The source could not be read from disk."""
+    """The file of the source cannot be read."""
 
     code = "source_read"
 
@@ -266,7 +266,7 @@ class NonFiniteError(ItemError):
     """The model produced NaN or infinity even in fp32.
 
     Attributes:
-        tile: Number of the first bad tile among those passed, None where there are no tiles.
+        tile: Index of the first such tile in the batch; None without tiles.
     """
 
     code = "model_nonfinite"
@@ -277,25 +277,25 @@ class NonFiniteError(ItemError):
 
 
 class EncodeError(ItemError):
-    """The result could not be written in the output format."""
+    """The result cannot be written in the output format."""
 
     code = "encode_failed"
 
 
 class TakenError(ItemError):
-    """A file that varfix did not write has appeared where the result was to go."""
+    """A file that varfix did not write appeared at the path of the result."""
 
     code = "output_taken"
 
 
 class WorkerLostError(ItemError):
-    """Workers of a cluster were lost over it, time and again."""
+    """Several workers of a cluster were lost while they restored the item."""
 
     code = "worker_lost"
 
 
 class Interrupted(VarfixError):  # noqa: N818 (an event the user caused, not a fault)
-    """The user or the system asked the run to stop."""
+    """The user or the system requested that the run stops."""
 
     exit_code = ExitCode.SIGINT
     code = "interrupted"

@@ -115,7 +115,7 @@ def _one_or_none(context: click.Context, option: click.Parameter, value: Any) ->
         type=click.FloatRange(min=0.0, min_open=True),
         help="Train for this long, all sessions together, instead of the recipe's steps.",
     ),
-    click.option("--compile", is_flag=True, help="Compile the network; worth it on a GPU."),
+    click.option("--compile", is_flag=True, help="Compile the network; faster on a GPU."),
     click.option(
         "--set",
         "overrides",

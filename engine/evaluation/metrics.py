@@ -28,8 +28,8 @@ class Scores:
     Attributes:
         psnr: Over all channels, in dB; infinite for equal images.
         ssim: Mean over channels, at most 1.
-        psnr_y: Of luma, in dB.
-        ssim_y: Of luma.
+        psnr_y: PSNR of luma, in dB.
+        ssim_y: SSIM of luma.
     """
 
     psnr: float

@@ -33,7 +33,7 @@ def add_noise(samples: Integers, sigma: float, seed: int) -> Integers:
     Args:
         samples: (H, W, C) uint8.
         sigma: Standard deviation in 0..255.
-        seed: Of numpy's PCG64.
+        seed: Seed of numpy's PCG64.
 
     Returns:
         (H, W, C) uint8, rounded and clipped as in a file.
@@ -47,7 +47,7 @@ def compress_jpeg(samples: Integers, quality: int) -> Integers:
 
     Args:
         samples: (H, W, 1 or 3) uint8.
-        quality: Of libjpeg, 1 to 100.
+        quality: Quality of libjpeg, 1 to 100.
 
     Returns:
         (H, W, 1 or 3) uint8.

@@ -1,7 +1,7 @@
-"""How a JPEG is coded, so that a result can be coded alike: about as large, and not coarser.
+"""Reads the coding of a JPEG, so that its result gets the same coding and about the same size.
 
-A result that is finer than its source keeps the source's artifacts and costs many bytes; one that
-is coarser loses what the model has restored.
+A finer coding than that of the source would preserve its artifacts at the cost of many bytes; a
+coarser coding would lose details that the model has restored.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ Table = tuple[int, ...]
 JpegQuality = int | Literal["source"]
 
 LEAST_QUALITY: Final = 90
-"""Restored images are coded at least as well: below, 8 x 8 blocks are visible again."""
+"""Least quality of restored images: below, blocks of 8 x 8 pixels are visible again."""
 
 _UNKNOWN_QUALITY: Final = 95
 _FULL_CHROMA: Final = 0
 _SIDE: Final = 8
-# Pillow's number for a subsampling across and down; for what it cannot write, the next finer one.
+# Pillow's number for horizontal and vertical subsampling, or for the next finer one that it writes.
 _SUBSAMPLINGS: Final[dict[tuple[float, float], int]] = {
     **{(1, 1): 0, (2, 1): 1, (2, 2): 2},
     **{(1, 2): 0, (4, 1): 1, (4, 2): 2},
@@ -52,8 +52,8 @@ class JpegCoding:
 
     Attributes:
         tables: Quantization steps of each component (gray; luma and chroma; four inks), row by row.
-        subsampling: Of chroma, in Pillow's numbers: 0 = none, 1 = 4:2:2, 2 = 4:2:0.
-        progressive: It is stored in several scans, which takes less space.
+        subsampling: Chroma subsampling as Pillow numbers it: 0 = none, 1 = 4:2:2, 2 = 4:2:0.
+        progressive: The image is stored in several scans, which takes less space.
     """
 
     tables: tuple[Table, ...]
@@ -62,10 +62,10 @@ class JpegCoding:
 
 
 def coding_of(image: ImageFile.ImageFile, *, turned: bool) -> JpegCoding | None:
-    """Return the coding of a JPEG for its upright pixels; None for what cannot be coded alike.
+    """Return the coding of a JPEG for its upright pixels; None if Pillow cannot write that coding.
 
     Args:
-        image: Opened by Pillow, of any format.
+        image: Image of any format, opened by Pillow.
         turned: Width and height will be swapped.
     """
     if not isinstance(image, JpegImagePlugin.JpegImageFile) or _is_stored_as_rgb(image):
@@ -73,7 +73,7 @@ def coding_of(image: ImageFile.ImageFile, *, turned: bool) -> JpegCoding | None:
     try:
         tables = tuple(tuple(image.quantization[number]) for *_, number in image.layer)
     except KeyError:
-        return None  # a table is missing: the decoder will find fault with it
+        return None  # a table is missing: the decoder will report it
     subsampling = _subsampling_of(image.layer, turned=turned)
     if turned:
         tables = tuple(_transposed(table) for table in tables)
@@ -105,20 +105,21 @@ def save_options(
     """Return Pillow's options for a JPEG.
 
     Args:
-        coding: Of the source; None where it was no JPEG.
-        channels: Of the result: 1, 3, or 4 for CMYK.
-        quality: A quality without subsampling, or `source`: the source's own, 95 for other formats.
+        coding: Coding of the source; None if it is not a JPEG.
+        channels: Channels of the result: 1, 3, or 4 for CMYK.
+        quality: A quality, without subsampling; or `source`: as the source, 95 for other formats.
         restored: The pixels are not those of the source.
     """
     if quality != "source":
         return {"quality": quality, "subsampling": _FULL_CHROMA}
     if coding is None or len(coding.tables) != channels:
         return {"quality": _UNKNOWN_QUALITY, "subsampling": _FULL_CHROMA}
-    # Pillow writes inks as they are, each with the first table.
+    # Pillow writes all four channels of CMYK with the first table.
     tables = coding.tables[:1] if channels == 4 else coding.tables
     if restored:
         least = (_standard(_LUMA), _standard(_CHROMA), _standard(_CHROMA))
-        # By their sums: single steps of a camera's tables are larger, others smaller.
+        # Compared by sum: single steps of a camera's tables may be larger and others smaller.
+
         tables = tuple(min(pair, key=sum) for pair in zip(tables, least, strict=False))
     return {
         "qtables": _without_repetition(tables),

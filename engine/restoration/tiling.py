@@ -73,7 +73,7 @@ def shrink_tiles(axis: Axis, overlap: int, align: int, step: int) -> Axis:
     """Return the axis with its tiles as small as their number allows, for the least work.
 
     Args:
-        axis: From `plan_axis`.
+        axis: Result of `plan_axis`.
         overlap: Least overlap of neighbors in pixels; at most a third of a tile.
         align: Tiles start at multiples of this.
         step: Sides of tiles are multiples of this, except for the current size of the axis.

@@ -84,7 +84,7 @@ def set_layer(assignments: Iterable[str]) -> Layer:
     return Layer("--set", values)
 
 
-# Variables of varfix that are no settings; each is read where its name says.
+# Variables of varfix that are not settings.
 OTHER_VARIABLES: Final = frozenset(
     f"VARFIX_{name}"
     for name in (

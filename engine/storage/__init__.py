@@ -1,1 +1,1 @@
-"""Where items lie and results go: local folders and object stores; fsspec is used only here."""
+"""Sources and destinations: local folders and object stores; only this package uses fsspec."""

@@ -1,4 +1,4 @@
-"""Turns the errors of fsspec and its libraries into varfix's errors.
+"""Converts errors of fsspec and its libraries to errors of varfix.
 
 Errors are recognized by the store's error code and by class names, not by types: each kind of store
 has its own library, and none of them needs to be installed.
@@ -75,7 +75,7 @@ _AGAIN: Final = "run the same command again; finished results are kept"
 
 
 def code_of(error: BaseException) -> str:
-    """Return the store's error code; empty where it sent none."""
+    """Return the error code of the store; empty if it sent none."""
     seen: BaseException | None = error
     while seen is not None:
         response = getattr(seen, "response", None)

@@ -1,4 +1,4 @@
-"""What is known of a file without its content: the values that a store and its users exchange."""
+"""Records about files: the values that a store and its users exchange."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from varfix.engine.formats import Header
 
 
 class Identity(Protocol):
-    """Size and time that tell two states of a file apart; `os.stat_result` is an identity."""
+    """Size and time, which distinguish states of a file; `os.stat_result` is an identity."""
 
     @property
     def st_size(self) -> int:
@@ -39,11 +39,11 @@ class ObjectVersion:
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """What a plan knows of an image, so that fetching it need not ask again.
+    """Properties of an image that the plan has read, so that `fetch` does not read them again.
 
     Attributes:
-        header: Of a file in a folder; None when it could not be read, and in an object store.
-        version: Of an object; None when it has not been listed, and for files.
+        header: Header of a file in a folder; None if it is unreadable, and for objects.
+        version: Version of an object; None if it was not listed, and for files.
     """
 
     header: Header | None = None

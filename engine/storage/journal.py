@@ -50,8 +50,8 @@ class ObjectJournal:
         """Create the journal; nothing is written yet.
 
         Args:
-            objects: Of the destination.
-            prefix: Of the names of its parts.
+            objects: Objects of the destination.
+            prefix: Prefix of the names of its parts.
         """
         # The random part of the name: a second run must never overwrite the parts of the first.
         self._objects, self._prefix = objects, f"{prefix}-{secrets.token_hex(4)}"

@@ -1,8 +1,8 @@
 """Locks an address for one run: `DST/.varfix/lease.json`.
 
 Object stores have no locks that end with a process. The lease is an object that is created only if
-none exists, and rewritten every few seconds while its run is alive. A lease that was not rewritten
-for long belongs to a run that died, and so does one whose process no longer exists on this machine.
+none exists, and rewritten every few seconds while its run is alive. A lease has expired if it was
+not rewritten for long, or if its process ran on this machine and no longer exists.
 """
 
 from __future__ import annotations

@@ -82,9 +82,8 @@ class Manifest(Protocol):
     def recording(self, entry: Entry, replaces: bool) -> AbstractContextManager[None]:
         """Record a result that the block publishes, in the order that survives an interruption.
 
-        If a result is recorded first and then never published, it is missing and made again; if it
-        were published first, the next run would take it for somebody else's file. Safe from several
-        threads.
+        A result that is recorded first and then not published is missing, and made again. If it
+        were published first, the next run would treat it as a foreign file. Thread-safe.
 
         Args:
             entry: The result.
@@ -202,9 +201,9 @@ def image_entry(names: tuple[str, str], stat: Identity, fingerprint: str, data: 
     """Return the entry of an image's result, without the seconds it took.
 
     Args:
-        names: Of the result and of the source.
-        stat: Of the source.
-        fingerprint: Of the settings.
+        names: Names of the result and of the source.
+        stat: Identity of the source.
+        fingerprint: Fingerprint of the settings.
         data: The result's file.
     """
     dst, src = names

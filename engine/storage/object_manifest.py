@@ -1,7 +1,7 @@
 """The record of the results in an object store: `DST/.varfix/journal/`.
 
 The journals of all runs are read and merged in the order of the runs. Confirmed results are taken
-as published; the few that were pending when a process was killed are compared with their digests.
+as published; the few that were pending at an interruption are compared with their digests.
 A small store is also listed, so that a removed result is made again and objects of other programs
 are known before any work. A large store is not listed: its confirmed results are taken as present,
 and an object is only created where none exists, which protects those of other programs.

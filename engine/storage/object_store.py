@@ -54,7 +54,7 @@ class ObjectStore:
 
     @property
     def address(self) -> str:
-        """The text that opens it again."""
+        """Its address, which `open_store` accepts."""
         return self._objects.address
 
     def label(self, name: str) -> str:

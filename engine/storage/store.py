@@ -60,9 +60,9 @@ class Store(Protocol):
         """Read an image's file whole; safe from any thread.
 
         Args:
-            name: Of the file.
-            known: What the plan knows of it.
-            admit: Called with the header; raises to refuse the image.
+            name: Name of the file.
+            known: Properties that the plan has read.
+            admit: Called with the header; raises an error to reject the image.
 
         Raises:
             SourceReadError: The file is missing, access is denied, or it changed while being read.
@@ -96,7 +96,7 @@ class Store(Protocol):
         """Write a result, complete or not at all; safe from any thread.
 
         Args:
-            name: Of the result.
+            name: Name of the result.
             data: Its whole file.
             overwrite: Replace an object of this name; a folder always replaces.
             times: Times of a file in a folder, None = now; objects have the time of writing.

@@ -1,1 +1,1 @@
-"""What the machine offers: files, locks, memory, threads, disk space, downloads."""
+"""Services of the operating system: files, locks, memory, threads, disk space, downloads."""

@@ -11,7 +11,7 @@ _NAME: Final = "varfix"
 
 
 def cache_folder() -> Path:
-    """Return the user's folder for files that can be made again; it may not exist."""
+    """Return the user's folder for files that can be recreated; it may not exist."""
     return platformdirs.user_cache_path(_NAME, appauthor=False)
 
 

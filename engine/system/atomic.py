@@ -28,7 +28,7 @@ _PART: Final = re.compile(r"\.varfix-(\d+)\.part$")
 _LONGEST_NAME: Final = 255
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-# The name is refused, not the folder: other results can still be written.
+# Errors about the name, not the folder: other results can still be written.
 _UNNAMEABLE: Final = frozenset(
     {
         errno.ENAMETOOLONG,
@@ -45,7 +45,7 @@ _CLOCK_SLACK: Final = 5.0
 
 
 class AtomicWriter:
-    """Writes results; knows its unfinished files, so that they can be removed before an exit."""
+    """Writes results; records its unfinished files, so that they can be removed before an exit."""
 
     def __init__(self) -> None:
         self._unfinished: set[Path] = set()
@@ -54,8 +54,8 @@ class AtomicWriter:
     def write(self, target: Path, data: bytes, times: FileTimes | None = None) -> None:
         """Write a result, replacing an older file; missing folders are created.
 
-        A link is followed, so that it stays one. What replaces a file has the mode of that, and its
-        owner where the system allows it.
+        A link is followed and stays a link. The new file has the mode of the file that it replaces,
+        and its owner if the system allows that.
 
         Args:
             target: The final path.
@@ -99,10 +99,10 @@ class AtomicWriter:
 def replacement(target: Path, times: FileTimes | None = None) -> Iterator[Path]:
     """Write a file in the block, which replaces the target when the block succeeds.
 
-    After an error nothing is left. Errors of the system pass unchanged.
+    After an error, no file is left. Errors of the operating system pass unchanged.
 
     Args:
-        target: In a folder that exists.
+        target: Path in a folder that exists.
         times: Times of the file; None = now.
 
     Yields:
@@ -139,13 +139,13 @@ def flush_and_rename(part: Path, target: Path, times: FileTimes | None = None) -
     with part.open("rb+") as file:
         os.fsync(file.fileno())
     if times is not None:
-        # Last: by its time, `remove_stale_parts` tells who writes a part.
+        # Last: `remove_stale_parts` uses the time to decide whether a part is still written.
         set_times(part, times)
     part.replace(target)
 
 
 def _inherit(part: Path, target: Path) -> None:
-    """Give a file the owner and mode of the one that it will replace, if there is one."""
+    """Set the owner and mode of a file to those of the file that it will replace, if any."""
     with suppress(OSError):
         old = target.stat()
         if hasattr(os, "chown") and (old.st_uid, old.st_gid) != _owner(part):
@@ -160,7 +160,7 @@ def _owner(path: Path) -> tuple[int, int]:
 
 
 def _followed(target: Path) -> Path:
-    """Return where a link leads, or the path itself."""
+    """Return the target of a link, or the path itself."""
     return Path(os.path.realpath(target)) if target.is_symlink() else target
 
 
@@ -256,11 +256,11 @@ def _translate_name_errors(target: Path) -> Iterator[None]:
 
 @contextmanager
 def translate_os_errors(target: Path, size: int = 0) -> Iterator[None]:
-    """Turn the system's errors of writing `target` into varfix's errors.
+    """Convert operating system errors about `target` to errors of varfix.
 
     Args:
         target: The file.
-        size: Its bytes, for the message about a full disk.
+        size: Its size in bytes, for the message about a full disk.
     """
     try:
         yield
@@ -274,7 +274,7 @@ def translate_os_errors(target: Path, size: int = 0) -> Iterator[None]:
 
 
 def _disk_full(folder: Path, size: int, error: OSError) -> DiskFullError:
-    """Build the error for a file of `size` bytes that found no space; 0 = its size is not known."""
+    """Return the error for a file of `size` bytes and a full disk; 0 for an unknown size."""
     figures = [_free(folder, error)]
     if size:
         figures.append(f"next file needs about {readable_size(size)}")
@@ -286,7 +286,7 @@ def _disk_full(folder: Path, size: int, error: OSError) -> DiskFullError:
 
 
 def _free(folder: Path, error: OSError) -> str:
-    """Say what is left: of a quota, of numbers of files, or of bytes."""
+    """Return what the disk is short of: a quota, the number of files, or bytes."""
     if error.errno == errno.EDQUOT:
         return "disk quota exceeded"
     with suppress(OSError):

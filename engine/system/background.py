@@ -20,7 +20,7 @@ class Prefetcher(Generic[Value]):
         """Start reading.
 
         Args:
-            source: From now on used by the thread only.
+            source: Values to read; from now on, only the thread may use it.
             depth: Number of values that may wait.
         """
         self._source = source

@@ -31,7 +31,7 @@ def edge_digest_of_file(path: Path) -> str:
 
 
 def edge_digest_by_range(size: int, read: Callable[[int, int], bytes]) -> str:
-    """Return the `edge_digest` of content that is read by ranges.
+    """Return the `edge_digest` of content that is read in ranges.
 
     Args:
         size: Bytes of the content.

@@ -1,4 +1,4 @@
-"""File names as messages, events and tables show them."""
+"""Converts file names for messages, events and tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 
 
 def printable(name: str) -> str:
-    """Return a name that can be printed and put into JSON, whatever bytes it consists of.
+    """Return a name that can be printed and stored in JSON, even if its bytes are not valid text.
 
     A valid name stays as it is, also where the system's own encoding is not UTF-8.
     """

@@ -1,8 +1,7 @@
 """Downloads a large file over HTTP; resumes, and ends with the expected bytes or with no file.
 
-The bytes received so far are in `.NAME.part` next to the target; `.NAME.part.json` identifies the
-file they belong to. If the server has another file by now, or cannot send a range, the download
-starts again.
+The bytes received so far are in `.NAME.part` next to the target; `.NAME.part.json` identifies their
+file. If the server now has another file, or cannot send a range, the download starts again.
 """
 
 from __future__ import annotations
@@ -46,10 +45,10 @@ class PartialDownload(msgspec.Struct, frozen=True):
     """The file that a partial download belongs to.
 
     Attributes:
-        url: Where it comes from.
-        validator: The server's name of this version of the file; empty if it sends none.
-        size: Bytes of the whole, if the server sends them.
-        sha256: Digest of the whole, if the server sends it.
+        url: Its address.
+        validator: ETag or time of this version of the file; empty if the server sends neither.
+        size: Bytes of the whole file, if the server sends the size.
+        sha256: Digest of the whole file, if the server sends it.
     """
 
     url: str
@@ -65,7 +64,7 @@ class DownloadRequest:
     Attributes:
         url: http or https.
         target: The file to write.
-        sha256: Its expected digest; empty where it is not known.
+        sha256: Its expected digest; empty if unknown.
         timeout: Seconds to wait for the server.
         pause: Seconds before the second attempt; doubles with each attempt.
     """
@@ -173,7 +172,7 @@ def _known(wanted: DownloadRequest) -> PartialDownload | None:
 def _attempt(wanted: DownloadRequest, progress: Progress) -> PartialDownload:
     known, have = _known(wanted), _size(wanted.target)
     if known is None or not known.validator:
-        have = 0  # the rest might belong to another version
+        have = 0  # the rest might be of another version
     if have and known and known.size == have:
         return known
     request = urllib.request.Request(wanted.url, headers={"User-Agent": "varfix"})

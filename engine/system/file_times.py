@@ -1,7 +1,7 @@
-"""Times of files: a result has those of its source.
+"""Reads and sets times of files: a result gets the times of its source.
 
 The time of creation can be set on Windows, by a call that Python lacks, and on macOS and BSD, where
-an earlier time of modification moves it back. Linux lets nobody set it.
+an earlier time of modification moves it back. It cannot be set on Linux.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class FileTimes:
 
     Attributes:
         modified: Last change of the content.
-        created: None where the system does not know it.
+        created: Creation; None if the system does not record it.
     """
 
     modified: int
@@ -47,7 +47,7 @@ def times_of(stat: _Modified) -> FileTimes:
 
 
 def set_times(path: Path, times: FileTimes) -> None:
-    """Give a file these times, as far as its file system can hold them."""
+    """Set the times of a file, as far as its file system supports them."""
     with suppress(OSError, OverflowError):
         accessed = path.stat().st_atime_ns
         if times.created is not None:

@@ -23,7 +23,7 @@ _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errn
 
 @contextmanager
 def lock_folder(destination: Path | None) -> Iterator[None]:
-    """Hold a destination for this run alone, and remove the unfinished files of ended runs.
+    """Lock a destination in the block, and remove the unfinished files of ended runs.
 
     Args:
         destination: The folder; None locks nothing.
@@ -54,7 +54,7 @@ def lock_folder(destination: Path | None) -> Iterator[None]:
 
 
 def _acquired(folder: Path) -> filelock.BaseFileLock:
-    """Return the lock, acquired at once (filelock.Timeout), of the kind the file system offers."""
+    """Acquire a lock of a type that the file system supports; raise filelock.Timeout if locked."""
     lock: filelock.BaseFileLock = filelock.FileLock(folder / "lock", fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)

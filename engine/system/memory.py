@@ -23,7 +23,7 @@ _GROUPS: Final = (
 
 
 def available_memory() -> int:
-    """Return the bytes that can be allocated without swapping or being killed."""
+    """Return how many bytes the process can allocate without swapping or reaching its limit."""
     return min([int(psutil.virtual_memory().available), *_container_limits()])
 
 

@@ -1,4 +1,4 @@
-"""Names of what varfix keeps next to results while and after a run."""
+"""Names of files and folders that varfix writes next to results."""
 
 from typing import Final
 

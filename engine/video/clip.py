@@ -32,7 +32,7 @@ class Layout:
         down: Vertical chroma subsampling, 1 or 2.
         gray: Only Y is stored.
         full: Full range; otherwise black is 16 and white 235 of 256.
-        centered: Chroma samples lie between their pixels, not on the left one.
+        centered: Chroma samples are between their pixels, not at the left pixel.
     """
 
     width: int

@@ -288,7 +288,7 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
 
 
 def _check_ends(path: Path) -> None:
-    """Reject an empty file, and one that is shorter than its container says."""
+    """Reject an empty file, and a file that is shorter than its container states."""
     with open_source(path) as file:
         size = file.seek(0, 2)
         if not size:

@@ -1,7 +1,8 @@
 """The published networks with the inputs and outputs of the model contract (engine/README.md).
 
-The networks do not know about the export. The wrappers add pixels in [0, 1] and named results for
-`--explain`, and compute what is the same for all images once.
+The networks do not depend on the export. The wrappers convert pixels from [0, 1], add named outputs
+for `--explain`, and compute values that are the same for all images once.
+
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ STRIDE: Final = 16
 class PriorGraph(nn.Module):
     """The prior with the inputs and outputs of the model contract (engine/README.md).
 
-    The network does not know about the export; the wrapper puts the whole prior into one map.
+    The network does not depend on the export; the wrapper joins the whole prior into one map.
+
     """
 
     def __init__(self, network: PriorNetwork) -> None:

@@ -102,7 +102,7 @@ def start_requested(
 
     Args:
         model: The graph file.
-        request: From `parse_device`.
+        request: Result of `parse_device`.
         plans: Returns the plan of a session on a device.
         warn: Called once, with code `device_fallback`, if `auto` cannot use an existing GPU.
 

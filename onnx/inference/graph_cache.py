@@ -42,7 +42,7 @@ class GraphSource:
     Attributes:
         graph: The file to read.
         optimized: Whether the graph is already optimized.
-        keep: Where to write the optimized graph, or None.
+        keep: Path to write the optimized graph to, or None.
     """
 
     graph: Path

@@ -51,7 +51,7 @@ class SessionPlan:
     """Parameters of a session.
 
     Attributes:
-        device: Where it runs.
+        device: Device that runs the graph.
         dims: Symbolic dimensions of the graph to pin, by name.
         precision: Only for providers that convert graphs themselves (TensorRT).
         optimize: False disables optimizations, for reading inputs and outputs.

@@ -31,7 +31,7 @@ class Graphs:
         signature: Names of the inputs and outputs of the restore graph.
         fp16: The restore graph in fp16, if it is used.
         prior: The prior graph, for models with guidance `image`.
-        precision: Of `restore`.
+        precision: Precision of `restore`.
     """
 
     restore: Session

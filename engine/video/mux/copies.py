@@ -97,7 +97,7 @@ class StreamCopies:
             self._attach(stream, out, digest)
             return
         if stream.type == "data":
-            # QuickTime holds any bytes under any identifier, MP4 only those that it knows.
+            # QuickTime stores any bytes under any identifier, MP4 only registered identifiers.
             is_free = self.mux_input.traits.muxer == "mov"
             copy: Stream = (
                 out.add_stream_from_template(stream) if is_free else out.add_data_stream(_ANY_DATA)

@@ -53,12 +53,12 @@ class Box:
 
 @dataclass(frozen=True)
 class TrackDescription:
-    """What tells programs how to read a track's samples.
+    """Boxes that describe the samples of a track.
 
     Attributes:
-        handler: Its handler box (`hdlr`).
-        header: Its media header (`nmhd`, `gmhd`, …); None if it has none.
-        entries: Its sample descriptions (`stsd`).
+        handler: Handler box (`hdlr`).
+        header: Media header (`nmhd`, `gmhd`, …); None if the track has none.
+        entries: Sample descriptions (`stsd`).
     """
 
     handler: Box

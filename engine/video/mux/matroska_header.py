@@ -101,7 +101,7 @@ def append_chapters(path: Path, chapters: bytes) -> None:
 
     Args:
         path: A file written by FFmpeg.
-        chapters: From `chapters_of`.
+        chapters: Result of `chapters_of`.
 
     Raises:
         EncodeError: There is no space for their place in the header.
@@ -154,7 +154,7 @@ class _Header:
         self._file.write(head + _void(free) + rest)
 
     def _places(self, space: int, elements: list[Element]) -> dict[int, int]:
-        """Return the places of all elements; those before the frames lie after the free bytes."""
+        """Return the offsets of all elements; those before the frames follow the free space."""
         places = {}
         for seek in _elements(self._elements[0].payload):
             if seek.kind == _SEEK:

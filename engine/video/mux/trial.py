@@ -117,7 +117,7 @@ class _Trial:
         return stream.index != self._input.clip.stream and not is_part_of_chapters(stream)
 
     def _is_gone(self, stream: Stream, time_range: TimeRange) -> bool:
-        """Return whether a data stream cannot be kept, whatever the muxer says."""
+        """Return whether a data stream cannot be kept although the muxer accepts it."""
         if stream.type != "data":
             return False
         if is_timecode(stream) and self._input.traits.muxer in ISO:
