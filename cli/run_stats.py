@@ -132,14 +132,14 @@ class RunStats:
     def size_of(self, item: int) -> str:
         """Return the size of an item in progress as text; empty if it is unknown."""
         with self._lock:
-            one = self._in_progress.get(item)
-            return one.size if one else ""
+            entry = self._in_progress.get(item)
+            return entry.size if entry else ""
 
     def name_of(self, item: int) -> str:
         """Return the name of an item in progress."""
         with self._lock:
-            one = self._in_progress.get(item)
-            return one.src if one else ""
+            entry = self._in_progress.get(item)
+            return entry.src if entry else ""
 
     def pace(self, seconds: float) -> str:
         """Return speed and remaining time, computed from pixels, not from files.
@@ -217,8 +217,8 @@ class RunStats:
 
     def _item_progress(self, event: ItemProgress) -> None:
         if event.id in self._in_progress and event.total:
-            one = self._in_progress[event.id]
-            one.done, one.fps, one.eta = event.done / event.total, event.fps, event.eta
+            entry = self._in_progress[event.id]
+            entry.done, entry.fps, entry.eta = event.done / event.total, event.fps, event.eta
             self._latest = event.id
 
     def _item_done(self, event: ItemDone) -> None:
@@ -238,8 +238,8 @@ class RunStats:
         self.end = event
 
     def _finish(self, item: int) -> None:
-        one = self._in_progress.pop(item, None)
-        self._finished_pixels += one.pixels if one else 0
+        entry = self._in_progress.pop(item, None)
+        self._finished_pixels += entry.pixels if entry else 0
 
 
 def headline(event: RunStart, preset: str) -> str:

@@ -156,6 +156,6 @@ def encode(event: Event, run_id: str, now: datetime) -> bytes:
         now: when, in UTC.
     """
     stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    facts = msgspec.to_builtins(event)
-    line = {"v": SCHEMA, "t": stamp, "run": run_id, "event": facts.pop("event"), **facts}
+    fields = msgspec.to_builtins(event)
+    line = {"v": SCHEMA, "t": stamp, "run": run_id, "event": fields.pop("event"), **fields}
     return msgspec.json.encode(line) + b"\n"

@@ -82,11 +82,11 @@ def command(sizes: Sequence[float], model: ModelOptions, as_json: bool, terminal
     for size in sizes:
         with terminal.busy(f"Measuring {size:g} megapixels"):
             rows.append(measure_in_process(settings, size))
-    facts = machine()
+    host = machine()
     if as_json:
-        click.echo(msgspec.json.encode(_report(settings, facts, start, rows)))
+        click.echo(msgspec.json.encode(_report(settings, host, start, rows)))
         return
-    for line in _lines(settings, facts, start, rows):
+    for line in _lines(settings, host, start, rows):
         click.echo(line)
 
 
@@ -199,11 +199,11 @@ def _processor() -> str:
 
 
 def _report(
-    settings: Settings, facts: dict[str, Any], start: float, rows: Sequence[SizeResult]
+    settings: Settings, host: dict[str, Any], start: float, rows: Sequence[SizeResult]
 ) -> dict[str, Any]:
     used = rows[0].used
     return {
-        "machine": facts,
+        "machine": host,
         "model": settings.model.name,
         "device": used.device,
         "provider": used.provider,
@@ -231,14 +231,14 @@ def _row_facts(row: SizeResult) -> dict[str, Any]:
 
 
 def _lines(
-    settings: Settings, facts: dict[str, Any], start: float, rows: Sequence[SizeResult]
+    settings: Settings, host: dict[str, Any], start: float, rows: Sequence[SizeResult]
 ) -> Iterator[str]:
     used = rows[0].used
-    gpus = "".join(f", {name}" for name in facts["gpus"])
-    yield f"{facts['processor']}, {facts['cores']} cores{gpus}; {facts['system']}"
+    gpus = "".join(f", {name}" for name in host["gpus"])
+    yield f"{host['processor']}, {host['cores']} cores{gpus}; {host['system']}"
     yield (
         f"{settings.model.name} on {used.device} ({used.provider}, {used.precision}), "
-        f"{facts['runtime']}, varfix {facts['varfix']}"
+        f"{host['runtime']}, varfix {host['varfix']}"
     )
     yield f"start {start:.2f} s\n"
     yield "    size  images   bare s/MP   end to end s/MP   ratio   CPU s/MP   memory   device"

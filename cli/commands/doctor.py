@@ -81,8 +81,12 @@ def _examine() -> DoctorReport:
 
     devices, problems = _devices()
     codecs, encoders = tuple(_codecs()), tuple(check_encoders())
-    broken = [f"{one.format} ({one.depth} bit): {one.detail}" for one in codecs if not one.works]
-    broken += [f"{one.codec}: {one.detail}" for one in encoders if one.needed and not one.works]
+    broken = [
+        f"{codec.format} ({codec.depth} bit): {codec.detail}" for codec in codecs if not codec.works
+    ]
+    broken += [
+        f"{each.codec}: {each.detail}" for each in encoders if each.needed and not each.works
+    ]
     return DoctorReport(
         python=platform.python_version(),
         system=platform.platform(),
@@ -100,18 +104,18 @@ def _devices() -> tuple[DeviceCheck | None, list[str]]:
     from varfix.onnx.inference.devices import check_devices
 
     try:
-        facts = check_devices()
+        devices = check_devices()
     except VarfixError as error:
         return None, [join_hint(error.message, error.hint)]
-    problems = [facts.conflict] if facts.conflict else []
-    works = {fact.device: fact for fact in facts.providers}
+    problems = [devices.conflict] if devices.conflict else []
+    works = {provider.device: provider for provider in devices.providers}
     if "cpu" not in works or not works["cpu"].works:
         problems.append("ONNX Runtime does not compute on the CPU; reinstall varfix")
-    if facts.gpus and facts.auto == "cpu":
+    if devices.gpus and devices.auto == "cpu":
         cuda = works.get("cuda:0")
         why = cuda.detail if cuda else "the installed ONNX Runtime has no CUDA provider"
         problems.append(f'a GPU is present but not used ({why}); run: pip install "varfix[cuda]"')
-    return facts, problems
+    return devices, problems
 
 
 def _codecs() -> Iterator[FormatStatus]:
@@ -164,21 +168,21 @@ def _lines(report: DoctorReport) -> Iterator[str]:
     yield from (f"  {problem}" for problem in report.problems)
 
 
-def _device_lines(facts: DeviceCheck) -> Iterator[str]:
-    packages = ", ".join(facts.packages) or f"onnxruntime {facts.runtime}"
-    yield f"\nDevices ({packages}; {facts.cores} CPU cores):"
-    for gpu in facts.gpus:
+def _device_lines(devices: DeviceCheck) -> Iterator[str]:
+    packages = ", ".join(devices.packages) or f"onnxruntime {devices.runtime}"
+    yield f"\nDevices ({packages}; {devices.cores} CPU cores):"
+    for gpu in devices.gpus:
         yield f"  found: {gpu.name}, {gpu.total_mb} MB, {gpu.free_mb} MB free"
-    for fact in facts.providers:
-        yield f"  {fact.device:11} {fact.provider:26} {_verdict(fact.works, fact.detail)}"
-    yield f"  --device auto takes {facts.auto}"
+    for status in devices.providers:
+        yield f"  {status.device:11} {status.provider:26} {_verdict(status.works, status.detail)}"
+    yield f"  --device auto takes {devices.auto}"
 
 
-def _encoder_lines(facts: tuple[EncoderStatus, ...]) -> Iterator[str]:
-    for fact in facts:
-        if fact.needed or fact.works:
-            yield f"  {fact.codec:11} {fact.encoder:12} {_verdict(fact.works, fact.detail)}"
-    missing = [fact.encoder for fact in facts if not (fact.needed or fact.works)]
+def _encoder_lines(encoders: tuple[EncoderStatus, ...]) -> Iterator[str]:
+    for status in encoders:
+        if status.needed or status.works:
+            yield f"  {status.codec:11} {status.encoder:12} {_verdict(status.works, status.detail)}"
+    missing = [status.encoder for status in encoders if not (status.needed or status.works)]
     if missing:
         yield f"  no hardware or driver for {', '.join(missing)}"
 

@@ -224,23 +224,23 @@ class Table:
         headings = [*_HEADINGS, *(("input", "gain") if compares else ())]
         click.echo(" " * self._width + "".join(f"{heading:>9}" for heading in headings))
 
-    def row(self, one: Measured, files: int | None = None) -> None:
+    def row(self, measured: Measured, files: int | None = None) -> None:
         """Print an image's line, or the last one with the average over `files` images."""
-        scores = one.restored
+        scores = measured.restored
         cells = [f"{scores.psnr:9.3f}", f"{scores.ssim:9.4f}"]
         cells += [f"{scores.psnr_y:9.3f}", f"{scores.ssim_y:9.4f}"]
-        if one.before is not None:
-            cells += [f"{one.before.psnr:9.3f}", f"{one.gain:+9.3f}"]
-        click.echo(f"{one.name:{self._width}}{''.join(cells)}")
+        if measured.before is not None:
+            cells += [f"{measured.before.psnr:9.3f}", f"{measured.gain:+9.3f}"]
+        click.echo(f"{measured.name:{self._width}}{''.join(cells)}")
 
 
 class JsonLines:
     """Prints measurements as JSON lines; an infinite PSNR (equal images) is null."""
 
-    def row(self, one: Measured, files: int | None = None) -> None:
+    def row(self, measured: Measured, files: int | None = None) -> None:
         """Print an image's object, or the last one with the average over `files` images."""
-        facts: dict[str, Any] = {"file": one.name} if files is None else {"mean_of": files}
-        facts["restored"] = one.restored
-        if one.before is not None:
-            facts |= {"input": one.before, "gain": one.gain}
-        click.echo(msgspec.json.encode(facts))
+        fields: dict[str, Any] = {"file": measured.name} if files is None else {"mean_of": files}
+        fields["restored"] = measured.restored
+        if measured.before is not None:
+            fields |= {"input": measured.before, "gain": measured.gain}
+        click.echo(msgspec.json.encode(fields))

@@ -120,9 +120,9 @@ def _installed() -> list[str]:
 
 def _fields(card: ModelCard) -> list[tuple[str, str]]:
     """Return the fields of the card as text, without empty fields."""
-    facts = msgspec.structs.asdict(card)
-    facts["tasks"] = ", ".join(card.tasks)
-    facts["levels"] = ", ".join(card.levels)
-    facts["unrolled"] = ""  # internal
-    facts["vram_mb"] = ", ".join(f"{mb} at batch {n}" for n, mb in card.vram_mb.items())
-    return [(name, str(value)) for name, value in facts.items() if value not in ("", 0)]
+    fields = msgspec.structs.asdict(card)
+    fields["tasks"] = ", ".join(card.tasks)
+    fields["levels"] = ", ".join(card.levels)
+    fields["unrolled"] = ""  # internal
+    fields["vram_mb"] = ", ".join(f"{mb} at batch {n}" for n, mb in card.vram_mb.items())
+    return [(name, str(value)) for name, value in fields.items() if value not in ("", 0)]

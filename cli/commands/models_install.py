@@ -99,9 +99,9 @@ def import_model(  # noqa: PLR0913 (one parameter for each option)
         sources = source_files(files)
     release = _released_as(name)
     given = license_ or (release.licence if release else None)
-    facts = {"training": training, "licence": given}
+    fields = {"training": training, "licence": given}
     text = terms.read_text(encoding="utf-8") if terms else None
-    _convert(name, files, sources, (arch, facts, text), terminal)
+    _convert(name, files, sources, (arch, fields, text), terminal)
 
 
 @click.command("pull", cls=Command, epilog=_PULL_EPILOG)
@@ -148,8 +148,8 @@ def pull(
     sources = [_download(url, folder, terminal) for url in urls]
     check_same(name, sources)
     files = [folder / source.name for source in sources]
-    facts: dict[str, str | None] = {"licence": release.licence}
-    _convert(name, files, sources, (release.architecture, facts, None), terminal)
+    fields: dict[str, str | None] = {"licence": release.licence}
+    _convert(name, files, sources, (release.architecture, fields, None), terminal)
     if keep:
         terminal.say(f"kept: {', '.join(map(str, files))}")
         return
@@ -247,7 +247,7 @@ def _convert(
     arch, given, terms = wanted
     release = _released_as(name)
     arch = architecture_named(release.architecture if release and arch == "auto" else arch, files)
-    facts = CardFields(
+    fields = CardFields(
         training=given.get("training") or "",
         licence=given.get("licence") or _UNSTATED,
         depth=release.depth if release else None,
@@ -256,6 +256,6 @@ def _convert(
     origin = origin_of(arch, tuple(sources))
     with terminal.busy(f"Converting {', '.join(path.name for path in files)}; takes minutes"):
         installed = install(
-            name, origin, text, lambda target: export_model(arch, files, target, facts)
+            name, origin, text, lambda target: export_model(arch, files, target, fields)
         )
     terminal.say(f"{name}: installed in {installed.restore.parent}, verified against the network")

@@ -200,7 +200,7 @@ def ablate(
         from varfix.engine.evaluation.test_sets import BenchmarkFilter
         from varfix.engine.train.ablation import run_ablations, table
     done = []
-    for one in run_ablations(weights, folder, BenchmarkFilter(only, sample)):
-        terminal.say(f"{one.name}: done")
-        done.append(one)
+    for ablation in run_ablations(weights, folder, BenchmarkFilter(only, sample)):
+        terminal.say(f"{ablation.name}: done")
+        done.append(ablation)
     click.echo(table(done))

@@ -189,7 +189,7 @@ def _stack(row: ReportRow) -> str:
 
 def _card(row: ReportRow, previews: Previews) -> str:
     name = escape(row.src)
-    facts = " &middot; ".join(part for part in (_size(row), f"{row.seconds or 0:.2f} s") if part)
+    details = " &middot; ".join(part for part in (_size(row), f"{row.seconds or 0:.2f} s") if part)
     return (
         '<figure class="pair"><div class="frame">'
         f'<div class="whole">{_images(previews.whole)}</div>'
@@ -197,7 +197,7 @@ def _card(row: ReportRow, previews: Previews) -> str:
         f'<input type="range" min="0" max="100" step="2" value="50" autocomplete="off"'
         f' aria-label="{name}: before on the left, after on the right">'
         '<span class="bar"></span><span class="tag l">before</span><span class="tag r">after</span>'
-        f'</div><figcaption><span class="name">{name}</span> <span class="soft">{facts}</span>'
+        f'</div><figcaption><span class="name">{name}</span> <span class="soft">{details}</span>'
         f"{_ZOOM if previews.detail else ''}</figcaption></figure>\n"
     )
 

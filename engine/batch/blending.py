@@ -167,8 +167,8 @@ class BlendRun:
 
     def _fingerprint(self, item: BlendItem) -> str:
         """Return the digest of everything that decides a blend, besides its source."""
-        facts = (self.settings.strength, self.settings.output, edge_digest_of_file(item.result))
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        parts = (self.settings.strength, self.settings.output, edge_digest_of_file(item.result))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def _open(self, item: BlendItem) -> _Blend:
         limit = self.settings.limits.max_pixels
@@ -176,7 +176,9 @@ class BlendRun:
         image = decode_image(fetched.data, max_pixels=limit)
         result = decode_image(_read(item.result).data, max_pixels=limit)
         if result.pixels.shape != image.pixels.shape:
-            sizes = [f"{one.shape[1]} x {one.shape[0]}" for one in (result.pixels, image.pixels)]
+            sizes = [
+                f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (result.pixels, image.pixels)
+            ]
             raise DecodeUnsupportedError(
                 f"{item.result} is not its result (it has {sizes[0]} px, the image {sizes[1]} px)"
             )

@@ -53,7 +53,7 @@ def detect_comparison(folder: Path) -> Spelling:
     A file is made there for a moment: nothing else tells. Where none can be made, the system's
     habits count.
     """
-    place = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), Path())
+    place = next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), Path())
     probe = place / _PROBE.format(pid=os.getpid())
     cased = composed = sys.platform in ("darwin", "win32")
     try:

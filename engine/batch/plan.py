@@ -126,16 +126,16 @@ def _nowhere(suffix: str) -> Path:
 
 
 def state_of(plan: Plan, item: Item, settings: Settings) -> OutputState:
-    """What the output of an item is."""
+    """Return the state of the output of an item."""
     assert plan.manifest is not None
-    facts: Identity | None = item.stamp
+    identity: Identity | None = item.stamp
     if plan.source.folder is not None:
         with suppress(OSError):
-            facts = item.source.stat()
+            identity = item.source.stat()
     fingerprint = plan.recipe
     if item.is_clip:
         fingerprint = clip_fingerprint(fingerprint, settings, item.cut)
-    status = plan.manifest.status(item.dst, facts, fingerprint)
+    status = plan.manifest.status(item.dst, identity, fingerprint)
     if status != "smaller":
         return status
     # Another program made it smaller, or the run that wrote it was interrupted.

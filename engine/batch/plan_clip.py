@@ -146,7 +146,7 @@ def _container_for(
 ) -> Path | None:
     """Another container that holds the result."""
     others = (target.with_suffix(suffix) for suffix in _CONTAINERS)
-    return next((one for one in others if not _not_held(source, one, clip, settings)), None)
+    return next((other for other in others if not _not_held(source, other, clip, settings)), None)
 
 
 def _unheld(source: Path | None, target: Path, clip: Clip | None, settings: Settings) -> PlanError:

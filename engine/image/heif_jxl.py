@@ -115,11 +115,11 @@ class JxlImageFile(ImageFile.ImageFile):
     def _decode(self) -> None:
         from pillow_jxl import Decoder
 
-        is_jpeg, facts, data, profile, boxes = Decoder(num_threads=1)(self._whole)
+        is_jpeg, header, data, profile, boxes = Decoder(num_threads=1)(self._whole)
         if is_jpeg:
             self._decode_jpeg(data)
         else:
-            decoded = Image.frombytes(facts.mode, (facts.width, facts.height), data)
+            decoded = Image.frombytes(header.mode, (header.width, header.height), data)
             self._take(decoded)
             self._keep({bytes(box.box_type): bytes(box.data) for box in boxes})
         if profile and "icc_profile" not in self.info:

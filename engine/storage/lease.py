@@ -40,7 +40,7 @@ class Lease:
 
     def __init__(self, objects: Objects, renew_every: float = RENEW_EVERY) -> None:
         self._objects, self._renew_every = objects, renew_every
-        self._mine = _facts()
+        self._mine = _process_fields()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=_thread(self._mine), daemon=True)
         self.lost = False
@@ -80,12 +80,12 @@ class Lease:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            facts = json.loads(self._objects.read(NAME))
+            fields = json.loads(self._objects.read(NAME))
         except FileNotFoundError:
             return None
         except ValueError:
             return {}
-        return facts if isinstance(facts, dict) else {}
+        return fields if isinstance(fields, dict) else {}
 
     def _refuse_if_alive(self, other: dict[str, Any]) -> None:
         same = all(other.get(key) == self._mine[key] for key in ("host", "space"))
@@ -128,7 +128,7 @@ class Lease:
         return json.dumps(self._mine).encode()
 
 
-def _facts() -> dict[str, Any]:
+def _process_fields() -> dict[str, Any]:
     """Return what distinguishes this process from all others."""
     return {
         "owner": secrets.token_hex(8),
@@ -146,9 +146,9 @@ def _space() -> str:
     return ""
 
 
-def _thread(facts: dict[str, Any]) -> str:
+def _thread(fields: dict[str, Any]) -> str:
     """Return the name of the thread that renews a lease."""
-    return f"varfix-lease-{facts.get('owner')}"
+    return f"varfix-lease-{fields.get('owner')}"
 
 
 def _is_alive(other: dict[str, Any]) -> bool:

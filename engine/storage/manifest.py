@@ -62,10 +62,10 @@ class Entry:
 
     def line(self, **more: Any) -> bytes:
         """Return the entry as a line of a manifest, with the fields `more` added."""
-        facts = asdict(self) | more
+        fields = asdict(self) | more
         if not self.tag:
-            del facts["tag"]  # lines of folders have never had it
-        return json.dumps(facts).encode("ascii") + b"\n"
+            del fields["tag"]  # lines of folders have never had it
+        return json.dumps(fields).encode("ascii") + b"\n"
 
 
 class Manifest(Protocol):

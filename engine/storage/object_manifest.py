@@ -170,8 +170,8 @@ def _run_of(part: str) -> int:
 def _entries(lines: Iterable[bytes]) -> Iterator[tuple[Entry, bool]]:
     for line in lines:
         try:
-            facts = json.loads(line)
-            pending = bool(facts.pop(PENDING, False))
-            yield Entry(**facts), pending
+            fields = json.loads(line)
+            pending = bool(fields.pop(PENDING, False))
+            yield Entry(**fields), pending
         except (ValueError, TypeError, AttributeError):
             continue  # written by a later version of varfix

@@ -64,32 +64,32 @@ class Objects:
             found = self._system.find(self._path(below.rstrip("/")), maxdepth=depth, detail=True)
         except FileNotFoundError:
             return
-        for path, facts in found.items():
-            yield path[cut:], _version(facts)
+        for path, description in found.items():
+            yield path[cut:], _version(description)
 
     def _pages(self, below: str, recursive: bool) -> Iterator[tuple[str, ObjectVersion]]:
         """List S3 page by page: `find` would hold a million descriptions in memory."""
         bucket, _, key = self.root.partition("/")
         key = f"{key}/" if key else ""
-        asked = {"Bucket": bucket, "Prefix": key + below}
+        query = {"Bucket": bucket, "Prefix": key + below}
         if not recursive:
-            asked["Delimiter"] = "/"
+            query["Delimiter"] = "/"
         while True:
-            page = self._system.call_s3("list_objects_v2", **asked)
-            for facts in page.get("Contents", ()):
-                if not facts["Key"].endswith("/"):  # folder markers
-                    yield facts["Key"][len(key) :], _version(facts)
+            page = self._system.call_s3("list_objects_v2", **query)
+            for description in page.get("Contents", ()):
+                if not description["Key"].endswith("/"):  # folder markers
+                    yield description["Key"][len(key) :], _version(description)
             if not page.get("IsTruncated"):
                 return
-            asked["ContinuationToken"] = page["NextContinuationToken"]
+            query["ContinuationToken"] = page["NextContinuationToken"]
 
     def version(self, name: str) -> ObjectVersion | None:
         """Return the version of an object; None when it does not exist."""
         try:
-            facts = self._system.info(self._path(name))
+            description = self._system.info(self._path(name))
         except FileNotFoundError:
             return None
-        return None if facts.get("type") == "directory" else _version(facts)
+        return None if description.get("type") == "directory" else _version(description)
 
     def versions(self, names: list[str]) -> dict[str, ObjectVersion]:
         """Return the versions of many objects; missing objects are left out."""
@@ -206,11 +206,11 @@ def _missing(name: str, scheme: str, error: ImportError) -> ConfigError:
     return ConfigError(f"{name}: {needed} is not installed", hint=fix)
 
 
-def _version(facts: dict[str, Any]) -> ObjectVersion:
+def _version(description: dict[str, Any]) -> ObjectVersion:
     """Return the version in fsspec's description of an object; kinds of stores differ in keys."""
-    changed = next((facts[key] for key in _TIMES if facts.get(key)), 0)
-    tag = next((str(facts[key]) for key in _TAGS if facts.get(key)), "")
-    size = facts["Size"] if "Size" in facts else facts["size"]
+    changed = next((description[key] for key in _TIMES if description.get(key)), 0)
+    tag = next((str(description[key]) for key in _TAGS if description.get(key)), "")
+    size = description["Size"] if "Size" in description else description["size"]
     return ObjectVersion(int(size or 0), _nanoseconds(changed), tag.strip('"'))
 
 

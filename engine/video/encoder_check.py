@@ -83,7 +83,8 @@ def _frame(layout: Layout, number: int) -> tuple[Samples, ...]:
     return luma, np.full((height, width), 110, np.uint8), np.full((height, width), 150, np.uint8)
 
 
-def _distance(one: tuple[Samples, ...], other: tuple[Samples, ...]) -> float:
+def _distance(first: tuple[Samples, ...], second: tuple[Samples, ...]) -> float:
     return max(
-        float(np.abs(a.astype(int) - b.astype(int)).mean()) for a, b in zip(one, other, strict=True)
+        float(np.abs(a.astype(int) - b.astype(int)).mean())
+        for a, b in zip(first, second, strict=True)
     )

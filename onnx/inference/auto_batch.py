@@ -94,8 +94,8 @@ def _run(restorer: OnnxRestorer, count: int) -> None:
 
 
 def _key(restorer: OnnxRestorer, gpu: Gpu) -> str:
-    facts = (restorer.card.sha256, restorer.tile, restorer.used.precision, gpu.name)
-    return "/".join(map(str, (*facts, restorer.used.provider)))
+    parts = (restorer.card.sha256, restorer.tile, restorer.used.precision, gpu.name)
+    return "/".join(map(str, (*parts, restorer.used.provider)))
 
 
 def measurements_path() -> Path:

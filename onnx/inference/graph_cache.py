@@ -51,13 +51,13 @@ class GraphSource:
 
 
 def start_cached(
-    model: Path, facts: Callable[[], Sequence[str]], begin: Callable[[GraphSource], Started]
+    model: Path, properties: Callable[[], Sequence[str]], begin: Callable[[GraphSource], Started]
 ) -> Started:
     """Start a session from the cached graph, or from `model`, and cache its optimized graph.
 
     Args:
         model: The graph file.
-        facts: Returns everything that the optimized graph depends on, except the processor.
+        properties: Returns everything that the optimized graph depends on, except the processor.
         begin: Starts a session.
 
     Raises:
@@ -65,7 +65,7 @@ def start_cached(
     """
     if model.stat().st_size not in _WORTHWHILE:
         return begin(GraphSource(model))
-    kept = graph_cache_folder() / f"{_key([*facts(), *_processor()])}{_SUFFIX}"
+    kept = graph_cache_folder() / f"{_key([*properties(), *_processor()])}{_SUFFIX}"
     if kept.is_file():
         with contextlib.suppress(Exception):  # damaged: optimized again below
             started = begin(GraphSource(kept, optimized=True))
@@ -127,16 +127,16 @@ def _mark_used(kept: Path) -> None:
         os.utime(kept)
 
 
-def _key(facts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+def _key(properties: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(properties).encode()).hexdigest()[:32]
 
 
 def _processor() -> tuple[str, ...]:
     """Identify the processor, because machines may share a home folder."""
-    facts = [platform.machine(), platform.processor()]
+    properties = [platform.machine(), platform.processor()]
     with contextlib.suppress(OSError), _PROCESSOR.open("rb") as file:
         text = file.read(_PROCESSOR_BYTES).decode("ascii", "replace")
         wanted = ("model name", "flags", "Features", "CPU part")
         lines = (line for line in text.split("\n\n")[0].splitlines() if line.startswith(wanted))
-        facts += lines
-    return tuple(facts)
+        properties += lines
+    return tuple(properties)

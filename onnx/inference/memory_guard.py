@@ -72,13 +72,13 @@ def memory_error(card: ModelCard, device: Device, tile: int) -> DeviceMemoryErro
             f"out of memory at batch 1 (tile {tile})",
             hint="close other programs, or use a smaller tile: --set tile.size=256",
         )
-    facts = [f"tile {tile}"]
+    parts = [f"tile {tile}"]
     if card.vram_mb:
-        facts.append(f"{needed_mb(card, 1, tile) / 1000:.1f} GB needed")
+        parts.append(f"{needed_mb(card, 1, tile) / 1000:.1f} GB needed")
     gpu = find_gpu(device.index)
     if gpu is not None:
-        facts.append(f"{gpu.free_mb / 1000:.1f} GB free")
+        parts.append(f"{gpu.free_mb / 1000:.1f} GB free")
     return DeviceMemoryError(
-        f"out of GPU memory at batch 1 ({', '.join(facts)})",
+        f"out of GPU memory at batch 1 ({', '.join(parts)})",
         hint="close other programs, or use --device cpu",
     )

@@ -140,7 +140,7 @@ def tensorrt_folder() -> Path:
 def engine_key(plan: SessionPlan, checksum: str, version: str) -> str:
     """Return a folder name that is unique for graph, runtime, precision, GPU and shapes."""
     gpu = find_gpu(plan.device.index)
-    facts = [checksum, version, plan.precision, gpu.name if gpu else "unknown"]
-    facts += [f"{name}={size}" for name, size in sorted(plan.dims.items())]
-    facts += [f"{name}={shape}" for name, shape in sorted(plan.shapes.items())]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+    parts = [checksum, version, plan.precision, gpu.name if gpu else "unknown"]
+    parts += [f"{name}={size}" for name, size in sorted(plan.dims.items())]
+    parts += [f"{name}={shape}" for name, shape in sorted(plan.shapes.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

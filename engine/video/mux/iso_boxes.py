@@ -42,7 +42,9 @@ class Box:
         """Return the first box at the end of a path of kinds; None if there is none."""
         box: Box | None = self
         for kind in kinds:
-            box = next((one for one in (box.children if box else ()) if one.kind == kind), None)
+            box = next(
+                (child for child in (box.children if box else ()) if child.kind == kind), None
+            )
         return box
 
     def to_bytes(self) -> bytes:

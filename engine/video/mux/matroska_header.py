@@ -74,14 +74,14 @@ def set_aspect(path: Path, track: int, aspect: Fraction) -> None:
 
     def change(tracks: Element) -> Element:
         entries = list(_elements(tracks.payload))
-        numbers = [at for at, one in enumerate(entries) if one.kind == _TRACK_ENTRY]
+        numbers = [at for at, element in enumerate(entries) if element.kind == _TRACK_ENTRY]
         entry = entries[numbers[track]]
         parts = [
             _video(part, aspect) if part.kind == _VIDEO else part
             for part in _elements(entry.payload)
         ]
         entries[numbers[track]] = Element(_TRACK_ENTRY, _joined(parts))
-        return Element(_TRACKS, _joined(one for one in entries if one.kind != _CRC))
+        return Element(_TRACKS, _joined(element for element in entries if element.kind != _CRC))
 
     with path.open("r+b") as file:
         _Header(file).replace_tracks(change)
@@ -140,7 +140,9 @@ class _Header:
     def _write(self, elements: list[Element], places: dict[int, int]) -> None:
         """Write the elements; free bytes take up the difference in size."""
         rest = b"".join(
-            one.to_bytes() for one in elements if one.kind not in (_SEEK_HEAD, _VOID, _CRC)
+            element.to_bytes()
+            for element in elements
+            if element.kind not in (_SEEK_HEAD, _VOID, _CRC)
         )
         space = self._end - self._begin - len(rest)
         known = self._places(space, elements) | places

@@ -97,8 +97,10 @@ class _Trial:
             fault = self._fault(frozenset())
             return MuxTrial((f"these frames ({fault})",) if fault else ())
         with open_container(self._input.source) as container:
-            streams = {one.index: one for one in container.streams if self._is_tried(one)}
-            gone = {index for index, one in streams.items() if self._is_gone(one, time_range)}
+            streams = {
+                stream.index: stream for stream in container.streams if self._is_tried(stream)
+            }
+            gone = {index for index, stream in streams.items() if self._is_gone(stream, time_range)}
             failed = self._failed(set(streams), gone)
             lost = {index for index in failed | gone if streams[index].type == "data"}
             refused = [describe(streams[index]) for index in sorted(failed - lost)]
