@@ -15,7 +15,7 @@ from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.errors import ExitCode, VarfixError
 
 if TYPE_CHECKING:
-    from varfix.engine.video.encoder_check import EncoderStatus
+    from varfix.engine.video.encode.encoder_check import EncoderStatus
     from varfix.onnx.inference.devices import DeviceCheck
 
 # Distributions whose versions matter in a bug report; the last two come with an extra.
@@ -77,7 +77,7 @@ def command(as_json: bool, terminal: Terminal) -> int:
 
 def _examine() -> DoctorReport:
     from varfix.engine.system.app_folders import config_folder
-    from varfix.engine.video.encoder_check import check_encoders
+    from varfix.engine.video.encode.encoder_check import check_encoders
 
     devices, problems = _devices()
     codecs, encoders = tuple(_codecs()), tuple(check_encoders())

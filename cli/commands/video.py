@@ -63,8 +63,9 @@ and verified: the number and timestamps of its frames, and the bytes of every co
 stream.
 
 \b
-Not supported (the message suggests a workaround): HDR (PQ and HLG), interlaced,
-transparent and damaged videos. Settings for videos, with --set or in a preset file:
+Not supported (the message gives a command that helps): HDR (PQ and HLG), Dolby Vision,
+transparent and damaged videos; interlaced ones without --deinterlace. Settings for
+videos, with --set or in a preset file:
   video.segment_seconds=4  segment length: at most this much is redone after an
                            interruption; also the key-frame interval
   video.speed=slow         preset of the encoder
@@ -72,7 +73,8 @@ transparent and damaged videos. Settings for videos, with --set or in a preset f
   video.streams=none       drop audio and all other streams
   video.deflicker_window=4 temporal window of the deflicker filter, frames on each
                            side; 0 disables it
-  video.interlaced=ignore  for videos that are wrongly marked as interlaced
+  video.interlaced=fields  deinterlace into one frame for each field: twice the frame
+                           rate; 'ignore' is for videos that are wrongly marked
   video.damaged=conceal    accept the decoder's reconstruction of damaged data
 """
 
@@ -110,8 +112,17 @@ class VideoOptions:
     begin: Fraction | None
     end: Fraction | None
     sample: Fraction | None
+    deinterlace: bool
     overwrite: bool
     dry_run: bool
+
+    def resolve(self, model: ModelOptions, terminal: Terminal) -> Resolved:
+        """Return the settings with those of these options."""
+        settings: dict[str, Any] = {"video.codec": self.codec, "video.crf": self.crf}
+        is_set = any(text.startswith("video.interlaced=") for text in model.assignments)
+        if self.deinterlace and not is_set:
+            settings["video.interlaced"] = "frames"
+        return model.resolve(terminal, settings)
 
     def cut(self, seconds: Fraction | None) -> TimeRange:
         """Return the requested part of a video of that length.
@@ -168,6 +179,13 @@ _clip_options = options_record(
         metavar="SEC",
         help="Restore only SEC seconds from the middle: a preview of the run.",
     ),
+    option(
+        "Restoration",
+        "--deinterlace",
+        is_flag=True,
+        help="Deinterlace interlaced video, with one frame for each frame; progressive frames stay."
+        " For one frame for each field, add --set video.interlaced=fields.",
+    ),
     option("Output", "--overwrite", is_flag=True, help="Replace DST if it exists."),
     option(
         "Output",
@@ -204,7 +222,7 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     """
     if dst == "":
         raise click.UsageError("DST is empty (is a shell variable unset?)")
-    resolved = model.resolve(terminal, {"video.codec": options.codec, "video.crf": options.crf})
+    resolved = options.resolve(model, terminal)
     if options.sample == 0:
         raise click.UsageError("--sample must be more than 0 seconds")
     job = VideoRequest(resolved, model.label, options, events, terminal, cluster)

@@ -107,7 +107,8 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         prior_interval: The prior runs on every N-th frame.
         deflicker_lowpass: Also remove slow changes of tone after restoration, by averaging low
             frequencies over the window.
-        interlaced: `refuse`, or `ignore` for videos that are wrongly marked as interlaced.
+        interlaced: `refuse`; `frames` or `fields` to deinterlace, with one frame for each frame or
+            for each field; `ignore` for videos that are wrongly marked as interlaced.
         damaged: `fail`, or `conceal` to accept the decoder's reconstruction of damaged data.
     """
 
@@ -120,7 +121,7 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     deflicker_window: Annotated[int, Meta(ge=0, le=60)] = 4
     prior_interval: Positive = 2
     deflicker_lowpass: bool = True
-    interlaced: Literal["refuse", "ignore"] = "refuse"
+    interlaced: Literal["refuse", "ignore", "frames", "fields"] = "refuse"
     damaged: Literal["fail", "conceal"] = "fail"
 
 

@@ -117,6 +117,7 @@ class Clip:
         aspect: Width of a pixel divided by its height; None if unspecified.
         display_matrix: Nine numbers; None for upright frames.
         tags: Color tags.
+        fields: One frame is made of each field of an interlaced video.
     """
 
     layout: Layout
@@ -134,6 +135,7 @@ class Clip:
     aspect: Fraction | None = None
     display_matrix: tuple[int, ...] | None = None
     tags: Tags = Tags()
+    fields: bool = False
 
     def frames_in(self, time_range: TimeRange) -> int:
         """Return the frames in a time range according to the header; 0 if unknown."""

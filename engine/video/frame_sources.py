@@ -10,9 +10,9 @@ from pathlib import Path
 from varfix.engine.errors import DecodeError
 from varfix.engine.settings.types import VideoSettings
 from varfix.engine.video.clip import Clip, Frame, FrameStream, Layout, TimeRange
+from varfix.engine.video.encode.segments import Segment
 from varfix.engine.video.pixel_formats import convert_planes
 from varfix.engine.video.reader import ClipReader, ReadOptions, checksum, tick_at
-from varfix.engine.video.segments import Segment
 
 _MAX_WARNINGS = 3  # of each kind; a damaged video has one for every frame
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
@@ -13,11 +14,14 @@ import numpy as np
 
 from varfix.engine.errors import DecodeError, DecodeTruncatedError, DecodeUnsupportedError
 from varfix.engine.video.clip import Clip, Frame, Layout
+from varfix.engine.video.containers import open_container, with_path
+from varfix.engine.video.deinterlace import FIELDS, FRAMES, MODES, NEIGHBORS, Deinterlacer
 from varfix.engine.video.pixel_formats import planes_of
-from varfix.engine.video.probe import check_frame, open_container
+from varfix.engine.video.probe import time_of
+from varfix.engine.video.refusals import check_frame
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import VideoFrame, VideoStream
     from av.container import InputContainer
 
 
@@ -27,7 +31,8 @@ class ReadOptions:
 
     Attributes:
         layout: Layout of the frames to return: the video's own, or one that an encoder supports.
-        interlaced: `refuse`, or `ignore` to treat interlaced frames as progressive.
+        interlaced: `refuse`; `ignore` to treat interlaced frames as progressive; `frames` or
+            `fields` to deinterlace them.
         damaged: `fail`, or `conceal` to use what the decoder reconstructs from damaged data.
         warn: Receives code and text of each warning.
     """
@@ -58,7 +63,7 @@ class ClipReader:
             SourceReadError: The file cannot be read.
         """
         for seeking in (first is not None, False):
-            with open_container(self._path) as container:
+            with with_path(self._path), open_container(self._path) as container:
                 frames = self._ordered(container, first if seeking else None)
                 head = next(frames, None)
                 # The seek landed too late and missed frames: decode from the beginning.
@@ -87,26 +92,51 @@ class ClipReader:
 
     def _ordered(self, container: InputContainer, first: int | None) -> Iterator[Frame]:
         """Yield all frames from a key frame at or before `first` on, with increasing times."""
+        clip = self._clip
+        stream = container.streams.video[_video_index(container, clip.stream)]
+        assert stream.time_base is not None
+        ratio = clip.time_base / stream.time_base  # 1/2 for one frame for each field
+        step = max(1, round(1 / (clip.rate * clip.time_base)))
+        deinterlaces = self._options.interlaced in MODES
         if first is not None:
-            container.seek(first, stream=container.streams[self._clip.stream], backward=True)
-        ticks = max(1, round(1 / (self._clip.rate * self._clip.time_base)))
+            first = math.floor(ratio * (first - (NEIGHBORS * step if deinterlaces else 0)))
+            container.seek(first, stream=stream, backward=True)
+        decoded_frames = self._decoded(container, stream)
+        timed = self._timed(decoded_frames, round(clip.first * ratio), max(1, round(step * ratio)))
+        if not deinterlaces:
+            for tick, decoded in timed:
+                yield Frame(planes_of(decoded, self._options.layout), tick, decoded.duration or 0)
+            return
+        filter_ = Deinterlacer(FIELDS if clip.fields else FRAMES, ratio)
+        for tick, decoded in filter_.frames(timed):
+            yield Frame(planes_of(decoded, self._options.layout), tick, 0)
+
+    def _timed(
+        self, frames: Iterator[VideoFrame], first: int, step: int
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield tick and frame; ticks increase.
+
+        Args:
+            frames: Decoded frames; the ticks are those of their stream.
+            first: Tick of the first frame, if the file does not give it.
+            step: Ticks between frames whose times the file does not give.
+        """
         last: int | None = None
-        for decoded in self._decoded(container):
-            pts = decoded.pts if decoded.pts is not None else decoded.dts
+        for decoded in frames:
+            pts = time_of(decoded, self._clip.container)
             if pts is None:
-                pts = 0 if last is None else last + ticks
+                pts = first if last is None else last + step
             if last is not None and pts <= last:
                 self._options.warn(
                     "frame_times", f"frame at tick {pts} is out of order; timestamp adjusted"
                 )
                 pts = last + 1
             last = pts
-            yield Frame(planes_of(decoded, self._options.layout), pts, decoded.duration or 0)
+            yield pts, decoded
 
-    def _decoded(self, container: InputContainer) -> Iterator[VideoFrame]:
+    def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         import av.error
 
-        stream = container.streams.video[_video_index(container, self._clip.stream)]
         stream.thread_type = "AUTO"
         concealing = self._options.damaged == "conceal"
         number = 0

@@ -1,8 +1,8 @@
 """Restores a video: decoding, restoring and encoding run at the same time, segment by segment.
 
-Finished segments are kept (`varfix.engine.video.segments`), so the same command resumes after any
-interruption. The result gets its final name only when it is complete and was compared with the
-source (`varfix.engine.video.mux.verify`).
+Finished segments are kept (`varfix.engine.video.encode.segments`), so the same command resumes
+after any interruption. The result gets its final name only when it is complete and was compared
+with the source (`varfix.engine.video.mux.verify`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from varfix.engine.system.atomic import temporary_path
 from varfix.engine.system.folder_lock import lock_folder
 from varfix.engine.video.clip import NO_PIPE, ByteSink, Clip, Pipe, TimeRange
 from varfix.engine.video.deflicker import temporal_context
+from varfix.engine.video.encode.segment_writer import SegmentWriter
+from varfix.engine.video.encode.segments import Segment, SegmentFolder
+from varfix.engine.video.encode.writer import Encoding, encoding_for
 from varfix.engine.video.frame_pipeline import (
     ClipCallbacks,
     FrameSource,
@@ -36,9 +39,6 @@ from varfix.engine.video.mux.mux_input import EncodedSegments, MuxInput
 from varfix.engine.video.mux.streams import container_traits
 from varfix.engine.video.mux.trial import MuxTrial, try_muxing
 from varfix.engine.video.mux.verify import verify
-from varfix.engine.video.segment_writer import SegmentWriter
-from varfix.engine.video.segments import Segment, SegmentFolder
-from varfix.engine.video.writer import Encoding, encoding_for
 from varfix.engine.video.y4m import Y4mWriter
 
 _MAX_SEGMENT_FRAMES: Final = 1500

@@ -40,7 +40,7 @@ class Y4mReader:
 
         Args:
             stream: Read from its position to its end; not necessarily seekable.
-            interlaced: `refuse`, or `ignore` to treat interlaced frames as progressive.
+            interlaced: `ignore` to treat interlaced frames as progressive; all else refuses.
 
         Raises:
             DecodeEmptyError: The stream is empty.
@@ -135,10 +135,10 @@ def header(clip: Clip, layout: Layout) -> bytes:
 def _clip(words: list[str], interlaced: str) -> Clip:
     fields = {word[0]: word[1:] for word in words if not word.startswith("X")}
     extra = dict(word[1:].partition("=")[::2] for word in words if word.startswith("X"))
-    if fields.get("I", "p") not in ("p", "?") and interlaced == "refuse":
+    if fields.get("I", "p") not in ("p", "?") and interlaced != "ignore":
         raise DecodeUnsupportedError(
             "the stream is interlaced",
-            hint="deinterlace it, for example with FFmpeg's filter bwdif",
+            hint="write it with `ffmpeg -i FILE -vf bwdif=0 -f yuv4mpegpipe -strict -1 -`",
         )
     full = extra.get("COLORRANGE") == "FULL"
     try:

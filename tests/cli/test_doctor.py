@@ -6,9 +6,9 @@ import pytest
 
 from varfix.engine.errors import DeviceUnavailableError, EncodeError
 from varfix.engine.formats import FORMATS
-from varfix.engine.video import encoder_check as video_check
-from varfix.engine.video.encoders import hardware_encoders
-from varfix.engine.video.writer import SegmentEncoder
+from varfix.engine.video.encode import encoder_check as video_check
+from varfix.engine.video.encode.encoders import hardware_encoders
+from varfix.engine.video.encode.writer import SegmentEncoder
 from varfix.onnx.inference import devices
 from varfix.onnx.inference.hardware import Gpu
 

@@ -1,8 +1,10 @@
 """Small clips, made with PyAV for each test, and ways to look into what became of them."""
 
+import subprocess
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 
 import av
 import msgspec
@@ -17,6 +19,35 @@ from varfix.engine.batch.run import run_batch
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.clip import WHOLE
 from varfix.engine.video.probe import probe_for
+
+CLIPS = Path(__file__).parents[3] / "shared/data/clips"
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A copy of a shared file."""
+
+    def copy(name):
+        if not CLIPS.is_dir():
+            pytest.skip("../shared is not here")
+        target = tmp_path / name
+        target.write_bytes((CLIPS / name).read_bytes())
+        return target
+
+    return copy
+
+
+@pytest.fixture
+def ffmpeg():
+    """Run FFmpeg's program as an independent maker of files."""
+    if which("ffmpeg") is None:
+        pytest.skip("the program ffmpeg is not installed")
+
+    def run(*arguments):
+        words = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
+        subprocess.run(words, check=True, capture_output=True)
+
+    return run
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from varfix.engine.errors import DeviceUnavailableError, PlanError
 from varfix.engine.settings.types import VideoSettings
 from varfix.engine.video.clip import Clip, Layout
-from varfix.engine.video.encoder_check import check_encoders
-from varfix.engine.video.encoders import ENCODERS, hardware_encoders
-from varfix.engine.video.writer import SegmentEncoder, encoding_for
+from varfix.engine.video.encode.encoder_check import check_encoders
+from varfix.engine.video.encode.encoders import ENCODERS, hardware_encoders
+from varfix.engine.video.encode.writer import SegmentEncoder, encoding_for
 
 ENCODE = """
 import hashlib, sys
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from varfix.engine.video.clip import Clip, Layout
 from varfix.engine.settings.types import VideoSettings
-from varfix.engine.video.writer import SegmentEncoder, encoding_for
+from varfix.engine.video.encode.writer import SegmentEncoder, encoding_for
 count, depth = int(sys.argv[3]), int(sys.argv[4])
 layout, rng = Layout(80, 48, depth), np.random.default_rng(0)
 settings = VideoSettings(codec=sys.argv[2])

@@ -1,8 +1,6 @@
 """Streams of cameras, recorders and archives are kept; what cannot be kept is named in advance."""
 
-import subprocess
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -18,22 +16,6 @@ from varfix.engine.video.mux.trial import try_muxing
 from varfix.engine.video.probe import probe_clip
 
 from .conftest import contents, facts, images, settings_for, times
-
-CLIPS = Path(__file__).parents[3] / "shared/data/clips"
-
-
-@pytest.fixture
-def shared(tmp_path):
-    """A copy of a shared file."""
-
-    def copy(name):
-        if not CLIPS.is_dir():
-            pytest.skip("../shared is not here")
-        target = tmp_path / name
-        target.write_bytes((CLIPS / name).read_bytes())
-        return target
-
-    return copy
 
 
 def offset(path, index):
@@ -88,21 +70,6 @@ def test_matroska_holds_every_sound_that_windows_has_a_number_for(
     assert data == wanted
     assert max(abs(a - b) for a, b in zip(at, due, strict=True)) <= Fraction(1, 1000)
     assert images(made.path)[0][1] == images(source)[0][1]
-
-
-@pytest.fixture
-def ffmpeg():
-    """Run FFmpeg's program as an independent maker of files."""
-    from shutil import which
-
-    if which("ffmpeg") is None:
-        pytest.skip("the program ffmpeg is not installed")
-
-    def run(*arguments):
-        words = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
-        subprocess.run(words, check=True, capture_output=True)
-
-    return run
 
 
 def test_chapters_and_fonts_come_along_with_such_a_sound(film, tmp_path, restore, ffmpeg):

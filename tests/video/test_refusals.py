@@ -34,14 +34,14 @@ def test_hdr_is_refused_with_a_hint(film, transfer, name):
     )
     with pytest.raises(DecodeUnsupportedError, match=f"HDR video .{name}") as caught:
         probe_clip(source)
-    assert "BT.709" in caught.value.hint
+    assert f"ffmpeg -i {source}" in caught.value.hint
 
 
 def test_interlaced_is_refused_with_a_hint_and_can_be_overruled(film):
     source = film(interlaced=True, options={"crf": "10", "x264-params": "tff=1"})
     with pytest.raises(DecodeUnsupportedError, match="interlaced") as caught:
         probe_clip(source)
-    assert "bwdif" in caught.value.hint
+    assert "--deinterlace" in caught.value.hint
     assert probe_clip(source, interlaced="ignore").frames == 10
 
 
@@ -109,7 +109,7 @@ def test_a_truncated_file_is_known_before_any_work(film, name, share):
     source.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(DecodeTruncatedError, match="ends early") as caught:
         probe_clip(source)
-    assert "ffmpeg -i VIDEO -c copy" in caught.value.hint
+    assert f"ffmpeg -i {source} -c copy" in caught.value.hint
 
 
 def test_a_truncated_clip_with_its_index_in_front(film):

@@ -19,8 +19,8 @@ from varfix.engine.errors import DiskFullError, ExitCode, OutputLockedError
 from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.system.folder_lock import lock_folder
 from varfix.engine.video import restore_clip as video_run
+from varfix.engine.video.encode.segments import SegmentFolder
 from varfix.engine.video.reader import ClipReader
-from varfix.engine.video.segments import SegmentFolder
 
 from .conftest import images, settings_for, times
 

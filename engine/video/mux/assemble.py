@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from varfix.engine.errors import EncodeError
 from varfix.engine.system.atomic import translate_os_errors
+from varfix.engine.video.containers import open_container
 from varfix.engine.video.mux.copies import StreamCopies
 from varfix.engine.video.mux.mux_input import EncodedSegments, MuxInput, MuxResult
 from varfix.engine.video.mux.output import Additions, OutputForm, open_output
 from varfix.engine.video.mux.streams import ISO, TIMECODE, content_tags, is_attachment
-from varfix.engine.video.probe import open_container
 
 if TYPE_CHECKING:
     from av import Packet, VideoStream

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
+from varfix.engine.video.containers import open_container
 from varfix.engine.video.mux.iso_boxes import track_descriptions
 from varfix.engine.video.mux.mux_input import MuxInput, MuxResult
 from varfix.engine.video.mux.streams import (
@@ -21,7 +22,6 @@ from varfix.engine.video.mux.streams import (
     is_timecode,
     set_layout,
 )
-from varfix.engine.video.probe import open_container
 
 if TYPE_CHECKING:
     from av import Packet

@@ -8,9 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from varfix.engine.video.clip import Clip, TimeRange
+from varfix.engine.video.encode.segments import Segment
 from varfix.engine.video.mux.iso_boxes import TrackDescription
 from varfix.engine.video.mux.streams import ISO, ContainerTraits, StreamDigest, StreamKey
-from varfix.engine.video.segments import Segment
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ class MuxInput:
         clip, begin = self.clip, self.limits[0]
         if begin is not None:
             return round(begin / clip.time_base)
-        earliest = Fraction(first) if self.traits.muxer in ISO else clip.start / clip.time_base
+        # MP4 hides the samples with which an encoder of sound begins, by times before 0.
+        is_same = self.traits.muxer in ISO and self.traits.origin.startswith("mov")
+        earliest = Fraction(first) if is_same else clip.start / clip.time_base
         return min(0, first, int(earliest // 1))
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from varfix.engine.video.clip import Clip
+from varfix.engine.video.containers import av_path
 from varfix.engine.video.mux.iso_boxes import put_descriptions
 from varfix.engine.video.mux.matroska_header import append_chapters, chapters_of, set_aspect
 from varfix.engine.video.mux.mux_input import MuxResult
 from varfix.engine.video.mux.streams import ISO, MATROSKA
-from varfix.engine.video.probe import av_path
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

@@ -15,6 +15,9 @@ import numpy as np
 from varfix.engine.errors import EncodeError
 from varfix.engine.settings.types import VideoSettings
 from varfix.engine.video.clip import WHOLE, Clip, TimeRange
+from varfix.engine.video.containers import open_container
+from varfix.engine.video.encode.segments import Segment
+from varfix.engine.video.encode.writer import Encoding, SegmentEncoder, encoding_for
 from varfix.engine.video.mux.assemble import assemble
 from varfix.engine.video.mux.iso_boxes import track_descriptions
 from varfix.engine.video.mux.mux_input import EncodedSegments, MuxInput
@@ -26,9 +29,6 @@ from varfix.engine.video.mux.streams import (
     is_timecode,
 )
 from varfix.engine.video.mux.verify import verify
-from varfix.engine.video.probe import open_container
-from varfix.engine.video.segments import Segment
-from varfix.engine.video.writer import Encoding, SegmentEncoder, encoding_for
 
 if TYPE_CHECKING:
     from av.stream import Stream

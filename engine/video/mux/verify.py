@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from varfix.engine.errors import EncodeError
+from varfix.engine.video.containers import main_stream, open_container
 from varfix.engine.video.mux.assemble import pts_of
 from varfix.engine.video.mux.iso_boxes import track_descriptions
 from varfix.engine.video.mux.mux_input import EncodedSegments, MuxInput, MuxResult
@@ -16,7 +17,7 @@ from varfix.engine.video.mux.streams import (
     StreamKey,
     keyed,
 )
-from varfix.engine.video.probe import main_stream, open_container, stream_seconds
+from varfix.engine.video.probe import stream_seconds
 
 _MILLISECOND: Final = Fraction(1, 1000)
 

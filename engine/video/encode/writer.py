@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from varfix.engine.errors import DeviceUnavailableError, EncodeError, PlanError
 from varfix.engine.settings.types import VideoSettings
 from varfix.engine.video.clip import FULL, Clip, Layout, Samples, Tags
-from varfix.engine.video.encoders import (
+from varfix.engine.video.containers import av_path, open_container
+from varfix.engine.video.encode.encoders import (
     HARDWARE,
     check_accepted,
     encoder_for,
@@ -21,7 +22,6 @@ from varfix.engine.video.encoders import (
     options_for,
 )
 from varfix.engine.video.pixel_formats import frame_of
-from varfix.engine.video.probe import av_path, open_container
 
 if TYPE_CHECKING:
     from av import VideoCodecContext, VideoFrame

@@ -8,9 +8,9 @@ from pathlib import Path
 from varfix.engine.errors import DiskFullError, EncodeError
 from varfix.engine.system.atomic import translate_os_errors
 from varfix.engine.video.clip import Frame, Samples
+from varfix.engine.video.encode.segments import Segment, SegmentFolder
+from varfix.engine.video.encode.writer import Encoding, SegmentEncoder, count_frames
 from varfix.engine.video.reader import checksum
-from varfix.engine.video.segments import Segment, SegmentFolder
-from varfix.engine.video.writer import Encoding, SegmentEncoder, count_frames
 
 
 class SegmentWriter:

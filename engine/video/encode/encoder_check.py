@@ -13,10 +13,10 @@ import numpy as np
 from varfix.engine.errors import VarfixError
 from varfix.engine.settings.types import VideoSettings
 from varfix.engine.video.clip import Clip, Layout, Samples
-from varfix.engine.video.encoders import ENCODERS, hardware_encoders
+from varfix.engine.video.encode.encoders import ENCODERS, hardware_encoders
+from varfix.engine.video.encode.writer import SegmentEncoder, encoding_for
 from varfix.engine.video.probe import probe_clip
 from varfix.engine.video.reader import ClipReader, ReadOptions
-from varfix.engine.video.writer import SegmentEncoder, encoding_for
 
 _SIDE: Final = 256  # pixels; hardware encoders reject very small frames
 _FRAMES: Final = 6

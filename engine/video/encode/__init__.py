@@ -1,0 +1,1 @@
+"""Encoding: which encoder, its options, and segments that outlive an interruption."""

@@ -1,0 +1,137 @@
+"""Videos that cannot be restored correctly: why, and a command that makes them restorable."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from varfix.engine.errors import DecodeUnsupportedError
+from varfix.engine.video.clip import UNSPECIFIED
+from varfix.engine.video.color import known_matrix
+from varfix.engine.video.containers import main_stream, open_container
+from varfix.engine.video.deinterlace import is_telecined
+from varfix.engine.video.dolby_vision import needs_dolby_vision
+from varfix.engine.video.frame_facts import is_rgb, rate_of
+
+if TYPE_CHECKING:
+    from av import VideoFrame, VideoStream
+
+# Numbers of ISO/IEC 23091-2, with names for messages and for zscale.
+_HDR: Final = {16: ("PQ, HDR10", "smpte2084"), 18: ("HLG", "arib-std-b67")}
+_TELECINE_RATE: Final = (29, 31)  # frames per second
+_TELECINE_FRAMES: Final = 60
+# Pixel formats with alpha begin with these.
+_WITH_ALPHA: Final = ("yuva", "gbrap", "rgba", "bgra", "argb", "abgr", "ya", "pal8")
+_TONE_MAP: Final = (
+    "format=gbrpf32le,zscale=p=bt709,tonemap=hable,zscale=t=bt709:m=bt709:r=tv,format=yuv420p"
+    " -c copy -c:v libx264 -crf 14 out.mkv"
+)
+# Profile 5 stores ICtCp with PQ in full range; FFmpeg's zscale shows it without its own metadata.
+_FROM_DOLBY_VISION: Final = (
+    "zscale=min=ictcp:tin=smpte2084:pin=bt2020:rin=full:m=gbr:p=bt2020:t=linear:npl=100"
+)
+
+
+def check_first_frame(path: Path, stream: VideoStream, frame: VideoFrame, interlaced: str) -> None:
+    """Reject a video that cannot be restored correctly, by its header and its first frame.
+
+    Args:
+        path: The file.
+        stream: Its frames.
+        frame: The first frame.
+        interlaced: As for `check_frame`.
+
+    Raises:
+        DecodeUnsupportedError: As `check_frame`; or it needs Dolby Vision, or is telecined.
+    """
+    if frame.interlaced_frame and interlaced == "refuse" and _is_telecined(path, stream):
+        raise _telecined()
+    check_frame(frame, interlaced)
+    if int(frame.color_trc) == UNSPECIFIED and needs_dolby_vision(path):
+        raise _dolby_vision()
+    if stream.metadata.get("alpha_mode") == "1":
+        raise transparent()
+
+
+def check_frame(frame: VideoFrame, interlaced: str) -> None:
+    """Reject a frame that cannot be restored correctly.
+
+    Args:
+        frame: The frame.
+        interlaced: `refuse`, or `ignore` to accept interlaced frames.
+
+    Raises:
+        DecodeUnsupportedError: It is interlaced, HDR, transparent, or has an unknown matrix.
+    """
+    if frame.interlaced_frame and interlaced == "refuse":
+        raise DecodeUnsupportedError(
+            "interlaced video (each frame holds two moments, which the model would blend)",
+            hint="add --deinterlace, or `--set video.interlaced=ignore` if only its flag is wrong",
+        )
+    if int(frame.color_trc) in _HDR:
+        raise _hdr(int(frame.color_trc))
+    if has_alpha(frame):
+        raise transparent()
+    if not is_rgb(frame) and not known_matrix(int(frame.colorspace)):
+        raise DecodeUnsupportedError(
+            f"color matrix {int(frame.colorspace)} is not supported",
+            hint="convert it with `ffmpeg -i VIDEO -map 0 -vf scale=out_color_matrix=bt709"
+            ",format=yuv420p -c copy -c:v ffv1 out.mkv`",
+        )
+
+
+def has_alpha(frame: VideoFrame) -> bool:
+    """Return whether a frame is transparent anywhere."""
+    if not frame.format.name.startswith(_WITH_ALPHA):
+        return False
+    deep = max(component.bits for component in frame.format.components) > 8
+    alpha = frame.reformat(format="rgba64le" if deep else "rgba").to_ndarray()[..., 3]
+    return bool((alpha < (65535 if deep else 255)).any())
+
+
+def _hdr(transfer: int) -> DecodeUnsupportedError:
+    name, filter_name = _HDR[transfer]
+    return DecodeUnsupportedError(
+        f"HDR video ({name}; models support standard range only)",
+        hint=f"convert it with `ffmpeg -i VIDEO -map 0 -vf zscale=min=2020_ncl:tin={filter_name}"
+        f":pin=bt2020:t=linear:npl=100,{_TONE_MAP}`",
+    )
+
+
+def _telecined() -> DecodeUnsupportedError:
+    return DecodeUnsupportedError(
+        "telecined film (24 frames per second, spread over 30 interlaced ones)",
+        hint="restore the frames of the film with `ffmpeg -i VIDEO -map 0 -vf fieldmatch,decimate"
+        " -c copy -c:v ffv1 out.mkv`, or add --deinterlace",
+    )
+
+
+def _is_telecined(path: Path, stream: VideoStream) -> bool:
+    """Return whether the first seconds hold telecined film."""
+    import av.error
+
+    if not _TELECINE_RATE[0] < rate_of(stream) < _TELECINE_RATE[1]:
+        return False
+    lumas: list[Any] = []
+    with suppress(av.error.FFmpegError), open_container(path) as container:
+        for frame in container.decode(main_stream(container)):
+            lumas.append(frame.to_ndarray(format="gray"))
+            if len(lumas) == _TELECINE_FRAMES:
+                break
+    return is_telecined(lumas)
+
+
+def _dolby_vision() -> DecodeUnsupportedError:
+    return DecodeUnsupportedError(
+        "video in Dolby Vision (its colors can be shown only with Dolby Vision)",
+        hint=f"convert it with `ffmpeg -i VIDEO -map 0 -vf {_FROM_DOLBY_VISION},{_TONE_MAP}`",
+    )
+
+
+def transparent() -> DecodeUnsupportedError:
+    """Return the error for a transparent video."""
+    return DecodeUnsupportedError(
+        "transparent video (results cannot be transparent)",
+        hint="put it on black with `ffmpeg -i VIDEO -map 0 -vf geq=lum='lum(X,Y)*alpha(X,Y)/255'`",
+    )
