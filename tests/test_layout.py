@@ -83,6 +83,7 @@ LIBRARIES = {
     "fsspec": ("engine.storage", {}),
     "onnxruntime": ("onnx.inference", {}),
     "ray": ("engine.cluster", {}),
+    "spandrel": ("onnx.export", {}),
     "tifffile": ("engine.image", {}),
     "torch": (
         "engine.networks",

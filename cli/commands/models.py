@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 import msgspec
 
-from varfix.cli.commands.models_install import import_model, pull, remove
+from varfix.cli.commands.models_import import import_model
+from varfix.cli.commands.models_install import pull, remove
 from varfix.cli.completions import model_items
 from varfix.cli.options import Command, option, terminal_options
 from varfix.cli.terminal import Terminal, join_hint
@@ -24,6 +26,7 @@ Examples:
   varfix models verify mine.onnx       check the checksum
   varfix models pull varformer-d16     download the official VarFormer
   varfix models import varformer-d16 net_g_last.pth      from a downloaded file
+  varfix models import nafnet NAFNet-SIDD-width32.pth    a published network
 """
 
 
@@ -45,22 +48,17 @@ for _command in (import_model, pull, remove):
 @_json
 def list_models(as_json: bool = False) -> None:
     """List the models that varfix knows by name."""
-    from varfix.onnx.files.model_files import find_model, imported_names
+    from varfix.onnx.files.model_files import imported_names
 
-    rows = []
-    for entry in _entries(imported_names()):
-        try:
-            find_model(entry.name)
-            installed = True
-        except ModelError:
-            installed = False
-        rows.append({"name": entry.name, "installed": installed, "summary": entry.summary})
+    rows = [_row(entry) for entry in _entries(imported_names())]
     if as_json:
         click.echo(msgspec.json.encode(rows))
         return
     for row in rows:
         state = "installed" if row["installed"] else "not installed"
-        click.echo(f"{row['name']:16}  {state:13}  {row['summary']}")
+        terms = f"  [{row['license']}]" if row["license"] else ""
+        use = "  NONCOMMERCIAL USE ONLY" if row["noncommercial"] else ""
+        click.echo(f"{row['name']:16}  {state:13}  {row['summary']}{terms}{use}")
 
 
 @command.command("show", cls=Command)
@@ -103,6 +101,26 @@ def verify(models: tuple[str, ...], terminal: Terminal) -> int:
             terminal.error(join_hint(error.message, error.hint))
             code = error.exit_code
     return code
+
+
+def _row(entry: ModelEntry) -> dict[str, Any]:
+    """Return the facts about a model for the list; those of the card if it is installed."""
+    from varfix.onnx.files.card import read_card
+    from varfix.onnx.files.model_files import find_model
+
+    facts: dict[str, Any] = {"name": entry.name, "installed": False, "summary": entry.summary}
+    facts |= {"license": "", "noncommercial": False}
+    try:
+        card = read_card(find_model(entry.name).restore)
+    except ModelError:
+        return facts
+    if card.network:
+        facts["summary"] = f"{entry.summary}: {card.network}"
+    return facts | {
+        "installed": True,
+        "license": card.licence,
+        "noncommercial": card.noncommercial,
+    }
 
 
 def _entries(imported: list[str]) -> list[ModelEntry]:

@@ -40,6 +40,8 @@ def settings_fingerprint(settings: Settings, model_sha256: str, tile: int) -> st
     # Only where they differ from the default: results made before these settings existed match.
     added = {"tone": settings.tile.tone == "tile", "whole": settings.tile.resize_whole}
     decisive |= {key: True for key, value in added.items() if value}
+    if settings.model.level is not None:
+        decisive["level"] = settings.model.level
     return _digest(decisive)
 
 

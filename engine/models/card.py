@@ -30,12 +30,15 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         tile: Best edge of the square tile, in pixels; a multiple of `multiple`.
         multiple: Every tile edge must be divisible by it.
         overlap: Pixels that neighboring tiles share.
+        align: Tiles start at multiples of this; networks with strides or windows need it.
+        smallest: Least edge of a tile, in pixels.
         tiling: `internal` and `discouraged` models use context beyond a tile.
         guidance: Input of the prior: `none`, the `tile`, or the whole `image`.
         thumbnail: Edge of the square thumbnail of the prior graph; 0 unless guidance is `image`.
         prior_channels: Channels of the prior maps; 0 unless guidance is `image`.
         prior_stride: Tile pixels for each prior sample.
-        color: Color space of the pixels.
+        color: Color space of the pixels. A `gray` network restores the brightness and keeps the
+            color of the source.
         range: Range of the pixels.
         layout: Axes of the graph's image input.
         fp16: Whether fp16 was validated against fp32.
@@ -51,6 +54,14 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         weights: Digest of the external weights; empty if they are in the graph.
         about: One line of description.
         training: Training data and duration.
+        network: Name of the network, for models made from a checkpoint of another project.
+        network_license: SPDX expression of the network's code; `licence` is that of the weights.
+        noncommercial: Whether the license of the network forbids commercial use.
+        level: Meaning of the graph's input `level`; empty if it has none. `noise` is the standard
+            deviation of the noise, in units of 1/255.
+        level_default: Value of `level` if none is requested.
+        reach: Distance in pixels from which the content of an image has no more effect on a pixel,
+            measured; 0 = unknown, or farther than a tile.
     """
 
     name: str
@@ -59,13 +70,15 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     multiple: int
     overlap: int
     schema: int = SCHEMA
+    align: int = 1
+    smallest: int = 1
     tasks: tuple[str, ...] = ("auto",)
     tiling: Literal["supported", "discouraged", "internal"] = "supported"
     guidance: Literal["none", "image", "tile"] = "none"
     thumbnail: int = 0
     prior_channels: int = 0
     prior_stride: int = 16
-    color: Literal["srgb"] = "srgb"
+    color: Literal["srgb", "gray"] = "srgb"
     range: Literal["0..1"] = "0..1"
     layout: Literal["NCHW"] = "NCHW"
     fp16: Literal["ok", "unsafe", "untested"] = "untested"
@@ -78,17 +91,28 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     weights: str = ""
     about: str = ""
     training: str = ""
+    network: str = ""
+    network_license: str = ""
+    noncommercial: bool = False
+    level: Literal["", "noise"] = ""
+    level_default: float = 0.0
+    reach: int = 0
 
     def __post_init__(self) -> None:
         """Reject contradicting sizes (ValueError)."""
-        if self.multiple < 1 or self.prior_stride < 1:
-            raise ValueError("multiple and prior_stride must be at least 1")
+        if min(self.multiple, self.prior_stride, self.align) < 1:
+            raise ValueError("multiple, prior_stride and align must be at least 1")
         if self.tile < 1 or self.tile % self.multiple:
             raise ValueError(f"tile {self.tile} is not a multiple of {self.multiple}")
         if not 0 <= self.overlap < self.tile:
             raise ValueError(f"overlap {self.overlap} does not fit a tile of {self.tile}")
         if self.guidance == "image":
             self._check_prior()
+
+    @property
+    def tone_by_tile(self) -> bool:
+        """Whether the tone of a restored tile depends on what else is in the tile."""
+        return self.guidance == "tile" or self.tiling == "discouraged"
 
     def _check_prior(self) -> None:
         if self.thumbnail < 1 or self.prior_channels < 1:

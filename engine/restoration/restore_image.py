@@ -38,7 +38,7 @@ def tile_grid_for(restorer: Restorer, size: tuple[int, int], settings: Settings)
     """
     card, wanted = restorer.card, settings.tile.overlap
     overlap = min(card.overlap if wanted is None else wanted, restorer.tile // 3)
-    align = card.prior_stride if card.guidance == "image" else 1
+    align = card.prior_stride if card.guidance == "image" else card.align
     height, width = (length + 2 * margin(restorer) for length in size)
     if restorer.tile_step == restorer.tile:
         return plan_tiles(height, width, restorer.tile, overlap, align)
@@ -84,11 +84,10 @@ def restore_image(
     """
     if settings.strength == 0.0:
         return pixels
-    by_tile = restorer.card.guidance == "tile"
-    if by_tile and settings.tile.resize_whole:
+    if restorer.card.guidance == "tile" and settings.tile.resize_whole:
         return blend(pixels, restore_resized(restorer, pixels), settings.strength)
     grid = tile_grid_for(restorer, (pixels.shape[0], pixels.shape[1]), settings)
-    tone = by_tile and settings.tile.tone == "global" and len(grid) > 1
+    tone = restorer.card.tone_by_tile and settings.tile.tone == "global" and len(grid) > 1
     target = pixels if overwrite_input and not tone else np.empty_like(pixels)
     blender = TileBlender(
         grid, _row_sink(target, pixels, margin(restorer), 1.0 if tone else settings.strength)

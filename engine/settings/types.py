@@ -21,11 +21,17 @@ RENAMED_KEYS: Final = {
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which model runs, for which damage, in which precision."""
+    """Which model runs, for which damage, in which precision.
+
+    Attributes:
+        level: Noise level for models with such an input: the standard deviation of the noise, in
+            units of 1/255. None takes the value of the model card.
+    """
 
     name: str = "varformer-s"
     task: Literal["auto", "noise", "rain", "haze", "lowlight", "blur", "snow"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
+    level: Annotated[float, Meta(ge=0.0, le=255.0)] | None = None
 
 
 class TileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -22,6 +22,7 @@ from varfix.engine.errors import ModelContractError
 from varfix.engine.evaluation.metrics import psnr
 from varfix.engine.models.card import ModelCard
 from varfix.onnx.export.fp16 import convert_to_fp16
+from varfix.onnx.export.natural_images import natural_pixels
 from varfix.onnx.export.parity import Arrays, compare
 from varfix.onnx.export.released_graphs import RESTORED, TOKENS
 from varfix.onnx.export.trace import SMALL, TILE, trace_graph
@@ -147,17 +148,8 @@ def _describe(path: Path, card: ModelCard) -> ModelCard:
 
 
 def natural_image(side: int, seed: int = 0) -> Tensor:
-    """Return an image (1, 3, side, side) in [0, 1] with the 1/f spectrum of natural images.
-
-    Networks trained on natural images behave differently on white noise.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    rows, columns = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
-    fading = 1.0 / (rows.square() + columns.square()).sqrt().clamp_min(1.0 / side)
-    waves = torch.fft.rfft2(torch.randn(1, 3, side, side, generator=rng)) * fading
-    image = torch.fft.irfft2(waves, s=(side, side))
-    spread: Tensor = image / (4.0 * image.std()) + 0.5
-    return spread.clamp(0.0, 1.0)
+    """Return `natural_pixels`, an image (1, 3, side, side) in [0, 1], as a tensor."""
+    return torch.from_numpy(natural_pixels(side, seed))
 
 
 def _run(path: Path, example: Tensor) -> GraphOutputs:

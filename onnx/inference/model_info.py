@@ -55,7 +55,7 @@ def read_model_info(found: ModelFiles) -> ModelInfo:
         step = card.multiple if local else card.tile
         return ModelInfo(card, lambda size: _own_dims(card, size), step)
     session = start(found.restore, SessionPlan(CPU, optimize=False))
-    names = read_signature(session, found.restore, "none").dims
+    names = read_signature(session, found.restore).dims
     digest = graph_digest(found.restore)
     card = msgspec.structs.replace(foreign_card(session, found.restore), sha256=digest)
     # Other tile sizes are unknown for a graph without a card.

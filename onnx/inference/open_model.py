@@ -22,9 +22,11 @@ from varfix.onnx.inference.multi_gpu import MultiGpuRestorer
 from varfix.onnx.inference.restorer import Graphs, ModelRestorer, OnnxRestorer, Placement
 from varfix.onnx.inference.runtime import CPU, SessionPlan
 from varfix.onnx.inference.signature import (
+    check_level,
     check_overlap,
     check_resize_whole,
     check_tile,
+    other_inputs,
     read_signature,
     tile_size,
 )
@@ -65,6 +67,7 @@ def _open(
     step = size if settings.tile.size else min(info.step, size)
     check_overlap(settings.tile.overlap, size)
     check_resize_whole(settings.tile.resize_whole, card)
+    check_level(settings.model.level, card)
     _warn_of_limits(card, settings, warn)
     with ThreadPoolExecutor(1, "load") as loader:
         early = early_prior(loader, found, card, request, threads)
@@ -80,7 +83,7 @@ def _open(
             ),
             warn,
         )
-        signature = read_signature(session, found.restore, card.guidance)
+        signature = read_signature(session, found.restore, other_inputs(card))
         check_tile(session, signature, card, size)
         companions = CompanionGraphs(
             found, card, request, device, info.dims(size), info.shapes(size), threads
@@ -94,11 +97,19 @@ def _open(
         )
     batch = signature.batch or settings.tile.batch or estimated_batch(card, device, size)
     step = step if device == CPU and len(signature.dims) == 2 else size
-    placement = Placement(request.text, device, tile=size, step=step, batch=batch)
+    level = _level(settings.model.level, card)
+    placement = Placement(request.text, device, tile=size, step=step, batch=batch, level=level)
     restorer = OnnxRestorer(card, graphs, placement, warn)
     if signature.batch is None and settings.tile.batch is None and device != CPU:
         restorer.set_batch(measured_batch(restorer, device))
     return restorer
+
+
+def _level(requested: float | None, card: ModelCard) -> float | None:
+    """Return the value for the graph's input `level`; None if it has no such input."""
+    if not card.level:
+        return None
+    return card.level_default if requested is None else requested
 
 
 def _warn_of_limits(card: ModelCard, settings: Settings, warn: Warn) -> None:

@@ -17,7 +17,7 @@ from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles
 from varfix.onnx.inference.devices import Warn
 from varfix.onnx.inference.memory_guard import bad_tiles, is_out_of_memory, memory_error
 from varfix.onnx.inference.runtime import CPU, Device, Session
-from varfix.onnx.inference.signature import PRIOR, TASK, THUMBNAIL, Signature, resized
+from varfix.onnx.inference.signature import LEVEL, PRIOR, TASK, THUMBNAIL, Signature, resized
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -56,6 +56,7 @@ class Placement:
         tile: A square tile's edge.
         step: Edges of other tiles are multiples of this; equal to `tile` if there are none.
         batch: Tiles per run.
+        level: Value of the graph's input `level`; None if it has no such input.
     """
 
     requested: str
@@ -63,6 +64,7 @@ class Placement:
     tile: int
     step: int
     batch: int
+    level: float | None = None
 
 
 class ModelRestorer(Restorer, Protocol):
@@ -80,6 +82,8 @@ class OnnxRestorer:
         self._card = card
         self._graphs = graphs
         self._placement = placement
+        level = placement.level
+        self._level = {} if level is None else {LEVEL: np.array([level], np.float32)}
         self._warn = warn
         self._session, self._precision = graphs.fastest
         self._batch = placement.batch
@@ -188,7 +192,7 @@ class OnnxRestorer:
         """
         pixels = np.ascontiguousarray(tile.transpose(2, 0, 1)[None], np.float32)
         try:
-            feeds = {self._graphs.signature.tile: pixels}
+            feeds = {self._graphs.signature.tile: pixels, **self._level}
             found = self._compute(self._graphs.restore, names, feeds)
         except MemoryError as error:
             raise memory_error(self._card, self._placement.device, self.tile) from error
@@ -221,6 +225,7 @@ class OnnxRestorer:
     def _run_batch(self, tiles: Floats, prior: Floats | None) -> Floats:
         signature = self._graphs.signature
         feeds = {signature.tile: np.ascontiguousarray(tiles.transpose(0, 3, 1, 2), np.float32)}
+        feeds |= self._level
         if prior is not None:
             feeds[PRIOR] = np.ascontiguousarray(prior, np.float32)
         (restored,) = self._compute(self._session, [signature.output], feeds)

@@ -16,6 +16,7 @@ PRIOR: Final = "prior"
 THUMBNAIL: Final = "thumbnail"
 TASK: Final = "task"
 RESTORED: Final = "restored"
+LEVEL: Final = "level"
 
 _EXPORT: Final = "export it with varfix export-onnx"
 _DTYPES: Final = {"float": "float32", "double": "float64"}  # ONNX Runtime's name -> NumPy's name
@@ -42,18 +43,22 @@ class Signature:
     batch: int | None
 
 
-def read_signature(session: Session, path: Path, guidance: str) -> Signature:
-    """Return the signature of the restore graph `session`; `guidance` is that of its card.
+def read_signature(session: Session, path: Path, others: Sequence[str] = ()) -> Signature:
+    """Return the signature of the restore graph `session`.
+
+    Args:
+        session: The graph.
+        path: Its file, for messages.
+        others: Names of its inputs besides the image; see `other_inputs`.
 
     Raises:
-        ModelContractError: Its inputs are not one float32 image [N,3,H,W] (and a prior, for
-            guidance `image`), or its output is not such an image.
+        ModelContractError: Its inputs are not one float32 image [N,3,H,W] and the others, or its
+            output is not such an image.
     """
     inputs, outputs = list(session.get_inputs()), list(session.get_outputs())
-    images = [node for node in inputs if node.name != PRIOR] if guidance == "image" else inputs
-    wanted = 2 if guidance == "image" else 1
-    if len(inputs) != wanted or len(images) != 1 or not _is_image(images[0]):
-        also = ' and "prior"' if guidance == "image" else ""
+    images = [node for node in inputs if node.name not in others]
+    if len(inputs) != 1 + len(others) or len(images) != 1 or not _is_image(images[0]):
+        also = "".join(f' and "{name}"' for name in others)
         raise _unexpected(path, f"one image input [N,3,H,W]{also}", inputs)
     # Outputs for --explain have other names.
     restored = [node for node in outputs if node.name == RESTORED] or outputs
@@ -69,6 +74,12 @@ def read_signature(session: Session, path: Path, guidance: str) -> Signature:
         dims=tuple(dim for dim in image.shape[2:] if isinstance(dim, str)),
         batch=batch if isinstance(batch, int) else None,
     )
+
+
+def other_inputs(card: ModelCard) -> tuple[str, ...]:
+    """Return the names of the inputs that a restore graph with this card has besides the image."""
+    guided = (PRIOR,) if card.guidance == "image" else ()
+    return (*guided, LEVEL) if card.level else guided
 
 
 def check_prior(session: Session, path: Path, card: ModelCard) -> None:
@@ -93,7 +104,7 @@ def foreign_card(session: Session, path: Path) -> ModelCard:
     Raises:
         ModelContractError: The graph does not map one image to one image of the same size.
     """
-    signature = read_signature(session, path, "none")
+    signature = read_signature(session, path)
     image = next(node for node in session.get_inputs() if node.name == signature.tile)
     fixed = [dim for dim in image.shape[2:] if isinstance(dim, int)]
     if fixed and fixed != [fixed[0]] * 2:
@@ -136,6 +147,19 @@ def check_overlap(overlap: int | None, size: int) -> None:
         raise ConfigError(
             f"tile.overlap: {overlap} is more than a third of tile.size, {size}",
             hint=f"use {size // 3} or less, or a larger tile.size",
+        )
+
+
+def check_level(level: float | None, card: ModelCard) -> None:
+    """Reject `model.level` for a model without such an input.
+
+    Raises:
+        ConfigError: The model has no input for a level.
+    """
+    if level is not None and not card.level:
+        raise ConfigError(
+            f"model.level: {card.name} has no input for a noise level",
+            hint="omit model.level; varfix models show NAME prints whether a model has a level",
         )
 
 

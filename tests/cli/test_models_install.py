@@ -17,6 +17,7 @@ from varfix.engine.models.registry import MODELS
 from varfix.onnx.export import architectures
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB
+OFFICIAL = ("--arch", "varformer")
 PATH = "/wsy541/VarFormer/resolve/main/net_g_last.pth"
 
 
@@ -155,7 +156,7 @@ def test_an_imported_model_has_the_name_and_facts_that_were_given(
 ):
     (tmp_path / "terms.txt").write_text("do as you like")
     options = ("--licence", "MIT", "--training", "rain", "--terms", tmp_path / "terms.txt")
-    assert varfix("models", "import", "mine", checkpoint, *options).exit_code == 0
+    assert varfix("models", "import", "mine", checkpoint, *OFFICIAL, *options).exit_code == 0
     ((architecture, _, facts),) = exported
     assert (architecture, facts.licence, facts.training, facts.depth) == (
         "varformer",
@@ -168,16 +169,16 @@ def test_an_imported_model_has_the_name_and_facts_that_were_given(
 
 
 def test_an_installed_model_is_replaced_only_if_asked_for(varfix, checkpoint, exported):
-    assert varfix("models", "import", "mine", checkpoint).exit_code == 0
-    again = varfix("models", "import", "mine", checkpoint)
+    assert varfix("models", "import", "mine", checkpoint, *OFFICIAL).exit_code == 0
+    again = varfix("models", "import", "mine", checkpoint, *OFFICIAL)
     assert again.exit_code == ExitCode.USAGE
     assert "--overwrite" in again.stderr
-    assert varfix("models", "import", "--overwrite", "mine", checkpoint).exit_code == 0
+    assert varfix("models", "import", "--overwrite", "mine", checkpoint, *OFFICIAL).exit_code == 0
     assert len(exported) == 2
 
 
 def test_a_failed_import_leaves_the_installed_model_alone(varfix, checkpoint, folder, monkeypatch):
-    assert varfix("models", "import", "mine", checkpoint).exit_code == 0
+    assert varfix("models", "import", "mine", checkpoint, *OFFICIAL).exit_code == 0
     before = {p.name: p.read_bytes() for p in (folder / "mine").iterdir()}
 
     def fail(architecture, checkpoints, target, facts):
@@ -185,25 +186,25 @@ def test_a_failed_import_leaves_the_installed_model_alone(varfix, checkpoint, fo
         raise ModelContractError("not the network")
 
     monkeypatch.setattr(architectures, "export_model", fail)
-    failed = varfix("models", "import", "--overwrite", "mine", checkpoint)
+    failed = varfix("models", "import", "--overwrite", "mine", checkpoint, *OFFICIAL)
     assert failed.exit_code == ExitCode.MODEL
     assert {p.name: p.read_bytes() for p in (folder / "mine").iterdir()} == before
     assert left(folder) == ["mine"]
 
 
 def test_what_a_killed_import_left_is_cleared_or_put_back(varfix, checkpoint, folder):
-    assert varfix("models", "import", "mine", checkpoint).exit_code == 0
+    assert varfix("models", "import", "mine", checkpoint, *OFFICIAL).exit_code == 0
     (folder / ".mine.part").mkdir()
     (folder / ".mine.part" / "mine.onnx").write_bytes(b"half of it")
     (folder / "mine").rename(folder / ".mine.old")  # killed between two renames
-    assert varfix("models", "import", "mine", checkpoint).exit_code == 0
+    assert varfix("models", "import", "mine", checkpoint, *OFFICIAL).exit_code == 0
     assert left(folder) == ["mine"]
 
 
 def test_a_disk_without_room_is_exit_6(varfix, checkpoint, monkeypatch, tmp_path, exported):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    result = varfix("models", "import", "mine", checkpoint)
+    result = varfix("models", "import", "mine", checkpoint, *OFFICIAL)
     assert result.exit_code == ExitCode.OUTPUT
     assert "no space left" in result.stderr
     assert exported == []

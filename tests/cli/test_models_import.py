@@ -1,0 +1,110 @@
+"""`varfix models import` installs published networks and ONNX files as models with a name."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from support.published_networks import TINY, network
+
+from varfix.engine.errors import ConfigError, ExitCode
+from varfix.onnx.export.companions import load_spandrel
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    folder = tmp_path / "models"
+    monkeypatch.setenv("VARFIX_MODELS", str(folder))
+    return folder
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    try:
+        load_spandrel()
+    except ConfigError as error:
+        pytest.skip(error.message)
+    path = tmp_path / "drunet_color.pth"
+    torch.save(network("DRUNet", TINY["DRUNet"]).state_dict(), path)
+    return path
+
+
+def test_a_published_network_is_imported_once_and_used_by_name(
+    varfix, checkpoint, folder, image, tmp_path, pixels
+):
+    options = ("--tile", 64, "--license", "MIT", "--training", "ten images")
+    made = varfix("models", "import", "drunet", checkpoint, *options)
+    assert made.exit_code == 0, made.stderr
+    assert "drunet: DRUNet, tiles of 64 x 64" in made.stderr
+    assert left(folder) == ["drunet"]
+    assert left(folder / "drunet") == ["LICENSE.md", "drunet.onnx", "origin.json"]
+    assert "Weights: MIT.\nNetwork: DRUNet, MIT;" in (folder / "drunet/LICENSE.md").read_text()
+    (row,) = (r for r in json.loads(varfix("models", "--json").stdout) if r["name"] == "drunet")
+    assert row["summary"] == "imported: DRUNet"
+    assert (row["license"], row["noncommercial"]) == ("MIT", False)
+    assert "drunet: ok" in varfix("models", "verify", "drunet").stdout
+    source, target = image(tmp_path / "in.png", size=(90, 70)), tmp_path / "out.png"
+    leveled = ("--set", "model.level=25", "--device", "cpu")
+    restored = varfix("image", "-m", "drunet", *leveled, source, target)
+    assert restored.exit_code == 0, restored.stderr
+    assert pixels(target).shape == pixels(source).shape
+    assert varfix("models", "rm", "drunet").exit_code == 0
+
+
+def test_a_refused_checkpoint_leaves_nothing(varfix, folder, tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "x.pth")
+    result = varfix("models", "import", "mine", tmp_path / "x.pth")
+    assert result.exit_code in (ExitCode.MODEL, ExitCode.USAGE)  # USAGE without the extra
+    assert left(folder) == []
+
+
+def test_an_onnx_file_is_imported_without_pytorch(varfix, folder, shelf, image, tmp_path, pixels):
+    made = varfix("models", "import", "mine", shelf.foreign(), "--tile", 64, "--license", "MIT")
+    assert made.exit_code == 0, made.stderr
+    assert made.stderr.splitlines()[-1] == "mine: ONNX file, tiles of 64 x 64, overlap 16"
+    source, target = image(tmp_path / "in.png"), tmp_path / "out.png"
+    assert varfix("image", "-m", "mine", source, target).exit_code == 0
+    assert np.array_equal(pixels(target), pixels(source))
+
+
+def test_an_unstated_license_is_a_warning(varfix, shelf):
+    made = varfix("models", "import", "mine", shelf.foreign(), "--tile", 64)
+    assert "no license of the weights was stated" in made.stderr
+
+
+def test_the_list_marks_models_for_noncommercial_use(varfix, folder, shelf):
+    card = shelf.card(name="net", network="MPRNet", noncommercial=True)
+    (folder / "net").mkdir(parents=True)
+    shelf.restore(card=card).rename(folder / "net" / "net.onnx")
+    assert "imported: MPRNet  [CC0-1.0]  NONCOMMERCIAL USE ONLY" in varfix("models").stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["models", "import", "--help"], ["models"]])
+def test_commands_that_only_print_import_neither_torch_nor_spandrel(arguments):
+    code = (
+        "import sys\n"
+        "from varfix.cli.main import invoke\n"
+        f"invoke({arguments!r})\n"
+        "print({'torch', 'spandrel', 'onnx'} & set(sys.modules), file=sys.stderr)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr.splitlines()[-1] == "set()"
+
+
+def test_restoring_imports_neither_torch_nor_spandrel(shelf, image, tmp_path):
+    source = image(tmp_path / "in" / "a.png")
+    arguments = ["dir", "-m", str(shelf.foreign()), "--device", "cpu", str(source.parent)]
+    code = (
+        "import sys\n"
+        "from varfix.cli.main import invoke\n"
+        f"assert invoke({[*arguments, str(tmp_path / 'out')]!r}) == 0\n"
+        "print({'torch', 'spandrel', 'onnx'} & set(sys.modules), file=sys.stderr)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr.splitlines()[-1] == "set()"
