@@ -18,12 +18,12 @@ def natural_pixels(side: int, seed: int = 0) -> Floats:
     fading = 1.0 / np.maximum(np.sqrt(rows**2 + columns**2), 1.0 / side)
     waves = np.fft.rfft2(rng.standard_normal((1, 3, side, side))) * fading
     values = np.fft.irfft2(waves, (side, side))
-    spread = values / (4.0 * values.std()) + 0.5
-    return spread.clip(0.0, 1.0).astype(np.float32)
+    spread: Floats = (values / (4.0 * values.std()) + 0.5).astype(np.float32)
+    return spread.clip(0.0, 1.0)
 
 
 def noisy_pixels(side: int, seed: int = 0, sigma: float = 15.0) -> Floats:
     """Return `natural_pixels` with white noise of `sigma`, in units of 1/255."""
     noise = np.random.default_rng(seed + 1000).standard_normal((1, 3, side, side))
-    noisy = natural_pixels(side, seed) + noise * (sigma / 255.0)
-    return noisy.clip(0.0, 1.0).astype(np.float32)
+    noisy: Floats = natural_pixels(side, seed) + (noise * (sigma / 255.0)).astype(np.float32)
+    return noisy.clip(0.0, 1.0)

@@ -45,7 +45,9 @@ def test_a_published_network_is_imported_once_and_used_by_name(
     assert left(folder) == ["drunet"]
     assert left(folder / "drunet") == ["LICENSE.md", "drunet.onnx", "origin.json"]
     assert "Weights: MIT.\nNetwork: DRUNet, MIT;" in (folder / "drunet/LICENSE.md").read_text()
-    (row,) = (r for r in json.loads(varfix("models", "--json").stdout) if r["name"] == "drunet")
+    (row,) = (
+        r for r in json.loads(varfix("models", "list", "--json").stdout) if r["name"] == "drunet"
+    )
     assert row["summary"] == "imported: DRUNet"
     assert (row["license"], row["noncommercial"]) == ("MIT", False)
     assert "drunet: ok" in varfix("models", "verify", "drunet").stdout

@@ -104,7 +104,7 @@ def test_external_weights_come_along(external, target):
     (external.parent / "other-name.bin").unlink()
     tiles = np.full((1, 64, 64, 3), 0.5, np.float32)
     restorer = open_restorer(str(target), ON_CPU)
-    assert np.allclose(restorer.restore(tiles, None), 0.625)
+    assert np.allclose(restorer.restore(tiles, None).pixels, 0.625)
 
 
 def test_missing_external_weights_are_an_error(external, target):

@@ -89,7 +89,7 @@ def test_an_imported_network_restores_as_spandrel_does(library, saved, name):
     assert np.abs(wanted - tiles).mean() > 1e-3  # there was something to compute
     for batch in (1, 3):
         restorer.set_batch(min(batch, 1 if name == "SwinIR" else batch))
-        assert np.abs(restorer.restore(tiles, None) - wanted).max() < AGREEMENT
+        assert np.abs(restorer.restore(tiles, None).pixels - wanted).max() < AGREEMENT
 
 
 @pytest.mark.slow
@@ -101,7 +101,10 @@ def test_a_network_of_published_size_is_imported_and_restores_an_image(library, 
     target = path.with_name("net.onnx")
     restorer = open_restorer(str(target), Settings(device="cpu"))
     tiles = contents(card.tile)
-    assert np.abs(restorer.restore(tiles, None) - in_torch(library, path, tiles)).max() < AGREEMENT
+    assert (
+        np.abs(restorer.restore(tiles, None).pixels - in_torch(library, path, tiles)).max()
+        < AGREEMENT
+    )
     image = noisy_pixels(1152, 60)[0].transpose(1, 2, 0).copy()  # 1.3 megapixels
     settings = Settings(device="cpu", tile=TileSettings(tone="tile"))
     assert np.isfinite(restore_image(restorer, image, settings)).all()
@@ -128,7 +131,7 @@ def test_the_noise_level_is_an_input(library, saved):
 
     def restored(level):
         settings = Settings(device="cpu", model=ModelSettings(level=level))
-        return open_restorer(target, settings).restore(tiles, None)
+        return open_restorer(target, settings).restore(tiles, None).pixels
 
     assert np.array_equal(restored(None), restored(15.0))
     assert np.abs(restored(15.0) - restored(200.0)).max() > 1e-3
@@ -149,7 +152,7 @@ def test_a_gray_network_restores_the_brightness_and_keeps_the_color(library, sav
     tiles = 0.25 + 0.5 * contents(SIDE)  # nothing is clipped
     luma = tiles @ np.array([0.299, 0.587, 0.114], np.float32)
     wanted = in_torch(library, path, luma[..., None])
-    change = restorer.restore(tiles, None) - tiles
+    change = restorer.restore(tiles, None).pixels - tiles
     assert np.abs(change - (wanted - luma[..., None])).max() < AGREEMENT
     assert np.abs(change).max() > 1e-4
 
