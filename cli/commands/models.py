@@ -104,19 +104,19 @@ def verify(models: tuple[str, ...], terminal: Terminal) -> int:
 
 
 def _row(entry: ModelEntry) -> dict[str, Any]:
-    """Return the facts about a model for the list; those of the card if it is installed."""
+    """Return a row of the list; those of the card if it is installed."""
     from varfix.onnx.files.card import read_card
     from varfix.onnx.files.model_files import find_model
 
-    facts: dict[str, Any] = {"name": entry.name, "installed": False, "summary": entry.summary}
-    facts |= {"license": "", "noncommercial": False}
+    row: dict[str, Any] = {"name": entry.name, "installed": False, "summary": entry.summary}
+    row |= {"license": "", "noncommercial": False}
     try:
         card = read_card(find_model(entry.name).restore)
     except ModelError:
-        return facts
+        return row
     if card.network:
-        facts["summary"] = f"{entry.summary}: {card.network}"
-    return facts | {
+        row["summary"] = f"{entry.summary}: {card.network}"
+    return row | {
         "installed": True,
         "license": card.licence,
         "noncommercial": card.noncommercial,

@@ -41,7 +41,7 @@ network, and installed only if both agree. Extra: pip install "varfix[import]".
 
 
 @dataclass(frozen=True)
-class Facts:
+class Stated:
     """What the user states about the weights."""
 
     license_: str | None
@@ -76,8 +76,8 @@ class ExportOptions:
     "  [default: from NAME and the files]",
 )
 @options_record(
-    "facts",
-    Facts,
+    "stated",
+    Stated,
     click.option(
         "--license",
         "--licence",
@@ -136,7 +136,7 @@ def import_model(  # noqa: PLR0913 (one parameter for each option)
     name: str,
     files: tuple[Path, ...],
     arch: str,
-    facts: Facts,
+    stated: Stated,
     wishes: ExportOptions,
     overwrite: bool,
     terminal: Terminal,
@@ -153,7 +153,7 @@ def import_model(  # noqa: PLR0913 (one parameter for each option)
     check_new(name, overwrite)
     with terminal.busy("Reading the files"):
         sources = source_files(files)
-    job = ImportJob(name, files, sources, facts, terminal)
+    job = ImportJob(name, files, sources, stated, terminal)
     if len(files) == 1 and files[0].suffix == ".onnx":
         job.import_onnx(wishes)
     elif arch != "auto" or _released_as(name) or len(files) > 1:
@@ -169,7 +169,7 @@ class ImportJob:
     name: str
     files: Sequence[Path]
     sources: Sequence[SourceFile]
-    facts: Facts
+    stated: Stated
     terminal: Terminal
 
     def convert(self, arch: str) -> None:
@@ -184,14 +184,14 @@ class ImportJob:
         arch = release.architecture if release and arch == "auto" else arch
         arch = architecture_named(arch, self.files)
         fields = CardFields(
-            training=self.facts.training,
-            licence=self.facts.license_ or (release.licence if release else UNSTATED),
+            training=self.stated.training,
+            licence=self.stated.license_ or (release.licence if release else UNSTATED),
             depth=release.depth if release else None,
         )
         with self.terminal.busy(f"Converting {self._named_files}; takes minutes"):
             self._install(
                 arch,
-                self.facts.text or _terms_of(release),
+                self.stated.text or _terms_of(release),
                 lambda target: export_model(arch, self.files, target, fields),
             )
         self.terminal.say(f"{self.name}: installed, verified against the network")
@@ -209,7 +209,7 @@ class ImportJob:
             if answer.card is None:
                 self.convert(answer.own)
                 return
-            text = self.facts.text or _license_text(answer.card)
+            text = self.stated.text or _license_text(answer.card)
             self._install(
                 answer.card.network, text, lambda target: _move(Path(folder), target.parent)
             )
@@ -217,14 +217,14 @@ class ImportJob:
 
     def import_onnx(self, wishes: ExportOptions) -> None:
         """Check an ONNX file, and install it as a model."""
-        from varfix.onnx.export.import_onnx import OnnxFacts, import_onnx
+        from varfix.onnx.export.import_onnx import StatedCard, import_onnx
 
-        given = OnnxFacts(self.facts.license_ or UNSTATED, self.facts.training, wishes.tile)
+        given = StatedCard(self.stated.license_ or UNSTATED, self.stated.training, wishes.tile)
         cards: list[ModelCard] = []
         with self.terminal.busy(f"Checking {self._named_files}"):
             self._install(
                 "onnx",
-                self.facts.text or _NO_TERMS,
+                self.stated.text or _NO_TERMS,
                 lambda target: cards.append(import_onnx(self.files[0], target, given)),
             )
         self._report(cards[0], wishes)
@@ -237,8 +237,8 @@ class ImportJob:
         request = ImportRequest(
             checkpoint=str(self.files[0]),
             target=str(target),
-            licence=self.facts.license_ or UNSTATED,
-            training=self.facts.training,
+            licence=self.stated.license_ or UNSTATED,
+            training=self.stated.training,
             tile=wishes.tile,
             free_size=wishes.free_size,
             fp16=wishes.fp16,

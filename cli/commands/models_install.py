@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from varfix.cli.commands.models_import import Facts, ImportJob
+from varfix.cli.commands.models_import import ImportJob, Stated
 from varfix.cli.completions import model_items
 from varfix.cli.missing_extras import require_train_extra
 from varfix.cli.options import Command, option, terminal_options
@@ -81,8 +81,8 @@ def pull(
     sources = [_download(url, folder, terminal) for url in urls]
     check_same(name, sources)
     files = [folder / source.name for source in sources]
-    facts = Facts(license_=None, terms=None, training="")
-    ImportJob(name, files, sources, facts, terminal).convert(release.architecture)
+    stated = Stated(license_=None, terms=None, training="")
+    ImportJob(name, files, sources, stated, terminal).convert(release.architecture)
     if keep:
         terminal.say(f"kept: {', '.join(map(str, files))}")
         return

@@ -41,15 +41,15 @@ _EMBEDDED: Final = 1_500_000_000  # bytes of weights that fit into a protobuf me
 
 
 @dataclass(frozen=True)
-class OnnxFacts:
-    """Facts that an ONNX file does not contain; see `ModelCard`."""
+class StatedCard:
+    """Fields that an ONNX file does not contain; see `ModelCard`."""
 
     licence: str
     training: str = ""
     tile: int | None = None
 
 
-def import_onnx(source: Path, target: Path, facts: OnnxFacts) -> ModelCard:
+def import_onnx(source: Path, target: Path, stated: StatedCard) -> ModelCard:
     """Copy an ONNX file, check it, and write its card.
 
     A file that has a card already, such as one of `varfix export-onnx`, keeps it, under the new
@@ -58,7 +58,7 @@ def import_onnx(source: Path, target: Path, facts: OnnxFacts) -> ModelCard:
     Args:
         source: The file.
         target: The restore graph, `NAME.onnx`.
-        facts: License, training, and tile size of a graph with free height and width.
+        stated: License, training, and tile size of a graph with free height and width.
 
     Returns:
         The card as written.
@@ -72,20 +72,20 @@ def import_onnx(source: Path, target: Path, facts: OnnxFacts) -> ModelCard:
     _copy_graph(source, target)
     session = start(target, SessionPlan(CPU))
     found = foreign_card(session, source)
-    tile = found.tile if found.multiple == found.tile else facts.tile or found.tile
+    tile = found.tile if found.multiple == found.tile else stated.tile or found.tile
     graph = _CheckedGraph(session, source)
     tiling = measured_tiling(graph.restore, 1, (tile,))
     graph.check_contents(tile)
-    return write_card(target, _card(target, found, facts, tiling))
+    return write_card(target, _card(target, found, stated, tiling))
 
 
-def _card(target: Path, found: ModelCard, facts: OnnxFacts, tiling: Tiling) -> ModelCard:
+def _card(target: Path, found: ModelCard, stated: StatedCard, tiling: Tiling) -> ModelCard:
     weights = weights_path(target)
     return msgspec.structs.replace(
         found,
         name=target.stem,
-        licence=facts.licence,
-        training=facts.training,
+        licence=stated.licence,
+        training=stated.training,
         tile=tiling.tile,
         multiple=tiling.tile,
         overlap=tiling.overlap,
