@@ -1,8 +1,9 @@
 """Checkpoints of published networks with random weights: tiny ones, and ones of published size."""
 
 from importlib import import_module
+from typing import Any
 
-TINY = {
+TINY: dict[str, dict[str, Any]] = {
     "NAFNet": {
         "width": 8,
         "middle_blk_num": 1,
@@ -32,7 +33,7 @@ TINY = {
 }
 """Arguments of the smallest networks that spandrel recognizes."""
 
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, Any]] = {
     "NAFNet": {
         "width": 32,
         "middle_blk_num": 12,

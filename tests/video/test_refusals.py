@@ -17,7 +17,8 @@ from varfix.engine.errors import (
 )
 from varfix.engine.events import ItemFail, Warn
 from varfix.engine.restoration.restorer import RestoredTiles
-from varfix.engine.video.probe import check_frame, probe_clip
+from varfix.engine.video.probe import probe_clip
+from varfix.engine.video.refusals import check_frame
 from varfix.engine.video.truncation import container_of, expected_end
 
 from .conftest import images
