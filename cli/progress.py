@@ -116,7 +116,7 @@ class LiveProgress:
             self._task,
             total=tally.pixels or None,
             completed=tally.pixels_done,
-            description=f"{tally.finished}/{tally.items} images",
+            description=tally.count,
             pace=tally.pace(self._clock.read()),
         )
 

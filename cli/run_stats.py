@@ -87,6 +87,7 @@ class RunStats:
         self.busy: Counter[str] = Counter()
         self.device = ""
         self.end: RunEnd | None = None
+        self._command = ""
         self._finished_pixels = 0
         self._in_progress: dict[int, InProgress] = {}
         self._latest: int | None = None
@@ -113,6 +114,16 @@ class RunStats:
     def finished(self) -> int:
         """Images restored or failed."""
         return self.ok + self.failed
+
+    @property
+    def count(self) -> str:
+        """What is finished, as text: images, or the frames of a single video."""
+        current = self.current
+        if self._command != "video":
+            return f"{self.finished}/{self.items} images"
+        if current is None or not current.frames:
+            return f"{self.finished}/{self.items} videos"
+        return f"{round(current.done * current.frames)}/{current.frames} frames"
 
     @property
     def pixels_done(self) -> int:
@@ -164,7 +175,7 @@ class RunStats:
         """Return the progress in one line, `seconds` after the start of the run."""
         current = self.current
         parts = [
-            f"{self.finished} of {self.items} images",
+            self.count.replace("/", " of "),
             self.pace(seconds),
             current.src if current else "",
         ]
@@ -207,6 +218,7 @@ class RunStats:
     def _run_start(self, event: RunStart) -> None:
         device = event.device
         self.device = f"{device.used} ({device.provider}, {device.precision})"
+        self._command = event.command
 
     def _plan(self, event: PlanDone) -> None:
         self.items, self.pixels, self.ignored = event.items, event.pixels, event.ignored

@@ -99,6 +99,13 @@ CONTAINERS: Final = {
     ".mkv": "matroska",
     ".webm": "webm",
 }
+# Codecs that are usually stored in one container, although others hold them too.
+_USUAL_CONTAINERS: Final = {
+    "ffv1": ".mkv",
+    "prores": ".mov",
+    "prores_ks": ".mov",
+    "prores_aw": ".mov",
+}
 _WEBM_CODECS: Final = ("auto", "av1", "libsvtav1", "libaom-av1", "libvpx-vp9")
 
 # Offset, bytes, format. Names without a slash are keys of FORMATS; others are MIME types.
@@ -187,14 +194,14 @@ def result_suffix(suffix: str, codec: str, fallback: str = ".mkv") -> str:
 
     Args:
         suffix: End of the source's name, with its dot.
-        codec: The setting `video.codec`.
+        codec: The setting `video.codec`, or FFmpeg's name of the encoder.
         fallback: For sources in other containers. Matroska holds almost every stream; a caller that
             knows the streams may prefer another.
     """
+    if codec in _USUAL_CONTAINERS:
+        return _USUAL_CONTAINERS[codec]
     if suffix.lower() not in CONTAINERS:
         return fallback
-    if codec == "ffv1":
-        return ".mkv"
     return ".mkv" if suffix.lower() == ".webm" and codec not in _WEBM_CODECS else suffix
 
 

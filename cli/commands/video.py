@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from varfix.engine.restoration.restorer import Restorer
     from varfix.engine.settings.resolve import Resolved
     from varfix.engine.settings.types import Settings
+    from varfix.engine.storage.result_history import ResultHistory
     from varfix.engine.video.clip import Clip, TimeRange
 
     _TimeOffsetType = click.ParamType[Fraction]
@@ -149,8 +150,8 @@ _clip_options = options_record(
         "Output",
         "--codec",
         metavar="NAME",
-        help="auto, h264, hevc, av1, ffv1 (lossless), or the name of an FFmpeg encoder, such as"
-        " hevc_nvenc. 'auto' is the codec of the source or its successor."
+        help="auto, h264, hevc, av1, ffv1 (lossless), prores, or the name of an FFmpeg encoder, such"
+        " as hevc_nvenc. 'auto' is the codec of the source or its successor."
         "  [default: auto]",
     ),
     option(
@@ -257,7 +258,7 @@ def _restore(source: Path, target: Path | None, job: VideoRequest) -> int:
     if chosen.note:
         job.terminal.say(chosen.note)
     cut = job.options.cut(clip.seconds if clip else None)
-    plan = plan_clip(source, chosen.path, clip, cut, job.options.overwrite)
+    plan = plan_clip(source, chosen.path, clip, cut, job.options.overwrite, _history())
     return _run(plan, RunSession(settings, job.terminal, job.events, job.preset), job)
 
 
@@ -326,6 +327,9 @@ def _run(plan: Plan, session: RunSession, job: VideoRequest) -> int:
     from varfix.cli.dry_run import show_plan
     from varfix.engine.batch.context import RunOptions
     from varfix.engine.batch.fingerprint import settings_fingerprint
+    from varfix.engine.batch.plan_clip import without_finished
+    from varfix.engine.system.display_names import single_line
+    from varfix.engine.video.clip import NO_PIPE
 
     settings = job.resolved.settings
     with ExitStack() as stack:
@@ -337,10 +341,24 @@ def _run(plan: Plan, session: RunSession, job: VideoRequest) -> int:
         plan = replace(
             plan, recipe=settings_fingerprint(settings, loaded.sha256, loaded.restorer.tile)
         )
+        history = _history()
+        if plan.items[0].pipe is NO_PIPE and not job.options.overwrite:
+            plan = without_finished(plan, settings, history)
         if job.options.dry_run:
             return show_plan(plan, loaded, job.resolved, job.terminal, job.events)
-        options = RunOptions("video", loaded.sha256, stop=session.stop, executor=loaded.pool)
+        for skip in plan.skips:
+            job.terminal.say(f"{single_line(skip.src)}: done already, the result is up to date")
+        options = RunOptions(
+            "video", loaded.sha256, stop=session.stop, executor=loaded.pool, history=history
+        )
         return session.run(plan, loaded, options)
+
+
+def _history() -> ResultHistory:
+    from varfix.engine.storage.result_history import ResultHistory
+    from varfix.engine.system.app_folders import history_folder
+
+    return ResultHistory(history_folder())
 
 
 def _header(source: Path, job: VideoRequest) -> Clip | None:

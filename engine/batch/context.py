@@ -23,6 +23,7 @@ from varfix.engine.image.decoded_image import Floats
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.identity import Identity
 from varfix.engine.storage.manifest import Entry
+from varfix.engine.storage.result_history import ResultHistory
 from varfix.engine.storage.store import Store
 from varfix.engine.system.display_names import printable, single_line
 from varfix.engine.system.file_times import FileTimes, times_of
@@ -128,6 +129,7 @@ class RunOptions:
         stop: Once set, nothing new is started; its code is the exit code of the run.
         executor: Restores the items; None for this process.
         observe: Receives each restored image, before and after, on the caller's thread.
+        history: Receives the result of a plan without a manifest; None records nothing.
     """
 
     command: str
@@ -136,6 +138,7 @@ class RunOptions:
     stop: StopRequest = field(default_factory=StopRequest)
     executor: Executor | None = None
     observe: PixelObserver | None = None
+    history: ResultHistory | None = None
 
 
 @dataclass(frozen=True)

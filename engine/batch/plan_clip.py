@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from varfix.engine.batch.fingerprint import clip_fingerprint
 from varfix.engine.batch.item import Item
-from varfix.engine.batch.plan import Plan
+from varfix.engine.batch.plan import Plan, Skip
 from varfix.engine.errors import NothingToDoError, PlanError
-from varfix.engine.formats import result_suffix
+from varfix.engine.formats import CONTAINERS, result_suffix
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.open import store_of
+from varfix.engine.storage.result_history import ResultHistory
+from varfix.engine.system.long_names import fitted_name
 from varfix.engine.video.clip import Clip, Pipe, TimeRange
+from varfix.engine.video.encode.encoders import encoder_for
 from varfix.engine.video.mux.streams import container_traits
 from varfix.engine.video.mux.trial import try_muxing
 
@@ -61,9 +66,11 @@ def choose_target(
         PlanError: The container asked for cannot hold the clip, or there is no such encoder.
         DeviceUnavailableError: The hardware encoder asked for does not work.
     """
-    wanted = result_suffix(source.suffix.lower(), "auto", fallback=".mp4")
+    codec = settings.video.codec if clip is None else encoder_for(clip, settings.video).name
+    suffix = source.suffix.lower()
+    wanted = result_suffix(suffix, codec, fallback=".mp4")
     if target is None:
-        target = source.with_name(f"{source.stem}{_MARK}{wanted}")
+        target = source.with_name(fitted_name(source.stem, f"{_MARK}{wanted}"))
     elif target.is_dir():
         target = target / f"{source.stem}{wanted}"
     else:
@@ -71,7 +78,9 @@ def choose_target(
         return Chosen(target)
     lost = _not_held(source, target, clip, settings)
     if not lost:
-        return Chosen(target)
+        usual = f"{wanted[1:]} is the usual container of {codec}"
+        why = usual if suffix in CONTAINERS else f"varfix does not write {suffix[1:]}"
+        return Chosen(target, "" if wanted == suffix else f"Writing {target.name}: {why}.")
     other = _container_for(source, target, clip, settings)
     if other is None:
         raise _unheld(source, target, clip, settings)
@@ -80,7 +89,12 @@ def choose_target(
 
 
 def plan_clip(
-    source: Path, target: Path, clip: Clip | None, cut: TimeRange, overwrite: bool
+    source: Path,
+    target: Path,
+    clip: Clip | None,
+    cut: TimeRange,
+    overwrite: bool,
+    history: ResultHistory | None = None,
 ) -> Plan:
     """Plan a single clip; the plan has no recipe yet.
 
@@ -90,16 +104,40 @@ def plan_clip(
         clip: its header; None when it could not be read, which is told when its turn comes.
         cut: the part that is wanted.
         overwrite: replace what exists.
+        history: earlier results; `without_finished` decides about a target among them.
 
     Raises:
         PlanError: The target exists, or there is nothing in the part.
     """
     if clip is not None:
         _check_cut(clip, cut)
-    _check_target(source, target, overwrite)
+    is_known = history is not None and history.knows(target)
+    _check_target(source, target, overwrite or is_known)
     names = os.fspath(source), os.fspath(target)
     item = Item(0, *names, source, target, None, clip, cut, moving=True)
     return Plan(None, "", [item], source=store_of(source.parent), target=store_of(target.parent))
+
+
+def without_finished(plan: Plan, settings: Settings, history: ResultHistory) -> Plan:
+    """Return the plan of a single clip, without work if its result is finished.
+
+    Args:
+        plan: With its recipe; targets are not to be replaced.
+        settings: The settings of the run.
+        history: Earlier results.
+
+    Raises:
+        PlanError: The target is another result, or none of varfix.
+    """
+    (item,) = plan.items
+    if not item.target.exists():
+        return plan
+    fingerprint = clip_fingerprint(plan.recipe, settings, item.cut)
+    status = history.status(item.target, item.source.stat(), fingerprint)
+    if status != "done":
+        why = " and was made with other settings or from another source"
+        raise _existing(item.target, why if status == "stale" else "")
+    return dataclasses.replace(plan, items=[], skips=[Skip(item.id, item.src, "done")])
 
 
 def plan_pipe(
@@ -189,4 +227,8 @@ def _check_target(source: Path | None, target: Path, overwrite: bool) -> None:
     if source is not None and target.exists() and target.samefile(source):
         raise PlanError(f"{target} is the source itself", hint="name another file")
     if target.exists() and not overwrite:
-        raise PlanError(f"{target} exists", hint="add --overwrite to replace it")
+        raise _existing(target)
+
+
+def _existing(target: Path, why: str = "") -> PlanError:
+    return PlanError(f"{target} exists{why}", hint="add --overwrite to replace it")

@@ -34,6 +34,7 @@ from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.manifest import Entry
 from varfix.engine.system.display_names import printable
+from varfix.engine.video.clip import NO_PIPE
 
 
 class Run:
@@ -134,7 +135,11 @@ class Run:
 
     def publish(self, item: Item, entry: Callable[[], Entry], write: Callable[[], None]) -> None:
         """Record a result in the manifest and write it, in the order that survives SIGKILL."""
-        manifest = self.plan.manifest
+        manifest, history = self.plan.manifest, self.options.history
+        if manifest is None and history is not None and item.pipe is NO_PIPE:
+            with history.recording(entry(), item.target, item.target.exists()):
+                write()
+            return
         if manifest is None:
             write()
             return

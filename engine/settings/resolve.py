@@ -6,6 +6,7 @@ Options and `--set` win over `VARFIX_*` variables, these over the chosen preset,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from varfix.engine.system.app_folders import config_folder
 
 _OPTIONS: Final = {"model.name": "--model", "tile.resize_whole": "--whole"}
 """Options whose name is not the last part of their key."""
+
+# Lengths of time may be given with their unit.
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*s")
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,9 @@ def _checked(key: str, value: Any, place: str, kinds: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{place}: {key}: expected keys and values, got {_kind_name(value)}")
     if key not in kinds:
         raise ConfigError(f'{place}: unknown key "{key}"', hint=suggestion(key, kinds))
+    duration = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if duration is not None and key.endswith("_seconds"):
+        value = float(duration[1])
     try:
         return msgspec.convert(value, kinds[key])
     except msgspec.ValidationError as error:

@@ -100,13 +100,13 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """How videos are read and stored.
 
     Attributes:
-        codec: `auto` = the source's codec or its successor; h264, hevc, av1, ffv1; or an encoder by
-            FFmpeg's name, such as hevc_nvenc.
+        codec: `auto` = the source's codec or its successor; h264, hevc, av1, ffv1, prores; or an
+            encoder by FFmpeg's name, such as hevc_nvenc.
         crf: Quality, lower is better and larger; None = the encoder's own default.
         speed: Preset of the encoder: slower gives smaller files; None = the default of varfix.
         encoder_options: More options for the encoder, as `key=value,key=value`.
-        segment_seconds: Length of a segment: at most this much is redone after an interruption.
-            It is also the interval of key frames.
+        segment_seconds: Length of a segment, such as 4 or 4s: at most this much is redone after an
+            interruption. It is also the interval of key frames.
         streams: `copy` audio, subtitles, chapters and attachments, or `none` of them.
         deflicker_window: Temporal window of the deflicker filter, in frames on each side; 0
             disables it.

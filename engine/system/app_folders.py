@@ -20,6 +20,11 @@ def data_folder() -> Path:
     return platformdirs.user_data_path(_NAME, appauthor=False)
 
 
+def history_folder() -> Path:
+    """Return the user's folder for the record of single results; it may not exist."""
+    return platformdirs.user_state_path(_NAME, appauthor=False) / "results"
+
+
 def config_folder() -> Path:
     """Return the user's folder for settings; it may not exist."""
     return platformdirs.user_config_path(_NAME, appauthor=False)

@@ -12,7 +12,6 @@ import os
 import re
 import stat
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,9 +22,9 @@ import psutil
 from varfix.engine.errors import DiskFullError, EncodeError, OutputDeniedError, OutputError
 from varfix.engine.system.disk_space import free_bytes, readable_size
 from varfix.engine.system.file_times import FileTimes, set_times
+from varfix.engine.system.long_names import fitted_name
 
 _PART: Final = re.compile(r"\.varfix-(\d+)\.part$")
-_LONGEST_NAME: Final = 255
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 # Errors about the name, not the folder: other results can still be written.
@@ -200,18 +199,8 @@ def _refuse_special_file(target: Path) -> None:
 
 def temporary_path(target: Path) -> Path:
     """Return the path under which a file is written: `.NAME.varfix-PID.part`, shortened to fit."""
-    suffix = f".varfix-{os.getpid()}.part"
-    name = target.name
-    if _size(name) > _LONGEST_NAME - 1 - len(suffix):
-        # The checksum distinguishes two long names that are cut to the same beginning.
-        suffix = f"-{zlib.crc32(os.fsencode(name)):08x}{suffix}"
-    while _size(name) > _LONGEST_NAME - 1 - len(suffix):
-        name = name[:-1]  # whole characters: some file systems refuse incomplete ones
-    return target.with_name(f".{name}{suffix}")
-
-
-def _size(name: str) -> int:
-    return len(os.fsencode(name))
+    end = f".varfix-{os.getpid()}.part"
+    return target.with_name(fitted_name(f".{target.name}", end))
 
 
 def remove_stale_parts(folder: Path) -> int:

@@ -17,7 +17,7 @@ from varfix.engine.errors import (
     VarfixError,
 )
 from varfix.engine.system.files import open_source
-from varfix.engine.video.truncation import expected_end
+from varfix.engine.video.truncation import expected_end, is_playable
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -105,12 +105,16 @@ def _check_ends(path: Path) -> None:
         if not size:
             raise DecodeEmptyError("empty file (0 bytes)")
         end = expected_end(file)
-    if end is not None and end > size:
-        raise DecodeTruncatedError(
-            f"file ends early ({size:,} of {end:,} bytes)",
-            hint="get a complete copy; to restore the existing part, extract it with"
-            " `ffmpeg -i VIDEO -c copy part.mkv`",
-        )
+        if end is None or end <= size:
+            return
+        hint = "get a complete copy"
+        if is_playable(file):
+            hint += (
+                "; to restore the existing part, extract it with `ffmpeg -i VIDEO -c copy part.mkv`"
+            )
+        else:
+            hint += ": the index, without which nothing can be played, was in the missing part"
+    raise DecodeTruncatedError(f"file ends early ({size:,} of {end:,} bytes)", hint=hint)
 
 
 def _unopened(path: Path) -> DecodeUnknownError | DecodeTruncatedError:

@@ -12,12 +12,19 @@ if TYPE_CHECKING:
 
 _MIN_RATE: Final = Fraction(1)
 _MAX_RATE: Final = Fraction(240)
+# Codecs whose chroma samples are between pixels. In the others they are at the left one, unless a
+# tag that PyAV does not give says otherwise.
+_CENTERED: Final = frozenset({"mjpeg", "mjpegb", "ljpeg", "amv", "mpeg1video", "theora"})
 
 
-def layout_of(frame: VideoFrame) -> Layout:
+def layout_of(frame: VideoFrame, codec: str = "") -> Layout:
     """Return the planar layout that holds all of a frame's samples.
 
     RGB becomes Y'CbCr 4:4:4; chroma subsampled by four becomes subsampled by two.
+
+    Args:
+        frame: A frame.
+        codec: FFmpeg's name of the codec, which decides where chroma samples are.
     """
     form = frame.format
     depth = max(component.bits for component in form.components)
@@ -36,7 +43,7 @@ def layout_of(frame: VideoFrame) -> Layout:
         down=down,
         gray=len(form.components) == 1 and not form.has_palette,
         full=(int(frame.color_range) == FULL or jpeg) and not is_rgb(frame),
-        centered=jpeg,
+        centered=codec in _CENTERED,
     )
 
 

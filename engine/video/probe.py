@@ -80,7 +80,7 @@ def _clip(container: InputContainer, stream: VideoStream, frame: VideoFrame, fir
     frames = counted or (round(seconds * rate) if seconds else None)
     assert stream.time_base is not None
     return Clip(
-        layout=layout_of(frame),
+        layout=layout_of(frame, stream.codec_context.codec.canonical_name),
         stored=frame.format.name,
         codec=stream.codec_context.codec.canonical_name,
         container=container.format.name,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from varfix.engine.errors import DecodeUnsupportedError, EncodeError
+from varfix.engine.errors import DecodeUnsupportedError, EncodeError, OutputLockedError
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.system.atomic import temporary_path
@@ -99,7 +100,7 @@ def restore_clip(
         stored = f"frames are stored as {encoding.layout.name} instead of {clip.layout.name}"
         callbacks.warn("pixel_format", f"{stored}, which {encoding.encoder} does not support")
     folder, times = SegmentFolder(target), StageTimes()
-    with lock_folder(folder.path):
+    with _kept_if_worth(folder), lock_folder(folder.path):
         finished = folder.begin(_identity(request, encoding, settings))
         context = FrameStreamContext(encoding.layout, clip, callbacks, times)
         writer = SegmentWriter(folder, encoding, _segment_frames(encoding, settings), finished)
@@ -113,6 +114,18 @@ def restore_clip(
         times.add("encode", began)
     folder.remove()
     return times
+
+
+@contextmanager
+def _kept_if_worth(folder: SegmentFolder) -> Iterator[None]:
+    """Remove the folder after an error that left nothing to resume from."""
+    try:
+        yield
+    except OutputLockedError:
+        raise  # it is the folder of another run
+    except BaseException:
+        folder.remove_if_empty()
+        raise
 
 
 def _restore_to_pipe(

@@ -7,6 +7,7 @@ an interrupted download is detected before hours are spent on the rest.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 _EBML: Final = b"\x1a\x45\xdf\xa3"
@@ -41,8 +42,28 @@ def expected_end(file: BinaryIO) -> int | None:
     return _end_of_boxes(file, size) if kind == "mp4" else None
 
 
+def is_playable(file: BinaryIO) -> bool:
+    """Return whether the existing part of a truncated file can be played.
+
+    MP4 and QuickTime files need their index, which many recorders write at the end.
+
+    Args:
+        file: The existing part.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if container_of(file.read(12)) != "mp4":
+        return True
+    return any(kind == b"moov" and end <= size for kind, end in _boxes(file, size))
+
+
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
     """Return the end of the last outermost box, which may be after the end of the file."""
+    return max((end for _, end in _boxes(file, size)), default=0)
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """Yield type and end of the outermost boxes."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
@@ -51,11 +72,11 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
         if length == 0:  # to the end of the file
-            return size
+            length = size - at
         if length < 8:  # not a box: ignore data after the last one
-            return at
+            return
         at += length
-    return at
+        yield head[4:8], at
 
 
 def _end_of_segment(file: BinaryIO) -> int | None:

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from varfix.cli.progress import LiveProgress, PlainProgress, Stopwatch, progress
@@ -99,6 +100,16 @@ def test_the_status_line_has_speed_and_time_left():
     tally = told(plan(4, 20_000), begin(1), done(1), begin(2))
     assert tally.status(seconds=1.0) == "1 of 4 images, 0.01 MP/s, 3.0 s left, 2.png"
     assert told(plan(4, 20_000)).status(0.0) == "0 of 4 images"
+
+
+def test_a_single_video_is_counted_in_frames():
+    start = structs.replace(START, command="video")
+    clip = ItemStart(id=0, src="a.mp4", dst="", width=10, height=10, frames=50)
+    tally = told(start, plan(1, 5000))
+    assert tally.count == "0/1 videos"
+    told(clip, ItemProgress(id=0, done=12, total=50, unit="frame", fps=2.0, eta=19.0), to=tally)
+    assert tally.count == "12/50 frames"
+    assert tally.status(6.0) == "12 of 50 frames, 2.00 fps, 19.0 s left, a.mp4"
 
 
 def test_the_summary_says_how_many_why_and_how_fast():

@@ -356,3 +356,15 @@ def test_settings_survive_being_written_and_read_again(values):
     settings = resolve([Layer("x", values)]).settings
     text = yaml.safe_dump(msgspec.to_builtins(settings))
     assert resolve([Layer("y", yaml.safe_load(text))]).settings == settings
+
+
+@pytest.mark.parametrize("value", ["20s", "20.0 s", 20, 20.0])
+@pytest.mark.parametrize("key", ["segment_seconds", "segment"])
+def test_lengths_of_time_may_have_their_unit(value, key):
+    resolved = resolve([Layer("here", {"video": {key: value}})])
+    assert resolved.settings.video.segment_seconds == 20.0
+
+
+def test_other_units_are_refused():
+    with pytest.raises(ConfigError, match="expected float"):
+        resolve([Layer("here", {"video": {"segment_seconds": "20m"}})])

@@ -6,7 +6,9 @@ from click.testing import CliRunner
 
 from varfix.cli.main import invoke
 
-HOMES = ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME", "APPDATA", "LOCALAPPDATA")
+HOMES = (
+    *("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HOME", "APPDATA", "LOCALAPPDATA"),
+)
 
 
 class Script:

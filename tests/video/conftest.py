@@ -51,6 +51,34 @@ def ffmpeg():
 
 
 @pytest.fixture
+def ffprobe():
+    """Return a field of the first video stream, as FFmpeg's program reads it."""
+    if which("ffprobe") is None:
+        pytest.skip("the program ffprobe is not installed")
+
+    def run(path, field, stream="v:0"):
+        words = ["ffprobe", "-v", "error", "-select_streams", stream, "-of", "csv=p=0"]
+        words += ["-show_entries", f"stream={field}", str(path)]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
+    return run
+
+
+@pytest.fixture
+def run_hint(tmp_path):
+    """Run the command in a hint; return the file that it writes."""
+
+    def run(hint, name="out.mkv"):
+        if which("ffmpeg") is None:
+            pytest.skip("the program ffmpeg is not installed")
+        command = hint.split("`")[1].replace("ffmpeg ", "ffmpeg -v error -y ", 1)
+        subprocess.run(command, shell=True, check=True, capture_output=True, cwd=tmp_path)
+        return tmp_path / name
+
+    return run
+
+
+@pytest.fixture
 def film(tmp_path):
     """Write a clip: `film("a.mp4", count=5, ...)`."""
 

@@ -61,9 +61,64 @@ def test_the_result_is_next_to_the_video(film, video):
     assert contents(target, 1) == contents(source, 1)
     assert {path.name for path in source.parent.iterdir()} >= {"clip.mp4", "clip.varfix.mp4"}
     assert not source.with_name("clip.varfix.mp4.varfix").exists()
-    again = video(source)
-    assert again.exit_code == 2
-    assert "--overwrite" in again.stderr
+
+
+def test_a_finished_command_is_done(film, video, tmp_path):
+    source, target = film("clip.mkv"), tmp_path / "out.mkv"
+    for end in ([], [target]):
+        assert video(source, *end).exit_code == 0
+    written = target.stat()
+    again = video(source, target, "--json")
+    assert again.exit_code == 0
+    assert [one["reason"] for one in events(again, "item.skip")] == ["done"]
+    assert target.stat() == written
+    assert "done already" in video(source).stderr
+    assert "skip (done)" in video(source, "-n").stdout
+    assert video(source, target, "--overwrite").exit_code == 0
+    assert target.stat().st_mtime_ns == source.stat().st_mtime_ns
+    assert video(source, target, "--json").exit_code == 0
+
+
+def test_only_the_same_result_is_done(film, video, tmp_path):
+    source, target = film("clip.mkv"), tmp_path / "out.mkv"
+    assert video(source, target).exit_code == 0
+    other = video(source, target, "--crf", "30")
+    assert other.exit_code == 2
+    assert "made with other settings" in other.stderr
+    assert "--overwrite" in other.stderr
+    os.utime(source, (1, 1))
+    assert video(source, target).exit_code == 2
+    assert video(source, target, "--overwrite").exit_code == 0
+    data = bytearray(target.read_bytes())
+    data[-3] ^= 1
+    target.write_bytes(data)
+    assert video(source, target).exit_code == 2
+    target.unlink()
+    assert video(source, target).exit_code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the limit is that of POSIX file systems")
+@pytest.mark.parametrize("length", [237, 244, 251])
+def test_long_names(film, video, length):
+    source = film("clip.mkv")
+    source = source.rename(source.with_name("ä" * 50 + "b" * (length - 104) + ".mkv"))
+    result = video(source)
+    assert result.exit_code == 0, result.stderr
+    (made,) = source.parent.glob("*.varfix.mkv")
+    assert images(made)
+    assert video(source).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "end"),
+    [("clip.mp4", "ffv1", ".mkv"), ("clip.mp4", "prores", ".mov"), ("clip.avi", "auto", ".mp4")],
+)
+def test_the_usual_container_is_chosen_and_said(film, video, name, codec, end):
+    source = film(name, count=3)
+    result = video(source, "--codec", codec)
+    assert result.exit_code == 0, result.stderr
+    assert f"Writing clip.varfix{end}: " in result.stderr
+    assert images(source.with_name(f"clip.varfix{end}"))
 
 
 def test_the_result_has_the_time_of_the_video(film, video, tmp_path):

@@ -88,6 +88,7 @@ def test_what_an_encoder_knows_is_taken(video):
         ({"codec": "mpeg4", "crf": 20, "encoder_options": "b=2M"}, "mpeg4 has no --crf"),
         ({"codec": "rawvideo", "crf": 3}, "rawvideo has no --crf"),
         ({"codec": "ffv1", "crf": 3}, "not available for ffv1"),
+        ({"codec": "prores_ks", "crf": 3}, "not available for prores_ks .its profile"),
         ({"codec": "h264", "encoder_options": "tunes=grain"}, "libx264 has no option tunes"),
         ({"codec": "h264", "speed": "fastish"}, "libx264 cannot be opened"),
         ({"codec": "ffv1", "speed": "slow"}, "video.speed: slow: the encoder ffv1"),
@@ -104,6 +105,32 @@ def test_a_nested_option_list_is_appended_to_varfixs_part():
     given = encoding(codec="hevc", encoder_options="x265-params=aq-mode=3").options["x265-params"]
     assert given.endswith(":aq-mode=3")
     assert "open-gop=0" in given
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout", "profile"),
+    [
+        ("prores", Layout(64, 48), "HQ"),
+        ("prores_ks", Layout(64, 48, 10, 2, 1), "HQ"),
+        ("prores", Layout(64, 48, 10, 1, 1), "4444"),
+    ],
+)
+def test_editing_codecs_need_no_quality(tmp_path, codec, layout, profile):
+    chosen = encoding_for(Clip(layout), VideoSettings(codec=codec))
+    writer = SegmentEncoder(tmp_path / "a.mkv", chosen)
+    writer.add(tuple(np.full(shape, 90, chosen.layout.dtype) for shape in chosen.layout.shapes))
+    writer.finish()
+    with av.open(str(tmp_path / "a.mkv")) as clip:
+        context = clip.streams.video[0].codec_context
+        assert context.profile == profile
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "ffv1", "av1"])
+def test_chroma_stays_where_jpeg_has_it(film, restore, ffprobe, codec):
+    source = film("clip.mov", codec="mjpeg", pix_fmt="yuvj420p", options={}, tags=(1, 1, 5, 2))
+    assert ffprobe(source, "chroma_location") == "center"
+    made = restore(source, codec=codec)
+    assert ffprobe(made.path, "chroma_location") == "center"
 
 
 def test_missing_hardware_encoders_are_reported_with_a_workaround():

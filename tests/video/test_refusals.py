@@ -1,5 +1,7 @@
 """Clips that would not come out right are refused, with a way out; nothing is published."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from varfix.engine.errors import (
 )
 from varfix.engine.events import ItemFail, Warn
 from varfix.engine.restoration.restorer import RestoredTiles
+from varfix.engine.video.clip import TimeRange
 from varfix.engine.video.probe import probe_clip
 from varfix.engine.video.refusals import check_frame
 from varfix.engine.video.truncation import container_of, expected_end
@@ -110,14 +113,37 @@ def test_a_truncated_file_is_known_before_any_work(film, name, share):
     source.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(DecodeTruncatedError, match="ends early") as caught:
         probe_clip(source)
-    assert f"ffmpeg -i {source} -c copy" in caught.value.hint
+    if name in ("a.mp4", "a.mov"):
+        assert "the index" in caught.value.hint
+    else:
+        assert f"ffmpeg -i {source} -c copy" in caught.value.hint
 
 
-def test_a_truncated_clip_with_its_index_in_front(film):
-    source = film(container={"movflags": "faststart"}, count=30)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_the_existing_part_of_a_truncated_file_can_be_extracted(film, restore, run_hint, name):
+    more = {} if name != "a.mp4" else {"container": {"movflags": "faststart"}}
+    source = film(name, count=30, **more)
     source.write_bytes(source.read_bytes()[:-500])
-    with pytest.raises(DecodeTruncatedError, match="ends early"):
+    with pytest.raises(DecodeTruncatedError, match="ends early") as caught:
         probe_clip(source)
+    # AVI cuts the last frame.
+    made = restore(run_hint(caught.value.hint, "part.mkv"), damaged="conceal")
+    assert made.summary.exit_code == ExitCode.OK
+    assert 20 < len(images(made.path)) <= 30
+
+
+def test_no_command_is_promised_for_a_part_without_its_index(shared):
+    with pytest.raises(DecodeTruncatedError, match="ends early") as caught:
+        probe_clip(shared("no_moov.mp4"))
+    assert "`" not in caught.value.hint
+
+
+def test_nothing_remains_of_a_range_without_frames(film, restore, tmp_path):
+    range_ = TimeRange(Fraction("0.381"), Fraction("0.383"))
+    made = restore(film("clip.mkv"), tmp_path / "out.mkv", cut=range_)
+    (failed,) = made.of(ItemFail)
+    assert "no frame in this time range" in failed.message
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_a_recording_without_its_index(film):

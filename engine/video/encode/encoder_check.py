@@ -58,12 +58,13 @@ def _status(codec: str, encoder: str, *, needed: bool) -> EncoderStatus:
 
 def _find_fault(codec: str) -> str:
     """Return why an encoder fails; empty if it works."""
-    layout = Layout(_SIDE, _SIDE)
-    frames = [_frame(layout, number) for number in range(_FRAMES)]
     try:
+        encoding = encoding_for(Clip(Layout(_SIDE, _SIDE)), VideoSettings(codec=codec))
+        layout = encoding.layout
+        frames = [_frame(layout, number) for number in range(_FRAMES)]
         with TemporaryDirectory(prefix="varfix-") as folder:
             place = Path(folder) / "clip.mkv"
-            writer = SegmentEncoder(place, encoding_for(Clip(layout), VideoSettings(codec=codec)))
+            writer = SegmentEncoder(place, encoding)
             for frame in frames:
                 writer.add(frame)
             writer.finish()
@@ -71,16 +72,17 @@ def _find_fault(codec: str) -> str:
             found = [frame.planes for frame in reader.frames()]
     except (VarfixError, OSError) as error:
         return str(error)
-    far = len(found) != len(frames) or max(map(_distance, found, frames)) > _MAX_ERROR
+    most = _MAX_ERROR * (1 << (layout.depth - 8))
+    far = len(found) != len(frames) or max(map(_distance, found, frames)) > most
     return "decoded frames differ from the encoded ones" if far else ""
 
 
 def _frame(layout: Layout, number: int) -> tuple[Samples, ...]:
     """Return the planes of a moving gradient in one color."""
-    slope = np.linspace(40, 200, layout.width).astype(np.uint8)
-    height, width = layout.shapes[1]
-    luma = np.tile(np.roll(slope, number), (layout.height, 1))
-    return luma, np.full((height, width), 110, np.uint8), np.full((height, width), 150, np.uint8)
+    step = 1 << (layout.depth - 8)
+    slope = (step * np.linspace(40, 200, layout.width)).astype(layout.dtype)
+    blue, red = (np.full(layout.shapes[1], step * code, layout.dtype) for code in (110, 150))
+    return np.tile(np.roll(slope, number), (layout.height, 1)), blue, red
 
 
 def _distance(first: tuple[Samples, ...], second: tuple[Samples, ...]) -> float:

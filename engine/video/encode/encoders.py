@@ -8,7 +8,7 @@ from typing import Final
 
 from varfix.engine.errors import PlanError
 from varfix.engine.settings.types import VideoSettings
-from varfix.engine.video.clip import Clip
+from varfix.engine.video.clip import Clip, Layout
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Encoder:
 
     Attributes:
         name: FFmpeg's name.
-        crf: Default quality; None for a lossless encoder.
+        crf: Default quality; None for a lossless encoder, and for one whose profile sets it.
         options: Options that are always set. The number of threads is fixed where it changes the
             result.
     """
@@ -36,6 +36,8 @@ ENCODERS: Final = {
     ),
     "av1": Encoder("libsvtav1", 22, {"preset": "6"}),
     "ffv1": Encoder("ffv1", None, {"level": "3", "slices": "4", "slicecrc": "1"}),
+    # Without a profile it takes HQ, and 4444 for 4:4:4. Final Cut rejects other vendors.
+    "prores": Encoder("prores_ks", None, {"vendor": "apl0"}),
 }
 CODECS: Final = ("auto", *ENCODERS)
 CRF: Final = "crf"
@@ -52,6 +54,8 @@ _QUALITY: Final = {
 }
 HARDWARE: Final = ("_nvenc", "_qsv", "_vaapi", "_amf", "_videotoolbox", "_v4l2m2m", "_mf")
 _OTHER_CRF: Final = 19
+# Other encoders whose profile sets the quality.
+_PROFILED: Final = frozenset({"prores_ks", "prores_aw"})
 # OpenCV's numbers of CPU features.
 _AVX2: Final = 11
 _AVX_512F: Final = 13
@@ -81,31 +85,33 @@ def encoder_for(clip: Clip, video: VideoSettings) -> Encoder:
             " such as hevc_nvenc)",
             hint=f"use --codec {_ALIASES[wanted]}" if wanted in _ALIASES else "",
         )
-    return known or Encoder(wanted, _OTHER_CRF, {})
+    return known or Encoder(wanted, None if wanted in _PROFILED else _OTHER_CRF, {})
 
 
-def options_for(encoder: Encoder, size: tuple[int, int], video: VideoSettings) -> dict[str, str]:
+def options_for(encoder: Encoder, layout: Layout, video: VideoSettings) -> dict[str, str]:
     """Return the options of an encoder: defaults and quality first, then the requested ones.
 
     Args:
         encoder: The encoder.
-        size: Width and height of the frames in pixels.
+        layout: Layout of the frames that it gets.
         video: Quality, speed and options.
 
     Raises:
-        PlanError: A quality is set for a lossless encoder.
+        PlanError: A quality is set for an encoder without one.
     """
     options = dict(encoder.options)
     if encoder.crf is None:
         if video.crf is not None:
-            raise PlanError(f"--crf: not available for {encoder.name} (lossless)")
+            raise _without_crf(encoder.name)
     else:
         quality = str(encoder.crf if video.crf is None else video.crf)
         kinds = (kind for end, kind in _QUALITY.items() if encoder.name.endswith(end))
         kind = next(kinds, {CRF: "{}"})
         options |= {key: text.format(quality) for key, text in kind.items()}
-    if encoder.name == "ffv1" and min(size) < _MIN_SLICED_SIDE:
+    if encoder.name == "ffv1" and min(layout.width, layout.height) < _MIN_SLICED_SIDE:
         options["slices"] = "1"
+    if layout.centered and layout.across == 2:
+        options["chroma_sample_location"] = "center"
     if encoder.name == "libx264" and _has_avx512():
         options["x264-params"] = "asm=avx2"
     for key, value in requested_options(video).items():
@@ -113,6 +119,16 @@ def options_for(encoder: Encoder, size: tuple[int, int], video: VideoSettings) -
         joined = key.endswith("-params") and key in options
         options[key] = f"{options[key]}:{value}" if joined else value
     return options
+
+
+def _without_crf(name: str) -> PlanError:
+    if name in _PROFILED:
+        return PlanError(
+            f"--crf: not available for {name} (its profile sets the quality)",
+            hint="omit --crf; for another profile add --set video.encoder_options=profile=NAME"
+            f" (`ffmpeg -h encoder={name}` lists them)",
+        )
+    return PlanError(f"--crf: not available for {name} (lossless)", hint="omit --crf")
 
 
 def requested_options(video: VideoSettings) -> dict[str, str]:

@@ -19,6 +19,7 @@ import msgspec
 
 from varfix.engine.system.atomic import flush_and_rename, translate_os_errors, write_file
 from varfix.engine.system.digests import edge_digest_of_file
+from varfix.engine.system.long_names import fitted_name
 from varfix.engine.system.state_folder import SEGMENTS_SUFFIX
 
 _STATE: Final = "state.json"
@@ -116,6 +117,12 @@ class SegmentFolder:
             sha256=edge_digest_of_file(part),
         )
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder if it holds no finished segment."""
+        with suppress(OSError):
+            if not any(self.path.glob(_record_name(0))):
+                self.remove()
+
     def remove(self) -> None:
         """Remove the folder; ignore what cannot be removed."""
         shutil.rmtree(self.path, ignore_errors=True)
@@ -146,7 +153,7 @@ class SegmentFolder:
 
 def folder_of(target: Path) -> Path:
     """Return the folder of a result's segments while the result is unfinished."""
-    return target.with_name(f"{target.name}{SEGMENTS_SUFFIX}")
+    return target.with_name(fitted_name(target.name, SEGMENTS_SUFFIX))
 
 
 def _record_name(number: int) -> str:

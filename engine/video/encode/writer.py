@@ -72,10 +72,8 @@ def encoding_for(clip: Clip, video: VideoSettings) -> Encoding:
     """
     chosen = encoder_for(clip, video)
     layout = _nearest_layout(clip.layout, chosen.name)
-    size = layout.width, layout.height
-    encoding = Encoding(
-        chosen.name, options_for(chosen, size, video), layout, clip.rate, clip.aspect, clip.tags
-    )
+    options = options_for(chosen, layout, video)
+    encoding = Encoding(chosen.name, options, layout, clip.rate, clip.aspect, clip.tags)
     check_accepted(chosen, video, _open_once(encoding))
     return encoding
 
