@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from varfix.cli.findings_text import done_text
 from varfix.cli.run_stats import RunStats, headline
 from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.events import (
@@ -74,7 +75,8 @@ class PlainProgress:
         if not isinstance(event, ItemDone):
             return ""
         name, size = self.tally.name_of(event.id), self.tally.size_of(event.id)
-        return f"{name}  {size}  {event.seconds:.2f} s"
+        found = done_text(event) if self._terminal.verbose else ""
+        return f"{name}  {size}  {event.seconds:.2f} s" + (f"  {found}" if found else "")
 
 
 class LiveProgress:
@@ -93,7 +95,9 @@ class LiveProgress:
         self._task = self._bar.add_task("", total=None, pace="")
 
     def __call__(self, event: Event) -> None:
-        """Count `event`; print warnings and failures above the bar."""
+        """Count `event`; print warnings and failures above the bar, with `-v` also findings."""
+        if isinstance(event, ItemDone) and (found := done_text(event)):
+            self._terminal.detail(f"{self.tally.name_of(event.id)}: {found}")
         self.tally(event)
         show_event(event, self._terminal, self._preset)
 

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec import UNSET
+
+from varfix.cli.findings_text import counts_text
 from varfix.engine.events import (
     Event,
     ItemDone,
@@ -195,7 +198,10 @@ class RunStats:
             parts.append(f"{self.ignored} {'file' if self.ignored == 1 else 'files'} ignored")
         line = f"{', '.join(parts)} in {duration(self.end.seconds)}"
         speed = self._speed()
-        return [line + (f" ({speed})" if speed else ""), *self._failure_lines()]
+        lines = [line + (f" ({speed})" if speed else "")]
+        if self.end.applied is not UNSET:
+            lines.append(f"treated: {counts_text(self.end.applied)}")
+        return [*lines, *self._failure_lines()]
 
     def _speed(self) -> str:
         assert self.end is not None

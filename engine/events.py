@@ -95,13 +95,20 @@ class RetryCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ItemDone(Event, frozen=True, kw_only=True, tag="item.done"):
-    """An image is published; `stage` holds the seconds of decode, infer and encode."""
+    """An image is published; `stage` holds the seconds of decode, infer and encode.
+
+    `found` holds the probability of each kind of damage that the model judges, for clips the mean
+    over the judged frames; `applied` the kinds that were treated, the most likely first. Both are
+    absent for models that judge nothing.
+    """
 
     id: int
     seconds: float
     stage: dict[str, float]
     bytes: int
     retries: RetryCounts
+    found: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    applied: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ItemSkip(Event, frozen=True, kw_only=True, tag="item.skip"):
@@ -132,7 +139,11 @@ class Warn(Event, frozen=True, kw_only=True, tag="warning"):
 
 
 class RunEnd(Event, frozen=True, kw_only=True, tag="run.end"):
-    """The run is over; `exit` is the process's exit code, `busy` holds shares of the time."""
+    """The run is over; `exit` is the process's exit code, `busy` holds shares of the time.
+
+    `applied` counts the images that were treated for each kind of damage; it is absent if the
+    model judged none.
+    """
 
     status: Status
     exit: int
@@ -142,6 +153,7 @@ class RunEnd(Event, frozen=True, kw_only=True, tag="run.end"):
     seconds: float
     per_second: float
     busy: dict[str, float]
+    applied: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 EventHandler = Callable[[Event], None]

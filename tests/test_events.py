@@ -71,6 +71,19 @@ CASES = [
         '"encode":0.33},"bytes":18211002,"retries":{"fp32":0,"oom":0}}',
     ),
     (
+        ItemDone(
+            id=18,
+            seconds=1.84,
+            stage={},
+            bytes=18,
+            retries=RetryCounts(),
+            found={"haze": 0.93, "noise": 0.41},
+            applied=("haze",),
+        ),
+        '{"event":"item.done","id":18,"seconds":1.84,"stage":{},"bytes":18,'
+        '"retries":{"fp32":0,"oom":0},"found":{"haze":0.93,"noise":0.41},"applied":["haze"]}',
+    ),
+    (
         ItemSkip(id=18, src="a/c.jpg", reason="done"),
         '{"event":"item.skip","id":18,"src":"a/c.jpg","reason":"done"}',
     ),
@@ -97,6 +110,21 @@ CASES = [
         ),
         '{"event":"run.end","status":"partial","exit":1,"ok":927,"skipped":312,"failed":1,'
         '"seconds":1711.4,"per_second":0.54,"busy":{"infer":0.91,"encode":0.44}}',
+    ),
+    (
+        RunEnd(
+            status="ok",
+            exit=0,
+            ok=2,
+            skipped=0,
+            failed=0,
+            seconds=4.5,
+            per_second=0.44,
+            busy={},
+            applied={"haze": 2},
+        ),
+        '{"event":"run.end","status":"ok","exit":0,"ok":2,"skipped":0,"failed":0,'
+        '"seconds":4.5,"per_second":0.44,"busy":{},"applied":{"haze":2}}',
     ),
 ]
 NAMES = [type(event).__name__ for event, _ in CASES]
@@ -174,6 +202,17 @@ def test_every_kind_of_event_fits_the_schema(line_schema, event, text):
 def test_what_is_no_event_does_not_fit(line_schema, change):
     line = json.loads(encode(CASES[1][0], "01JRUN", NOW))
     assert not line_schema.is_valid({**line, **change})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("found", {"haze": "much"}), ("applied", "haze"), ("found", None)]
+)
+def test_findings_are_absent_or_what_the_schema_says(line_schema, field, value):
+    done = ItemDone(id=1, seconds=0.1, stage={}, bytes=1, retries=RetryCounts())
+    line = json.loads(encode(done, "01JRUN", NOW))
+    assert field not in line
+    line_schema.validate(line)
+    assert not line_schema.is_valid({**line, field: value})
 
 
 @pytest.mark.parametrize("missing", ["v", "t", "run", "event", "items", "pixels"])

@@ -9,6 +9,9 @@ from importlib.resources import files
 from string import Template
 from typing import IO, Final
 
+from msgspec import UNSET
+
+from varfix.cli.findings_text import counts_text
 from varfix.cli.report.rows import Previews, ReportRow, RunReport, copy_spool
 from varfix.cli.run_stats import SKIPS, duration
 
@@ -16,6 +19,9 @@ from varfix.cli.run_stats import SKIPS, duration
 SHOWN: Final = 200
 BYTES: Final = 32 << 20
 ROWS: Final = 5000
+
+# Kinds of damage that are less likely are not shown, unless they were treated.
+LIKELY: Final = 0.1
 
 _ZOOM: Final = '<label class="zoom"><input type="checkbox" autocomplete="off">actual size</label>'
 _VERDICTS: Final = {
@@ -34,6 +40,7 @@ class HtmlWriter:
         self._counts = dict.fromkeys(self._spools, 0)
         self._seen = 0
         self._bytes = 0
+        self._judged = False
 
     def wants_previews(self, report: RunReport) -> bool:
         """Return True for every image of a small run, and for evenly spaced ones of a large run."""
@@ -44,6 +51,7 @@ class HtmlWriter:
 
     def add(self, row: ReportRow, previews: Previews | None) -> None:
         """Append an image to the temporary files."""
+        self._judged |= row.found is not None
         if row.status == "failed":
             self._put("failures", _failure(row))
         else:
@@ -73,6 +81,7 @@ class HtmlWriter:
         cards = f"{counts['cards']} of {self._seen} restored images, evenly spaced; "
         if counts["cards"] == self._seen:
             cards = ""
+        notes["judged"] = "judged" if self._judged else "unjudged"
         notes["cards_note"] = f"{cards}drag, or select an image and press the arrow keys"
         notes["failed_note"] = _limited(counts["failures"])
         notes["rows_note"] = _limited(counts["rows"])
@@ -115,6 +124,8 @@ def _run(report: RunReport) -> Iterator[tuple[str, str]]:
     yield "Tile", str(start.tile)
     yield "Batch", str(start.batch)
     yield "Strength", report.heading.settings.get("strength", "")
+    if report.end is not None and report.end.applied is not UNSET:
+        yield "Treated", counts_text(report.end.applied)
 
 
 def _fact(name: str, value: str) -> str:
@@ -169,8 +180,27 @@ def _row(row: ReportRow) -> str:
         f'<td class="num">{_weight(row.bytes)}</td>',
         f'<td class="num">{"" if row.seconds is None else f"{row.seconds:.2f}"}</td>',
         f"<td>{_stack(row)}</td>",
+        f'<td class="findings">{_findings(row)}</td>',
     ]
-    return f"<tr>{''.join(cells)}</tr>\n"
+    return f"<tr{_sort_keys(row)}>{''.join(cells)}</tr>\n"
+
+
+def _findings(row: ReportRow) -> str:
+    """Return the likely kinds of damage in percent, the most likely first, treated ones bold."""
+    applied = row.applied or ()
+    found = sorted((row.found or {}).items(), key=lambda entry: -entry[1])
+    shown = [(kind, p) for kind, p in found if p >= LIKELY or kind in applied]
+    texts = [f"{escape(kind)}&nbsp;{p:.0%}" for kind, p in shown]
+    marks = [kind in applied for kind, _ in shown]
+    return " ".join(
+        f"<b>{text}</b>" if mark else f"<span>{text}</span>"
+        for text, mark in zip(texts, marks, strict=True)
+    )
+
+
+def _sort_keys(row: ReportRow) -> str:
+    """Return attributes that the page sorts by: the probability of each kind of damage."""
+    return "".join(f' data-{escape(kind)}="{p:.3f}"' for kind, p in (row.found or {}).items())
 
 
 def _stack(row: ReportRow) -> str:
@@ -191,14 +221,15 @@ def _card(row: ReportRow, previews: Previews) -> str:
     name = escape(row.src)
     details = " &middot; ".join(part for part in (_size(row), f"{row.seconds or 0:.2f} s") if part)
     return (
-        '<figure class="pair"><div class="frame">'
+        f'<figure class="pair"{_sort_keys(row)}><div class="frame">'
         f'<div class="whole">{_images(previews.whole)}</div>'
         f'<div class="detail">{_images(previews.detail)}</div>'
         f'<input type="range" min="0" max="100" step="2" value="50" autocomplete="off"'
         f' aria-label="{name}: before on the left, after on the right">'
         '<span class="bar"></span><span class="tag l">before</span><span class="tag r">after</span>'
         f'</div><figcaption><span class="name">{name}</span> <span class="soft">{details}</span>'
-        f"{_ZOOM if previews.detail else ''}</figcaption></figure>\n"
+        f"{_ZOOM if previews.detail else ''}"
+        f'<span class="findings">{_findings(row)}</span></figcaption></figure>\n'
     )
 
 

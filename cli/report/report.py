@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
+from msgspec import UNSET
+
 from varfix.cli.report.rows import Previews, ReportHeader, ReportRow, RunReport, Writer
 from varfix.engine.errors import OutputDeniedError
 from varfix.engine.events import (
@@ -144,6 +146,8 @@ def _row(event: ItemDone | ItemFail | ItemSkip, start: ItemStart | None) -> Repo
         encode=event.stage.get("encode"),
         retries_fp32=event.retries.fp32,
         retries_oom=event.retries.oom,
+        applied=None if event.applied is UNSET else event.applied,
+        found=None if event.found is UNSET else event.found,
     )
 
 

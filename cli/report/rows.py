@@ -31,7 +31,10 @@ class ReportHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Outcome of one image; times in seconds; None for unknown values."""
+    """Outcome of one image; times in seconds; None for unknown values.
+
+    `found` is the probability of each kind of damage, `applied` the treated kinds; see `ItemDone`.
+    """
 
     id: int
     src: str
@@ -49,6 +52,8 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     encode: float | None = None
     retries_fp32: int | None = None
     retries_oom: int | None = None
+    applied: tuple[str, ...] | None = None
+    found: dict[str, float] | None = None
 
 
 class RunReport(msgspec.Struct, kw_only=True):

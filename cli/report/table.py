@@ -10,8 +10,12 @@ from typing import IO, Final
 import msgspec
 
 from varfix.cli.report.rows import Previews, ReportRow, RunReport, copy_spool
+from varfix.engine.models.card import TASKS
 
-_COLUMNS: Final = ReportRow.__struct_fields__
+_FOUND: Final = {f"found_{kind}": kind for kind in TASKS if kind != "auto"}
+"""Columns for the probability of each kind of damage."""
+
+_COLUMNS: Final = tuple(name for name in ReportRow.__struct_fields__ if name != "found")
 
 
 class JsonWriter:
@@ -47,7 +51,7 @@ class CsvWriter:
     def __init__(self, rows: IO[bytes]) -> None:
         self._rows = rows
         self._table = csv.writer(codecs.getwriter("utf-8")(rows))
-        self._add(_COLUMNS)
+        self._add([*_COLUMNS, *_FOUND])
 
     def wants_previews(self, report: RunReport) -> bool:
         """Return False: there are no previews."""
@@ -55,8 +59,9 @@ class CsvWriter:
 
     def add(self, row: ReportRow, previews: Previews | None) -> None:
         """Append an image to the temporary file."""
+        found = row.found or {}
         values = [getattr(row, name) for name in _COLUMNS]
-        self._add(["" if value is None else str(value) for value in values])
+        self._add([_text(value) for value in (*values, *map(found.get, _FOUND.values()))])
 
     def compose(self, report: RunReport, out: IO[bytes]) -> None:
         """Write the table, without data of the whole run."""
@@ -64,6 +69,12 @@ class CsvWriter:
 
     def _add(self, values: Sequence[str]) -> None:
         self._table.writerow([_harmless(value) for value in values])
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _harmless(value: str) -> str:

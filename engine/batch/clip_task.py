@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from varfix.engine.batch.fingerprint import clip_fingerprint
-from varfix.engine.batch.image_task import TaskEnvironment, retry_counts
+from varfix.engine.batch.image_task import TaskEnvironment, retry_counts, with_judgement
 from varfix.engine.batch.item import Item
 from varfix.engine.events import ItemDone, ItemProgress
+from varfix.engine.restoration.findings import Judgement
+from varfix.engine.restoration.findings_recorder import FindingsRecorder
 from varfix.engine.restoration.restorer import Retries
 from varfix.engine.restoration.retry_counter import RetryCounter
 from varfix.engine.storage.manifest import Entry
@@ -41,6 +43,7 @@ class ClipTask:
         self._seconds = 0.0
         self._bytes = 0
         self._retries = Retries()
+        self._judgement: Judgement | None = None
 
     def open(self) -> None:
         """Read the header, if the plan could not.
@@ -62,7 +65,8 @@ class ClipTask:
         """Restore, encode and publish the video; see `restore_clip` for what it raises."""
         assert self._clip is not None
         item, context = self._item, self._env.context
-        counter, began = RetryCounter(self._env.restorer), time.monotonic()
+        recorder, began = FindingsRecorder(self._env.restorer), time.monotonic()
+        counter = RetryCounter(recorder)
         request = ClipRequest(
             item.source, item.target, self._clip, item.cut, self._recipe, item.pipe
         )
@@ -70,20 +74,21 @@ class ClipTask:
         self._stages = dict(times.seconds)
         self._seconds = time.monotonic() - began
         self._bytes = 0 if item.pipe.target is not None else item.target.stat().st_size
-        self._retries = counter.retries
+        self._retries, self._judgement = counter.retries, recorder.judgement
 
     def write(self) -> None:
         """Do nothing: `restore` has published the result."""
 
     def report(self) -> ItemDone:
         """Return the event of the finished video."""
-        return ItemDone(
+        done = ItemDone(
             id=self._item.id,
             seconds=round(self._seconds, 4),
             stage={name: round(value, 4) for name, value in self._stages.items()},
             bytes=self._bytes,
             retries=retry_counts(self._retries),
         )
+        return with_judgement(done, self._judgement)
 
     def _callbacks(self) -> ClipCallbacks:
         item, port = self._item, self._env.port

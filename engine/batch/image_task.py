@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from varfix.engine.batch.context import PixelObserver, RunContext, RunPort
 from varfix.engine.batch.item import Item, memory_of
 from varfix.engine.batch.output_format import check_fetched, format_for
@@ -17,6 +19,8 @@ from varfix.engine.formats import Header
 from varfix.engine.image.decoded_image import DecodedImage, replace_pixels
 from varfix.engine.image.reader import decode_image
 from varfix.engine.image.writer import encode_image
+from varfix.engine.restoration.findings import Judgement
+from varfix.engine.restoration.findings_recorder import FindingsRecorder
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import Restorer, Retries
 from varfix.engine.restoration.retry_counter import RetryCounter
@@ -61,6 +65,7 @@ class ImageTask:
         self._stat: Identity | None = None
         self._seconds: dict[str, float] = {}
         self._retries = Retries()
+        self._judgement: Judgement | None = None
         self._bytes = 0
 
     def open(self) -> None:
@@ -81,7 +86,8 @@ class ImageTask:
     def restore(self) -> None:
         """Restore the pixels."""
         assert self._image is not None
-        observe, counter = self._env.observe, RetryCounter(self._env.restorer)
+        observe, recorder = self._env.observe, FindingsRecorder(self._env.restorer)
+        counter = RetryCounter(recorder)
         with _timed() as spent:
             pixels = restore_image(
                 counter,
@@ -90,7 +96,7 @@ class ImageTask:
                 self._progress(),
                 overwrite_input=observe is None,
             )
-        self._retries = counter.retries
+        self._retries, self._judgement = counter.retries, recorder.judgement
         self._seconds["infer"] = spent()
         if observe is not None:
             observe(self._item.id, self._image.pixels, pixels)
@@ -120,13 +126,14 @@ class ImageTask:
 
     def report(self) -> ItemDone:
         """Return the event of the finished image."""
-        return ItemDone(
+        done = ItemDone(
             id=self._item.id,
             seconds=round(sum(self._seconds.values()), 4),
             stage={name: round(value, 4) for name, value in self._seconds.items()},
             bytes=self._bytes,
             retries=retry_counts(self._retries),
         )
+        return with_judgement(done, self._judgement)
 
     def _entry(self, data: bytes) -> Entry:
         assert self._stat is not None
@@ -149,6 +156,14 @@ class ImageTask:
 def retry_counts(retries: Retries) -> RetryCounts:
     """Return repetitions as they are reported in events."""
     return RetryCounts(fp32=retries.fp32, oom=retries.oom)
+
+
+def with_judgement(done: ItemDone, judgement: Judgement | None) -> ItemDone:
+    """Return the event with what was found and treated, if the model judged the item."""
+    if judgement is None:
+        return done
+    found = {kind: round(value, 3) for kind, value in judgement.found.items()}
+    return msgspec.structs.replace(done, found=found, applied=judgement.applied)
 
 
 def _check_memory(header: Header) -> None:

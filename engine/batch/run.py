@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 
+from msgspec import UNSET
+
 from varfix.engine.batch.context import RunContext, RunOptions, RunSummary, failure_event
 from varfix.engine.batch.item import Item
 from varfix.engine.batch.plan import Plan, plan_warnings, state_of
@@ -54,6 +56,7 @@ class Run:
         self.worst = ExitCode.OK
         self.ok = 0
         self.busy: Counter[str] = Counter()
+        self._applied: Counter[str] | None = None  # None until the model has judged an item
         self._handler = handler
         self._lock = threading.RLock()
         self._start = time.monotonic()
@@ -157,6 +160,8 @@ class Run:
         if isinstance(event, ItemDone):
             self.ok += 1
             self.busy.update(event.stage)
+            if event.applied is not UNSET:
+                self._applied = (self._applied or Counter()) + Counter(event.applied)
         elif isinstance(event, ItemFail):
             self.failures.append(event)
             is_memory = event.code == HostMemoryError.code
@@ -196,6 +201,7 @@ class Run:
                 seconds=round(seconds, 3),
                 per_second=round(self.ok / max(seconds, 1e-9), 4),
                 busy=share,
+                applied=UNSET if self._applied is None else dict(self._applied.most_common()),
             )
         )
         return RunSummary(self.ok, skipped, len(self.failures), seconds, tuple(self.failures), code)

@@ -187,6 +187,8 @@ class Worker:
 class RemoteRestorer:
     """The model of a worker behind the `Restorer` port: properties here, computation there."""
 
+    findings = None  # what a worker finds in its items is in its events
+
     def __init__(self, info: WorkerInfo, call: Callable[..., object]) -> None:
         """Wrap the model of a worker; `call` calls a method of the worker and waits."""
         self.card, self.used = info.card, info.used

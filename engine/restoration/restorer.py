@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.findings import Findings
 
 Floats = npt.NDArray[np.float32]
 
@@ -83,6 +84,11 @@ class Restorer(Protocol):
     @property
     def used(self) -> DeviceUsed:
         """Device and precision."""
+        ...
+
+    @property
+    def findings(self) -> Findings | None:
+        """Findings in the image that `prior` saw last; None for models that judge nothing."""
         ...
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.findings import Findings
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Restorer
 
 
@@ -37,6 +38,11 @@ class RestorerProxy:
     def used(self) -> DeviceUsed:
         """The wrapped restorer's device and precision."""
         return self._restorer.used
+
+    @property
+    def findings(self) -> Findings | None:
+        """What the wrapped restorer found in the image that it saw last."""
+        return self._restorer.findings
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
         """Compute the prior of a whole image; see `Restorer.prior`."""

@@ -40,6 +40,7 @@ class TorchRestorer:
     tile: int = CARD.tile
     tile_step: int = CARD.multiple
     batch: int = 1
+    findings: None = None
 
     @property
     def device(self) -> torch.device:

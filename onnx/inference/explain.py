@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 
 from varfix.engine.errors import ConfigError
-from varfix.engine.models.card import TASKS
 from varfix.engine.restoration.explanation import (
     Explanation,
     Floats,
@@ -25,14 +24,12 @@ from varfix.engine.system.atomic import AtomicWriter
 from varfix.onnx.files.card import check_companion, weights_path
 from varfix.onnx.files.model_files import ModelFiles, find_model
 from varfix.onnx.inference.intermediate_outputs import add_outputs, find_output_after, read_nodes
+from varfix.onnx.inference.map_findings import KINDS
 from varfix.onnx.inference.restorer import ModelRestorer
 from varfix.onnx.inference.runtime import CPU, Session, SessionPlan, start
 from varfix.onnx.inference.signature import PRIOR, RESTORED, TILE
 
 RESULTS = ("asked", "increments", "scales", "regions")
-KINDS: Final = TASKS[1:]
-"""Degradations of VarFormer-S; the last channels of its prior."""
-
 LATENT: Final = 32
 """Channels of each scale in the prior of VarFormer-S; the first ones."""
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.findings import Findings
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Retries
 from varfix.onnx.inference.restorer import OnnxRestorer
 
@@ -62,6 +63,11 @@ class MultiGpuRestorer:
             provider=uses[0].provider,
             precision=uses[0].precision,
         )
+
+    @property
+    def findings(self) -> Findings | None:
+        """Findings in the image that `prior` saw last; see `OnnxRestorer.findings`."""
+        return self._first.findings
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
         """Return the prior maps of one image; see `OnnxRestorer.prior`."""

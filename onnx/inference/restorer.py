@@ -13,8 +13,10 @@ import numpy as np
 
 from varfix.engine.errors import DeviceError, ModelContractError, NonFiniteError
 from varfix.engine.models.card import TASKS, ModelCard
+from varfix.engine.restoration.findings import Findings
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Restorer, Retries
 from varfix.onnx.inference.devices import Warn
+from varfix.onnx.inference.map_findings import findings_in
 from varfix.onnx.inference.memory_guard import bad_tiles, is_out_of_memory, memory_error
 from varfix.onnx.inference.runtime import CPU, Device, Session
 from varfix.onnx.inference.signature import LEVEL, PRIOR, TASK, THUMBNAIL, Signature, resized
@@ -87,6 +89,7 @@ class OnnxRestorer:
         self._warn = warn
         self._session, self._precision = graphs.fastest
         self._batch = placement.batch
+        self._findings: Findings | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -123,6 +126,11 @@ class OnnxRestorer:
             precision=self._precision,
         )
 
+    @property
+    def findings(self) -> Findings | None:
+        """Findings in the image that `prior` saw last; None for models that judge nothing."""
+        return self._findings
+
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
         """Return the prior maps of one image.
 
@@ -149,6 +157,7 @@ class OnnxRestorer:
             raise memory_error(self._card, self._placement.device, self.tile) from error
         if bad_tiles(maps).size:
             raise NonFiniteError("the prior produced invalid values for the image")
+        self._findings = findings_in(maps[0], self._card, task)
         return np.asarray(maps[0])
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:

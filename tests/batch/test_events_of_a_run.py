@@ -1,5 +1,6 @@
 """A run tells what happens, in order, once, and truly."""
 
+import json
 import os
 import time
 from collections import Counter
@@ -8,8 +9,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from msgspec import UNSET
 from PIL import Image
 from support.identity import IdentityRestorer
+from support.judging import DARK, HAZY, Judging
 from support.runs import Inverter, counts, replace_output
 
 from varfix.engine.batch.context import RunOptions
@@ -110,6 +113,34 @@ def test_the_event_of_a_finished_image_has_stages_bytes_and_retries(setup):
     assert first.bytes == (setup.out / "a.png").stat().st_size
     assert (first.retries.fp32, first.retries.oom) == (2, 1)
     assert (second.retries.fp32, second.retries.oom) == (2, 0)
+
+
+def test_each_image_says_what_was_found_and_treated(setup):
+    setup.draw("a.png", "b.png", "c.png")
+    setup.run(Judging(given=(HAZY, DARK, DARK)))
+    done = sorted(setup.of(ItemDone), key=lambda event: event.id)
+    assert [event.found for event in done] == [
+        {"haze": 0.93, "noise": 0.41},
+        {"haze": 0.03, "noise": 0.81},
+        {"haze": 0.03, "noise": 0.81},
+    ]
+    assert [event.applied for event in done] == [("haze",), ("noise",), ("noise",)]
+    assert setup.of(RunEnd)[0].applied == {"noise": 2, "haze": 1}
+
+
+def test_a_model_that_judges_nothing_says_nothing(setup):
+    setup.draw("a.png")
+    setup.run()
+    (done,), (end,) = setup.of(ItemDone), setup.of(RunEnd)
+    assert done.found is done.applied is end.applied is UNSET
+
+
+def test_findings_do_not_change_the_manifest(setup):
+    setup.draw("a.png")
+    setup.run(Judging())
+    (entry,) = (setup.out / ".varfix" / "run.jsonl").read_text().splitlines()
+    assert not {"found", "applied"} & json.loads(entry).keys()
+    assert counts(setup.run(Judging())) == (0, 1, 0, ExitCode.OK)
 
 
 def test_progress_is_told_at_most_twice_a_second(setup, monkeypatch):

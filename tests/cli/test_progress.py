@@ -5,6 +5,7 @@ import os
 import threading
 import time
 
+import msgspec
 import pytest
 from msgspec import structs
 from rich.console import Console
@@ -47,9 +48,9 @@ def begin(number, size=(100, 50)):
     return ItemStart(id=number, src=f"{number}.png", dst="", width=width, height=height)
 
 
-def done(number):
+def done(number, **judged):
     stage = {"decode": 0.1, "infer": 0.3, "encode": 0.1}
-    return ItemDone(id=number, seconds=0.5, stage=stage, bytes=1, retries=RetryCounts())
+    return ItemDone(id=number, seconds=0.5, stage=stage, bytes=1, retries=RetryCounts(), **judged)
 
 
 def fail(number):
@@ -169,6 +170,31 @@ def test_plain_lines_tell_the_run(terminal, capsys):
         "Error: 2.png: broken; mend it",
         "1 restored, 1 failed in 2.0 s (0.01 MP/s; busy: infer 90%)",
     ]
+
+
+def test_verbose_lines_say_what_was_found_and_treated(terminal, capsys):
+    terminal.verbose = 1
+    hazy = done(1, found={"noise": 0.412, "haze": 0.93, "snow": 0.02}, applied=("haze",))
+    good = done(2, found={"noise": 0.04, "haze": 0.09, "snow": 0.0}, applied=())
+    with progress(terminal, "auto") as shown:
+        told(plan(2, 1), begin(1), hazy, begin(2), good, to=shown)
+        told(msgspec.structs.replace(end(2), applied={"haze": 1}), to=shown)
+    assert capsys.readouterr().err.splitlines() == [
+        "[1/2] 1.png  100x50  0.50 s  found haze 0.93, noise 0.41; treated haze",
+        "[2/2] 2.png  100x50  0.50 s  found nothing",
+        "2 restored in 2.0 s (0.01 MP/s; busy: infer 90%)",
+        "treated: haze 1",
+    ]
+
+
+def test_the_live_lines_are_joined_by_findings_with_verbose(terminal, capsys):
+    live = LiveProgress(terminal, "auto")
+    hazy = done(1, found={"haze": 0.93}, applied=())
+    told(begin(1), hazy, to=live)
+    assert capsys.readouterr().err == ""
+    terminal.verbose = 1
+    told(begin(1), hazy, to=live)
+    assert capsys.readouterr().err == "1.png: found haze 0.93; treated nothing\n"
 
 
 def test_the_summary_comes_also_when_the_run_breaks_off(terminal, capsys):

@@ -83,7 +83,7 @@ def told(path, *events, count=0, fail=()):
 
 
 def cards(text):
-    return re.findall(r'<figure class="pair">.*?</figure>', text)
+    return re.findall(r'<figure class="pair".*?</figure>', text)
 
 
 def images(card):
@@ -91,6 +91,49 @@ def images(card):
         np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int)
         for data in re.findall(r"data:image/jpeg;base64,([^\"]+)", card)
     ]
+
+
+FOUND = [
+    {"found": {"noise": 0.02, "haze": 0.93, "rain": 0.3}, "applied": ("haze",)},
+    {"found": {"noise": 0.61, "haze": 0.01, "rain": 0.2}, "applied": ()},
+    {},
+]
+
+
+def judged(path):
+    """Write a report of three images, the last one by a model that judges nothing."""
+    done = {"seconds": 1.3, "stage": STAGES, "bytes": 9, "retries": RetryCounts()}
+    pixels = np.zeros((8, 8, 3), np.float32)
+    with reporting(path, HEADING, lambda line: None) as report:
+        assert report is not None
+        for number, found in enumerate(FOUND):
+            name = f"{number}.png"
+            report(ItemStart(id=number, src=name, dst=name, width=8, height=8))
+            report.add_previews(number, pixels, pixels)
+            report(ItemDone(id=number, **done, **found))
+    return path.read_text(encoding="utf-8")
+
+
+def test_a_table_has_columns_for_what_was_found_and_treated(tmp_path):
+    first, second, third = csv.DictReader(io.StringIO(judged(tmp_path / "r.csv")))
+    assert (first["applied"], first["found_haze"], first["found_rain"]) == ("haze", "0.93", "0.3")
+    assert (second["applied"], second["found_noise"]) == ("", "0.61")
+    assert {third[column] for column in third if column.startswith("found_")} == {""}
+    json_ = json.loads(judged(tmp_path / "r.json"))["pictures"]
+    assert json_[0]["found"] == FOUND[0]["found"]
+    assert [one["applied"] for one in json_] == [["haze"], [], None]
+
+
+def test_the_page_shows_what_was_found_beside_each_image(tmp_path):
+    text = judged(tmp_path / "r.html")
+    assert '<body class="judged">' in text
+    first, second, third = cards(text)
+    assert "<b>haze&nbsp;93%</b> <span>rain&nbsp;30%</span></span>" in first
+    assert 'data-haze="0.930"' in first
+    assert "noise&nbsp;61%" in second
+    assert "data-" not in third.replace("data:", "")
+    assert text.count('data-noise="0.610"') == 2  # the card and the line of the table
+    assert '<body class="unjudged">' in told(tmp_path / "none.html", count=1)
 
 
 def test_a_csv_has_a_line_for_each_image(restore, tmp_path):
@@ -379,6 +422,27 @@ def test_a_slider_uncovers_the_image_and_tells_how_far(browser, page, tmp_path):
         "solid",
         "inset(0px 0px 0px 70%)",
     ]
+
+
+@pytest.mark.slow
+def test_images_are_sorted_by_what_was_found(browser, tmp_path):
+    probe = tmp_path / "probe.html"
+    check = """<script>addEventListener("load", function () {
+      var select = document.querySelector(".sort select"), orders = [select.checkVisibility()];
+      ["noise", ""].forEach(function (kind) {
+        select.value = kind;
+        select.dispatchEvent(new Event("change"));
+        document.querySelectorAll(".sorted").forEach(function (list) {
+          orders.push(Array.from(list.querySelectorAll(".name"), function (name) {
+            return name.textContent[0];
+          }).join(""));
+        });
+      });
+      document.title = orders.join("|");
+    });</script></body>"""
+    probe.write_text(judged(tmp_path / "r.html").replace("</body>", check))
+    title = re.search("<title>(.*?)</title>", browser(probe, "--dump-dom").stdout)[1]
+    assert title == "true|102|102|012|012"
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.fake_cluster import Hall, Opened, Works, held_at_once, stop_after_first
+from support.judging import Judging
 from support.runs import SETTINGS, Inverter, counts, unbroken
 
 from varfix.engine.batch.context import RunContext
@@ -69,6 +70,13 @@ def test_the_events_are_those_of_a_run_in_this_process(works):
     assert works.of(RunStart)[0].model.name == "identity"
     assert all(event.stage.keys() == {"decode", "infer", "encode"} for event in works.of(ItemDone))
     assert all(event.bytes > 0 for event in works.of(ItemDone))
+
+
+def test_what_workers_find_reaches_the_run(works):
+    works.hall = Hall(Opened(Judging))
+    works.crewed()
+    assert all(event.applied == ("haze",) for event in works.of(ItemDone))
+    assert works.of(RunEnd)[0].applied == {"haze": 12}
 
 
 def test_what_is_done_is_skipped(works):

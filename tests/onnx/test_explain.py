@@ -18,7 +18,7 @@ from varfix.engine.networks.varformer_s.tone_grid import GRID_CHANNELS
 from varfix.engine.networks.varformer_s.unet import RestorerConfig, RestorerNetwork
 from varfix.engine.restoration.explanation import SIDES, prior_parts
 from varfix.onnx.files.model_files import find_model
-from varfix.onnx.inference import explain
+from varfix.onnx.inference import explain, map_findings
 from varfix.onnx.inference import intermediate_outputs as inside
 from varfix.onnx.inference.open_model import open_restorer
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
@@ -45,7 +45,7 @@ def feeds(shipped):
 
 
 def test_sizes_known_without_the_network_are_the_networks():
-    assert (KINDS, SMALL_VQVAE.latent, SCALES) == (explain.KINDS, explain.LATENT, SIDES)
+    assert (KINDS, SMALL_VQVAE.latent, SCALES) == (map_findings.KINDS, explain.LATENT, SIDES)
     parts = prior_parts(MAP_CHANNELS, len(KINDS), explain.LATENT)
     covered = sorted(i for part in parts.values() for i in range(MAP_CHANNELS)[part])
     assert covered == list(range(MAP_CHANNELS))

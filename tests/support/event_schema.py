@@ -21,12 +21,15 @@ SCHEMA_FILE: Final = Path(__file__).parents[2] / "engine" / "events.schema.json"
 def event_schema() -> dict[str, Any]:
     """Return the schema (JSON Schema 2020-12) of one line.
 
-    Every field is written, so every field is required; later versions may write more.
+    Every field is written, so every field is required, but those that begin as `UNSET`; later
+    versions may write more.
     """
     kinds = Event.__subclasses__()
     definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")[1]
-    for definition in definitions.values():
-        definition["required"] = list(definition["properties"])
+    optional = {kind.__name__: _optional_fields(kind) for kind in kinds}
+    for name, definition in definitions.items():
+        left_out = optional.get(name, set())
+        definition["required"] = [key for key in definition["properties"] if key not in left_out]
         # Versions of msgspec differ in whether they remove the indentation of docstrings.
         definition["description"] = inspect.cleandoc(definition["description"])
     return {
@@ -42,6 +45,12 @@ def event_schema() -> dict[str, Any]:
         "oneOf": [{"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds],
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def _optional_fields(kind: type[Event]) -> set[str]:
+    """Return the names of the fields that are absent unless they are set."""
+    fields = msgspec.structs.fields(kind)
+    return {field.encode_name for field in fields if field.default is msgspec.UNSET}
 
 
 def schema_text() -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from varfix.engine.models.card import ModelCard
+from varfix.engine.restoration.findings import Findings
 from varfix.engine.restoration.restorer import DeviceUsed, RestoredTiles
 
 IDENTITY_CARD = ModelCard(name="identity", licence="CC0-1.0", tile=64, multiple=1, overlap=16)
@@ -18,6 +19,7 @@ class IdentityRestorer:
     tile: int = 64
     tile_step: int = 64
     batch: int = 4
+    findings: Findings | None = None
     used: DeviceUsed = field(default=DeviceUsed("cpu", "cpu", "none", "fp32"))
 
     def prior(self, thumbnail, task):

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 from support.identity import IdentityRestorer
+from support.judging import DARK, HAZY, Judging
 
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemDone, ItemProgress, ItemStart, Warn
@@ -197,6 +198,14 @@ def test_progress_and_totals_count_frames(film, restore):
     (done,) = made.of(ItemDone)
     assert set(done.stage) == {"decode", "infer", "encode"}
     assert done.bytes == made.path.stat().st_size
+
+
+def test_findings_of_a_video_are_those_of_its_key_frames(film, restore):
+    restorer = Judging(given=(HAZY, DARK))
+    (done,) = restore(film("clip.mkv"), restorer=restorer).of(ItemDone)
+    assert restorer.calls == 10  # frames that nothing connects are key frames
+    assert done.found == {"haze": 0.48, "noise": 0.61}
+    assert set(done.applied) == {"haze", "noise"}
 
 
 def test_frame_progress_is_reported_at_most_twice_a_second(film, restore):
