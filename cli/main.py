@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "image": "Restore one image; '-' reads stdin or writes stdout.",
     "video": "Restore a video; audio, subtitles and timestamps are kept.",
     "blend": "Change the strength of results, without the model.",
+    "undo": "Bring the originals back after 'varfix dir --in-place'.",
     "eval": "Measure PSNR and SSIM of restored images.",
     "bench": "Measure the speed of a model on this machine.",
     "models": "List, show, fetch and verify models.",
@@ -54,6 +55,8 @@ EPILOG = """\b
 Examples:
   varfix dir photos restored                 restore every image under photos/
   varfix dir -p denoise photos restored      remove noise only
+  varfix dir --in-place photos               replace images, keep the originals
+  varfix undo photos                         bring the originals back
   varfix image night.jpg night.fixed.jpg     one image
   varfix video clip.mp4                      one video, to clip.varfix.mp4
   curl -s URL | varfix image - - > out.png   from stdin to stdout
@@ -119,8 +122,8 @@ class LazyGroup(click.Group):
 def main() -> None:
     """Restore damaged images and videos: noise, rain, haze, low light, blur, snow.
 
-    varfix never changes or deletes its inputs. It keeps names, sizes, orientation, color profiles
-    and metadata, and uses a GPU if one works.
+    varfix never changes or deletes its inputs; --in-place replaces them and keeps the originals. It
+    keeps names, sizes, orientation, color profiles and metadata, and uses a GPU if one works.
     """
 
 

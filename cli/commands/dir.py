@@ -14,6 +14,7 @@ import click
 
 from varfix.cli.cluster_option import cluster_option
 from varfix.cli.folder_argument import FOLDER_IN, FOLDER_OUT
+from varfix.cli.in_place_option import InPlaceOptions, in_place_options
 from varfix.cli.options import (
     Command,
     CountOrAuto,
@@ -46,12 +47,22 @@ Examples:
   varfix dir --cluster ray://head:10001 /nas/photos /nas/restored
   fd -0 -e jpg . photos | varfix dir photos restored --files-from - -0
   varfix dir --report restored.html photos restored   compare before and after
+  varfix dir --in-place photos                        'varfix undo photos' goes back
   varfix dir -q --json photos restored | jq -r 'select(.event=="item.fail").message'
 
 \b
 To resume an interrupted run, run the same command again: results that are up to
 date are skipped. Files that varfix did not write are replaced only with
 --overwrite. DST/.varfix holds the manifest of the results.
+
+\b
+--in-place keeps every original in SRC/.varfix/originals (or --backup FOLDER), byte
+for byte, with its times and mode: as a hard link, which takes no space until the
+image is replaced, or as a copy on another disk. 'varfix undo SRC' brings them back.
+Run again, it restores new images only; with other settings and --overwrite, all are
+restored again from their originals. Links stay links, and what they lead to is
+replaced. Images that fail, and videos, stay as they are and are named. If you
+delete the originals, the results are final.
 
 \b
 --json writes one JSON object a line: {"v":1, "t":TIME, "run":ID, "event":KIND, ...}
@@ -76,7 +87,7 @@ class Selection:
     files_from: str | None
     null: bool
     sample: int | None
-    name: str
+    name: str | None
     jobs: int | str | None
     fail_fast: bool
 
@@ -106,13 +117,13 @@ class Selection:
 
     def request(self, files: tuple[str, ...] | None, preset: str, overwrite: bool) -> BatchRequest:
         """Return the selection for the engine; `files` is the result of `listed`."""
-        from varfix.engine.batch.plan import BatchRequest
+        from varfix.engine.batch.plan import DEFAULT_NAME, BatchRequest
         from varfix.engine.storage.scan import Filters
 
         return BatchRequest(
             filters=Filters(self.include, self.exclude, recursive=not self.flat),
             files=files,
-            name=self.name,
+            name=self.name or DEFAULT_NAME,
             preset=preset,
             overwrite=overwrite,
             sample=self.sample,
@@ -163,7 +174,6 @@ _selection = options_record(
     option(
         "Output",
         "--name",
-        default="{dir}{stem}{ext}",
         metavar="TEMPLATE",
         help="Template of the result names, with {dir} {stem} {ext} {preset} {model}."
         "  [default: {dir}{stem}{ext}]",
@@ -191,10 +201,11 @@ def _report_name(
 
 @click.command("dir", cls=Command, epilog=_EPILOG)
 @click.argument("src", type=FOLDER_IN)
-@click.argument("dst", type=FOLDER_OUT)
+@click.argument("dst", type=FOLDER_OUT, required=False)
 @model_options
 @_selection
 @output_options
+@in_place_options
 @event_options
 @cluster_option
 @option(
@@ -209,10 +220,11 @@ def _report_name(
 @terminal_options
 def command(  # noqa: PLR0913 (one record for each group of options)
     src: Path | Store,
-    dst: Path | Store,
+    dst: Path | Store | None,
     model: ModelOptions,
     selection: Selection,
     output: OutputOptions,
+    placing: InPlaceOptions,
     events: EventOptions,
     cluster: str | None,
     report: Path | None,
@@ -221,14 +233,18 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     """Restore every image and video under the folder SRC into the same tree under DST.
 
     Names, sizes, orientation, color profiles, metadata and file times are kept. Failed images are
-    listed at the end and do not stop the run. Inputs are never changed. Videos (mp4, mov, mkv,
-    webm, avi) are restored as by 'varfix video', whose settings apply; avi becomes mkv.
+    listed at the end and do not stop the run. Inputs are never changed, unless --in-place replaces
+    them and keeps the originals. Videos (mp4, mov, mkv, webm, avi) are restored as by 'varfix
+    video', whose settings apply; avi becomes mkv.
 
     SRC and DST may be addresses of object storage, such as s3://bucket/folder.
     """
     from varfix.cli.run_session import RunSession
 
     resolved = model.resolve(terminal, {"output.format": output.format, "io.jobs": selection.jobs})
+    placing.check(src, dst, is_cluster=cluster is not None, name=selection.name)
+    target = placing.target(src, dst, resolved.settings)
+    source = target if placing.in_place else src
     files = selection.listed()
     session = RunSession(resolved.settings, terminal, events, model.label)
     with ExitStack() as stack:
@@ -237,7 +253,9 @@ def command(  # noqa: PLR0913 (one record for each group of options)
         else:
             loaded = stack.enter_context(session.on_cluster(cluster))
             # Workers have another current folder.
-            src, dst = (end.absolute() if isinstance(end, Path) else end for end in (src, dst))
+            source, target = (
+                end.absolute() if isinstance(end, Path) else end for end in (source, target)
+            )
 
         from varfix.cli.dry_run import setting_texts, show_plan
         from varfix.cli.report.report import reporting
@@ -251,15 +269,15 @@ def command(  # noqa: PLR0913 (one record for each group of options)
 
         recipe = settings_fingerprint(resolved.settings, loaded.sha256, loaded.restorer.tile)
         request = selection.request(files, model.label, output.overwrite)
-        with terminal.busy(f"Scanning {display_address(src)}"):
-            plan = plan_batch(src, dst, request, resolved.settings, recipe)
+        with terminal.busy(f"Scanning {display_address(source)}"):
+            plan = plan_batch(source, target, request, resolved.settings, recipe)
         for line in ignored_lines(plan.found):
             terminal.detail(line)
         if output.dry_run:
             return show_plan(plan, loaded, resolved, terminal, events)
         heading = ReportHeader(
-            source=printable(display_address(src)),
-            target=printable(display_address(dst)),
+            source=printable(display_address(source)),
+            target=printable(display_address(target)),
             preset=model.label,
             settings=dict(setting_texts(resolved)),
             origins=resolved.origins,
@@ -273,4 +291,6 @@ def command(  # noqa: PLR0913 (one record for each group of options)
             executor=loaded.pool,
             observe=written.add_previews if written else None,
         )
-        return session.run(plan, loaded, options, written)
+        code = session.run(plan, loaded, options, written)
+        placing.announce(src, target, terminal)
+        return code

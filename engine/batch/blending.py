@@ -80,7 +80,12 @@ def plan_blends(source: Path, results: Path, out: Path) -> BlendPlan:
     """
     plan = BlendPlan()
     recorded = FileManifest(results).results()
-    inner = [folder.resolve() for folder in (results, out)]
+    # Originals that were kept in place are in a folder of their results.
+    inner = [
+        folder.resolve()
+        for folder in (results, out)
+        if not source.resolve().is_relative_to(folder.resolve())
+    ]
     for name in scan(source, None, Filters()).sources:
         path = source / name
         if any(path.resolve().is_relative_to(folder) for folder in inner):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Final, Literal
 
 from varfix.engine.batch.completeness import is_complete
 from varfix.engine.batch.fingerprint import clip_fingerprint
@@ -17,12 +17,14 @@ from varfix.engine.errors import VarfixError
 from varfix.engine.events import Warn
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.identity import Identity
+from varfix.engine.storage.in_place import InPlaceStore
 from varfix.engine.storage.manifest import Manifest
 from varfix.engine.storage.open import store_of
 from varfix.engine.storage.scan import Filters, ScanResult
 from varfix.engine.storage.store import Store
 from varfix.engine.system.display_names import printable
 
+DEFAULT_NAME: Final = "{dir}{stem}{ext}"
 OutputState = Literal["missing", "done", "stale", "foreign"]
 
 
@@ -42,7 +44,7 @@ class BatchRequest:
 
     filters: Filters = field(default_factory=Filters)
     files: tuple[str, ...] | None = None
-    name: str = "{dir}{stem}{ext}"
+    name: str = DEFAULT_NAME
     preset: str = "auto"
     overwrite: bool = False
     sample: int | None = None
@@ -155,6 +157,22 @@ def plan_warnings(plan: Plan) -> Iterator[Warn]:
     if stale:
         text = f"{stale} outputs were made with other settings or from other sources"
         yield Warn(code="stale_outputs", message=f"{text}; use --overwrite to make them again")
-    if foreign:
+    if isinstance(plan.target, InPlaceStore):
+        yield from _in_place_warnings(plan.target, foreign)
+    elif foreign:
         text = f"{foreign} files in the destination were not made by varfix and are left alone"
         yield Warn(code="foreign_outputs", message=f"{text}; use --overwrite to replace them")
+
+
+def _in_place_warnings(target: InPlaceStore, changed: int) -> Iterator[Warn]:
+    """Yield what a run in place leaves alone."""
+    videos, final = len(target.left_alone.videos), len(target.left_alone.final)
+    if changed:
+        text = f"{changed} images were changed after varfix restored them and are left alone"
+        yield Warn(code="foreign_outputs", message=text)
+    if final:
+        text = f"{final} images were restored earlier with other settings and are left alone"
+        yield Warn(code="originals_gone", message=f"{text}: their originals are not kept")
+    if videos:
+        text = f"{videos} videos are left alone: only images are restored in place"
+        yield Warn(code="videos_in_place", message=text)

@@ -24,8 +24,10 @@ from varfix.engine.formats import (
 from varfix.engine.image.header import probe
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.addresses import display_address
+from varfix.engine.storage.in_place import InPlaceStore
 from varfix.engine.storage.manifest import Manifest
 from varfix.engine.storage.open import store_of
+from varfix.engine.storage.originals import Originals
 from varfix.engine.storage.scan import ScanResult
 from varfix.engine.storage.store import Place, Store
 from varfix.engine.video.probe import probe_for
@@ -54,7 +56,7 @@ def plan_batch(
     found = ends[0].find(request.filters, request.files, ends[1])
     if in_place:
         _set_results_aside(found, manifest)
-        _set_links_aside(found, source)
+        _set_links_aside(found, ends[0].folder)
     if not found.sources:
         raise NothingToDoError(_nothing(display_address(source), found))
     plan = Plan(ends[1].folder, recipe, found=found, manifest=manifest, source=ends[0])
@@ -77,10 +79,18 @@ def _check_place(source: Store, target: Store, request: BatchRequest) -> bool:
             f"{display_address(target)} is also the source: objects are not replaced",
             hint="name another address",
         )
+    if isinstance(target, InPlaceStore):
+        return True
+    if Originals(target.folder).names():
+        raise PlanError(
+            f"{target.folder} has originals of an earlier run, which would be restored twice",
+            hint=f"use 'varfix dir --in-place {target.folder}'",
+        )
     if not request.overwrite:
         raise PlanError(
-            f"{display_address(target)} is also the source: the images would be replaced",
-            hint="name another folder, or add --overwrite",
+            f"{target.folder} is also the source: the images would be replaced",
+            hint=f"use 'varfix dir --in-place {target.folder}', which keeps the originals, or name"
+            " another folder",
         )
     return True
 
@@ -121,15 +131,20 @@ def _set_results_aside(found: ScanResult, manifest: Manifest) -> None:
     found.ignored += sorted(results)
 
 
-def _set_links_aside(found: ScanResult, source: Place) -> None:
-    """Leave out links to images that are restored in place themselves."""
-    if not isinstance(source, Path):
+def _set_links_aside(found: ScanResult, folder: Path | None) -> None:
+    """Leave out links to images that are restored in place themselves, or by another link."""
+    if folder is None:
         return
-    links = [name for name in found.sources if (source / name).is_symlink()]
+    links = [name for name in found.sources if (folder / name).is_symlink()]
     if not links:
         return
-    others = {os.path.realpath(source / name) for name in found.sources if name not in links}
-    twice = {name for name in links if os.path.realpath(source / name) in others}
+    others = {os.path.realpath(folder / name) for name in found.sources if name not in set(links)}
+    twice = set()
+    for name in links:
+        real = os.path.realpath(folder / name)
+        if real in others:
+            twice.add(name)
+        others.add(real)
     found.sources = [name for name in found.sources if name not in twice]
     found.ignored += sorted(twice)
 
@@ -175,7 +190,8 @@ def _extension(src: str, settings: Settings) -> str:
 
 def _add(plan: Plan, item: Item, request: BatchRequest, settings: Settings) -> None:
     state = state_of(plan, item, settings)
-    if state in ("stale", "foreign") and request.overwrite:
+    replaceable = ("stale",) if isinstance(plan.target, InPlaceStore) else ("stale", "foreign")
+    if state in replaceable and request.overwrite:
         state = "missing"
     if state != "missing":
         plan.skips.append(Skip(item.id, item.src, state))
