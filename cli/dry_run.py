@@ -85,7 +85,8 @@ def _lines(plan: Plan, loaded: LoadedModel[Restorer], settings: Settings) -> Ite
     from varfix.engine.system.display_names import single_line
 
     for item in plan.items:
-        yield f"{single_line(item.src)} -> {single_line(item.dst)}  {_size(item)}"
+        source, target = item.source.event_name, item.target.event_name
+        yield f"{single_line(source)} -> {single_line(target)}  {_size(item)}"
     for skip in plan.skips:
         yield f"{single_line(skip.src)}: skip ({skip.reason})"
     used, card = loaded.restorer.used, loaded.restorer.card
@@ -111,14 +112,14 @@ def _bytes(item: Item, settings: Settings) -> float:
     """Estimate the size of a result: that of the source if the format is kept, else by pixels."""
     from varfix.engine.formats import output_format
 
-    if item.is_clip:
-        return float(item.source.stat().st_size)
-    if item.header is None:
-        return float(item.stamp.st_size) if item.stamp else 0.0
-    wanted = output_format(item.header.format, settings.output.format)
-    if wanted == item.header.format:
-        return float(item.source.stat().st_size)
-    return item.pixels * _BYTES[wanted] * item.header.depth / 8
+    if item.header is not None:
+        wanted = output_format(item.header.format, settings.output.format)
+        if wanted != item.header.format:
+            return item.pixels * _BYTES[wanted] * item.header.depth / 8
+    path, version = item.source.path, item.source.version
+    if path is None:
+        return float(version.st_size) if version else 0.0
+    return float(path.stat().st_size) if item.is_video or item.header else 0.0
 
 
 def _seconds(plan: Plan, loaded: LoadedModel[Restorer], settings: Settings) -> float:

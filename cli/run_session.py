@@ -175,5 +175,5 @@ class RunSession:
 
 def _unit(plan: Plan) -> str:
     """Return what a run finishes before it stops: a video stops after the current frame."""
-    kinds = {item.is_clip: "frame" if item.is_clip else "image" for item in plan.items}
-    return " or ".join(kinds[is_clip] for is_clip in sorted(kinds))
+    units = {"frame" if item.is_video else "image" for item in plan.items}
+    return " or ".join(sorted(units, reverse=True))

@@ -267,10 +267,10 @@ def command(  # noqa: PLR0913 (one record for each group of options)
         from varfix.engine.storage.addresses import display_address
         from varfix.engine.system.display_names import printable
 
-        recipe = settings_fingerprint(resolved.settings, loaded.sha256, loaded.restorer.tile)
+        fingerprint = settings_fingerprint(resolved.settings, loaded.sha256, loaded.restorer.tile)
         request = selection.request(files, model.label, output.overwrite)
         with terminal.busy(f"Scanning {display_address(source)}"):
-            plan = plan_batch(source, target, request, resolved.settings, recipe)
+            plan = plan_batch(source, target, request, resolved.settings, fingerprint)
         for line in ignored_lines(plan.found):
             terminal.detail(line)
         if output.dry_run:

@@ -32,7 +32,7 @@ from varfix.engine.errors import ExitCode
 
 if TYPE_CHECKING:
     from varfix.cli.run_session import LoadedModel
-    from varfix.engine.batch.plan import Plan
+    from varfix.engine.batch.item import Item
     from varfix.engine.settings.resolve import Resolved
     from varfix.engine.settings.types import Settings
     from varfix.onnx.inference.restorer import ModelRestorer
@@ -97,14 +97,14 @@ class ImageEndpoints:
             if self.target == "-" and target.exists():
                 write_all(sys.stdout.buffer, target.read_bytes())
 
-    def named(self, plan: Plan) -> Plan:
-        """Return the plan with `stdin` and `stdout` as names for events and messages."""
-        items = plan.items
+    def named(self, item: Item) -> Item:
+        """Return the item with `stdin` and `stdout` as names for events and messages."""
+        source, target = item.source, item.target
         if self.source == "-":
-            items = [replace(item, src="stdin") for item in items]
+            source = replace(source, given="stdin")
         if self.target == "-":
-            items = [replace(item, dst="stdout") for item in items]
-        return replace(plan, items=items)
+            target = replace(target, given="stdout")
+        return replace(item, source=source, target=target)
 
 
 def _spool(stream: BinaryIO, place: Path) -> None:
@@ -172,12 +172,15 @@ def _restore(ends: ImageEndpoints, source: Path, target: Path, job: ImageRequest
     from varfix.cli.dry_run import show_plan
     from varfix.cli.run_session import RunSession
     from varfix.engine.batch.context import RunOptions
-    from varfix.engine.batch.planner import plan_file
+    from varfix.engine.batch.fingerprint import settings_fingerprint
+    from varfix.engine.batch.plan import plan_single
+    from varfix.engine.batch.planner import image_item
 
     settings = job.resolved.settings
     session = RunSession(settings, job.terminal, job.events, job.preset)
-    plan = ends.named(plan_file(source, target, job.output.overwrite, settings))
+    item = ends.named(image_item(source, target, job.output.overwrite, settings))
     loaded = session.load_model()
+    plan = plan_single(item, settings_fingerprint(settings, loaded.sha256, loaded.restorer.tile))
     if job.explain is not None:
         from varfix.onnx.inference.explain import require_explainable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -28,7 +28,7 @@ from varfix.engine.errors import ExitCode, Interrupted, ItemError
 
 if TYPE_CHECKING:
     from varfix.cli.run_session import LoadedModel, RunSession
-    from varfix.engine.batch.plan import Plan
+    from varfix.engine.batch.item import Item
     from varfix.engine.batch.stop import StopRequest
     from varfix.engine.restoration.restorer import Restorer
     from varfix.engine.settings.resolve import Resolved
@@ -150,8 +150,8 @@ _clip_options = options_record(
         "Output",
         "--codec",
         metavar="NAME",
-        help="auto, h264, hevc, av1, ffv1 (lossless), prores, or the name of an FFmpeg encoder, such"
-        " as hevc_nvenc. 'auto' is the codec of the source or its successor."
+        help="auto, h264, hevc, av1, ffv1 (lossless), prores, or the name of an FFmpeg encoder,"
+        " such as hevc_nvenc. 'auto' is the codec of the source or its successor."
         "  [default: auto]",
     ),
     option(
@@ -248,7 +248,8 @@ class VideoRequest:
 
 def _restore(source: Path, target: Path | None, job: VideoRequest) -> int:
     from varfix.cli.run_session import RunSession
-    from varfix.engine.batch.plan_clip import choose_target, plan_clip
+    from varfix.engine.batch.item import VideoPart
+    from varfix.engine.batch.plan_clip import choose_target, clip_item
 
     settings = job.resolved.settings
     if job.cluster is not None:  # workers have another current folder
@@ -257,14 +258,15 @@ def _restore(source: Path, target: Path | None, job: VideoRequest) -> int:
     chosen = choose_target(source, target, clip, settings)
     if chosen.note:
         job.terminal.say(chosen.note)
-    cut = job.options.cut(clip.seconds if clip else None)
-    plan = plan_clip(source, chosen.path, clip, cut, job.options.overwrite, _history())
-    return _run(plan, RunSession(settings, job.terminal, job.events, job.preset), job)
+    part = VideoPart(clip, job.options.cut(clip.seconds if clip else None))
+    item = clip_item(source, chosen.path, part, job.options.overwrite, _history())
+    return _run(item, RunSession(settings, job.terminal, job.events, job.preset), job)
 
 
 def _restore_piped(src: str, dst: str | None, job: VideoRequest) -> int:
     from varfix.cli.run_session import RunSession
-    from varfix.engine.batch.plan_clip import plan_pipe
+    from varfix.engine.batch.item import VideoPart
+    from varfix.engine.batch.plan_clip import pipe_item
     from varfix.engine.video.clip import Pipe
     from varfix.engine.video.y4m import Y4mReader
 
@@ -279,9 +281,9 @@ def _restore_piped(src: str, dst: str | None, job: VideoRequest) -> int:
             source = Y4mReader(sys.stdin.buffer, interlaced=settings.video.interlaced)
     clip = source.clip if source else probe_named(Path(src), settings)
     out = StdoutSink(sys.stdout.buffer, session.stop) if dst == "-" else None
-    pipe, cut = Pipe(source, out), job.options.cut(clip.seconds)
-    plan = plan_pipe((src, dst), clip, cut, pipe, settings, overwrite=job.options.overwrite)
-    return _run(plan, session, job)
+    part = VideoPart(clip, job.options.cut(clip.seconds), Pipe(source, out))
+    item = pipe_item(src, dst, part, job.options.overwrite, settings)
+    return _run(item, session, job)
 
 
 def _check_streams(src: str, dst: str, events: EventOptions) -> None:
@@ -323,13 +325,12 @@ class StdoutSink:
         return Interrupted("the reader of the output closed it")
 
 
-def _run(plan: Plan, session: RunSession, job: VideoRequest) -> int:
+def _run(item: Item, session: RunSession, job: VideoRequest) -> int:
     from varfix.cli.dry_run import show_plan
     from varfix.engine.batch.context import RunOptions
     from varfix.engine.batch.fingerprint import settings_fingerprint
-    from varfix.engine.batch.plan_clip import without_finished
+    from varfix.engine.batch.plan_clip import plan_clip
     from varfix.engine.system.display_names import single_line
-    from varfix.engine.video.clip import NO_PIPE
 
     settings = job.resolved.settings
     with ExitStack() as stack:
@@ -338,12 +339,9 @@ def _run(plan: Plan, session: RunSession, job: VideoRequest) -> int:
         else:
             # One worker: the deflicker filter needs neighboring frames.
             loaded = stack.enter_context(session.on_cluster(job.cluster, workers=1))
-        plan = replace(
-            plan, recipe=settings_fingerprint(settings, loaded.sha256, loaded.restorer.tile)
-        )
+        fingerprint = settings_fingerprint(settings, loaded.sha256, loaded.restorer.tile)
         history = _history()
-        if plan.items[0].pipe is NO_PIPE and not job.options.overwrite:
-            plan = without_finished(plan, settings, history)
+        plan = plan_clip(item, fingerprint, settings, None if job.options.overwrite else history)
         if job.options.dry_run:
             return show_plan(plan, loaded, job.resolved, job.terminal, job.events)
         for skip in plan.skips:

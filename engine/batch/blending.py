@@ -198,7 +198,7 @@ class BlendRun:
         return work
 
     def _write(self, item: BlendItem, work: _Blend) -> None:
-        wanted = format_for(item.source, item.target, self.settings)
+        wanted = format_for(item.source.name, item.target.name, self.settings)
         encoded = encode_image(work.image, wanted, self.settings.output)
         stat = work.fetched.stat
         times = times_of(stat) if self.settings.output.times == "keep" else None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from varfix.engine.batch.fingerprint import clip_fingerprint
+from varfix.engine.batch.fingerprint import item_fingerprint
 from varfix.engine.batch.image_task import TaskEnvironment, retry_counts, with_judgement
 from varfix.engine.batch.item import Item
 from varfix.engine.events import ItemDone, ItemProgress
@@ -35,10 +35,12 @@ class ClipTask:
     """
 
     def __init__(self, item: Item, environment: TaskEnvironment) -> None:
-        self._item, self._env = item, environment
-        self._clip: Clip | None = None
+        assert item.video is not None
+        self._item, self._part, self._env = item, item.video, environment
+        self._clip: Clip | None = item.video.clip
         self._stat: os.stat_result | None = None
-        self._recipe = environment.context.recipe
+        context = environment.context
+        self._fingerprint = item_fingerprint(item, context.fingerprint, context.settings)
         self._stages: dict[str, float] = {}
         self._seconds = 0.0
         self._bytes = 0
@@ -52,14 +54,12 @@ class ClipTask:
             DecodeError: The video cannot be restored.
             SourceReadError: The file cannot be read.
         """
-        item, settings = self._item, self._env.context.settings
-        if item.pipe.source is not None:
-            self._clip = item.pipe.source.clip
-            return
-        with open_source(item.source) as file:
+        path = self._item.source.path
+        if path is None:
+            return  # the header of a pipe was read for the plan
+        with open_source(path) as file:
             self._stat = os.fstat(file.fileno())
-        self._clip = item.clip or probe_for(item.source, settings)
-        self._recipe = clip_fingerprint(self._recipe, settings, item.cut)
+        self._clip = self._clip or probe_for(path, self._env.context.settings)
 
     def restore(self) -> None:
         """Restore, encode and publish the video; see `restore_clip` for what it raises."""
@@ -68,12 +68,17 @@ class ClipTask:
         recorder, began = FindingsRecorder(self._env.restorer), time.monotonic()
         counter = RetryCounter(recorder)
         request = ClipRequest(
-            item.source, item.target, self._clip, item.cut, self._recipe, item.pipe
+            source=item.source.path,
+            target=item.target.path,
+            clip=self._clip,
+            time_range=self._part.time_range,
+            fingerprint=self._fingerprint,
+            pipe=self._part.pipe,
         )
         times = restore_clip(request, counter, context.settings, self._callbacks())
         self._stages = dict(times.seconds)
         self._seconds = time.monotonic() - began
-        self._bytes = 0 if item.pipe.target is not None else item.target.stat().st_size
+        self._bytes = 0 if item.target.path is None else item.target.path.stat().st_size
         self._retries, self._judgement = counter.retries, recorder.judgement
 
     def write(self) -> None:
@@ -91,13 +96,12 @@ class ClipTask:
         return with_judgement(done, self._judgement)
 
     def _callbacks(self) -> ClipCallbacks:
-        item, port = self._item, self._env.port
+        item, target, port = self._item, self._item.target.path, self._env.port
 
         def publish(part: Path) -> None:
+            assert target is not None
             times = None if self._stat is None else self._env.context.times_for(self._stat)
-            port.publish(
-                item, lambda: self._entry(part), lambda: move_result(part, item.target, times)
-            )
+            port.publish(item, lambda: self._entry(part), lambda: move_result(part, target, times))
 
         return ClipCallbacks(
             is_stopping=port.is_stopping,
@@ -110,11 +114,11 @@ class ClipTask:
         """Return the manifest entry of a finished video that is about to be moved to its place."""
         assert self._stat is not None
         return Entry(
-            dst=self._item.dst,
-            src=self._item.src,
+            dst=self._item.target.event_name,
+            src=self._item.source.event_name,
             size=self._stat.st_size,
             mtime_ns=self._stat.st_mtime_ns,
-            recipe=self._recipe,
+            recipe=self._fingerprint,
             out_size=part.stat().st_size,
             out_sha256=edge_digest_of_file(part),
             seconds=round(self._seconds, 4),

@@ -40,25 +40,19 @@ class RunContext:
 
     Attributes:
         settings: Resolved settings.
-        recipe: Fingerprint of model and settings.
+        fingerprint: Fingerprint of model and settings.
         source: Where the sources are.
         target: Where the results go.
-        alone: The run is a single file, which the user named.
     """
 
     settings: Settings
-    recipe: str
+    fingerprint: str
     source: Store
     target: Store
-    alone: bool = False
 
     def label(self, item: Item) -> str:
         """Return the name of an item in messages, as the user could type it."""
-        return single_line(item.src if self.alone else self.source.label(item.src))
-
-    def source_name(self, item: Item) -> str:
-        """Return the name of an item in the source store."""
-        return item.source.name if self.alone else item.src
+        return single_line(item.source.given or self.source.label(item.source.name))
 
     def times_for(self, source: Identity) -> FileTimes | None:
         """Return the times that the result of a source gets; None = now."""
@@ -66,15 +60,16 @@ class RunContext:
 
     def publish(self, item: Item, data: bytes, source: Identity) -> None:
         """Write the result of an image, read from `source`; see `Store.publish`."""
-        if _is_alias(item.target, item.source):
-            item.target.unlink()  # following the link would replace the source
-        name = item.target.name if self.alone else item.dst
-        times = self.times_for(source)
-        self.target.publish(name, data, overwrite=item.replaces, times=times)
+        target, times = item.target, self.times_for(source)
+        if target.path is not None and _is_alias(target.path, item.source.path):
+            target.path.unlink()  # following the link would replace the source
+        self.target.publish(target.name, data, overwrite=target.replaces, times=times)
 
 
-def _is_alias(target: Path, source: Path) -> bool:
+def _is_alias(target: Path, source: Path | None) -> bool:
     """Return whether a result's path is a link to its own source, and not the source itself."""
+    if source is None:
+        return False
     with suppress(OSError):
         same_entry = target.name == source.name and target.parent.samefile(source.parent)
         return target.is_symlink() and not same_entry and target.samefile(source)
@@ -157,7 +152,7 @@ def failure_event(label: str, item: Item, error: VarfixError) -> ItemFail:
     """Return the event for an item, called `label` in messages, that failed with `error`."""
     return ItemFail(
         id=item.id,
-        src=printable(item.src),
+        src=printable(item.source.event_name),
         code=error.code,
         message=f"{label}: {error.message}",
         hint=error.hint or None,

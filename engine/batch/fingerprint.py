@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from varfix.engine.batch.item import Item
 from varfix.engine.settings.types import RENAMED_KEYS, Settings
 from varfix.engine.video.clip import TimeRange
 
@@ -45,17 +46,30 @@ def settings_fingerprint(settings: Settings, model_sha256: str, tile: int) -> st
     return _digest(decisive)
 
 
-def clip_fingerprint(fingerprint: str, settings: Settings, cut: TimeRange) -> str:
+def item_fingerprint(item: Item, fingerprint: str, settings: Settings) -> str:
+    """Return the fingerprint of everything that decides the result of an item.
+
+    Args:
+        item: An image or a video.
+        fingerprint: From `settings_fingerprint`.
+        settings: Resolved settings.
+    """
+    if item.video is None or item.video.pipe.source is not None:
+        return fingerprint
+    return clip_fingerprint(fingerprint, settings, item.video.time_range)
+
+
+def clip_fingerprint(fingerprint: str, settings: Settings, time_range: TimeRange) -> str:
     """Return the fingerprint of everything that decides a restored video.
 
     Args:
         fingerprint: From `settings_fingerprint`.
         settings: Resolved settings.
-        cut: The part of the video.
+        time_range: The part of the video.
     """
     values = msgspec.to_builtins(settings.video)
     video = {_STORED_KEYS.get(key, key): value for key, value in values.items()}
-    return _digest([fingerprint, video, str(cut.begin), str(cut.end)])
+    return _digest([fingerprint, video, str(time_range.begin), str(time_range.end)])
 
 
 def _digest(values: Any) -> str:

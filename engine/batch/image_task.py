@@ -73,9 +73,9 @@ class ImageTask:
         context = self._env.context
         settings = context.settings
         with _timed() as spent:
-            known = KnownFile(self._item.header, self._item.stamp)
-            name = context.source_name(self._item)
-            fetched = context.source.fetch(name, known, _check_memory)
+            source = self._item.source
+            known = KnownFile(self._item.header, source.version)
+            fetched = context.source.fetch(source.name, known, _check_memory)
             check_fetched(self._item, fetched, settings)
             self._image = decode_image(fetched.data, max_pixels=settings.limits.max_pixels)
         for text in self._image.info.warnings:
@@ -109,9 +109,9 @@ class ImageTask:
         assert self._stat is not None
         item, context, stat = self._item, self._env.context, self._stat
         with _timed() as spent:
-            wanted = format_for(item.source, item.target, context.settings)
+            wanted = format_for(item.source.name, item.target.name, context.settings)
             encoded = encode_image(self._image, wanted, context.settings.output)
-            links = other_names(item.target)
+            links = 0 if item.target.path is None else other_names(item.target.path)
             self._env.port.publish(
                 item,
                 lambda: self._entry(encoded.data),
@@ -137,8 +137,8 @@ class ImageTask:
 
     def _entry(self, data: bytes) -> Entry:
         assert self._stat is not None
-        names = self._item.dst, self._item.src
-        entry = image_entry(names, self._stat, self._env.context.recipe, data)
+        names = self._item.target.event_name, self._item.source.event_name
+        entry = image_entry(names, self._stat, self._env.context.fingerprint, data)
         return replace(entry, seconds=round(sum(self._seconds.values()), 4))
 
     def _progress(self) -> Callable[[int, int], None]:

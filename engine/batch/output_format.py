@@ -13,10 +13,15 @@ from varfix.engine.storage.identity import FetchedFile
 from varfix.engine.system.display_names import single_line
 
 
-def format_for(source: Path, target: Path, settings: Settings) -> str:
+def format_for(source: str, target: str, settings: Settings) -> str:
     """Return the format of a result: as set, else as the target's extension says, else `keep`.
 
     A file whose extension is wrong about its content keeps its format.
+
+    Args:
+        source: Name of the source.
+        target: Name of the result.
+        settings: The settings.
     """
     named = format_of(target)
     if settings.output.format != "keep" or named is None or named == format_of(source):
@@ -32,12 +37,12 @@ def check_header(name: str, item: Item, settings: Settings) -> None:
     """
     if item.header is None:
         return
-    wanted = format_for(item.source, item.target, settings)
+    wanted = format_for(item.source.name, item.target.name, settings)
     try:
         check_output(name, item.header, wanted, settings.output.flatten)
     except AlphaLostError:
         # An alpha channel that is opaque everywhere is no loss; decoding it is expensive.
-        if _is_transparent(item.source, settings):
+        if item.source.path is not None and _is_transparent(item.source.path, settings):
             raise
 
 
@@ -49,9 +54,11 @@ def check_fetched(item: Item, fetched: FetchedFile, settings: Settings) -> None:
     """
     if item.header is not None:
         return
-    wanted = format_for(item.source, item.target, settings)
+    wanted = format_for(item.source.name, item.target.name, settings)
     try:
-        check_output(single_line(item.src), fetched.header, wanted, settings.output.flatten)
+        check_output(
+            single_line(item.source.event_name), fetched.header, wanted, settings.output.flatten
+        )
     except AlphaLostError:
         if has_transparency(fetched.data, max_pixels=settings.limits.max_pixels):
             raise

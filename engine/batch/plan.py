@@ -1,22 +1,20 @@
-"""The plan of a run: which files become which results, and which need nothing (cli/README.md)."""
+"""The plan of a run: which files become which results, and which need nothing (cli/README.md).
+
+A plan is complete when it is made, and does not change. `planner` and `plan_clip` decide; this
+module holds the records.
+"""
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final, Literal
 
-from varfix.engine.batch.completeness import is_complete
-from varfix.engine.batch.fingerprint import clip_fingerprint
 from varfix.engine.batch.item import Item
 from varfix.engine.errors import VarfixError
 from varfix.engine.events import Warn
-from varfix.engine.settings.types import Settings
-from varfix.engine.storage.identity import Identity
 from varfix.engine.storage.in_place import InPlaceStore
 from varfix.engine.storage.manifest import Manifest
 from varfix.engine.storage.open import store_of
@@ -25,21 +23,20 @@ from varfix.engine.storage.store import Store
 from varfix.engine.system.display_names import printable
 
 DEFAULT_NAME: Final = "{dir}{stem}{ext}"
-OutputState = Literal["missing", "done", "stale", "foreign"]
 
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """What a user asked of a folder besides settings.
+    """The options of a run of a folder, besides the settings.
 
     Attributes:
-        filters: which files count.
-        files: names below the source (or paths to files in it) instead of a scan.
-        name: template of output names; fields `{dir}` (with a final `/`), `{stem}`, `{ext}` (with
+        filters: Which files count.
+        files: Names below the source (or paths to files in it) instead of a scan.
+        name: Template of output names; fields `{dir}` (with a final `/`), `{stem}`, `{ext}` (with
             its dot), `{preset}`, `{model}`.
-        preset: for the template.
-        overwrite: replace what exists.
-        sample: only so many images, evenly spaced.
+        preset: For the template.
+        overwrite: Replace existing results.
+        sample: Number of images, evenly spaced; None = all.
     """
 
     filters: Filters = field(default_factory=Filters)
@@ -59,40 +56,40 @@ class Skip:
     reason: Literal["done", "stale", "foreign"]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An item that cannot be restored from its place, and the error that says why."""
+
+    item: Item
+    error: VarfixError
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What will be done.
+    """The work of a run.
 
     Attributes:
-        destination: folder of the results; None for a single file, and for a store.
-        recipe: digest of model and settings.
-        items: images to restore.
-        skips: images that need nothing.
-        found: what the scan saw besides.
-        manifest: memory of the destination; None for a single file.
-        source: where the images come from.
-        target: where the results go.
-        refused: what cannot be restored from where it is, and why.
+        source: Where the sources are.
+        target: Where the results go.
+        fingerprint: Fingerprint of model and settings.
+        items: Images and videos to restore.
+        skips: Images and videos that need nothing.
+        refusals: Images and videos that cannot be restored from their place.
+        found: The result of the scan.
+        manifest: Record of the results in the destination; None for a single file.
     """
 
-    destination: Path | None
-    recipe: str
-    items: list[Item] = field(default_factory=list)
-    skips: list[Skip] = field(default_factory=list)
+    source: Store
+    target: Store
+    fingerprint: str
+    items: tuple[Item, ...]
+    skips: tuple[Skip, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
     found: ScanResult = field(default_factory=ScanResult)
     manifest: Manifest | None = None
-    source: Store = field(default_factory=lambda: store_of(Path()))
-    target: Store = field(default_factory=lambda: store_of(Path()))
-    refused: list[tuple[Item, VarfixError]] = field(default_factory=list)
-
-    def item(self, number: int, src: str, dst: str, overwrite: bool) -> Item:
-        """An image of this plan, with what is known of it without opening it."""
-        source, target = _path(self.source, src), _path(self.target, dst)
-        stamp = self.found.versions.get(src)
-        return Item(number, src, dst, source, target, None, stamp=stamp, replaces=overwrite)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the destination for this run alone, and put in order what earlier ones left there.
+        """Hold the destination for this run alone, and clean up what earlier runs left there.
 
         Raises:
             OutputLockedError: Another run writes there.
@@ -102,12 +99,28 @@ class Plan:
 
     @property
     def pixels(self) -> int:
-        """Pixels to restore."""
+        """Number of pixels to restore."""
         return sum(item.pixels for item in self.items)
 
     def skipped(self, reason: str) -> int:
-        """How many are skipped for a reason."""
+        """Return the number of items that are skipped for a reason."""
         return sum(skip.reason == reason for skip in self.skips)
+
+
+def plan_single(item: Item, fingerprint: str, *, is_done: bool = False) -> Plan:
+    """Return the plan of a run of one file or pipe, which the user named.
+
+    Args:
+        item: The checked item.
+        fingerprint: Fingerprint of model and settings.
+        is_done: Its result is up to date.
+    """
+    paths = item.source.path, item.target.path
+    source, target = (store_of(Path() if path is None else path.parent) for path in paths)
+    if is_done:
+        skip = Skip(item.id, item.source.event_name, "done")
+        return Plan(source, target, fingerprint, (), (skip,))
+    return Plan(source, target, fingerprint, (item,))
 
 
 @contextmanager
@@ -117,40 +130,13 @@ def _locked(target: Store, manifest: Manifest) -> Iterator[None]:
         yield
 
 
-def _path(store: Store, name: str) -> Path:
-    return _nowhere(PurePosixPath(name).suffix) if store.folder is None else store.folder / name
-
-
-@functools.cache
-def _nowhere(suffix: str) -> Path:
-    """A path that cannot exist: by mistake used as one, it must not hit a file."""
-    return Path(os.devnull, f"x{suffix}")
-
-
-def state_of(plan: Plan, item: Item, settings: Settings) -> OutputState:
-    """Return the state of the output of an item."""
-    assert plan.manifest is not None
-    identity: Identity | None = item.stamp
-    if plan.source.folder is not None:
-        with suppress(OSError):
-            identity = item.source.stat()
-    fingerprint = plan.recipe
-    if item.is_clip:
-        fingerprint = clip_fingerprint(fingerprint, settings, item.cut)
-    status = plan.manifest.status(item.dst, identity, fingerprint)
-    if status != "smaller":
-        return status
-    # Another program made it smaller, or the run that wrote it was interrupted.
-    return "foreign" if is_complete(item.target) else "missing"
-
-
 def ignored_lines(found: ScanResult) -> Iterator[str]:
-    """What a verbose user is told of the files that were left out."""
+    """Yield a line for each file that the scan left out."""
     yield from (f"ignored {name}" for name in found.ignored)
 
 
 def plan_warnings(plan: Plan) -> Iterator[Warn]:
-    """What a user should know before the work starts."""
+    """Yield the warnings about a plan before the work starts."""
     for folder, reason in plan.found.denied.items():
         yield Warn(code="scan_denied", message=f"{printable(folder)}: {reason}, skipped")
     stale, foreign = plan.skipped("stale"), plan.skipped("foreign")

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from msgspec.structs import replace
 
-from varfix.engine.batch.fingerprint import clip_fingerprint
-from varfix.engine.batch.item import Item
-from varfix.engine.batch.plan import Plan, Skip
+from varfix.engine.batch.fingerprint import item_fingerprint
+from varfix.engine.batch.item import Item, ItemSource, ItemTarget, VideoPart
+from varfix.engine.batch.plan import Plan, plan_single
 from varfix.engine.errors import NothingToDoError, PlanError
 from varfix.engine.formats import CONTAINERS, result_suffix
 from varfix.engine.settings.types import Settings
-from varfix.engine.storage.open import store_of
 from varfix.engine.storage.result_history import ResultHistory
 from varfix.engine.system.long_names import fitted_name
-from varfix.engine.video.clip import Clip, Pipe, TimeRange
+from varfix.engine.video.clip import Clip
 from varfix.engine.video.encode.encoders import encoder_for
 from varfix.engine.video.mux.streams import container_traits
 from varfix.engine.video.mux.trial import try_muxing
@@ -88,89 +85,79 @@ def choose_target(
     return Chosen(other, f"Writing {other.name}: {why}.")
 
 
-def plan_clip(
+def clip_item(
     source: Path,
     target: Path,
-    clip: Clip | None,
-    cut: TimeRange,
+    part: VideoPart,
     overwrite: bool,
     history: ResultHistory | None = None,
-) -> Plan:
-    """Plan a single clip; the plan has no recipe yet.
+) -> Item:
+    """Return the item of a single video after all checks that need no model.
 
     Args:
-        source: the file.
-        target: file to write.
-        clip: its header; None when it could not be read, which is told when its turn comes.
-        cut: the part that is wanted.
-        overwrite: replace what exists.
-        history: earlier results; `without_finished` decides about a target among them.
+        source: The file.
+        target: File to write.
+        part: The part to restore; without a header, the run reports why it is unreadable.
+        overwrite: Replace an existing file.
+        history: Earlier results; `plan_clip` decides about a target among them.
 
     Raises:
         PlanError: The target exists, or there is nothing in the part.
     """
-    if clip is not None:
-        _check_cut(clip, cut)
+    _check_part(part)
     is_known = history is not None and history.knows(target)
     _check_target(source, target, overwrite or is_known)
-    names = os.fspath(source), os.fspath(target)
-    item = Item(0, *names, source, target, None, clip, cut, moving=True)
-    return Plan(None, "", [item], source=store_of(source.parent), target=store_of(target.parent))
+    return Item(0, ItemSource.of_file(source), ItemTarget.of_file(target), video=part)
 
 
-def without_finished(plan: Plan, settings: Settings, history: ResultHistory) -> Plan:
-    """Return the plan of a single clip, without work if its result is finished.
+def plan_clip(
+    item: Item, fingerprint: str, settings: Settings, history: ResultHistory | None
+) -> Plan:
+    """Return the plan of a single video, without work if its result is finished.
 
     Args:
-        plan: With its recipe; targets are not to be replaced.
+        item: From `clip_item` or `pipe_item`.
+        fingerprint: Fingerprint of model and settings.
         settings: The settings of the run.
-        history: Earlier results.
+        history: Earlier results; None restores the video in any case.
 
     Raises:
         PlanError: The target is another result, or none of varfix.
     """
-    (item,) = plan.items
-    if not item.target.exists():
-        return plan
-    fingerprint = clip_fingerprint(plan.recipe, settings, item.cut)
-    status = history.status(item.target, item.source.stat(), fingerprint)
+    source, target = item.source.path, item.target.path
+    if history is None or source is None or target is None or not target.exists():
+        return plan_single(item, fingerprint)
+    expected = item_fingerprint(item, fingerprint, settings)
+    status = history.status(target, source.stat(), expected)
     if status != "done":
         why = " and was made with other settings or from another source"
-        raise _existing(item.target, why if status == "stale" else "")
-    return dataclasses.replace(plan, items=[], skips=[Skip(item.id, item.src, "done")])
+        raise _existing(target, why if status == "stale" else "")
+    return plan_single(item, fingerprint, is_done=True)
 
 
-def plan_pipe(
-    ends: tuple[str, str],
-    clip: Clip,
-    cut: TimeRange,
-    pipe: Pipe,
-    settings: Settings,
-    *,
-    overwrite: bool,
-) -> Plan:
-    """Plan a clip that comes from or goes to a pipe.
+def pipe_item(src: str, dst: str, part: VideoPart, overwrite: bool, settings: Settings) -> Item:
+    """Return the item of a video that comes from or goes to a pipe, after all checks.
 
     Args:
-        ends: source and target, as a user names them.
-        clip: header of the source.
-        cut: the part that is wanted.
-        pipe: those ends that are pipes.
-        settings: encoder.
-        overwrite: replace what exists.
+        src: Source, as the user named it.
+        dst: Target, as the user named it.
+        part: The part to restore, with the ends that are pipes.
+        overwrite: Replace an existing file.
+        settings: Encoder.
 
     Raises:
         PlanError: The target exists or cannot hold the frames, or there is nothing in the part.
     """
-    _check_cut(clip, cut)
-    source, target = Path(ends[0]), Path(ends[1])
-    if pipe.target is None:
-        check_holds(None, target, clip, settings)
-        _check_target(None, target, overwrite)
-    src = "stdin" if pipe.source else ends[0]
-    dst = "stdout" if pipe.target else ends[1]
-    item = Item(0, src, dst, source, target, None, clip, cut, moving=True, pipe=pipe)
-    return Plan(None, "", [item], source=store_of(source.parent), target=store_of(target.parent))
+    _check_part(part)
+    if part.pipe.target is None:
+        check_holds(None, Path(dst), part.clip, settings)
+        _check_target(None, Path(dst), overwrite)
+    source, target = ItemSource("stdin", None, "stdin"), ItemTarget("stdout", None, "stdout")
+    if part.pipe.source is None:
+        source = ItemSource(Path(src).name, Path(src), src)
+    if part.pipe.target is None:
+        target = ItemTarget(Path(dst).name, Path(dst), dst)
+    return Item(0, source, target, video=part)
 
 
 def check_holds(source: Path | None, target: Path, clip: Clip | None, settings: Settings) -> None:
@@ -211,12 +198,13 @@ def _not_held(
     return list(try_muxing(clip, source, target, settings.video).refused)
 
 
-def _check_cut(clip: Clip, cut: TimeRange) -> None:
-    begin, end = cut.begin or 0, cut.end
+def _check_part(part: VideoPart) -> None:
+    begin, end = part.time_range.begin or 0, part.time_range.end
     if end is not None and end <= begin:
         raise PlanError(f"--to {float(end):g} is not after --from {float(begin):g}")
-    if clip.seconds is not None and begin >= clip.seconds:
-        raise PlanError(f"--from {float(begin):g}: the clip is only {float(clip.seconds):g} s long")
+    seconds = part.clip.seconds if part.clip else None
+    if seconds is not None and begin >= seconds:
+        raise PlanError(f"--from {float(begin):g}: the clip is only {float(seconds):g} s long")
 
 
 def _check_target(source: Path | None, target: Path, overwrite: bool) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from varfix.engine.batch.item import Item
+from varfix.engine.batch.item import Item, ItemSource, ItemTarget, VideoPart
 from varfix.engine.batch.output_format import check_header
 from varfix.engine.batch.output_names import Naming, name_apart, name_outputs
-from varfix.engine.batch.plan import BatchRequest, Plan, Skip, state_of
+from varfix.engine.batch.output_state import OutputState, output_state
+from varfix.engine.batch.plan import BatchRequest, Plan, Refusal, Skip
 from varfix.engine.errors import DecodeUnsupportedError, NothingToDoError, PlanError, VarfixError
 from varfix.engine.formats import (
     EXTENSIONS,
@@ -24,12 +26,14 @@ from varfix.engine.formats import (
 from varfix.engine.image.header import probe
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.addresses import display_address
+from varfix.engine.storage.identity import ObjectVersion
 from varfix.engine.storage.in_place import InPlaceStore
 from varfix.engine.storage.manifest import Manifest
 from varfix.engine.storage.open import store_of
 from varfix.engine.storage.originals import Originals
 from varfix.engine.storage.scan import ScanResult
 from varfix.engine.storage.store import Place, Store
+from varfix.engine.video.clip import Clip
 from varfix.engine.video.probe import probe_for
 
 _LOOKED_FOR: Final = ", ".join(
@@ -37,42 +41,82 @@ _LOOKED_FOR: Final = ", ".join(
 )
 
 
+@dataclass(frozen=True)
+class _Ends:
+    """The two ends of a run, which may be folders or object stores."""
+
+    source: Store
+    target: Store
+
+    @property
+    def are_folders(self) -> bool:
+        """Whether both are folders on this machine."""
+        return self.source.folder is not None and self.target.folder is not None
+
+    @property
+    def replaceable(self) -> tuple[OutputState, ...]:
+        """States of outputs that --overwrite replaces."""
+        return ("stale",) if isinstance(self.target, InPlaceStore) else ("stale", "foreign")
+
+    def source_of(self, name: str, version: ObjectVersion | None) -> ItemSource:
+        """Return the source of an item, without opening it."""
+        folder = self.source.folder
+        return ItemSource(name, None if folder is None else folder / name, version=version)
+
+    def target_of(self, name: str, overwrite: bool) -> ItemTarget:
+        """Return the target of an item."""
+        folder = self.target.folder
+        return ItemTarget(name, None if folder is None else folder / name, replaces=overwrite)
+
+
 def plan_batch(
-    source: Place, destination: Place, request: BatchRequest, settings: Settings, recipe: str
+    source: Place, destination: Place, request: BatchRequest, settings: Settings, fingerprint: str
 ) -> Plan:
-    """Plan a folder, or what lies below an address.
+    """Plan a run of a folder, or of the objects below an address.
 
     Raises:
         NothingToDoError: No image matches.
-        PlanError: In place without `overwrite`, or in a store; names that collide, images that
-            the wanted format cannot hold.
-        StoreError: A store does not answer or lets nobody in.
+        PlanError: In place without `overwrite`, or in an object store; names that collide, images
+            that the wanted format cannot hold.
+        StoreError: A store does not answer or denies access.
     """
     if isinstance(source, Path) and not source.is_dir():
         raise NothingToDoError(f"{source}: no such folder")
-    ends = store_of(source), store_of(destination)
-    in_place = _check_place(*ends, request)
-    manifest = ends[1].manifest()
-    found = ends[0].find(request.filters, request.files, ends[1])
+    ends = _Ends(store_of(source), store_of(destination))
+    in_place = _check_place(ends, request)
+    manifest = ends.target.manifest()
+    found = ends.source.find(request.filters, request.files, ends.target)
     if in_place:
-        _set_results_aside(found, manifest)
-        _set_links_aside(found, ends[0].folder)
+        found = _without_duplicate_links(_without_results(found, manifest), ends.source.folder)
     if not found.sources:
         raise NothingToDoError(_nothing(display_address(source), found))
-    plan = Plan(ends[1].folder, recipe, found=found, manifest=manifest, source=ends[0])
-    plan.target = ends[1]
-    named = _named(plan, request, settings)
-    if request.files is not None:
-        known = [src for src, dst in named.items() if manifest.source_of(dst) is not None]
-        found.versions |= plan.source.versions(known)
-    for number, src in enumerate(_sampled(list(named), request.sample)):
-        _add(plan, plan.item(number, src, named[src], request.overwrite), request, settings)
-    return plan
+    items, skips, refusals = [], [], []
+    for item in _all_items(ends, found, manifest, request, settings):
+        state = output_state(item, manifest, fingerprint, settings)
+        if request.overwrite and state in ends.replaceable:
+            state = "missing"
+        if state != "missing":
+            skips.append(Skip(item.id, item.source.name, state))
+        elif item.is_video and not ends.are_folders:
+            refusals.append(Refusal(item, _not_on_disks()))
+        else:
+            items.append(_probed(item, settings))
+    return Plan(
+        source=ends.source,
+        target=ends.target,
+        fingerprint=fingerprint,
+        items=tuple(items),
+        skips=tuple(skips),
+        refusals=tuple(refusals),
+        found=found,
+        manifest=manifest,
+    )
 
 
-def _check_place(source: Store, target: Store, request: BatchRequest) -> bool:
-    """Whether sources are replaced by their results (PlanError where that is not to be)."""
-    if target.relative_path_of(source) != "":
+def _check_place(ends: _Ends, request: BatchRequest) -> bool:
+    """Return whether sources are replaced by their results (PlanError where that is forbidden)."""
+    target = ends.target
+    if target.relative_path_of(ends.source) != "":
         return False
     if target.folder is None:
         raise PlanError(
@@ -95,12 +139,12 @@ def _check_place(source: Store, target: Store, request: BatchRequest) -> bool:
     return True
 
 
-def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -> Plan:
-    """Plan a single image.
+def image_item(source: Path, target: Path, overwrite: bool, settings: Settings) -> Item:
+    """Return the item of a single image after all checks that need no model.
 
     Raises:
         NothingToDoError: There is no such file.
-        PlanError: The source is a clip, or the target exists or cannot hold the image.
+        PlanError: The source is a video, or the target exists or cannot hold the image.
     """
     if not source.is_file():
         reason = "not an ordinary file" if source.exists() else "no such file"
@@ -115,57 +159,84 @@ def plan_file(source: Path, target: Path, overwrite: bool, settings: Settings) -
         raise PlanError(f"{target} is not an ordinary file", hint='"-" writes to stdout')
     if target.exists() and not overwrite:
         raise PlanError(f"{target} exists", hint="add --overwrite to replace it")
-    item = Item(0, os.fspath(source), os.fspath(target), source, target, _header(source))
+    ends = ItemSource.of_file(source), ItemTarget.of_file(target)
+    item = Item(0, *ends, header=_header(source))
     check_header(source.name, item, settings)
-    return Plan(None, "", [item], source=store_of(source.parent), target=store_of(target.parent))
+    return item
 
 
-def _set_results_aside(found: ScanResult, manifest: Manifest) -> None:
-    """Leave out what an earlier run made in place from other images."""
-    results = {
-        name
-        for name in found.sources
-        if manifest.source_of(name) not in (None, name) and manifest.is_intact(name)
-    }
-    found.sources = [name for name in found.sources if name not in results]
-    found.ignored += sorted(results)
+def _without_results(found: ScanResult, manifest: Manifest) -> ScanResult:
+    """Leave out the results that an earlier run made in place from other images."""
+    return _without(
+        found,
+        {
+            name
+            for name in found.sources
+            if manifest.source_of(name) not in (None, name) and manifest.is_intact(name)
+        },
+    )
 
 
-def _set_links_aside(found: ScanResult, folder: Path | None) -> None:
+def _without_duplicate_links(found: ScanResult, folder: Path | None) -> ScanResult:
     """Leave out links to images that are restored in place themselves, or by another link."""
     if folder is None:
-        return
+        return found
     links = [name for name in found.sources if (folder / name).is_symlink()]
     if not links:
-        return
+        return found
     others = {os.path.realpath(folder / name) for name in found.sources if name not in set(links)}
-    twice = set()
+    duplicates = set()
     for name in links:
         real = os.path.realpath(folder / name)
         if real in others:
-            twice.add(name)
+            duplicates.add(name)
         others.add(real)
-    found.sources = [name for name in found.sources if name not in twice]
-    found.ignored += sorted(twice)
+    return _without(found, duplicates)
 
 
-def _named(plan: Plan, request: BatchRequest, settings: Settings) -> dict[str, str]:
-    """Names of results by names of sources. All are named, even if only a sample is chosen."""
-    sources = plan.found.sources
+def _without(found: ScanResult, names: set[str]) -> ScanResult:
+    sources = [name for name in found.sources if name not in names]
+    return replace(found, sources=sources, ignored=found.ignored + sorted(names))
+
+
+def _all_items(
+    ends: _Ends,
+    found: ScanResult,
+    manifest: Manifest,
+    request: BatchRequest,
+    settings: Settings,
+) -> Iterator[Item]:
+    """Yield the items, without their headers. All are named, even if only a sample is chosen."""
+    names = _output_names(ends, found.sources, request, settings)
+    versions = found.versions
+    if request.files is not None:
+        known = [src for src, dst in names.items() if manifest.source_of(dst) is not None]
+        versions = versions | ends.source.versions(known)
+    for number, src in enumerate(_sampled(list(names), request.sample)):
+        video = VideoPart() if is_video(PurePosixPath(src)) else None
+        source = ends.source_of(src, versions.get(src))
+        target = ends.target_of(names[src], request.overwrite)
+        yield Item(number, source, target, video=video)
+
+
+def _output_names(
+    ends: _Ends, sources: list[str], request: BatchRequest, settings: Settings
+) -> dict[str, str]:
+    """Return the names of results by names of sources."""
     naming = Naming(
         request.name, request.preset, settings.model.name, lambda src: _extension(src, settings)
     )
-    inner = plan.target.relative_path_of(plan.source)
+    inner = ends.target.relative_path_of(ends.source)
     owners = {}
     if inner is not None:
         owners = {f"{inner}/{src}" if inner else src: src for src in sources}
-    if plan.target.folder is None:
+    if ends.target.folder is None:
         return name_outputs(sources, naming, owners)
-    return name_apart(sources, naming, owners, plan.target.folder)
+    return name_apart(sources, naming, owners, ends.target.folder)
 
 
 def _sampled(names: list[str], count: int | None) -> list[str]:
-    """`count` names, evenly spaced."""
+    """Return `count` names, evenly spaced."""
     if count is None or count >= len(names):
         return names
     return [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
@@ -188,42 +259,37 @@ def _extension(src: str, settings: Settings) -> str:
     return extension_of(wanted)
 
 
-def _add(plan: Plan, item: Item, request: BatchRequest, settings: Settings) -> None:
-    state = state_of(plan, item, settings)
-    replaceable = ("stale",) if isinstance(plan.target, InPlaceStore) else ("stale", "foreign")
-    if state in replaceable and request.overwrite:
-        state = "missing"
-    if state != "missing":
-        plan.skips.append(Skip(item.id, item.src, state))
-        return
-    if item.is_clip and (plan.source.folder is None or plan.target.folder is None):
-        plan.refused.append((item, _unmoved()))
-        return
-    if plan.source.folder is not None:
-        item = _opened(item, settings)
-        check_header(item.src, item, settings)
-    plan.items.append(item)
-
-
-def _unmoved() -> DecodeUnsupportedError:
+def _not_on_disks() -> DecodeUnsupportedError:
     return DecodeUnsupportedError(
         "clips are restored from disks to disks only",
         hint="copy it to a disk and use 'varfix video', or leave clips out with --exclude",
     )
 
 
-def _opened(item: Item, settings: Settings) -> Item:
-    """The item with its header, or without: what is wrong with it is told when its turn comes."""
-    if not item.is_clip:
-        return replace(item, header=_header(item.source))
-    try:
-        return replace(item, clip=probe_for(item.source, settings))
-    except (VarfixError, OSError):
+def _probed(item: Item, settings: Settings) -> Item:
+    """Return the item with its header if it is readable; its turn in the run reports the reason.
+
+    Raises:
+        PlanError: The output format cannot hold the image.
+    """
+    path = item.source.path
+    if path is None:
         return item
+    if item.video is not None:
+        return replace(item, video=replace(item.video, clip=_clip(path, settings)))
+    probed = replace(item, header=_header(path))
+    check_header(item.source.name, probed, settings)
+    return probed
+
+
+def _clip(path: Path, settings: Settings) -> Clip | None:
+    try:
+        return probe_for(path, settings)
+    except (VarfixError, OSError):
+        return None
 
 
 def _header(path: Path) -> Header | None:
-    """The header, or None: what is wrong with the file is told when its turn comes."""
     try:
         return probe(path)
     except (VarfixError, OSError):

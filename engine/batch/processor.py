@@ -95,14 +95,14 @@ class ItemProcessor:
         self._port.emit(
             ItemStart(
                 id=item.id,
-                src=printable(item.src),
-                dst=printable(item.dst),
+                src=printable(item.source.event_name),
+                dst=printable(item.target.event_name),
                 width=width,
                 height=height,
                 frames=item.frames,
             )
         )
-        kind = ClipTask if item.is_clip else ImageTask
+        kind = ClipTask if item.is_video else ImageTask
         task: ItemTask = kind(item, self._environment)
         task.open()
         return task

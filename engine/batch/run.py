@@ -16,7 +16,8 @@ from msgspec import UNSET
 
 from varfix.engine.batch.context import RunContext, RunOptions, RunSummary, failure_event
 from varfix.engine.batch.item import Item
-from varfix.engine.batch.plan import Plan, plan_warnings, state_of
+from varfix.engine.batch.output_state import output_state
+from varfix.engine.batch.plan import Plan, plan_warnings
 from varfix.engine.batch.processor import LocalExecutor, jobs_of
 from varfix.engine.errors import DiskFullError, ExitCode, HostMemoryError, VarfixError
 from varfix.engine.events import (
@@ -36,7 +37,6 @@ from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.manifest import Entry
 from varfix.engine.system.display_names import printable
-from varfix.engine.video.clip import NO_PIPE
 
 
 class Run:
@@ -92,10 +92,10 @@ class Run:
 
     def _work(self) -> None:
         plan, options = self.plan, self.options
-        alone = plan.manifest is None
-        context = RunContext(self.settings, plan.recipe, plan.source, plan.target, alone)
-        for item, error in plan.refused:
-            self.emit(failure_event(context.label(item), item, error))
+        context = RunContext(self.settings, plan.fingerprint, plan.source, plan.target)
+        for refusal in plan.refusals:
+            label = context.label(refusal.item)
+            self.emit(failure_event(label, refusal.item, refusal.error))
         executor = options.executor or LocalExecutor(self.restorer, options.observe)
         executor.run(plan.items, context, self)
 
@@ -139,22 +139,25 @@ class Run:
     def publish(self, item: Item, entry: Callable[[], Entry], write: Callable[[], None]) -> None:
         """Record a result in the manifest and write it, in the order that survives SIGKILL."""
         manifest, history = self.plan.manifest, self.options.history
-        if manifest is None and history is not None and item.pipe is NO_PIPE:
-            with history.recording(entry(), item.target, item.target.exists()):
+        path = item.target.path
+        if manifest is None and history is not None and path and item.source.path:
+            with history.recording(entry(), path, path.exists()):
                 write()
             return
         if manifest is None:
             write()
             return
-        with manifest.recording(entry(), self.plan.target.replaces(item.dst, item.source)):
+        replaces = self.plan.target.replaces(item.target.name, item.source.path)
+        with manifest.recording(entry(), replaces):
             write()
 
     def is_published(self, item: Item) -> bool:
         """Return whether the result of an item is in its place and in the manifest."""
         manifest = self.plan.manifest
-        if manifest is None or state_of(self.plan, item, self.settings) != "done":
+        if manifest is None:
             return False
-        return manifest.is_intact(item.dst)
+        state = output_state(item, manifest, self.plan.fingerprint, self.settings)
+        return state == "done" and manifest.is_intact(item.target.name)
 
     def _count(self, event: Event) -> None:
         if isinstance(event, ItemDone):
@@ -183,7 +186,7 @@ class Run:
     def _end(self, status: Status, code: ExitCode) -> RunSummary:
         seconds = time.monotonic() - self._start
         # The frames of a video follow one another: one thread for each of its stages.
-        jobs = 1 if all(item.is_clip for item in self.plan.items) else jobs_of(self.settings)
+        jobs = 1 if all(item.is_video for item in self.plan.items) else jobs_of(self.settings)
         workers = self.options.executor.size if self.options.executor else 1
         threads = {"infer": 1}
         share = {

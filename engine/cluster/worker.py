@@ -11,7 +11,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -107,7 +107,7 @@ class Worker:
         threading.Thread(target=self._work, args=(processor,), daemon=True).start()
         return None
 
-    def assign(self, items: list[Item]) -> None:
+    def assign(self, items: Sequence[Item]) -> None:
         """Add items to process."""
         for item in items:
             self._permissions[item.id] = SimpleQueue()

@@ -186,7 +186,7 @@ def time_files(
             ends.append(event)
 
     start = time.perf_counter()
-    plan = plan_batch(source, folder / "out", BatchRequest(), settings, recipe="bench")
+    plan = plan_batch(source, folder / "out", BatchRequest(), settings, fingerprint="bench")
     run_batch(plan, restorer, settings, observe, RunOptions("bench", ""))
     return ends[0], time.perf_counter() - start
 

@@ -91,14 +91,14 @@ class LocalStore:
         """Read the folder's manifest."""
         return FileManifest(self.folder)
 
-    def replaces(self, name: str, source: Path) -> bool:
+    def replaces(self, name: str, source: Path | None) -> bool:
         """Return whether a file of this name exists that is not the source itself."""
         target = self.folder / name
         with suppress(OSError):  # a name too long to exist: publishing reports it
             if not target.exists():
                 return False
             with suppress(OSError):  # the source was removed after it was read
-                return not target.samefile(source)
+                return source is None or not target.samefile(source)
             return True
         return False
 

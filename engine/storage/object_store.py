@@ -127,7 +127,7 @@ class ObjectStore:
         """Read the journals of earlier runs."""
         return ObjectManifest(self._objects)
 
-    def replaces(self, name: str, source: Path) -> bool:
+    def replaces(self, name: str, source: Path | None) -> bool:
         """Return False: the journal needs no distinction."""
         return False
 

@@ -83,10 +83,14 @@ class Store(Protocol):
         """
         ...
 
-    def replaces(self, name: str, source: Path) -> bool:
+    def replaces(self, name: str, source: Path | None) -> bool:
         """Return whether publishing a result replaces a file other than its own source.
 
         An object store returns False: its journal needs no such distinction.
+
+        Args:
+            name: Name of the result.
+            source: File of its source; None for an object.
         """
         ...
 

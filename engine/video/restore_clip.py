@@ -50,25 +50,20 @@ class ClipRequest:
     """A video to restore.
 
     Attributes:
-        source: File to read.
-        target: File to write.
+        source: File to read; None for a pipe.
+        target: File to write; None for a pipe.
         clip: Header of the source.
         time_range: Part to restore.
         fingerprint: Digest of model and settings.
-        pipe: Ends that are not files; `source` or `target` is then only a name.
+        pipe: Ends that are not files.
     """
 
-    source: Path
-    target: Path
+    source: Path | None
+    target: Path | None
     clip: Clip
     time_range: TimeRange
     fingerprint: str
     pipe: Pipe = NO_PIPE
-
-    @property
-    def file(self) -> Path | None:
-        """The source file; None for a pipe."""
-        return None if self.pipe.source is not None else self.source
 
 
 def restore_clip(
@@ -87,7 +82,8 @@ def restore_clip(
     if request.pipe.target is not None:
         return _restore_to_pipe(request, request.pipe.target, restorer, settings, callbacks)
     clip, target = request.clip, request.target
-    trial = try_muxing(clip, request.file, target, settings.video, request.time_range)
+    assert target is not None
+    trial = try_muxing(clip, request.source, target, settings.video, request.time_range)
     if trial.refused:
         raise EncodeError(
             f"{target.suffix[1:]} cannot hold {', '.join(trial.refused)}",
@@ -109,7 +105,7 @@ def restore_clip(
             stream_frames(source, writer, restorer, settings, context)
             writer.finish()
         began = time.monotonic()
-        mux_input = _mux_input(request, settings, trial)
+        mux_input = _mux_input(request, target, settings, trial)
         callbacks.publish(_mux(mux_input, folder, writer.segments, target.name))
         times.add("encode", began)
     folder.remove()
@@ -149,15 +145,16 @@ def _frame_source(
 ) -> FrameSource:
     if request.pipe.source is not None:
         return PipeFrames(request.pipe.source, context.layout, request.time_range)
+    assert request.source is not None
     file = FileRange(request.source, request.clip, request.time_range, context.layout)
     # The last finished frame is always read again: it shows whether the source is the same.
     frames = max(1, temporal_context(deflicker_settings(settings)))
     return FileFrames(file, settings.video, finished, frames, context.callbacks.warn)
 
 
-def _mux_input(request: ClipRequest, settings: Settings, trial: MuxTrial) -> MuxInput:
-    copied_from = request.file if settings.video.streams == "copy" else None
-    traits = container_traits(request.target, request.clip.container)
+def _mux_input(request: ClipRequest, target: Path, settings: Settings, trial: MuxTrial) -> MuxInput:
+    copied_from = request.source if settings.video.streams == "copy" else None
+    traits = container_traits(target, request.clip.container)
     return MuxInput(request.clip, copied_from, request.time_range, traits, trial.left_out)
 
 
@@ -179,7 +176,7 @@ def _identity(request: ClipRequest, encoding: Encoding, settings: Settings) -> d
     """Return everything that determines the frames: a run resumes only from equal segments."""
     time_range = request.time_range
     return {
-        "source": _source_identity(request.file),
+        "source": _source_identity(request.source),
         "recipe": request.fingerprint,
         "cut": f"{time_range.begin} {time_range.end}",
         "encoding": repr(encoding),

@@ -39,7 +39,7 @@ def test_a_truncated_result_is_made_again(tmp_path, left):
     data = png(2)
     assert left < len(data)
     plan = planned_again(tmp_path, data, data[:left])
-    assert [item.dst for item in plan.items] == ["a.png"]
+    assert [item.target.name for item in plan.items] == ["a.png"]
 
 
 def test_a_result_that_another_program_made_smaller_is_kept(tmp_path):

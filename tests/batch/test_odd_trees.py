@@ -14,7 +14,7 @@ from support.identity import IdentityRestorer
 
 from varfix.engine.batch.context import RunOptions
 from varfix.engine.batch.plan import BatchRequest
-from varfix.engine.batch.planner import plan_batch, plan_file
+from varfix.engine.batch.planner import image_item, plan_batch
 from varfix.engine.batch.run import run_batch
 from varfix.engine.errors import ExitCode, NothingToDoError, PlanError
 from varfix.engine.events import ItemFail, encode
@@ -200,7 +200,7 @@ def test_a_device_or_pipe_is_never_replaced_by_an_image(tree, tmp_path):
     target.parent.mkdir()
     os.mkfifo(target)
     with pytest.raises(PlanError, match="not an ordinary file"):
-        plan_file(tree.source / "a.png", target, True, Settings())
+        image_item(tree.source / "a.png", target, True, Settings())
     summary = tree.run(overwrite=True)
     assert (summary.ok, summary.failed) == (1, 1)
     assert target.is_fifo()
@@ -210,4 +210,4 @@ def test_a_device_or_pipe_is_never_replaced_by_an_image(tree, tmp_path):
 def test_a_pipe_as_the_only_source_is_told_as_such(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(NothingToDoError, match="not an ordinary file"):
-        plan_file(tmp_path / "a.png", tmp_path / "b.png", False, Settings())
+        image_item(tmp_path / "a.png", tmp_path / "b.png", False, Settings())

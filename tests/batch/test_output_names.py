@@ -198,7 +198,7 @@ def test_a_plan_knows_what_its_destination_can_tell_apart(
 
     def planned():
         plan = plan_batch(tmp_path / "in", tmp_path / "out", BatchRequest(), settings, "recipe")
-        return [item.dst for item in plan.items]
+        return [item.target.name for item in plan.items]
 
     destination(exact)
     apart = planned()

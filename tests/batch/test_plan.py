@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from varfix.engine.batch.output_format import format_for
-from varfix.engine.batch.plan import BatchRequest, ignored_lines, plan_warnings
-from varfix.engine.batch.planner import plan_batch, plan_file
+from varfix.engine.batch.plan import BatchRequest, ignored_lines, plan_single, plan_warnings
+from varfix.engine.batch.planner import image_item, plan_batch
 from varfix.engine.errors import (
     AlphaLostError,
     ExitCode,
@@ -50,7 +50,7 @@ def planned(source, out, settings=KEEP, **request):
 
 
 def pairs(plan):
-    return [(item.src, item.dst) for item in plan.items]
+    return [(item.source.name, item.target.name) for item in plan.items]
 
 
 def test_a_plan_lists_what_is_to_be_done(source, out):
@@ -59,7 +59,7 @@ def test_a_plan_lists_what_is_to_be_done(source, out):
     (source / "notes.txt").touch()
     plan = planned(source, out)
     assert pairs(plan) == [("a.png", "a.png"), ("b/c.jpg", "b/c.jpg")]
-    assert [item.target for item in plan.items] == [out / "a.png", out / "b" / "c.jpg"]
+    assert [item.target.path for item in plan.items] == [out / "a.png", out / "b" / "c.jpg"]
     assert plan.items[1].header == Header("jpeg", 30, 20, False, 8)
     assert plan.pixels == 48 + 600
     assert list(ignored_lines(plan.found)) == ["ignored notes.txt"]
@@ -180,7 +180,7 @@ def test_a_sample_is_spread_evenly(source, out):
     for number in range(10):
         draw(source / f"{number}.png")
     plan = planned(source, out, sample=3)
-    assert [item.src for item in plan.items] == ["1.png", "5.png", "8.png"]
+    assert [item.source.name for item in plan.items] == ["1.png", "5.png", "8.png"]
     assert len(planned(source, out, sample=50).items) == 10
 
 
@@ -238,7 +238,7 @@ def test_a_template_that_changes_the_format_is_checked_as_such(source, out):
 def test_a_file_whose_name_is_wrong_about_its_content_stays_what_it_is(source, out):
     path = draw(source / "logo.jpg", "RGBA", color=(1, 2, 3, 40), fmt="PNG")
     assert planned(source, out).items
-    assert format_for(path, out / "logo.jpg", KEEP) == "keep"
+    assert format_for(path.name, "logo.jpg", KEEP) == "keep"
 
 
 @pytest.mark.parametrize(
@@ -253,48 +253,49 @@ def test_a_file_whose_name_is_wrong_about_its_content_stays_what_it_is(source, o
     ],
 )
 def test_the_wish_decides_the_format_then_the_name_then_the_source(
-    tmp_path, source_name, target_name, wanted, expected
+    source_name, target_name, wanted, expected
 ):
-    result = format_for(tmp_path / source_name, tmp_path / target_name, wanting(wanted))
-    assert result == expected
+    assert format_for(source_name, target_name, wanting(wanted)) == expected
 
 
 def test_a_single_file_is_planned(source, out):
     path = draw(source / "a.png")
-    plan = plan_file(path, out / "b.png", False, KEEP)
+    plan = plan_single(image_item(path, out / "b.png", False, KEEP), "f")
     (item,) = plan.items
-    assert (item.source, item.target, plan.destination) == (path, out / "b.png", None)
+    assert (item.source.path, item.target.path) == (path, out / "b.png")
+    assert (plan.source.folder, plan.target.folder) == (source, out)
+    assert (plan.fingerprint, plan.manifest) == ("f", None)
 
 
 def test_a_single_target_that_exists_needs_overwrite(source):
     path = draw(source / "a.png")
     with pytest.raises(PlanError, match="exists"):
-        plan_file(path, path, False, KEEP)
-    assert plan_file(path, path, True, KEEP).items
+        image_item(path, path, False, KEEP)
+    assert image_item(path, path, True, KEEP).header is not None
 
 
 def test_a_single_target_that_is_a_folder_is_refused(source):
     path = draw(source / "a.png")
     with pytest.raises(PlanError, match="is a folder"):
-        plan_file(path, source, True, KEEP)
+        image_item(path, source, True, KEEP)
 
 
 def test_a_single_source_that_is_not_there_is_nothing_to_do(source, out):
     with pytest.raises(NothingToDoError):
-        plan_file(source / "gone.png", out / "b.png", False, KEEP)
+        image_item(source / "gone.png", out / "b.png", False, KEEP)
 
 
 def test_a_clip_is_no_image(source, out):
     (source / "clip.mp4").write_bytes(b"\0")
     with pytest.raises(PlanError, match=r"clip\.mp4 is a clip") as told:
-        plan_file(source / "clip.mp4", out / "a.png", False, KEEP)
+        image_item(source / "clip.mp4", out / "a.png", False, KEEP)
     assert "varfix video" in told.value.hint
 
 
 def test_a_single_transparent_image_does_not_become_a_jpeg(source, out):
     path = draw(source / "logo.png", "RGBA", color=(1, 2, 3, 40))
     with pytest.raises(AlphaLostError):
-        plan_file(path, out / "logo.jpg", False, KEEP)
+        image_item(path, out / "logo.jpg", False, KEEP)
 
 
 def test_names_that_are_no_text_are_planned(source, out):

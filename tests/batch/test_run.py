@@ -8,7 +8,8 @@ from support.identity import IdentityRestorer
 from support.runs import ARTIST, ORIENTATION, SETTINGS, counts, opened, pixels_of, replace_output
 
 from varfix.engine.batch.context import RunOptions
-from varfix.engine.batch.planner import plan_file
+from varfix.engine.batch.plan import plan_single
+from varfix.engine.batch.planner import image_item
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import ItemFail
 
@@ -96,7 +97,8 @@ def test_names_that_collide_across_folders_are_kept_apart_and_no_input_is_lost(s
 def test_a_single_file_takes_the_same_path_and_leaves_no_manifest(setup, tmp_path):
     setup.draw("a.png")
     target = tmp_path / "new" / "b.jpg"
-    plan = plan_file(setup.source / "a.png", target, False, SETTINGS)
+    item = image_item(setup.source / "a.png", target, False, SETTINGS)
+    plan = plan_single(item, "fingerprint")
     assert counts(setup.run(plan=plan, options=RunOptions("image", "sha"))) == (
         1,
         0,

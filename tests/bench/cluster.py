@@ -28,7 +28,7 @@ from support.identity import IDENTITY_CARD, IdentityRestorer
 
 from varfix.cli.event_log import EventLog, Sink
 from varfix.engine.batch.context import RunOptions
-from varfix.engine.batch.item import Item
+from varfix.engine.batch.item import Item, ItemSource, ItemTarget
 from varfix.engine.batch.plan import Plan
 from varfix.engine.batch.run import Run
 from varfix.engine.cluster.messages import (
@@ -93,7 +93,9 @@ class Sleeper:
 
     async def _work(self) -> None:
         while (item := await self._items.get()) is not None:
-            start = ItemStart(id=item.id, src=item.src, dst=item.dst, width=None, height=None)
+            start = ItemStart(
+                id=item.id, src=item.source.name, dst=item.target.name, width=None, height=None
+            )
             await self._news.put(start)
             await asyncio.sleep(self._seconds)
             self._start(self._publish(item))
@@ -101,7 +103,9 @@ class Sleeper:
 
     async def _publish(self, item: Item) -> None:
         leave = self._leaves[item.id] = asyncio.Event()
-        entry = Entry(item.dst, item.src, 1, 1, "recipe", 1, "0" * 64, self._seconds)
+        entry = Entry(
+            item.target.name, item.source.name, 1, 1, "recipe", 1, "0" * 64, self._seconds
+        )
         await self._news.put(ResultReady(item.id, entry))
         await leave.wait()
         await self._news.put(ResultPublished(item.id))
@@ -174,9 +178,11 @@ def measured(ray: Any, workers: int, seconds: float, lasting: float) -> dict[str
     with tempfile.TemporaryDirectory() as name, Path(os.devnull).open("wb") as nowhere:
         folder = store_of(Path(name))
         places = [(f"{n % 99}/{n}.png", Path(name, f"{n}.png")) for n in range(count)]
-        items = [Item(n, src, src, path, path, None) for n, (src, path) in enumerate(places)]
-        plan = Plan(Path(name), "recipe", items, manifest=folder.manifest())
-        plan.source = plan.target = folder
+        items = tuple(
+            Item(n, ItemSource(src, path), ItemTarget(src, path))
+            for n, (src, path) in enumerate(places)
+        )
+        plan = Plan(folder, folder, "fingerprint", items, manifest=folder.manifest())
         log = EventLog([Sink("log", nowhere, lambda: None)])
 
         def observer(event: Event) -> None:

@@ -220,7 +220,7 @@ def test_a_worker_publishes_nothing_without_leave(works):
     mine.grant_publish(ready[1].id, False)
     mine.stop()
     wait_for(mine, WorkerFinished, 1)
-    assert list(works.results()) == [plan.items[ready[0].id].dst]
+    assert list(works.results()) == [plan.items[ready[0].id].target.name]
 
 
 def test_a_worker_whose_run_is_gone_waits_for_no_leave(works, monkeypatch):

@@ -117,7 +117,7 @@ def test_decoding_and_encoding_beside_the_model(jobs, restorer, image, tmp_path)
         data = (255.0 * pixels[:60, :90, ::-1]).round().astype(np.uint8)
         cv2.imwrite(str(source / f"{number}.{kind}"), data)
     settings = Settings(device="cpu", tile=ON_CPU.tile, io=IoSettings(jobs=jobs))
-    plan = plan_batch(source, tmp_path / "out", BatchRequest(), settings, recipe="r")
+    plan = plan_batch(source, tmp_path / "out", BatchRequest(), settings, fingerprint="r")
     assert run_batch(plan, restorer, settings, lambda event: None, RunOptions("dir", "")).ok == len(
         kinds
     )

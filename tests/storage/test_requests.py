@@ -57,7 +57,7 @@ def test_a_large_destination_is_not_listed_again(places, s3, monkeypatch):
     places.put("stranger.png", b"somebody's own", "target")
     plan = planned(places)
     assert plan.manifest._sizes is None
-    assert sorted(item.src for item in plan.items) == ["new.png", "stranger.png"]
+    assert sorted(item.source.name for item in plan.items) == ["new.png", "stranger.png"]
     with pytest.raises(Exception, match="another program has written"):
         restore(plan)
     assert places.get("stranger.png") == b"somebody's own"

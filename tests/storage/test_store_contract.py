@@ -70,7 +70,7 @@ def test_listed_names_are_taken_without_a_search(places):
     for name in ("a.png", "b.png", "sub/c.png"):
         places.put(name, image())
     plan = planned(places, files=("sub/c.png", "a.png", "./a.png", "gone.png"))
-    assert [item.src for item in plan.items] == ["sub/c.png", "a.png", "gone.png"]
+    assert [item.source.name for item in plan.items] == ["sub/c.png", "a.png", "gone.png"]
     restore(replace(plan, items=plan.items[:2]))
     again = planned(places, files=("sub/c.png", "b.png"))
     assert states(again) == {"sub/c.png": "done", "b.png": "todo"}
@@ -86,10 +86,10 @@ def test_a_file_that_is_gone_empty_or_no_image_costs_itself_alone(places):
     places.remove("gone.png", "source")
     errors = {"empty.png": DecodeEmptyError, "gone.png": SourceReadError}
     errors["text.png"] = DecodeUnknownError
-    assert {item.src for item in plan.items} == set(errors)
+    assert {item.source.name for item in plan.items} == set(errors)
     for item in plan.items:
-        with pytest.raises(errors[item.src]):
-            plan.source.fetch(item.src, UNKNOWN, admit)
+        with pytest.raises(errors[item.source.name]):
+            plan.source.fetch(item.source.name, UNKNOWN, admit)
 
 
 def test_an_image_can_be_refused_for_its_header(places):
@@ -100,7 +100,7 @@ def test_an_image_can_be_refused_for_its_header(places):
         raise MemoryError(header.width, header.height)
 
     with pytest.raises(MemoryError) as refused:
-        places.source.fetch(item.src, UNKNOWN, refuse)
+        places.source.fetch(item.source.name, UNKNOWN, refuse)
     assert refused.value.args == (8, 4)
 
 
@@ -146,7 +146,10 @@ def test_a_run_killed_at_any_moment_is_continued_rightly(places):
     assert states(later) == {"a.png": "done", "b.png": "todo"}
     (item,) = later.items
     entry = image_entry(
-        (item.dst, item.src), later.source.fetch(item.src, UNKNOWN, admit).stat, "recipe", b"new"
+        (item.target.name, item.source.name),
+        later.source.fetch(item.source.name, UNKNOWN, admit).stat,
+        "recipe",
+        b"new",
     )
     with pytest.raises(Killed), later.manifest.recording(entry, replaces=False):
         raise Killed  # entered, but never published
@@ -164,8 +167,8 @@ def test_a_pickled_place_is_the_same_place(places):
     plan = planned(places)
     (item,) = plan.items
     source, target = pickled((plan.source, plan.target))
-    data = source.fetch(item.src, UNKNOWN, admit).data
-    target.publish(item.dst, data, overwrite=False)
+    data = source.fetch(item.source.name, UNKNOWN, admit).data
+    target.publish(item.target.name, data, overwrite=False)
     assert places.get("a.png") == image()
 
 
@@ -206,4 +209,4 @@ def test_transparency_that_would_be_lost_is_refused_somewhere(places):
     jpeg = Settings(output=OutputSettings(format="jpg"))
     with pytest.raises(AlphaLostError):
         (item,) = planned(places, jpeg).items
-        check_fetched(item, places.source.fetch(item.src, UNKNOWN, admit), jpeg)
+        check_fetched(item, places.source.fetch(item.source.name, UNKNOWN, admit), jpeg)

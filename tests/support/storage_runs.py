@@ -70,16 +70,19 @@ def restore(plan, note=None):
     """Publish every source as its own result, as a run would."""
     with plan.lock():
         for item in plan.items:
-            fetched = plan.source.fetch(item.src, KnownFile(item.header, item.stamp), admit)
+            source, target = item.source, item.target
+            known = KnownFile(item.header, source.version)
+            fetched = plan.source.fetch(source.name, known, admit)
             data = fetched.data + b"restored"
-            entry = image_entry((item.dst, item.src), fetched.stat, plan.recipe, data)
-            with plan.manifest.recording(entry, plan.target.replaces(item.dst, item.source)):
-                plan.target.publish(item.dst, data, overwrite=item.replaces)
+            names = target.name, source.name
+            entry = image_entry(names, fetched.stat, plan.fingerprint, data)
+            with plan.manifest.recording(entry, plan.target.replaces(target.name, source.path)):
+                plan.target.publish(target.name, data, overwrite=target.replaces)
                 if note is not None:
                     note(item)
         plan.manifest.close()
 
 
 def states(plan):
-    found = {item.src: "todo" for item in plan.items}
+    found = {item.source.name: "todo" for item in plan.items}
     return found | {skip.src: skip.reason for skip in plan.skips}

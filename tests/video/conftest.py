@@ -14,7 +14,9 @@ from support.clips import Film
 from support.identity import IdentityRestorer
 
 from varfix.engine.batch.context import RunOptions
-from varfix.engine.batch.plan_clip import choose_target, plan_clip
+from varfix.engine.batch.item import VideoPart
+from varfix.engine.batch.plan import plan_single
+from varfix.engine.batch.plan_clip import choose_target, clip_item
 from varfix.engine.batch.run import run_batch
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.clip import WHOLE
@@ -117,8 +119,8 @@ def restore():
         settings = settings_for(**video)
         clip = probe_for(source, settings)
         chosen = choose_target(source, target, clip, settings)
-        plan = plan_clip(source, chosen.path, clip, cut, overwrite)
-        plan.recipe = "recipe"
+        item = clip_item(source, chosen.path, VideoPart(clip, cut), overwrite)
+        plan = plan_single(item, "fingerprint")
         events = []
         model = restorer or IdentityRestorer()
         summary = run_batch(plan, model, settings, events.append, RunOptions("video", "sha"))

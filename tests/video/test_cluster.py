@@ -4,13 +4,14 @@ from support.fake_cluster import Hall, Opened
 from support.identity import IdentityRestorer
 
 from varfix.engine.batch.context import RunOptions
-from varfix.engine.batch.plan_clip import choose_target, plan_clip
+from varfix.engine.batch.item import VideoPart
+from varfix.engine.batch.plan import plan_single
+from varfix.engine.batch.plan_clip import choose_target, clip_item
 from varfix.engine.batch.run import run_batch
 from varfix.engine.cluster.pool import WorkerPool
 from varfix.engine.errors import ExitCode
 from varfix.engine.events import Warn
 from varfix.engine.restoration.restorer import RestoredTiles
-from varfix.engine.video.clip import WHOLE
 from varfix.engine.video.probe import probe_for
 
 from .conftest import images, settings_for
@@ -49,8 +50,8 @@ def test_a_new_worker_resumes_the_segments_of_a_lost_one(film, restore, tmp_path
     settings = settings_for(**VIDEO)
     clip = probe_for(source, settings)
     chosen = choose_target(source, tmp_path / "cluster.mkv", clip, settings)
-    plan = plan_clip(source, chosen.path, clip, WHOLE, False)
-    plan.recipe = "recipe"
+    item = clip_item(source, chosen.path, VideoPart(clip), False)
+    plan = plan_single(item, "fingerprint")
     crew = WorkerPool(hall)
     crew.open(10)
     options = RunOptions("video", "sha", executor=crew)

@@ -179,9 +179,10 @@ def test_a_full_disk_keeps_what_is_finished(film, restore, monkeypatch):
 
 def test_a_stop_is_no_failure_and_keeps_what_is_finished(film):
     from varfix.engine.batch.context import RunOptions
-    from varfix.engine.batch.plan_clip import choose_target, plan_clip
+    from varfix.engine.batch.item import VideoPart
+    from varfix.engine.batch.plan import plan_single
+    from varfix.engine.batch.plan_clip import choose_target, clip_item
     from varfix.engine.batch.run import run_batch
-    from varfix.engine.video.clip import WHOLE
     from varfix.engine.video.probe import probe_for
 
     source, stop = film("clip.mkv", count=15), StopRequest()
@@ -195,7 +196,8 @@ def test_a_stop_is_no_failure_and_keeps_what_is_finished(film):
 
     clip = probe_for(source, settings)
     chosen = choose_target(source, None, clip, settings)
-    plan = plan_clip(source, chosen.path, clip, WHOLE, overwrite=False)
+    item = clip_item(source, chosen.path, VideoPart(clip), overwrite=False)
+    plan = plan_single(item, "fingerprint")
     options = RunOptions("video", "sha", stop=stop)
     summary = run_batch(plan, Stopping(), settings, lambda event: None, options)
     assert (summary.exit_code, summary.failed, summary.ok) == (ExitCode.SIGINT, 0, 0)
