@@ -119,7 +119,7 @@ def _bytes(item: Item, settings: Settings) -> float:
     path, version = item.source.path, item.source.version
     if path is None:
         return float(version.st_size) if version else 0.0
-    return float(path.stat().st_size) if item.is_video or item.header else 0.0
+    return float(path.stat().st_size) if path.is_file() else 0.0
 
 
 def _seconds(plan: Plan, loaded: LoadedModel[Restorer], settings: Settings) -> float:

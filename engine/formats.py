@@ -90,7 +90,17 @@ EXTENSIONS: Final[dict[str, str]] = {
 ALIASES: Final[dict[str, str]] = {"jpg": "jpeg", "tif": "tiff", "heic": "heif"}
 
 # Ends of names that mark videos in a folder.
-VIDEO_EXTENSIONS: Final = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+VIDEO_EXTENSIONS: Final = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv"),
+        *(".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".dv"),
+    }
+)
+# Ends of names of videos and of other files: the content decides.
+UNSURE_EXTENSIONS: Final = frozenset({".gif", ".webp", ".ts"})
+# Packets of an MPEG transport stream begin with this byte; cameras put four more in front.
+_SYNC: Final = 0x47
+_PACKETS: Final = ((0, 188), (4, 192))
 # Containers that varfix writes: FFmpeg's muxers by the ends of names.
 CONTAINERS: Final = {
     ".mp4": "mp4",
@@ -185,6 +195,17 @@ def format_of(path: PurePath | str) -> str | None:
 def is_video(path: PurePath) -> bool:
     """Return whether a file's name is that of a video."""
     return path.suffix.lower() in VIDEO_EXTENSIONS
+
+
+def is_transport_stream(head: bytes) -> bool:
+    """Return whether a file is an MPEG transport stream, by its first 400 bytes.
+
+    Its extension `.ts` is also that of programs in TypeScript.
+    """
+    return any(
+        len(head) > start + length and head[start] == head[start + length] == _SYNC
+        for start, length in _PACKETS
+    )
 
 
 def result_suffix(suffix: str, codec: str, fallback: str = ".mkv") -> str:

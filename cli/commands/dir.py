@@ -234,8 +234,8 @@ def command(  # noqa: PLR0913 (one record for each group of options)
 
     Names, sizes, orientation, color profiles, metadata and file times are kept. Failed images are
     listed at the end and do not stop the run. Inputs are never changed, unless --in-place replaces
-    them and keeps the originals. Videos (mp4, mov, mkv, webm, avi) are restored as by 'varfix
-    video', whose settings apply; avi becomes mkv.
+    them and keeps the originals. Videos and animations are restored as by 'varfix video', whose
+    settings apply; mp4, mov, mkv and webm stay what they are, the others become mkv.
 
     SRC and DST may be addresses of object storage, such as s3://bucket/folder.
     """

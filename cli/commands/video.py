@@ -24,6 +24,7 @@ from varfix.cli.options import (
     terminal_options,
 )
 from varfix.cli.terminal import Terminal
+from varfix.cli.video_arguments import TimeOffset, VideoPath
 from varfix.engine.errors import ExitCode, Interrupted, ItemError
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from varfix.engine.storage.result_history import ResultHistory
     from varfix.engine.video.clip import Clip, TimeRange
 
-    _TimeOffsetType = click.ParamType[Fraction]
-else:
-    _TimeOffsetType = click.ParamType
 
 _EPILOG: Final = """\b
 Examples:
@@ -80,30 +78,6 @@ videos, with --set or in a preset file:
 """
 
 
-class TimeOffset(_TimeOffsetType):
-    """A time in a video: `90`, `1:30`, `1:02:03.5`."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Fraction:
-        """Return the seconds."""
-        if isinstance(value, Fraction):
-            return value
-        parts = str(value).split(":")
-        try:
-            numbers = [Fraction(part) for part in parts]
-        except (ValueError, ZeroDivisionError):
-            numbers = []
-        if not numbers or len(numbers) > 3 or any(n < 0 for n in numbers) or "/" in str(value):
-            self.fail(f"'{value}' is not a time such as 90, 1:30 or 1:02:03.5", param, ctx)
-        seconds = Fraction(0)
-        for number in numbers:
-            seconds = seconds * 60 + number
-        return seconds
-
-
 @dataclass(frozen=True)
 class VideoOptions:
     """The part of a video, and how it is stored."""
@@ -113,13 +87,18 @@ class VideoOptions:
     begin: Fraction | None
     end: Fraction | None
     sample: Fraction | None
+    fps: float | None
     deinterlace: bool
     overwrite: bool
     dry_run: bool
 
     def resolve(self, model: ModelOptions, terminal: Terminal) -> Resolved:
         """Return the settings with those of these options."""
-        settings: dict[str, Any] = {"video.codec": self.codec, "video.crf": self.crf}
+        settings: dict[str, Any] = {
+            "video.codec": self.codec,
+            "video.crf": self.crf,
+            "video.fps": self.fps,
+        }
         is_set = any(text.startswith("video.interlaced=") for text in model.assignments)
         if self.deinterlace and not is_set:
             settings["video.interlaced"] = "frames"
@@ -181,6 +160,14 @@ _clip_options = options_record(
         help="Restore only SEC seconds from the middle: a preview of the run.",
     ),
     option(
+        "Selection",
+        "--fps",
+        type=click.FloatRange(0, 1000, min_open=True),
+        metavar="N",
+        help="Frames per second of numbered images (SRC is a pattern such as frames/%04d.png)."
+        "  [default: 25]",
+    ),
+    option(
         "Restoration",
         "--deinterlace",
         is_flag=True,
@@ -200,7 +187,7 @@ _clip_options = options_record(
 
 
 @click.command("video", cls=Command, epilog=_EPILOG)
-@click.argument("src", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("src", type=VideoPath(exists=True, dir_okay=False, allow_dash=True))
 @click.argument("dst", required=False, type=click.Path(allow_dash=True))
 @model_options
 @_clip_options
@@ -218,12 +205,18 @@ def command(  # noqa: PLR0913 (one record for each group of options)
 ) -> int:
     """Restore the video SRC into the file DST; audio, subtitles and timestamps are kept.
 
-    Without DST, the result is written next to SRC as NAME.varfix.EXT. Inputs are mp4, mov, mkv,
-    webm and avi; '-' is a y4m stream on stdin or stdout.
+    Without DST, the result is written next to SRC as NAME.varfix.EXT. SRC is a video (mp4, mov,
+    mkv, webm, avi, mts, m2ts, ts, mpg, vob, dv, wmv, flv, 3gp), an animation (gif, webp), or a
+    pattern of numbered images (frames/%04d.png). Formats that varfix does not write become mp4 or
+    mkv. '-' is a y4m stream on stdin or stdout.
     """
+    from varfix.engine.video.sources.numbered_images import is_pattern
+
     if dst == "":
         raise click.UsageError("DST is empty (is a shell variable unset?)")
     resolved = options.resolve(model, terminal)
+    if options.fps is not None and (src == "-" or not is_pattern(Path(src))):
+        raise click.UsageError("--fps is for numbered images, such as frames/%04d.png")
     if options.sample == 0:
         raise click.UsageError("--sample must be more than 0 seconds")
     job = VideoRequest(resolved, model.label, options, events, terminal, cluster)

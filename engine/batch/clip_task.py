@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +15,15 @@ from varfix.engine.restoration.findings import Judgement
 from varfix.engine.restoration.findings_recorder import FindingsRecorder
 from varfix.engine.restoration.restorer import Retries
 from varfix.engine.restoration.retry_counter import RetryCounter
+from varfix.engine.storage.identity import Identity
 from varfix.engine.storage.manifest import Entry
 from varfix.engine.system.atomic import move_result
 from varfix.engine.system.digests import edge_digest_of_file
-from varfix.engine.system.files import open_source
 from varfix.engine.video.clip import Clip
 from varfix.engine.video.frame_pipeline import ClipCallbacks
 from varfix.engine.video.probe import probe_for
 from varfix.engine.video.restore_clip import ClipRequest, restore_clip
+from varfix.engine.video.sources.numbered_images import identity_of
 
 _PROGRESS_EVERY: Final = 0.5
 
@@ -38,7 +38,7 @@ class ClipTask:
         assert item.video is not None
         self._item, self._part, self._env = item, item.video, environment
         self._clip: Clip | None = item.video.clip
-        self._stat: os.stat_result | None = None
+        self._stat: Identity | None = None
         context = environment.context
         self._fingerprint = item_fingerprint(item, context.fingerprint, context.settings)
         self._stages: dict[str, float] = {}
@@ -57,8 +57,7 @@ class ClipTask:
         path = self._item.source.path
         if path is None:
             return  # the header of a pipe was read for the plan
-        with open_source(path) as file:
-            self._stat = os.fstat(file.fileno())
+        self._stat = identity_of(path)
         self._clip = self._clip or probe_for(path, self._env.context.settings)
 
     def restore(self) -> None:

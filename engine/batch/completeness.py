@@ -8,7 +8,7 @@ from typing import Final
 from varfix.engine.errors import DecodeError
 from varfix.engine.formats import is_video
 from varfix.engine.image.reader import decode_image
-from varfix.engine.video.truncation import expected_end
+from varfix.engine.video.sources.truncation import expected_end
 
 _MAX_PIXELS: Final = 1 << 31  # varfix wrote the file, so its size is no attack
 

@@ -20,6 +20,7 @@ _LENGTH: Final = 16  # hex digits
 _STORED_KEYS: Final = {
     new.removeprefix("video."): old.removeprefix("video.") for old, new in RENAMED_KEYS.items()
 }
+_ADDED: Final[dict[str, Any]] = {"fps": None, "compare": False}
 
 
 def settings_fingerprint(settings: Settings, model_sha256: str, tile: int) -> str:
@@ -68,6 +69,8 @@ def clip_fingerprint(fingerprint: str, settings: Settings, time_range: TimeRange
         time_range: The part of the video.
     """
     values = msgspec.to_builtins(settings.video)
+    # Settings of later versions count only where they differ from the default.
+    values = {key: value for key, value in values.items() if (key, value) not in _ADDED.items()}
     video = {_STORED_KEYS.get(key, key): value for key, value in values.items()}
     return _digest([fingerprint, video, str(time_range.begin), str(time_range.end)])
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from varfix.engine.batch.fingerprint import item_fingerprint
 from varfix.engine.batch.item import Item, ItemSource, ItemTarget, VideoPart
 from varfix.engine.batch.plan import Plan, plan_single
-from varfix.engine.errors import NothingToDoError, PlanError
+from varfix.engine.errors import ItemError, NothingToDoError, PlanError
 from varfix.engine.formats import CONTAINERS, result_suffix
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.result_history import ResultHistory
@@ -20,6 +20,7 @@ from varfix.engine.video.clip import Clip
 from varfix.engine.video.encode.encoders import encoder_for
 from varfix.engine.video.mux.streams import container_traits
 from varfix.engine.video.mux.trial import try_muxing
+from varfix.engine.video.sources.numbered_images import identity_of, is_pattern, numbered_images
 
 # Part of the name of a result that lies beside its source.
 _MARK: Final = ".varfix"
@@ -42,8 +43,13 @@ class Chosen:
 
 
 def check_source(source: Path) -> None:
-    """Refuse what is no file (NothingToDoError)."""
-    if not source.is_file():
+    """Refuse what is no file and no numbered images (NothingToDoError)."""
+    if is_pattern(source):
+        try:
+            numbered_images(source)
+        except ItemError as error:
+            raise NothingToDoError(f"{source}: {error.message}") from error
+    elif not source.is_file():
         reason = "not an ordinary file" if source.exists() else "no such file"
         raise NothingToDoError(f"{source}: {reason}")
 
@@ -66,10 +72,13 @@ def choose_target(
     codec = settings.video.codec if clip is None else encoder_for(clip, settings.video).name
     suffix = source.suffix.lower()
     wanted = result_suffix(suffix, codec, fallback=".mp4")
+    # Numbered images are called as their folder.
+    named = source.absolute().parent if is_pattern(source) else source
+    stem = named.name if is_pattern(source) else named.stem
     if target is None:
-        target = source.with_name(fitted_name(source.stem, f"{_MARK}{wanted}"))
+        target = named.with_name(fitted_name(stem, f"{_MARK}{wanted}"))
     elif target.is_dir():
-        target = target / f"{source.stem}{wanted}"
+        target = target / f"{stem}{wanted}"
     else:
         check_holds(source, target, clip, settings)
         return Chosen(target)
@@ -128,7 +137,7 @@ def plan_clip(
     if history is None or source is None or target is None or not target.exists():
         return plan_single(item, fingerprint)
     expected = item_fingerprint(item, fingerprint, settings)
-    status = history.status(target, source.stat(), expected)
+    status = history.status(target, identity_of(source), expected)
     if status != "done":
         why = " and was made with other settings or from another source"
         raise _existing(target, why if status == "stale" else "")
@@ -212,7 +221,7 @@ def _check_target(source: Path | None, target: Path, overwrite: bool) -> None:
         raise PlanError(f"{target} is a folder", hint="name a file")
     if target.exists() and not target.is_file():
         raise PlanError(f"{target} is not an ordinary file", hint='"-" writes to stdout')
-    if source is not None and target.exists() and target.samefile(source):
+    if source is not None and source.exists() and target.exists() and target.samefile(source):
         raise PlanError(f"{target} is the source itself", hint="name another file")
     if target.exists() and not overwrite:
         raise _existing(target)

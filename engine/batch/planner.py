@@ -16,6 +16,7 @@ from varfix.engine.batch.plan import BatchRequest, Plan, Refusal, Skip
 from varfix.engine.errors import DecodeUnsupportedError, NothingToDoError, PlanError, VarfixError
 from varfix.engine.formats import (
     EXTENSIONS,
+    UNSURE_EXTENSIONS,
     VIDEO_EXTENSIONS,
     Header,
     extension_of,
@@ -37,7 +38,7 @@ from varfix.engine.video.clip import Clip
 from varfix.engine.video.probe import probe_for
 
 _LOOKED_FOR: Final = ", ".join(
-    sorted({name.lstrip(".") for name in (*EXTENSIONS, *VIDEO_EXTENSIONS)})
+    sorted({name[1:] for name in (*EXTENSIONS, *VIDEO_EXTENSIONS, *UNSURE_EXTENSIONS)})
 )
 
 
@@ -207,24 +208,28 @@ def _all_items(
     settings: Settings,
 ) -> Iterator[Item]:
     """Yield the items, without their headers. All are named, even if only a sample is chosen."""
-    names = _output_names(ends, found.sources, request, settings)
+    names = _output_names(ends, found, request, settings)
     versions = found.versions
     if request.files is not None:
         known = [src for src, dst in names.items() if manifest.source_of(dst) is not None]
         versions = versions | ends.source.versions(known)
     for number, src in enumerate(_sampled(list(names), request.sample)):
-        video = VideoPart() if is_video(PurePosixPath(src)) else None
+        video = VideoPart() if _is_video(src, found) else None
         source = ends.source_of(src, versions.get(src))
         target = ends.target_of(names[src], request.overwrite)
         yield Item(number, source, target, video=video)
 
 
 def _output_names(
-    ends: _Ends, sources: list[str], request: BatchRequest, settings: Settings
+    ends: _Ends, found: ScanResult, request: BatchRequest, settings: Settings
 ) -> dict[str, str]:
     """Return the names of results by names of sources."""
+    sources = found.sources
     naming = Naming(
-        request.name, request.preset, settings.model.name, lambda src: _extension(src, settings)
+        request.name,
+        request.preset,
+        settings.model.name,
+        lambda src: _extension(src, settings, _is_video(src, found)),
     )
     inner = ends.target.relative_path_of(ends.source)
     owners = {}
@@ -249,10 +254,14 @@ def _nothing(source: str, found: ScanResult) -> str:
     return text + (f" {len(found.ignored)} files ignored; -v lists them." if found.ignored else "")
 
 
-def _extension(src: str, settings: Settings) -> str:
+def _is_video(src: str, found: ScanResult) -> bool:
+    return src in found.moving or is_video(PurePosixPath(src))
+
+
+def _extension(src: str, settings: Settings, is_a_video: bool) -> str:
     wanted = settings.output.format
     suffix = PurePosixPath(src).suffix
-    if is_video(PurePosixPath(src)):
+    if is_a_video:
         return result_suffix(suffix, settings.video.codec)
     if wanted == "keep" or format_of(src) == format_of("x" + extension_of(wanted)):
         return suffix

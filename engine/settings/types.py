@@ -113,6 +113,7 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         prior_interval: The prior runs on every N-th frame.
         deflicker_lowpass: Also remove slow changes of tone after restoration, by averaging low
             frequencies over the window.
+        fps: Frames per second of numbered images; None = 25.
         interlaced: `refuse`; `frames` or `fields` to deinterlace, with one frame for each frame or
             for each field; `ignore` for videos that are wrongly marked as interlaced.
         damaged: `fail`, or `conceal` to accept the decoder's reconstruction of damaged data.
@@ -127,6 +128,7 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     deflicker_window: Annotated[int, Meta(ge=0, le=60)] = 4
     prior_interval: Positive = 2
     deflicker_lowpass: bool = True
+    fps: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
     interlaced: Literal["refuse", "ignore", "frames", "fields"] = "refuse"
     damaged: Literal["fail", "conceal"] = "fail"
 

@@ -44,8 +44,9 @@ class InPlaceStore(LocalStore):
     def find(self, filters: Filters, files: tuple[str, ...] | None, target: Store) -> ScanResult:
         """Walk the folder, or take the files that are listed; without videos and originals."""
         found = super().find(filters, files, LocalStore(self.originals.folder))
-        self.left_alone.videos[:] = [name for name in found.sources if is_video(Path(name))]
-        found.sources = [name for name in found.sources if not is_video(Path(name))]
+        videos = {name for name in found.sources if name in found.moving or is_video(Path(name))}
+        self.left_alone.videos[:] = [name for name in found.sources if name in videos]
+        found.sources = [name for name in found.sources if name not in videos]
         found.ignored += self.left_alone.videos
         return found
 

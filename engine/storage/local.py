@@ -14,7 +14,7 @@ from varfix.engine.image.bomb_guard import largest_file
 from varfix.engine.image.header import probe
 from varfix.engine.storage.identity import FetchedFile, KnownFile, ObjectVersion
 from varfix.engine.storage.manifest import FileManifest
-from varfix.engine.storage.scan import Filters, ScanResult, scan
+from varfix.engine.storage.scan import Filters, ScanResult, is_moving, scan
 from varfix.engine.storage.store import Store
 from varfix.engine.system.atomic import AtomicWriter
 from varfix.engine.system.display_names import single_line
@@ -60,8 +60,10 @@ class LocalStore:
             parent = Path(os.path.realpath(path.parent))
             if special or (excluded and parent.is_relative_to(excluded)):
                 result.ignored.append(name)
-            else:
-                result.sources.append(name)
+                continue
+            result.sources.append(name)
+            if is_moving(path):
+                result.moving.add(name)
         return result
 
     def versions(self, names: list[str]) -> dict[str, ObjectVersion]:

@@ -13,8 +13,11 @@ from typing import Final
 import natsort
 import pathspec
 
-from varfix.engine.formats import format_of, is_video
+from varfix.engine.errors import SourceReadError
+from varfix.engine.formats import UNSURE_EXTENSIONS, format_of, is_transport_stream, is_video
+from varfix.engine.image.animation import is_animated
 from varfix.engine.storage.identity import ObjectVersion
+from varfix.engine.system.files import open_source
 from varfix.engine.system.state_folder import SEGMENTS_SUFFIX, STATE_FOLDER
 
 SYSTEM_NAMES: Final = frozenset(
@@ -36,6 +39,7 @@ SYSTEM_NAMES: Final = frozenset(
         ".@__thumb",
     }
 )
+_HEAD: Final = 400  # bytes that show a transport stream
 # Folders of varfix and of its destinations, which nothing brings back.
 _OWN: Final = frozenset({STATE_FOLDER})
 
@@ -66,12 +70,14 @@ class ScanResult:
             nowhere.
         denied: Folders that cannot be read, and the reason.
         versions: Versions of listed objects.
+        moving: Names of videos whose extension does not tell that they are.
     """
 
     sources: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     denied: dict[str, str] = field(default_factory=dict)
     versions: dict[str, ObjectVersion] = field(default_factory=dict)
+    moving: set[str] = field(default_factory=set)
 
 
 def scan(source: Path, destination: Path | None, filters: Filters) -> ScanResult:
@@ -84,20 +90,46 @@ def scan(source: Path, destination: Path | None, filters: Filters) -> ScanResult
     """
     result = ScanResult()
     excluded = destination.stat() if destination is not None and destination.is_dir() else None
-    apply_filters(_Walk(source, excluded, filters, result).names(), filters, result)
+    apply_filters(_Walk(source, excluded, filters, result).names(), filters, result, source)
     return result
 
 
-def apply_filters(names: Iterable[str], filters: Filters, result: ScanResult) -> None:
-    """Sort names into `result`: sources in natural order, and ignored names."""
+def apply_filters(
+    names: Iterable[str], filters: Filters, result: ScanResult, folder: Path | None = None
+) -> None:
+    """Sort names into `result`: sources in natural order, and ignored names.
+
+    Args:
+        names: Names below the source.
+        filters: Which files count.
+        result: Receives the names.
+        folder: The source, if files can be looked into.
+    """
     include, exclude = _matcher(filters.include), _matcher(filters.exclude)
     for name in names:
         wanted = not filters.include or include.match_file(name)
-        if wanted and not exclude.match_file(name) and _is_known(name):
+        if not wanted or exclude.match_file(name):
+            result.ignored.append(name)
+        elif folder is not None and is_moving(folder / name):
+            result.sources.append(name)
+            result.moving.add(name)
+        elif _is_known(name):
             result.sources.append(name)
         else:
             result.ignored.append(name)
     result.sources = _ordered(result.sources)
+
+
+def is_moving(path: Path) -> bool:
+    """Return whether a file is a video although its extension does not tell; see `ScanResult`."""
+    suffix = path.suffix.lower()
+    if suffix not in UNSURE_EXTENSIONS:
+        return False
+    if suffix != ".ts":
+        return is_animated(path)
+    with suppress(OSError, SourceReadError), open_source(path) as file:
+        return is_transport_stream(file.read(_HEAD))
+    return False
 
 
 def is_hidden(name: str, filters: Filters) -> bool:

@@ -137,6 +137,11 @@ class Clip:
     tags: Tags = Tags()
     fields: bool = False
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether the container is made for transmission: it has no index, and any start time."""
+        return self.container in ("mpegts", "mpeg")
+
     def frames_in(self, time_range: TimeRange) -> int:
         """Return the frames in a time range according to the header; 0 if unknown."""
         if time_range.whole or self.seconds is None:

@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,14 @@ from varfix.engine.errors import (
     VarfixError,
 )
 from varfix.engine.system.files import open_source
-from varfix.engine.video.truncation import expected_end, is_playable
+from varfix.engine.video.sources.animated_webp import decoded_webp, is_webp
+from varfix.engine.video.sources.numbered_images import (
+    DEFAULT_RATE,
+    DEMUXER,
+    is_pattern,
+    numbered_images,
+)
+from varfix.engine.video.sources.truncation import expected_end, is_playable
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -26,12 +34,12 @@ if TYPE_CHECKING:
 # Demuxers of the supported containers, by FFmpeg's names.
 _CONTAINERS: Final = (
     *("mov,mp4", "matroska,webm", "avi", "mpegts", "mpeg", "dv", "asf", "flv", "gif"),
-    *("mxf", "ogg", "nut", "ivf"),
+    *("mxf", "ogg", "nut", "ivf", DEMUXER),
 )
 # Demuxers that FFmpeg may try, for messages that name the format. None of them opens further files,
 # as playlists do.
 _DEMUXERS: Final = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,mxf,dv,nut,y4m,wav,mp3"
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,mxf,dv,nut,y4m,wav,mp3,image2"
 )
 # A name such as `http:x.mp4` is a file, and no file can refer to another one.
 _FILES_ONLY: Final = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
@@ -45,8 +53,12 @@ def av_path(path: Path) -> str:
 
 
 @contextmanager
-def open_container(path: Path) -> Iterator[InputContainer]:
+def open_container(path: Path, rate: Fraction = DEFAULT_RATE) -> Iterator[InputContainer]:
     """Open a video; translate PyAV's errors.
+
+    Args:
+        path: The file, or a pattern of numbered images.
+        rate: Frames per second of numbered images.
 
     Raises:
         DecodeEmptyError: The file has no bytes.
@@ -57,9 +69,21 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     import av
     import av.error
 
-    _check_ends(path)
+    images = numbered_images(path) if is_pattern(path) else None
+    options = _FILES_ONLY
+    if images is not None:
+        options = {**options, "framerate": str(rate), "start_number": str(images.first)}
+    elif is_webp(path):
+        path = decoded_webp(path)
+    else:
+        _check_ends(path)
     try:
-        container = av.open(av_path(path), metadata_errors="replace", container_options=_FILES_ONLY)
+        container = av.open(
+            images.address if images else av_path(path),
+            format=DEMUXER if images else None,
+            metadata_errors="replace",
+            container_options=options,
+        )
     except (av.error.InvalidDataError, av.error.ArgumentError) as error:
         raise _unopened(path) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -68,8 +92,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         if not container.format.name.startswith(_CONTAINERS):
             raise DecodeUnsupportedError(
                 f"container not supported ({container.format.name})",
-                hint="copy it into mp4, mov, mkv, webm or avi, for example with"
-                " `ffmpeg -i VIDEO -c copy video.mkv`",
+                hint="copy it into mkv with `ffmpeg -i VIDEO -map 0 -c copy video.mkv`",
             )
         yield container
 
@@ -127,7 +150,7 @@ def _unopened(path: Path) -> DecodeUnknownError | DecodeTruncatedError:
         )
     return DecodeUnknownError(
         "not a video that varfix can read",
-        hint="use mp4, mov, mkv, webm or avi; for an image run 'varfix image'",
+        hint="use a video such as mp4, mov, mkv, avi or mts; for an image run 'varfix image'",
     )
 
 

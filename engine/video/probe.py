@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,8 @@ from varfix.engine.video.containers import main_stream, open_container, reason, 
 from varfix.engine.video.deinterlace import FIELDS, for_fields
 from varfix.engine.video.frame_facts import display_matrix, layout_of, rate_of, tags_of
 from varfix.engine.video.refusals import check_first_frame
+from varfix.engine.video.sources.animated_webp import is_webp
+from varfix.engine.video.sources.numbered_images import DEFAULT_RATE, frame_rate, is_pattern
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
@@ -25,7 +28,13 @@ _DURATION: Final = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _MAX_SEARCH: Final = 200  # packets before the first frame
 
 
-def probe_clip(path: Path, *, interlaced: str = "refuse", max_pixels: int | None = None) -> Clip:
+def probe_clip(
+    path: Path,
+    *,
+    interlaced: str = "refuse",
+    max_pixels: int | None = None,
+    rate: Fraction = DEFAULT_RATE,
+) -> Clip:
     """Read the header and the first frame.
 
     Args:
@@ -33,12 +42,13 @@ def probe_clip(path: Path, *, interlaced: str = "refuse", max_pixels: int | None
         interlaced: `refuse`; `ignore` to treat interlaced frames as progressive; `frames` or
             `fields` to deinterlace them.
         max_pixels: Largest accepted frame; None for no limit.
+        rate: Frames per second of numbered images.
 
     Raises:
         DecodeError: The file is not a video, is damaged, or cannot be restored correctly.
         SourceReadError: It cannot be read.
     """
-    with with_path(path), open_container(path) as container:
+    with with_path(path), open_container(path, rate) as container:
         stream = main_stream(container)
         width, height = stream.codec_context.width, stream.codec_context.height
         if max_pixels is not None and width * height > max_pixels:
@@ -49,13 +59,18 @@ def probe_clip(path: Path, *, interlaced: str = "refuse", max_pixels: int | None
         frame, first = _first_frame(container, stream)
         check_first_frame(path, stream, frame, interlaced)
         clip = _clip(container, stream, frame, first)
+        if not is_pattern(path) and is_webp(path):
+            clip = replace(clip, codec="webp")  # not that of the temporary file
         return for_fields(clip) if frame.interlaced_frame and interlaced == FIELDS else clip
 
 
 def probe_for(path: Path, settings: Settings) -> Clip:
     """Read a video's header with the limits of the settings; see `probe_clip`."""
     return probe_clip(
-        path, interlaced=settings.video.interlaced, max_pixels=settings.limits.max_pixels
+        path,
+        interlaced=settings.video.interlaced,
+        max_pixels=settings.limits.max_pixels,
+        rate=frame_rate(settings.video.fps),
     )
 
 
@@ -90,12 +105,19 @@ def _clip(container: InputContainer, stream: VideoStream, frame: VideoFrame, fir
         frames=frames,
         start=Fraction(container.start_time or 0, 1_000_000),
         first=first,
-        end=None if stream.duration is None else (stream.start_time or 0) + stream.duration,
+        end=_end(container, stream),
         seconds=seconds,
         aspect=stream.sample_aspect_ratio or None,
         display_matrix=display_matrix(frame),
         tags=tags_of(frame),
     )
+
+
+def _end(container: InputContainer, stream: VideoStream) -> int | None:
+    """Return the tick at which the last frame ends; None if the header does not give it."""
+    if stream.duration is None or container.format.name == "gif":  # an estimate
+        return None
+    return (stream.start_time or 0) + stream.duration
 
 
 def stream_seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:

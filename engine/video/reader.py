@@ -62,8 +62,9 @@ class ClipReader:
             DecodeError: The data is damaged, or the frames change size or format.
             SourceReadError: The file cannot be read.
         """
-        for seeking in (first is not None, False):
-            with with_path(self._path), open_container(self._path) as container:
+        for seeking in (first is not None and not self._clip.is_stream, False):
+            opened = open_container(self._path, self._clip.rate)
+            with with_path(self._path), opened as container:
                 frames = self._ordered(container, first if seeking else None)
                 head = next(frames, None)
                 # The seek landed too late and missed frames: decode from the beginning.

@@ -11,8 +11,8 @@ from varfix.engine.video.clip import UNSPECIFIED
 from varfix.engine.video.color import known_matrix
 from varfix.engine.video.containers import main_stream, open_container
 from varfix.engine.video.deinterlace import is_telecined
-from varfix.engine.video.dolby_vision import needs_dolby_vision
 from varfix.engine.video.frame_facts import is_rgb, rate_of
+from varfix.engine.video.sources.dolby_vision import needs_dolby_vision
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream

@@ -40,6 +40,7 @@ from varfix.engine.video.mux.mux_input import EncodedSegments, MuxInput
 from varfix.engine.video.mux.streams import container_traits
 from varfix.engine.video.mux.trial import MuxTrial, try_muxing
 from varfix.engine.video.mux.verify import verify
+from varfix.engine.video.sources.numbered_images import DEMUXER, identity_of
 from varfix.engine.video.y4m import Y4mWriter
 
 _MAX_SEGMENT_FRAMES: Final = 1500
@@ -153,7 +154,8 @@ def _frame_source(
 
 
 def _mux_input(request: ClipRequest, target: Path, settings: Settings, trial: MuxTrial) -> MuxInput:
-    copied_from = request.source if settings.video.streams == "copy" else None
+    is_copied = settings.video.streams != "none" and request.clip.container != DEMUXER
+    copied_from = request.source if is_copied else None
     traits = container_traits(target, request.clip.container)
     return MuxInput(request.clip, copied_from, request.time_range, traits, trial.left_out)
 
@@ -188,8 +190,8 @@ def _identity(request: ClipRequest, encoding: Encoding, settings: Settings) -> d
 def _source_identity(file: Path | None) -> str:
     if file is None:
         return os.urandom(8).hex()  # a pipe cannot be read again, so no run resumes from it
-    stat = file.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns}"
+    identity = identity_of(file)
+    return f"{identity.st_size} {identity.st_mtime_ns}"
 
 
 def _segment_frames(encoding: Encoding, settings: Settings) -> int:

@@ -160,11 +160,11 @@ def test_the_state_folder_is_never_brought_back(tree):
 
 
 def test_links_to_nothing_and_videos_of_other_kinds_count_as_ignored(tree):
-    source = tree("a.jpg", "b.mts", "c.wmv", "d.3gp")
+    source = tree("a.jpg", "b.mxf", "c.rm", "d.ts")
     (source / "e.jpg").symlink_to(source / "gone.jpg")
     result = found(source)
     assert result.sources == ["a.jpg"]
-    assert sorted(result.ignored) == ["b.mts", "c.wmv", "d.3gp", "e.jpg"]
+    assert sorted(result.ignored) == ["b.mxf", "c.rm", "d.ts", "e.jpg"]
 
 
 def test_a_folder_that_cannot_be_opened_is_told_with_its_reason(tree, monkeypatch):

@@ -153,6 +153,11 @@ def _checksum(frame):
     return crc
 
 
+def offset(path, index=1):
+    """Seconds from the first frame to the first packet of another stream."""
+    return contents(path, index)[1][0] - times(path)[0]
+
+
 def times(path):
     return [at for at, _ in images(path)]
 

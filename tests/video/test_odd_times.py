@@ -9,8 +9,8 @@ import pytest
 
 from varfix.engine.errors import DecodeUnsupportedError, ExitCode
 from varfix.engine.events import ItemFail, Warn
-from varfix.engine.video.dolby_vision import needs_dolby_vision
 from varfix.engine.video.probe import probe_clip
+from varfix.engine.video.sources.dolby_vision import needs_dolby_vision
 
 from .conftest import contents, facts, images, times
 

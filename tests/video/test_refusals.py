@@ -22,7 +22,7 @@ from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.video.clip import TimeRange
 from varfix.engine.video.probe import probe_clip
 from varfix.engine.video.refusals import check_frame
-from varfix.engine.video.truncation import container_of, expected_end
+from varfix.engine.video.sources.truncation import container_of, expected_end
 
 from .conftest import images
 

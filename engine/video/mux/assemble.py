@@ -169,7 +169,8 @@ class _Assembly:
         if number >= delay:
             return self._times[number - delay][0]
         if not self._is_iso:
-            return first  # these containers store no decoding times, and would move all others
+            # These containers store no decoding times, but would move all streams by negative ones.
+            return max(self._offset, first - (delay - number))
         return first - (delay - number) * (self._early(delay) // delay)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -69,7 +70,7 @@ class MuxInput:
         """Return the ticks of the video by which everything moves to the beginning.
 
         A whole video keeps its times, unless it begins before 0: MP4 would hide frames before 0,
-        and Matroska cannot store them.
+        and Matroska cannot store them. Transport streams begin at any time, which means nothing.
 
         Args:
             first: Tick of the first frame.
@@ -77,6 +78,8 @@ class MuxInput:
         clip, begin = self.clip, self.limits[0]
         if begin is not None:
             return round(begin / clip.time_base)
+        if clip.is_stream:
+            return math.floor(clip.start / clip.time_base)
         # MP4 hides the samples with which an encoder of sound begins, by times before 0.
         is_same = self.traits.muxer in ISO and self.traits.origin.startswith("mov")
         earliest = Fraction(first) if is_same else clip.start / clip.time_base

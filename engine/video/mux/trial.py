@@ -29,6 +29,7 @@ from varfix.engine.video.mux.streams import (
     is_timecode,
 )
 from varfix.engine.video.mux.verify import verify
+from varfix.engine.video.sources.numbered_images import DEMUXER
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -78,7 +79,8 @@ def try_muxing(
     encoding = encoding_for(clip, video)
     if encoding.encoder not in traits.codecs:
         return MuxTrial((f"{encoding.encoder} streams",))
-    copied = source if video.streams == "copy" else None
+    is_copied = video.streams != "none" and clip.container != DEMUXER
+    copied = source if is_copied else None
     mux_input = MuxInput(clip, copied, WHOLE, traits, packets=_PACKETS)
     with TemporaryDirectory(prefix="varfix-") as folder:
         trial = _Trial(mux_input, _encode(clip, encoding, Path(folder)), Path(folder))

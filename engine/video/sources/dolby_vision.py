@@ -34,8 +34,10 @@ def needs_dolby_vision(path: Path) -> bool:
 def _record(path: Path) -> bytes | None:
     """Return the first bytes of the record; None if there is none."""
     from varfix.engine.video.mux.iso_boxes import track_descriptions
-    from varfix.engine.video.truncation import container_of
+    from varfix.engine.video.sources.truncation import container_of
 
+    if not path.is_file():
+        return None  # numbered images
     with path.open("rb") as file:
         head = file.read(_HEADER_BYTES)
     kind = container_of(head[:12])

@@ -1,0 +1,1 @@
+"""Kinds of sources that need more than FFmpeg's demuxers."""
