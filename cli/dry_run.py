@@ -68,9 +68,7 @@ def _print_event(plan: Plan) -> None:
 def setting_texts(resolved: Resolved) -> Iterator[tuple[str, str]]:
     """Yield the dotted key and the value of each setting, as text."""
     for key in resolved.origins:
-        value: object = resolved.settings
-        for name in key.split("."):
-            value = getattr(value, name)
+        value = resolved.value(key)
         yield key, "auto" if value is None else str(value)
 
 

@@ -245,7 +245,8 @@ model_options = options_record(
         type=click.FloatRange(0, 1),
         metavar="0..1",
         help="Strength of the restoration: 0 returns the source, 1 the model's result, values"
-        " between are a blend.  [default: 1]",
+        " between are a blend. Brightness and color may differ: '--set strength.luma=0.6' keeps"
+        " some grain, and removes all color noise.  [default: 1]",
     ),
     option(
         "Machine",

@@ -100,6 +100,10 @@ class ItemDone(Event, frozen=True, kw_only=True, tag="item.done"):
     `found` holds the probability of each kind of damage that the model judges, for clips the mean
     over the judged frames; `applied` the kinds that were treated, the most likely first. Both are
     absent for models that judge nothing.
+
+    `tone_shift` is the mean magnitude by which means over blocks of about 32 x 32 pixels changed,
+    as a fraction of the distance from black to white; for clips, the mean over the frames that
+    this run restored. Null when nothing was measured.
     """
 
     id: int
@@ -107,6 +111,7 @@ class ItemDone(Event, frozen=True, kw_only=True, tag="item.done"):
     stage: dict[str, float]
     bytes: int
     retries: RetryCounts
+    tone_shift: float | None = None
     found: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     applied: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 

@@ -66,9 +66,10 @@ CASES = [
             stage={"decode": 0.21, "infer": 1.3, "encode": 0.33},
             bytes=18_211_002,
             retries=RetryCounts(),
+            tone_shift=0.00031,
         ),
         '{"event":"item.done","id":17,"seconds":1.84,"stage":{"decode":0.21,"infer":1.3,'
-        '"encode":0.33},"bytes":18211002,"retries":{"fp32":0,"oom":0}}',
+        '"encode":0.33},"bytes":18211002,"retries":{"fp32":0,"oom":0},"tone_shift":0.00031}',
     ),
     (
         ItemDone(
@@ -81,7 +82,7 @@ CASES = [
             applied=("haze",),
         ),
         '{"event":"item.done","id":18,"seconds":1.84,"stage":{},"bytes":18,'
-        '"retries":{"fp32":0,"oom":0},"found":{"haze":0.93,"noise":0.41},"applied":["haze"]}',
+        '"retries":{"fp32":0,"oom":0},"tone_shift":null,"found":{"haze":0.93,"noise":0.41},"applied":["haze"]}',
     ),
     (
         ItemSkip(id=18, src="a/c.jpg", reason="done"),

@@ -24,6 +24,7 @@ _EPILOG: Final = """\b
 Examples:
   varfix dir photos restored
   varfix blend -s 0.6 photos restored softer           the same at 60 %, in seconds
+  varfix blend --set strength.luma=0.6 photos restored grainy   all color noise removed
   varfix blend -s 0.6 night.jpg night.fixed.jpg night.softer.jpg
 
 \b
@@ -34,11 +35,14 @@ has a share of their loss.
 """
 
 
+_STRENGTHS: Final = ("strength", "strength.luma", "strength.chroma")
+
+
 @dataclass(frozen=True)
 class BlendOptions:
     """Options of the command."""
 
-    strength: float
+    strength: float | None
     assignments: tuple[str, ...]
     overwrite: bool
 
@@ -47,6 +51,7 @@ class BlendOptions:
 
         Raises:
             ConfigError: A variable, file or option is invalid.
+            click.UsageError: No strength is given.
         """
         from varfix.engine.settings.resolve import resolve, standard_layers
 
@@ -54,7 +59,11 @@ class BlendOptions:
         layers = standard_layers(
             None, Path.cwd(), flags=flags, assignments=self.assignments, environ=os.environ
         )
-        return resolve(layers).settings
+        resolved = resolve(layers)
+        given = {key: resolved.origins[key] for key in _STRENGTHS}
+        if set(given.values()) == {"built in"}:
+            raise click.UsageError("Missing option '-s' / '--strength'.")
+        return resolved.settings
 
 
 _options = options_record(
@@ -66,8 +75,8 @@ _options = options_record(
         "--strength",
         type=click.FloatRange(0, 1),
         metavar="0..1",
-        required=True,
-        help="Share of the result: 0 returns the source, 1 the result.",
+        help="Share of the result: 0 returns the source, 1 the result. Required, unless"
+        " strength.luma and strength.chroma are set, the shares in brightness and in color.",
     ),
     option(
         "Output",
@@ -75,7 +84,8 @@ _options = options_record(
         "assignments",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Change a setting, for example output.metadata=safe; may be repeated.",
+        help="Change a setting, for example strength.luma=0.6 or output.metadata=safe; may be"
+        " repeated.",
     ),
     option(
         "Output",

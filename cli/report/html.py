@@ -19,6 +19,8 @@ from varfix.cli.run_stats import SKIPS, duration
 SHOWN: Final = 200
 BYTES: Final = 32 << 20
 ROWS: Final = 5000
+# A larger shift of tone is flagged.
+TONE_SHIFT: Final = 0.01
 
 # Kinds of damage that are less likely are not shown, unless they were treated.
 LIKELY: Final = 0.1
@@ -41,6 +43,7 @@ class HtmlWriter:
         self._seen = 0
         self._bytes = 0
         self._judged = False
+        self._shifted = 0
 
     def wants_previews(self, report: RunReport) -> bool:
         """Return True for every image of a small run, and for evenly spaced ones of a large run."""
@@ -52,6 +55,7 @@ class HtmlWriter:
     def add(self, row: ReportRow, previews: Previews | None) -> None:
         """Append an image to the temporary files."""
         self._judged |= row.found is not None
+        self._shifted += _is_shifted(row)
         if row.status == "failed":
             self._put("failures", _failure(row))
         else:
@@ -63,7 +67,7 @@ class HtmlWriter:
     def compose(self, report: RunReport, out: IO[bytes]) -> None:
         """Fill the template and insert the temporary files."""
         template = files("varfix.cli.report").joinpath("report.html").read_text(encoding="utf-8")
-        rest = Template(template).substitute(_facts(report) | self._notes())
+        rest = Template(template).substitute(_facts(report, self._shifted) | self._notes())
         for name, spool in self._spools.items():
             before, _, rest = rest.partition(f"<!--{name}-->")
             out.write(before.encode())
@@ -94,7 +98,7 @@ def _limited(count: int) -> str:
     return f"the first {ROWS:,} of {count:,}; --report FILE.csv or FILE.json lists all of them"
 
 
-def _facts(report: RunReport) -> dict[str, str]:
+def _facts(report: RunReport, shifted: int) -> dict[str, str]:
     heading, end = report.heading, report.end
     status = end.status if end else "stopped"
     return {
@@ -105,7 +109,7 @@ def _facts(report: RunReport) -> dict[str, str]:
         "source": escape(heading.source),
         "target": escape(heading.target),
         "facts": "".join(_fact(name, value) for name, value in _run(report)),
-        "tiles": "".join(_tile(name, value) for name, value in _tiles(report)),
+        "tiles": "".join(_tile(name, value) for name, value in _tiles(report, shifted)),
         "hide_warnings": "" if report.warnings else "hidden",
         "warnings": "".join(f"<p>{escape(warning.message)}</p>" for warning in report.warnings),
         "settings": "".join(_settings(report)),
@@ -132,7 +136,7 @@ def _fact(name: str, value: str) -> str:
     return f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>"
 
 
-def _tiles(report: RunReport) -> Iterator[tuple[str, str]]:
+def _tiles(report: RunReport, shifted: int) -> Iterator[tuple[str, str]]:
     end = report.end
     if end is None:
         yield "broken off", "&ndash;"
@@ -140,6 +144,8 @@ def _tiles(report: RunReport) -> Iterator[tuple[str, str]]:
     yield "restored", f"{end.ok:,}"
     yield "skipped", f"{end.skipped:,}"
     yield "failed", f"{end.failed:,}"
+    if shifted:
+        yield f"tone moved over {TONE_SHIFT:.0%}", f"{shifted:,}"
     yield "time", duration(end.seconds)
     yield "images a second", f"{end.per_second:.2f}"
 
@@ -179,6 +185,7 @@ def _row(row: ReportRow) -> str:
         f'<td class="num">{_size(row)}</td>',
         f'<td class="num">{_weight(row.bytes)}</td>',
         f'<td class="num">{"" if row.seconds is None else f"{row.seconds:.2f}"}</td>',
+        f'<td class="num">{_tone(row)}</td>',
         f"<td>{_stack(row)}</td>",
         f'<td class="findings">{_findings(row)}</td>',
     ]
@@ -201,6 +208,18 @@ def _findings(row: ReportRow) -> str:
 def _sort_keys(row: ReportRow) -> str:
     """Return attributes that the page sorts by: the probability of each kind of damage."""
     return "".join(f' data-{escape(kind)}="{p:.3f}"' for kind, p in (row.found or {}).items())
+
+
+def _is_shifted(row: ReportRow) -> bool:
+    return (row.tone_shift or 0.0) > TONE_SHIFT
+
+
+def _tone(row: ReportRow) -> str:
+    """Return the shift of tone in percent, flagged where it is large."""
+    if row.tone_shift is None:
+        return ""
+    text = f"{row.tone_shift:.1%}"
+    return f'<b class="failed">{text}</b>' if _is_shifted(row) else text
 
 
 def _stack(row: ReportRow) -> str:

@@ -148,6 +148,7 @@ def _row(event: ItemDone | ItemFail | ItemSkip, start: ItemStart | None) -> Repo
         retries_oom=event.retries.oom,
         applied=None if event.applied is UNSET else event.applied,
         found=None if event.found is UNSET else event.found,
+        tone_shift=event.tone_shift,
     )
 
 

@@ -34,6 +34,7 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     """Outcome of one image; times in seconds; None for unknown values.
 
     `found` is the probability of each kind of damage, `applied` the treated kinds; see `ItemDone`.
+    `tone_shift` is that of the event `item.done`, a fraction.
     """
 
     id: int
@@ -54,6 +55,7 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     retries_oom: int | None = None
     applied: tuple[str, ...] | None = None
     found: dict[str, float] | None = None
+    tone_shift: float | None = None
 
 
 class RunReport(msgspec.Struct, kw_only=True):

@@ -23,7 +23,7 @@ from varfix.engine.formats import is_video
 from varfix.engine.image.decoded_image import DecodedImage, replace_pixels
 from varfix.engine.image.reader import decode_image
 from varfix.engine.image.writer import encode_image
-from varfix.engine.restoration.restore_image import blend
+from varfix.engine.restoration.strength import blend
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.identity import UNKNOWN, FetchedFile
 from varfix.engine.storage.local import LocalStore
@@ -190,8 +190,8 @@ class BlendRun:
         return _Blend(item, replace(fetched, data=b""), image, result)
 
     def _blend(self, item: BlendItem, work: _Blend) -> _Blend:
-        strength = self.settings.strength
-        if strength > 0:
+        strength = self.settings.strengths
+        if not strength.is_zero:
             restored = np.ascontiguousarray(work.result.pixels)
             pixels = blend(work.image.pixels, restored, strength)
             work.image = replace_pixels(work.image, pixels)

@@ -44,6 +44,7 @@ class ClipTask:
         self._stages: dict[str, float] = {}
         self._seconds = 0.0
         self._bytes = 0
+        self._tone_shift: float | None = None
         self._retries = Retries()
         self._judgement: Judgement | None = None
 
@@ -76,6 +77,8 @@ class ClipTask:
         )
         times = restore_clip(request, counter, context.settings, self._callbacks())
         self._stages = dict(times.seconds)
+        if times.frames:
+            self._tone_shift = round(times.tone_shift / times.frames, 5)
         self._seconds = time.monotonic() - began
         self._bytes = 0 if item.target.path is None else item.target.path.stat().st_size
         self._retries, self._judgement = counter.retries, recorder.judgement
@@ -91,6 +94,7 @@ class ClipTask:
             stage={name: round(value, 4) for name, value in self._stages.items()},
             bytes=self._bytes,
             retries=retry_counts(self._retries),
+            tone_shift=self._tone_shift,
         )
         return with_judgement(done, self._judgement)
 

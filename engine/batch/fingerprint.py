@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from varfix.engine.batch.item import Item
+from varfix.engine.restoration.tone_lock import may_lock_tone
 from varfix.engine.settings.types import RENAMED_KEYS, Settings
 from varfix.engine.video.clip import TimeRange
 
@@ -42,6 +43,8 @@ def settings_fingerprint(settings: Settings, model_sha256: str, tile: int) -> st
     # Only where they differ from the default: results made before these settings existed match.
     added = {"tone": settings.tile.tone == "tile", "whole": settings.tile.resize_whole}
     decisive |= {key: True for key, value in added.items() if value}
+    if may_lock_tone(settings):
+        decisive["tone_lock"] = settings.tile.tone_lock
     if settings.model.level is not None:
         decisive["level"] = settings.model.level
     return _digest(decisive)

@@ -21,9 +21,10 @@ from varfix.engine.image.reader import decode_image
 from varfix.engine.image.writer import encode_image
 from varfix.engine.restoration.findings import Judgement
 from varfix.engine.restoration.findings_recorder import FindingsRecorder
-from varfix.engine.restoration.restore_image import restore_image
+from varfix.engine.restoration.restore_image import restore_and_measure
 from varfix.engine.restoration.restorer import Restorer, Retries
 from varfix.engine.restoration.retry_counter import RetryCounter
+from varfix.engine.restoration.tone_lock import tone_shift
 from varfix.engine.storage.identity import Identity, KnownFile
 from varfix.engine.storage.manifest import Entry, image_entry
 from varfix.engine.system.atomic import other_names
@@ -67,6 +68,7 @@ class ImageTask:
         self._retries = Retries()
         self._judgement: Judgement | None = None
         self._bytes = 0
+        self._tone_shift = 0.0
 
     def open(self) -> None:
         """Read and decode the image."""
@@ -88,20 +90,22 @@ class ImageTask:
         assert self._image is not None
         observe, recorder = self._env.observe, FindingsRecorder(self._env.restorer)
         counter = RetryCounter(recorder)
+        settings = self._env.context.settings
         with _timed() as spent:
-            pixels = restore_image(
+            restored = restore_and_measure(
                 counter,
                 self._image.pixels,
-                self._env.context.settings,
+                settings,
                 self._progress(),
                 overwrite_input=observe is None,
             )
         self._retries, self._judgement = counter.retries, recorder.judgement
+        self._tone_shift = tone_shift(restored.tone_change, settings.strengths)
         self._seconds["infer"] = spent()
         if observe is not None:
-            observe(self._item.id, self._image.pixels, pixels)
-        if self._env.context.settings.strength > 0:
-            self._image = replace_pixels(self._image, pixels)
+            observe(self._item.id, self._image.pixels, restored.pixels)
+        if not settings.strengths.is_zero:
+            self._image = replace_pixels(self._image, restored.pixels)
 
     def write(self) -> None:
         """Encode the result and publish it."""
@@ -132,6 +136,7 @@ class ImageTask:
             stage={name: round(value, 4) for name, value in self._seconds.items()},
             bytes=self._bytes,
             retries=retry_counts(self._retries),
+            tone_shift=round(self._tone_shift, 5),
         )
         return with_judgement(done, self._judgement)
 

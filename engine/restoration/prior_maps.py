@@ -5,10 +5,17 @@ See engine/README.md, "Model contract" (guidance `image`).
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
+from varfix.engine.models.card import TASKS
+
 Floats = npt.NDArray[np.float32]
+
+_KINDS: Final = len(TASKS) - 1
+_TONE_CHANNELS: Final = 96
 
 
 def thumbnail(pixels: Floats, size: int) -> Floats:
@@ -71,3 +78,14 @@ def sampling_matrix(start: int, count: int, stride: int, whole: int, cells: int)
     distance = np.abs(position[:, None] - np.arange(cells, dtype=np.float32))
     weights: Floats = np.maximum(1.0 - distance, 0.0).astype(np.float32)
     return weights
+
+
+def changes_tone(maps: Floats) -> bool:
+    """Return whether the maps (C, n, n) of a prior change the tone of the image.
+
+    The tone grid and the scores of the kinds of damage are the last channels. A grid that the
+    model does not act on is exactly 0. Maps of another structure count as changing the tone.
+    """
+    if len(maps) <= _TONE_CHANNELS + _KINDS:
+        return True
+    return bool(maps[-_TONE_CHANNELS - _KINDS : -_KINDS].any())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.restoration.prior_maps import sample_prior, thumbnail
 from varfix.engine.restoration.restorer import Restorer
+from varfix.engine.restoration.strength import blend
 from varfix.engine.restoration.tiling import (
     RowSink,
     TileBlender,
@@ -18,8 +20,9 @@ from varfix.engine.restoration.tiling import (
     plan_rectangles,
     plan_tiles,
 )
+from varfix.engine.restoration.tone_lock import ToneCells, locks_tone
 from varfix.engine.restoration.whole_image import restore_resized, restore_thumbnail, transfer_tone
-from varfix.engine.settings.types import Settings
+from varfix.engine.settings.types import Settings, Strength
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -56,6 +59,19 @@ def margin(restorer: Restorer) -> int:
     return restorer.card.prior_stride if restorer.card.guidance == "image" else 0
 
 
+@dataclass(frozen=True)
+class RestoredImage:
+    """A restored image, and what became of its tone.
+
+    Attributes:
+        pixels: (H, W, 3) float32 in [0, 1].
+        tone_change: (h, w, 3) float32, mean change of cells of about 32 x 32 pixels, at strength 1.
+    """
+
+    pixels: Floats
+    tone_change: Floats
+
+
 def restore_image(
     restorer: Restorer,
     pixels: Floats,
@@ -64,7 +80,19 @@ def restore_image(
     maps: Floats | None = None,
     overwrite_input: bool = False,
 ) -> Floats:
-    """Restore an image.
+    """Restore an image; see `restore_and_measure`, of whose result these are the pixels."""
+    return restore_and_measure(restorer, pixels, settings, progress, maps, overwrite_input).pixels
+
+
+def restore_and_measure(
+    restorer: Restorer,
+    pixels: Floats,
+    settings: Settings,
+    progress: Progress | None = None,
+    maps: Floats | None = None,
+    overwrite_input: bool = False,
+) -> RestoredImage:
+    """Restore an image, and measure how its tone changes.
 
     Args:
         restorer: The model.
@@ -76,25 +104,58 @@ def restore_image(
             a second image.
 
     Returns:
-        (H, W, 3) float32 in [0, 1]; `pixels` itself at strength 0.
+        Pixels (H, W, 3) float32 in [0, 1], `pixels` itself at strength 0; and the change.
 
     Raises:
         NonFiniteError: The model produced invalid values for this image.
         DeviceMemoryError: A single tile does not fit the device.
     """
-    if settings.strength == 0.0:
-        return pixels
-    if restorer.card.guidance == "tile" and settings.tile.resize_whole:
-        return blend(pixels, restore_resized(restorer, pixels), settings.strength)
-    grid = tile_grid_for(restorer, (pixels.shape[0], pixels.shape[1]), settings)
-    tone = restorer.card.tone_by_tile and settings.tile.tone == "global" and len(grid) > 1
-    target = pixels if overwrite_input and not tone else np.empty_like(pixels)
-    blender = TileBlender(
-        grid, _row_sink(target, pixels, margin(restorer), 1.0 if tone else settings.strength)
-    )
-    done = 0
+    cells, strength = ToneCells(*pixels.shape[:2]), settings.strengths
+    if strength.is_zero:
+        return RestoredImage(pixels, cells.change)
     if maps is None and restorer.card.guidance == "image":
         maps = restorer.prior(thumbnail(pixels, restorer.card.thumbnail), settings.model.task)
+    if restorer.card.guidance == "tile" and settings.tile.resize_whole:
+        target = _blend_measured(pixels, restore_resized(restorer, pixels), strength, cells)
+    else:
+        finish = _Finish(cells, strength, overwrite_input)
+        target = _restore_tiles(restorer, pixels, settings, progress, maps, finish)
+    if locks_tone(settings, restorer.card, maps):
+        cells.remove_change(target, strength)
+    return RestoredImage(target, cells.change)
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """What happens to restored rows: they are measured and blended with the source.
+
+    Attributes:
+        cells: Measures the change.
+        strength: Strength of the blend.
+        overwrite_input: Whether the result may be written over the source.
+    """
+
+    cells: ToneCells
+    strength: Strength
+    overwrite_input: bool
+
+
+def _restore_tiles(
+    restorer: Restorer,
+    pixels: Floats,
+    settings: Settings,
+    progress: Progress | None,
+    maps: Floats | None,
+    finish: _Finish,
+) -> Floats:
+    """Restore an image (H, W, 3) tile by tile; arguments as for `restore_and_measure`."""
+    grid = tile_grid_for(restorer, (pixels.shape[0], pixels.shape[1]), settings)
+    tone = restorer.card.tone_by_tile and settings.tile.tone == "global" and len(grid) > 1
+    target = pixels if finish.overwrite_input and not tone else np.empty_like(pixels)
+    edge = margin(restorer)
+    sink = _copy_rows(target, edge) if tone else _blend_rows(target, pixels, edge, finish)
+    blender = TileBlender(grid, sink)
+    done = 0
     for batch in _restored(restorer, pixels, grid, maps):
         for tile in batch:
             blender.add(tile)
@@ -102,25 +163,55 @@ def restore_image(
         if progress is not None:
             progress(done, len(grid))
     if tone:
-        blend(pixels, transfer_tone(target, restore_thumbnail(restorer, pixels)), settings.strength)
+        transfer_tone(target, restore_thumbnail(restorer, pixels))
+        _blend_measured(pixels, target, finish.strength, finish.cells)
     return target
 
 
-def _row_sink(target: Floats, source: Floats, edge: int, strength: float) -> RowSink:
-    """Return a sink that blends rows without their margin with the source, into `target`.
+def _blend_rows(target: Floats, source: Floats, edge: int, finish: _Finish) -> RowSink:
+    """Return a sink that measures rows without their margin, and blends them into `target`.
 
     The target may be the source: no later tile reads an overwritten row. Even the mirrored pixels
     below the last row come from rows after the last tiles' first row.
     """
-    height, width = source.shape[:2]
 
-    def write(top: int, rows: Floats) -> None:
+    def write(rows: slice, restored: Floats) -> None:
+        before = source[rows]
+        target[rows] = _blend_measured(before, restored, finish.strength, finish.cells)
+
+    return _without_margin(write, target.shape, edge)
+
+
+def _copy_rows(target: Floats, edge: int) -> RowSink:
+    """Return a sink that copies rows without their margin into `target`."""
+
+    def write(rows: slice, restored: Floats) -> None:
+        target[rows] = restored
+
+    return _without_margin(write, target.shape, edge)
+
+
+def _without_margin(
+    write: Callable[[slice, Floats], None], shape: tuple[int, ...], edge: int
+) -> RowSink:
+    """Return a sink that passes rows to `write` without a margin of `edge` pixels on all sides."""
+    height, width = shape[:2]
+
+    def sink(top: int, rows: Floats) -> None:
         begin, end = max(0, top - edge), min(height, top - edge + len(rows))
         if begin < end:
             inner = rows[begin - (top - edge) : end - (top - edge), edge : edge + width]
-            target[begin:end] = blend(source[begin:end], inner, strength)
+            write(slice(begin, end), inner)
 
-    return write
+    return sink
+
+
+def _blend_measured(
+    source: Floats, restored: Floats, strength: Strength, cells: ToneCells
+) -> Floats:
+    """Measure the change of rows (n, W, 3) and blend them; overwrite and return `restored`."""
+    cells.add(source, restored)
+    return blend(source, restored, strength)
 
 
 def _restored(
@@ -162,12 +253,3 @@ def _located(error: NonFiniteError, done: int, grid: TileGrid) -> NonFiniteError
         f"the model produced invalid values in tile {row},{column} even in fp32",
         tile=done + error.tile,
     )
-
-
-def blend(source: Floats, restored: Floats, strength: float) -> Floats:
-    """Return `source + strength (restored - source)`, exact at 0 and 1; overwrite `restored`."""
-    if strength < 1.0:
-        restored -= source
-        restored *= np.float32(strength)
-        restored += source
-    return restored

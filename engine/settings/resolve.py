@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -19,7 +20,7 @@ from msgspec import Struct
 from varfix.engine.errors import ConfigError
 from varfix.engine.settings.layers import Layer, suggestion
 from varfix.engine.settings.presets import load_preset
-from varfix.engine.settings.types import RENAMED_KEYS, Settings
+from varfix.engine.settings.types import RENAMED_KEYS, Settings, Strength
 from varfix.engine.system.app_folders import config_folder
 
 _OPTIONS: Final = {"model.name": "--model", "tile.resize_whole": "--whole"}
@@ -42,6 +43,13 @@ class Resolved:
     settings: Settings
     origins: dict[str, str]
     warnings: tuple[str, ...] = ()
+
+    def value(self, key: str) -> Any:
+        """Return the value of a setting, by dotted key."""
+        value: Any = self.settings
+        for name in key.split("."):
+            value = getattr(value, name, value)  # one number stands for all of its parts
+        return value
 
 
 def known_keys() -> dict[str, Any]:
@@ -69,8 +77,12 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
                 warnings.append(_renamed(key, current, layer, given))
             place = layer.place(key)
             chosen[current] = _checked(current, value, place, kinds)
+            for replaced in (key for key in kinds if key.startswith(f"{current}.")):
+                chosen.pop(replaced, None)
+                origins[replaced] = place
             origins[current] = place
-    return Resolved(msgspec.convert(_nested(chosen), Settings), origins, tuple(warnings))
+    values = _nested(_with_parts(chosen))
+    return Resolved(msgspec.convert(values, Settings), origins, tuple(warnings))
 
 
 def set_layer(assignments: Iterable[str]) -> Layer:
@@ -183,14 +195,36 @@ def _renamed(key: str, current: str, layer: Layer, given: Mapping[str, Any]) -> 
 
 def _typed_keys(prefix: str, struct: type[Struct]) -> Iterator[tuple[str, Any]]:
     for name, kind in get_type_hints(struct, include_extras=True).items():
-        if isinstance(kind, type) and issubclass(kind, Struct):
-            yield from _typed_keys(f"{prefix}{name}.", kind)
-        else:
+        choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        sections = [part for part in choices if isinstance(part, type) and issubclass(part, Struct)]
+        if not sections:
             yield f"{prefix}{name}", kind
+        elif len(choices) > 1:  # one value for all parts, or one for each
+            yield f"{prefix}{name}", choices[0]
+        for section in sections:
+            yield from _typed_keys(f"{prefix}{name}.", section)
 
 
 def _sections() -> set[str]:
-    return {key.partition(".")[0] for key in known_keys() if "." in key}
+    """Return the keys that hold other keys, and no value of their own."""
+    keys = known_keys()
+    return {key.partition(".")[0] for key in keys if "." in key}.difference(keys)
+
+
+def _with_parts(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by dotted key, in which no key has both a value and parts.
+
+    Parts that were not given have the value for all parts. Equal parts become that value.
+    """
+    values = dict(chosen)
+    parts = [f"strength.{name}" for name in Strength.__struct_fields__]
+    if not any(part in values for part in parts):
+        return values
+    rest = values.pop("strength", Settings().strength)
+    numbers = [values.pop(part, rest) for part in parts]
+    if len(set(numbers)) == 1:
+        return {**values, "strength": numbers[0]}
+    return {**values, **dict(zip(parts, numbers, strict=True))}
 
 
 def _checked(key: str, value: Any, place: str, kinds: Mapping[str, Any]) -> Any:

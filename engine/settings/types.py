@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 Quality = Annotated[int, Meta(ge=1, le=100)]
 Positive = Annotated[int, Meta(ge=1)]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 RENAMED_KEYS: Final = {
     "video.window": "video.deflicker_window",
@@ -45,6 +46,9 @@ class TileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         tone: For models whose prior sees single tiles: `global` takes the tone from the whole
             image, restored once at the tile's size; `tile` takes it from each tile.
         resize_whole: For the same models: resize the image to one tile and back instead of tiling.
+        tone_lock: Keep the mean and the low frequencies of the source: `always`, `never`, or `auto`
+            = where only detail is restored (tasks `noise` and `blur`, and `auto` when nothing that
+            the model found changes the tone).
     """
 
     size: Positive | None = None
@@ -53,6 +57,7 @@ class TileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     window: Literal["cosine"] = "cosine"
     tone: Literal["global", "tile"] = "global"
     resize_whole: bool = False
+    tone_lock: Literal["auto", "always", "never"] = "auto"
 
 
 class OutputSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -154,16 +159,38 @@ class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     max_pixels: Positive = 500_000_000
 
 
+class Strength(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Strengths of the restoration, in [0, 1]: of brightness and of color."""
+
+    luma: Fraction = 1.0
+    chroma: Fraction = 1.0
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether nothing is restored."""
+        return self.luma == self.chroma == 0.0
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether both strengths are equal."""
+        return self.luma == self.chroma
+
+    def __str__(self) -> str:
+        """Return both numbers as text."""
+        return f"{self.luma} luma, {self.chroma} chroma"
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that decides how an image is restored and stored.
 
     Attributes:
-        strength: 0 returns the source, 1 the model's result, values between are a blend.
+        strength: 0 returns the source, 1 the model's result, values between are a blend. One number
+            for brightness and color, or one for each.
         device: `auto`, `cpu`, `cuda[:N,…]`, `tensorrt[:N,…]`; a named device is
             used, or the run fails.
     """
 
-    strength: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
+    strength: Fraction | Strength = 1.0
     device: str = "auto"
     model: ModelSettings = msgspec.field(default_factory=ModelSettings)
     tile: TileSettings = msgspec.field(default_factory=TileSettings)
@@ -172,3 +199,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     video: VideoSettings = msgspec.field(default_factory=VideoSettings)
     cluster: ClusterSettings = msgspec.field(default_factory=ClusterSettings)
     limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
+
+    @property
+    def strengths(self) -> Strength:
+        """Strengths of brightness and color."""
+        if isinstance(self.strength, Strength):
+            return self.strength
+        return Strength(luma=self.strength, chroma=self.strength)

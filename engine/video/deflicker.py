@@ -28,8 +28,10 @@ import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.restoration.prior_maps import thumbnail
-from varfix.engine.restoration.restore_image import blend, restore_image
+from varfix.engine.restoration.restore_image import restore_and_measure
 from varfix.engine.restoration.restorer import Restorer
+from varfix.engine.restoration.strength import blend, scale
+from varfix.engine.restoration.tone_lock import tone_shift
 from varfix.engine.settings.types import Settings
 from varfix.engine.video.low_frequency import (
     LowFrequencies,
@@ -87,6 +89,7 @@ def deflicker(
     wanted: range,
     settings: Settings,
     deflicker_settings: DeflickerSettings,
+    on_tone_shift: Callable[[float], None] = lambda shift: None,
 ) -> Iterator[NumberedPixels]:
     """Restore frames of a video.
 
@@ -100,6 +103,7 @@ def deflicker(
         wanted: Numbers of the frames to return, ascending by one.
         settings: Strength, task and tiling.
         deflicker_settings: Window, key frames and low-pass.
+        on_tone_shift: Receives the shift of each wanted frame's tone by the restoration, in [0, 1].
 
     Yields:
         Number and pixels (H, W, 3) float32 in [0, 1] of each wanted frame, in order. At strength
@@ -109,10 +113,10 @@ def deflicker(
         NonFiniteError: The model produced invalid values; the message names the frame.
         DeviceMemoryError: A single tile does not fit the device.
     """
-    if settings.strength == 0.0:
+    if settings.strengths.is_zero:
         yield from ((index, pixels) for index, pixels in frames if index in wanted)
         return
-    stages = _Deflicker(restorer, settings, deflicker_settings, wanted)
+    stages = _Deflicker(restorer, settings, deflicker_settings, wanted, on_tone_shift)
     analyzed = stages.detect_scenes(stages.analyze(frames))
     yield from stages.average_low_frequencies(stages.restore(analyzed))
 
@@ -155,9 +159,11 @@ class _Deflicker:
         settings: Settings,
         deflicker_settings: DeflickerSettings,
         wanted: range,
+        on_tone_shift: Callable[[float], None],
     ) -> None:
         self._restorer = restorer
-        self._strength = settings.strength
+        self._strength = settings.strengths
+        self._on_tone_shift = on_tone_shift
         self._full = msgspec.structs.replace(settings, strength=1.0)
         self._guided = restorer.card.guidance == "image"
         self._keys = deflicker_settings.keys
@@ -202,16 +208,20 @@ class _Deflicker:
                 continue
             if now.low_frequencies is not None:
                 change = correction(now.low_frequencies, self._scene_mates(now, (*past, *ahead)))
-                add(now.pixels, change * np.float32(self._strength))
+                add(now.pixels, scale(change, self._strength))
             yield now.index, now.pixels
             if now.index + 1 == self._wanted.stop:
                 return
 
     def _restore_frame(self, now: _Analyzed, pixels: Floats, near: list[_Analyzed]) -> _Restored:
         maps = self._maps(now, near) if self._guided else None
-        full = restore_image(self._restorer, pixels, self._full, maps=maps)
+        restored = restore_and_measure(self._restorer, pixels, self._full, maps=maps)
+        full = restored.pixels
         measured = low_frequencies(pixels, full) if self._hold else None
-        kept = blend(pixels, full, self._strength) if now.index in self._wanted else None
+        if now.index not in self._wanted:
+            return _Restored(now.index, now.scene, None, measured)
+        self._on_tone_shift(tone_shift(restored.tone_change, self._strength))
+        kept = blend(pixels, full, self._strength)
         return _Restored(now.index, now.scene, kept, measured)
 
     def _scene_mates(

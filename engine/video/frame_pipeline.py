@@ -61,15 +61,21 @@ class StageTimes:
     Attributes:
         seconds: Seconds by stage: `decode`, `infer`, `encode`.
         frames: Restored frames.
+        tone_shift: Sum of the frames' shifts of tone, each in [0, 1].
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     frames: int = 0
+    tone_shift: float = 0.0
 
     def add(self, stage: str, since: float, without: float = 0.0) -> None:
         """Add the time since a value of `time.monotonic`, less `without` seconds."""
         elapsed = time.monotonic() - since - without
         self.seconds[stage] = self.seconds.get(stage, 0.0) + elapsed
+
+    def add_tone_shift(self, shift: float) -> None:
+        """Add the shift of a frame's tone."""
+        self.tone_shift += shift
 
 
 class FrameSink(Protocol):
@@ -150,7 +156,14 @@ def stream_frames(
         # Also after a failure or a stop: the restored frames may complete a segment.
         stack.callback(writer.settle)
         wanted = range(source.begin, _ENDLESS)
-        results = deflicker(restorer, frames, wanted, settings, deflicker_settings(settings))
+        results = deflicker(
+            restorer,
+            frames,
+            wanted,
+            settings,
+            deflicker_settings(settings),
+            context.times.add_tone_shift,
+        )
         while True:
             began, waited = time.monotonic(), frames.waited
             result = next(results, None)

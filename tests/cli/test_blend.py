@@ -60,12 +60,21 @@ def said(path):
         return found.info.get("icc_profile"), dict(found.getexif()), found.mode, found.size
 
 
-@pytest.mark.parametrize("strength", ["0", "0.37", "1"])
+STRENGTHS = [
+    ("-s", "0"),
+    ("-s", "0.37"),
+    ("-s", "1"),
+    ("--set", "strength.luma=0.6", "--set", "strength.chroma=1"),
+    ("--set", "strength.chroma=0.2"),
+]
+
+
+@pytest.mark.parametrize("strength", STRENGTHS, ids=" ".join)
 def test_a_blend_is_the_result_of_that_strength(varfix, tree, model, tmp_path, strength):
     common = ("-m", model, "-d", "cpu")
     assert varfix("dir", tree, tmp_path / "full", *common).exit_code == 0
-    assert varfix("dir", "-s", strength, tree, tmp_path / "direct", *common).exit_code == 0
-    result = varfix("blend", "-s", strength, tree, tmp_path / "full", tmp_path / "blend")
+    assert varfix("dir", *strength, tree, tmp_path / "direct", *common).exit_code == 0
+    result = varfix("blend", *strength, tree, tmp_path / "full", tmp_path / "blend")
     assert result.exit_code == 0, result.stderr
     names = sorted(p.relative_to(tree) for p in tree.rglob("*.*"))
     assert len(names) == 7
@@ -74,6 +83,13 @@ def test_a_blend_is_the_result_of_that_strength(varfix, tree, model, tmp_path, s
         assert np.abs(samples(direct) - samples(blended)).max() <= 1, name
         assert said(direct) == said(blended)
         assert blended.stat().st_mtime == LONG_AGO
+
+
+def test_a_blend_needs_a_strength(varfix, tree, tmp_path):
+    shutil.copytree(tree, tmp_path / "full")
+    result = varfix("blend", tree, tmp_path / "full", tmp_path / "blend")
+    assert result.exit_code == 2
+    assert "Missing option '-s' / '--strength'" in result.stderr
 
 
 def test_at_half_strength_it_is_neither(varfix, tree, model, tmp_path):

@@ -166,6 +166,34 @@ def test_a_json_is_one_object_with_run_settings_and_images(restore, tmp_path):
     assert sorted(one["status"] for one in report["pictures"]) == ["failed", "restored", "restored"]
 
 
+def test_a_report_says_how_far_the_tone_moved(restore, tmp_path):
+    restore("--report", tmp_path / "r.json")
+    images = json.loads((tmp_path / "r.json").read_text())["pictures"]
+    (shift,) = (one["tone_shift"] for one in images if one["src"] == "a.png")
+    before, after = (
+        np.asarray(Image.open(tmp_path / folder / "a.png").convert("RGB"), float) / 255
+        for folder in ("in", "out")
+    )
+    blocks = (after - before).reshape(15, 32, 20, 32, 3).mean((1, 3))
+    assert shift == pytest.approx(np.abs(blocks).mean(), rel=0.01)
+
+
+def test_images_whose_tone_moved_are_flagged(tmp_path):
+    def done(number, shift):
+        return ItemDone(
+            id=number, seconds=1.0, stage=STAGES, bytes=9, retries=RetryCounts(), tone_shift=shift
+        )
+
+    end = RunEnd(
+        status="ok", exit=0, ok=4, skipped=0, failed=0, seconds=4.0, per_second=1.0, busy={}
+    )
+    shifts = (0.0004, 0.0100, 0.0131, 0.2)
+    text = told(tmp_path / "r.html", *(done(*pair) for pair in enumerate(shifts)), end)
+    assert re.findall(r'<td class="num"><b class="failed">(.*?)</b>', text) == ["1.3%", "20.0%"]
+    assert "<b>2</b><span>tone moved over 1%</span>" in text
+    assert "tone moved" not in told(tmp_path / "s.html", done(0, 0.01), end)
+
+
 def test_a_repeated_run_reports_what_it_skipped(restore, tmp_path):
     restore("--report", tmp_path / "r.json")
     restore("--report", tmp_path / "r.json")

@@ -21,7 +21,7 @@ from varfix.engine.settings.resolve import (
     set_layer,
     standard_layers,
 )
-from varfix.engine.settings.types import RENAMED_KEYS, Settings
+from varfix.engine.settings.types import RENAMED_KEYS, Settings, Strength
 
 
 @pytest.fixture
@@ -87,6 +87,34 @@ def test_later_layers_win_and_origins_follow():
     assert resolved.origins["tile.size"] == "built in"
 
 
+def test_brightness_and_color_may_have_strengths_of_their_own():
+    resolved = resolve([Layer("one", {"strength": {"luma": 0.6}})])
+    assert resolved.settings.strength == Strength(luma=0.6, chroma=1.0)
+    assert resolved.value("strength.luma") == 0.6
+    assert resolved.origins["strength.luma"] == "one"
+    assert resolved.origins["strength.chroma"] == "built in"
+    assert resolve([set_layer(["strength.luma=0.6"])]).settings == resolved.settings
+
+
+def test_one_strength_replaces_both_of_an_earlier_layer():
+    layers = [Layer("one", {"strength": {"luma": 0.6}}), Layer("two", {"strength": 0.5})]
+    resolved = resolve(layers)
+    assert resolved.settings.strength == 0.5
+    assert resolved.origins["strength.luma"] == "two"
+    assert resolved.value("strength.chroma") == 0.5
+
+
+def test_a_part_of_the_strength_leaves_the_other_part_as_it_was():
+    layers = [Layer("one", {"strength": 0.5}), Layer("two", {"strength": {"chroma": 1}})]
+    assert resolve(layers).settings.strength == Strength(luma=0.5, chroma=1.0)
+
+
+def test_equal_parts_are_one_strength():
+    """So that results of either spelling are up to date for the other."""
+    layer = Layer("one", {"strength": {"luma": 0.5, "chroma": 0.5}})
+    assert resolve([layer]).settings == Settings(strength=0.5)
+
+
 def test_nested_and_dotted_keys_are_the_same():
     assert resolve([Layer("a", {"tile": {"overlap": 8}})]) == resolve(
         [Layer("a", {"tile.overlap": 8})]
@@ -114,6 +142,7 @@ def test_unknown_key_is_refused_with_file_line_and_suggestion(here):
         ("\n\ntile: {overlap: 1.5}", "derain.yaml:3: tile.overlap: expected int, got float"),
         ("tile: {overlap: -1}", "derain.yaml:1: tile.overlap: expected int >= 0, got -1"),
         ("strength: 2", "derain.yaml:1: strength: expected float <= 1.0, got 2"),
+        ("strength: {luma: 2}", "derain.yaml:1: strength.luma: expected float <= 1.0, got 2"),
         ("strength: true", "derain.yaml:1: strength: expected float, got bool"),
         ("strength:", "derain.yaml:1: strength: expected float, got null"),
         ("output: {jpeg_quality: 101}", "output.jpeg_quality: expected int <= 100, got 101"),

@@ -13,8 +13,9 @@ from support.flicker import ALONE, SHAPE, Pumping, noisy, run, same, scene
 from support.identity import IdentityRestorer
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.restoration.restore_image import restore_image
-from varfix.engine.settings.types import Settings
+from varfix.engine.restoration.restore_image import restore_and_measure, restore_image
+from varfix.engine.restoration.strength import blend
+from varfix.engine.settings.types import Settings, Strength
 from varfix.engine.video import deflicker as module
 from varfix.engine.video.deflicker import DeflickerSettings, deflicker, temporal_context
 
@@ -40,6 +41,27 @@ def test_strength_blends_the_source_with_the_steady_result():
     half = run(Pumping(), clip, settings=Settings(strength=0.5))
     expected = [(one + other) / 2 for one, other in zip(clip, whole, strict=True)]
     np.testing.assert_allclose(half, expected, atol=1e-6)
+
+
+def test_brightness_and_color_are_steadied_by_their_strengths():
+    clip = noisy([scene(1)] * 9)
+    whole = run(Pumping(), clip)
+    settings = Settings(strength=Strength(luma=0.2, chroma=0.8))
+    expected = [
+        blend(one, other.copy(), settings.strengths) for one, other in zip(clip, whole, strict=True)
+    ]
+    np.testing.assert_allclose(run(Pumping(), clip, settings=settings), expected, atol=1e-6)
+
+
+def test_the_shift_of_tone_of_each_wanted_frame_is_told():
+    clip, shifts = noisy([scene(1)] * 9), []
+    list(
+        deflicker(
+            Pumping(), enumerate(clip), range(3, 7), Settings(), DeflickerSettings(), shifts.append
+        )
+    )
+    assert len(shifts) == 4
+    assert all(0.0 < shift < 0.2 for shift in shifts)
 
 
 def test_the_source_is_never_changed():
@@ -164,9 +186,9 @@ def test_only_frames_that_count_are_restored(monkeypatch):
 
     def watched(restorer, pixels, settings, maps):
         restored.append(next(at for at, frame in enumerate(clip) if frame is pixels))
-        return restore_image(restorer, pixels, settings, maps=maps)
+        return restore_and_measure(restorer, pixels, settings, maps=maps)
 
-    monkeypatch.setattr(module, "restore_image", watched)
+    monkeypatch.setattr(module, "restore_and_measure", watched)
     steady = DeflickerSettings()
     list(deflicker(Pumping(), enumerate(clip), range(20, 25), Settings(), steady))
     assert restored == list(range(20 - steady.window, 25 + steady.window))
