@@ -8,19 +8,18 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Final, NoReturn
 
 import click
 from click.shell_completion import shell_complete
 
+from varfix.cli.signals import exit_on_termination
 from varfix.cli.stdio import discard, open_missing, silence_libraries
 from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.errors import DiskFullError, ExitCode, HostMemoryError, VarfixError
@@ -132,21 +131,13 @@ def run() -> NoReturn:
     open_missing()
     if not _is_debugging(sys.argv):
         silence_libraries()
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _terminated)
+    exit_on_termination()
     sys.exit(invoke(sys.argv[1:]))
 
 
 def _is_debugging(arguments: Sequence[str]) -> bool:
     """Return whether debugging output is on, so that output of libraries is shown."""
     return "-vv" in arguments or os.environ.get("VARFIX_DEBUG", "") not in ("", "0")
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Exit cleanly, so that temporary files are removed; runs install their own handlers."""
-    raise SystemExit(int(ExitCode.SIGTERM))
 
 
 def invoke(arguments: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from varfix.cli.options import EventOptions
@@ -167,7 +168,8 @@ class RunSession:
 
         sinks = []
         if self._events.as_json:
-            sinks.append(Sink("stdout", sys.stdout.buffer, lambda: self.stop.ask(ExitCode.SIGPIPE)))
+            stop = partial(self.stop.request, ExitCode.SIGPIPE)
+            sinks.append(Sink("stdout", sys.stdout.buffer, stop))
         if self._events.log_file is not None:
             sinks.append(stack.enter_context(log_file(self._events.log_file)))
         return sinks

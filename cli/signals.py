@@ -1,4 +1,7 @@
-"""Signals: the first Ctrl-C stops the run cleanly, the second exits immediately."""
+"""Signals: outside of a run they end the program cleanly; a run handles them itself.
+
+During a run, the first Ctrl-C stops it cleanly, and the second exits immediately.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from varfix.engine.batch.stop import StopRequest
 from varfix.engine.errors import ExitCode
@@ -21,6 +24,21 @@ STOPPING = (
 # SIGHUP (the terminal was closed) is treated as SIGTERM.
 _STOP = {"SIGINT": ExitCode.SIGINT, "SIGTERM": ExitCode.SIGTERM, "SIGHUP": ExitCode.SIGTERM}
 _STATUS = ("SIGUSR1", "SIGINFO")
+
+
+def exit_on_termination() -> None:
+    """Turn SIGTERM and SIGHUP into SystemExit, so that temporary files are removed.
+
+    `handle_signals` replaces these handlers during a run.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(int(ExitCode.SIGTERM))
 
 
 @contextmanager
@@ -49,7 +67,7 @@ def handle_signals(
         if stop.code in (ExitCode.SIGINT, ExitCode.SIGTERM):
             drop()
             os._exit(code)
-        stop.ask(code)
+        stop.request(code)
         _announce(announce, STOPPING.format(unit))
 
     if threading.current_thread() is not threading.main_thread():

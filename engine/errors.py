@@ -44,8 +44,9 @@ An `ItemError` costs one image; every other class ends the run.
 
 from __future__ import annotations
 
+import copy
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ExitCode(IntEnum):
@@ -78,6 +79,15 @@ class VarfixError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def reworded(self, *, message: str | None = None, hint: str | None = None) -> Self:
+        """Return a copy with another message or hint; an error itself never changes."""
+        changed = copy.copy(self)
+        if message is not None:
+            changed.args, changed.message = (message,), message
+        if hint is not None:
+            changed.hint = hint
+        return changed
 
 
 class ConfigError(VarfixError):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from varfix.engine import errors
-from varfix.engine.errors import ExitCode, VarfixError
+from varfix.engine.errors import ExitCode, NonFiniteError, VarfixError
 
 
 def tree(base: type[VarfixError]) -> list[type[VarfixError]]:
@@ -59,6 +59,15 @@ def test_an_error_is_its_message(cls):
     error = cls("what went wrong", hint="what to do")
     assert (str(error), error.message, error.hint) == ("what went wrong",) * 2 + ("what to do",)
     assert cls("x").hint == ""
+
+
+def test_a_reworded_error_is_a_copy_of_the_same_kind():
+    error = NonFiniteError("NaN", hint="try fp32", tile=3)
+    changed = error.reworded(message="a.png: NaN")
+    assert (str(changed), changed.message, changed.hint) == ("a.png: NaN", "a.png: NaN", "try fp32")
+    assert (type(changed), changed.tile) == (NonFiniteError, 3)
+    assert error.reworded(hint="").hint == ""
+    assert (str(error), error.hint) == ("NaN", "try fp32")
 
 
 def test_exit_codes_match_the_signals():

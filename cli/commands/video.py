@@ -314,7 +314,7 @@ class StdoutSink:
             raise self._gone() from error
 
     def _gone(self) -> Interrupted:
-        self._stop.ask(ExitCode.SIGPIPE)
+        self._stop.request(ExitCode.SIGPIPE)
         return Interrupted("the reader of the output closed it")
 
 
@@ -380,5 +380,4 @@ def _named(label: str) -> Iterator[None]:
     try:
         yield
     except ItemError as error:
-        error.message = f"{label}: {error.message}"
-        raise
+        raise error.reworded(message=f"{label}: {error.message}") from error

@@ -155,9 +155,7 @@ def as_varfix(error: Exception) -> VarfixError:
         return error
     if isinstance(error, MemoryError):
         return HostMemoryError("does not fit into memory", hint="close other programs")
-    unexpected = ItemError(
+    return ItemError(
         f"unexpected error ({type(error).__name__}: {error})",
         hint="please report this; VARFIX_DEBUG=1 writes a traceback",
     )
-    unexpected.__cause__ = error
-    return unexpected

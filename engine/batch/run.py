@@ -80,9 +80,11 @@ class Run:
             self._announce()
             try:
                 self._work()
+            except DiskFullError as full:
+                self._end("failed", full.exit_code)
+                done = f"{self.ok} of {len(self.plan.items)} done"
+                raise full.reworded(hint=f"{done}; {full.hint}") from full
             except VarfixError as fatal:
-                if isinstance(fatal, DiskFullError):
-                    fatal.hint = f"{self.ok} of {len(self.plan.items)} done; {fatal.hint}"
                 self._end("failed", fatal.exit_code)
                 raise
             finally:

@@ -1,4 +1,4 @@
-"""A request to stop a run: asked for once, by whoever comes first, with the exit code it means."""
+"""A request to stop a run, with the exit code of the first reason."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from varfix.engine.errors import ExitCode
 
 
 class StopRequest:
-    """Whether and why a run was asked to stop.
+    """The state of a run's request to stop; used by several threads.
 
     Attributes:
-        code: Exit code of the reason, None while nobody has asked.
+        code: Exit code of the first reason; None while no stop is requested.
     """
 
     def __init__(self) -> None:
         self.code: ExitCode | None = None
-        self._asked = threading.Event()
+        self._requested = threading.Event()
 
-    def ask(self, code: ExitCode) -> None:
-        """Ask the run to start nothing new; the first reason is the one that counts."""
+    def request(self, code: ExitCode) -> None:
+        """Request that the run starts nothing new; later reasons change nothing."""
         if self.code is None:
             self.code = code
-        self._asked.set()
+        self._requested.set()
 
     def is_set(self) -> bool:
-        """Tell whether somebody has asked."""
-        return self._asked.is_set()
+        """Return whether a stop is requested."""
+        return self._requested.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until somebody asks; tell whether that happened in time."""
-        return self._asked.wait(seconds)
+        """Wait for a request; return whether there was one in time."""
+        return self._requested.wait(seconds)

@@ -103,8 +103,8 @@ def with_path(path: Path) -> Iterator[None]:
     try:
         yield
     except VarfixError as error:
-        error.hint = error.hint and error.hint.replace("VIDEO", shlex.quote(os.fspath(path)))
-        raise
+        hint = error.hint.replace("VIDEO", shlex.quote(os.fspath(path)))
+        raise error.reworded(hint=hint) from error
 
 
 def main_stream(container: InputContainer) -> VideoStream:

@@ -226,7 +226,7 @@ def test_a_stop_finishes_what_is_in_flight_and_a_repeated_run_does_the_rest(setu
         def restore(self, tiles, prior):
             self.calls += 1
             if self.calls == 3:
-                stop.ask(ExitCode.SIGTERM)
+                stop.request(ExitCode.SIGTERM)
             return super().restore(tiles, prior)
 
     setup.draw(*(f"{number}.png" for number in range(20)))
@@ -243,7 +243,7 @@ def test_a_stop_after_the_last_image_changes_nothing(setup):
 
     class Late(Inverter):
         def restore(self, tiles, prior):
-            stop.ask(ExitCode.SIGTERM)
+            stop.request(ExitCode.SIGTERM)
             return super().restore(tiles, prior)
 
     setup.draw("a.png")

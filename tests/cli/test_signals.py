@@ -79,8 +79,8 @@ def test_nobody_has_asked_at_first():
 
 def test_the_first_reason_counts():
     stop = StopRequest()
-    stop.ask(ExitCode.SIGPIPE)
-    stop.ask(ExitCode.SIGINT)
+    stop.request(ExitCode.SIGPIPE)
+    stop.request(ExitCode.SIGINT)
     assert stop.code == ExitCode.SIGPIPE
 
 

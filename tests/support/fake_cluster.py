@@ -126,4 +126,4 @@ def stop_after_first(works, stop):
     """Ask for the end of a run as soon as a result is there."""
     while not works.out.is_dir() or not works.results():
         time.sleep(0.005)
-    stop.ask(ExitCode.SIGINT)
+    stop.request(ExitCode.SIGINT)

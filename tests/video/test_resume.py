@@ -191,7 +191,7 @@ def test_a_stop_is_no_failure_and_keeps_what_is_finished(film):
     class Stopping(Counting):
         def restore(self, tiles, prior):
             if self.seen == 12:
-                stop.ask(ExitCode.SIGINT)
+                stop.request(ExitCode.SIGINT)
             return super().restore(tiles, prior)
 
     clip = probe_for(source, settings)
