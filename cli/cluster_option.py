@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,6 +16,7 @@ from varfix.cli.terminal import Terminal
 if TYPE_CHECKING:
     from varfix.engine.cluster.messages import WorkerInfo
     from varfix.engine.cluster.pool import WorkerPool
+    from varfix.engine.restoration.restorer import Restorer
     from varfix.engine.settings.types import Settings
 
 # Seconds until the first worker must be ready: a cluster may have to start a machine first.
@@ -40,19 +41,29 @@ cluster_option: Decorator = option(
 )
 
 
+@dataclass(frozen=True)
+class StartedPool:
+    """The workers of a cluster, of which the first is ready.
+
+    Attributes:
+        pool: The workers.
+        settings: The settings of each worker.
+        model: The model of the worker that is ready.
+    """
+
+    pool: WorkerPool
+    settings: Settings
+    model: Restorer
+
+
 @contextmanager
-def start_pool(
-    address: str, settings: Settings, terminal: Terminal
-) -> Iterator[tuple[WorkerPool, Settings, Any]]:
+def start_pool(address: str, settings: Settings, terminal: Terminal) -> Iterator[StartedPool]:
     """Start the workers of a cluster; stop them after the block.
 
     Args:
         address: The value of `cluster_option`.
         settings: Resolved settings.
         terminal: Shows what the command waits for.
-
-    Yields:
-        The pool, the settings of each worker, and the model of a worker.
 
     Raises:
         ConfigError: Ray is not installed.
@@ -79,13 +90,12 @@ def start_pool(
             f"Starting {workers} ({resources.cpus:g} CPUs, {resources.gpus:g} GPUs each)"
         ):
             info = pool.open(_START_TIMEOUT)
-        yield pool, settings, _model(pool, info)
+        yield StartedPool(pool, settings, _model(pool, info))
 
 
-def _model(pool: WorkerPool, info: WorkerInfo) -> Any:
+def _model(pool: WorkerPool, info: WorkerInfo) -> Restorer:
     """Return the model of the worker that was ready first."""
-    from varfix.engine.cluster.worker import RemoteRestorer
+    from varfix.engine.cluster.remote_restorer import RemoteRestorer
 
     first = next(number for number, state in pool.workers.items() if state.info is info)
-    call: Callable[..., object] = partial(pool.transport.call, first)
-    return RemoteRestorer(info, call)
+    return RemoteRestorer(info, pool.transport, first)

@@ -107,8 +107,9 @@ class RunSession:
         settings = self.settings
         if workers is not None:
             settings = replace(settings, cluster=replace(settings.cluster, workers=workers))
-        with start_pool(address, settings, self._terminal) as (pool, settings, model):
-            yield LoadedModel(model, pool.model.sha256, settings, pool)
+        with start_pool(address, settings, self._terminal) as started:
+            sha256 = started.pool.model.sha256
+            yield LoadedModel(started.model, sha256, started.settings, started.pool)
 
     def run(
         self,

@@ -205,7 +205,7 @@ class BlendRun:
         name = item.dst if self.manifest is not None else item.target.name
         recording: AbstractContextManager[None] = nullcontext()
         if self.manifest is not None:
-            entry = image_entry((item.dst, item.name), stat, self._fingerprint(item), encoded.data)
+            entry = image_entry(item.dst, item.name, stat, self._fingerprint(item), encoded.data)
             recording = self.manifest.recording(entry, self.out.replaces(item.dst, item.source))
         with recording:
             self.out.publish(name, encoded.data, overwrite=self.overwrite, times=times)

@@ -142,8 +142,8 @@ class ImageTask:
 
     def _entry(self, data: bytes) -> Entry:
         assert self._stat is not None
-        names = self._item.target.event_name, self._item.source.event_name
-        entry = image_entry(names, self._stat, self._env.context.fingerprint, data)
+        dst, src = self._item.target.event_name, self._item.source.event_name
+        entry = image_entry(dst, src, self._stat, self._env.context.fingerprint, data)
         return replace(entry, seconds=round(sum(self._seconds.values()), 4))
 
     def _progress(self) -> Callable[[int, int], None]:

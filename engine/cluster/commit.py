@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Final
 
@@ -19,6 +20,19 @@ _PARALLEL: Final = 64
 PermissionSender = Callable[[int, int, bool], None]
 
 
+@dataclass(frozen=True)
+class _OpenCommit:
+    """A commit that waits for its worker.
+
+    Attributes:
+        outcome: Receives whether the worker has published the result.
+        future: Done when the commit has ended.
+    """
+
+    outcome: SimpleQueue[bool]
+    future: Future[None]
+
+
 class CommitCoordinator:
     """Publishes the results of workers through the run's port, as local results are published.
 
@@ -30,29 +44,26 @@ class CommitCoordinator:
         self.error: Exception | None = None
         self._port, self._send = port, send
         self._pool = ThreadPoolExecutor(_PARALLEL, "publish")
-        self._open: dict[tuple[int, int], tuple[SimpleQueue[bool], Future[None]]] = {}
+        self._open: dict[tuple[int, int], _OpenCommit] = {}  # by worker and item
 
     def commit(self, worker: int, item: Item, entry: Entry) -> None:
         """Record a result in the manifest, and let its worker publish it."""
         outcome: SimpleQueue[bool] = SimpleQueue()
         future = self._pool.submit(self._publish, worker, item, entry, outcome)
-        self._open[worker, item.id] = outcome, future
+        self._open[worker, item.id] = _OpenCommit(outcome, future)
 
     def finish(self, worker: int, number: int, published: bool) -> None:
         """End the commit of a result, if one is open."""
         if (worker, number) in self._open:
-            outcome, _ = self._open.pop((worker, number))
-            outcome.put(published)
+            self._open.pop((worker, number)).outcome.put(published)
 
     def abandon(self, worker: int) -> None:
         """End all commits of a worker, and wait until nothing more happens for them."""
-        futures = []
-        for key in [key for key in self._open if key[0] == worker]:
-            outcome, future = self._open.pop(key)
-            outcome.put(False)
-            futures.append(future)
-        for future in futures:
-            future.result()
+        commits = [self._open.pop(key) for key in list(self._open) if key[0] == worker]
+        for commit in commits:
+            commit.outcome.put(False)
+        for commit in commits:
+            commit.future.result()
 
     def close(self) -> None:
         """End all open commits, and wait for the others."""

@@ -12,6 +12,14 @@ from varfix.engine.storage.manifest import Entry
 
 
 @dataclass(frozen=True)
+class WorkerWarning:
+    """A warning from loading the model."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
 class WorkerInfo:
     """A worker that has loaded its model.
 
@@ -25,7 +33,7 @@ class WorkerInfo:
         tile_step: See `Restorer`.
         batch: See `Restorer`.
         sha256: Digest of all of the model's graphs.
-        warnings: Codes and texts of warnings from loading the model.
+        warnings: Warnings from loading the model.
     """
 
     version: str
@@ -37,12 +45,17 @@ class WorkerInfo:
     tile_step: int
     batch: int
     sha256: str
-    warnings: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[WorkerWarning, ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the worker in messages."""
         return f"{self.host}:{self.pid}"
+
+
+@dataclass(frozen=True)
+class WorkerStarted:
+    """The worker processes the items that are assigned to it."""
 
 
 @dataclass(frozen=True)

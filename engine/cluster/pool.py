@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from varfix.engine.batch.context import ClusterRunPort, RunContext
 from varfix.engine.batch.item import Item
 from varfix.engine.cluster.messages import WorkerInfo
 from varfix.engine.cluster.scheduler import MAX_TRIES, Scheduler, StartArguments, WorkerState
-from varfix.engine.cluster.transport import TICK, Transport, WorkerGone
+from varfix.engine.cluster.transport import TICK, ReplyValue, Transport, WorkerGone
+from varfix.engine.cluster.worker import Worker
 from varfix.engine.errors import DeviceUnavailableError, VarfixError
 from varfix.engine.storage.store import Store
 from varfix.engine.system.atomic import translate_os_errors
@@ -43,7 +43,7 @@ class WorkerPool:
         """Start a worker."""
         worker = self.transport.start_worker()
         self.workers[worker] = WorkerState(worker, failures)
-        self.transport.call_async(worker, "load_model")
+        self.transport.call_async(worker, Worker.load_model)
 
     def stop_worker(self, state: WorkerState) -> None:
         """Stop a worker and forget it."""
@@ -74,7 +74,7 @@ class WorkerPool:
             hint="check the free resources with 'ray status'; see cluster.cpus and cluster.gpus",
         )
 
-    def _loaded(self, state: WorkerState, value: Any) -> VarfixError | None:
+    def _loaded(self, state: WorkerState, value: ReplyValue) -> VarfixError | None:
         if isinstance(value, WorkerInfo):
             state.info = value
             return None

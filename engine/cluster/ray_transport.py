@@ -12,12 +12,18 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Concatenate, Final
 
 from varfix.engine.cluster.resources import WorkerResources
-from varfix.engine.cluster.transport import Reply, WorkerGone, WorkerMethod
+from varfix.engine.cluster.transport import (
+    Arguments,
+    Reply,
+    ReplyingMethod,
+    Result,
+    WorkerGone,
+)
 from varfix.engine.cluster.worker import Worker
 from varfix.engine.errors import ConfigError, DeviceError, DeviceUnavailableError
 from varfix.engine.restoration.restorer import ModelLoader
@@ -84,7 +90,7 @@ class RayTransport:
         )
         self._loader = ray.put(loader)
         self._actors: dict[int, Any] = {}
-        self._pending: dict[Any, tuple[int, WorkerMethod]] = {}
+        self._pending: dict[Any, int] = {}  # numbers of workers by Ray's references
         self._started = 0
         self._lock = threading.Lock()
 
@@ -97,21 +103,31 @@ class RayTransport:
     def stop_worker(self, worker: int) -> None:
         """Kill an actor, if it is alive, and drop its pending replies."""
         actor = self._actors.pop(worker)
-        self._pending = {ref: call for ref, call in self._pending.items() if call[0] != worker}
+        self._pending = {ref: other for ref, other in self._pending.items() if other != worker}
         self._ray.kill(actor, no_restart=True)
 
-    def send(self, worker: int, method: WorkerMethod, *arguments: Any) -> None:
+    def send(
+        self,
+        worker: int,
+        method: Callable[Concatenate[Worker, Arguments], None],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> None:
         """Call without waiting for a reply; nothing happens if the worker is gone."""
         actor = self._actors.get(worker)
         if actor is not None:
-            with self._lock:
-                getattr(actor, method).remote(*arguments)
+            self._remote(actor, method, *arguments, **named)
 
-    def call_async(self, worker: int, method: WorkerMethod, *arguments: Any) -> None:
+    def call_async(
+        self,
+        worker: int,
+        method: ReplyingMethod[Arguments],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> None:
         """Call; `replies` returns the reply."""
-        with self._lock:
-            ref = getattr(self._actors[worker], method).remote(*arguments)
-        self._pending[ref] = worker, method
+        ref = self._remote(self._actors[worker], method, *arguments, **named)
+        self._pending[ref] = worker
 
     def replies(self, seconds: float) -> list[Reply]:
         """Wait for a first reply; return all that have arrived by then."""
@@ -126,12 +142,31 @@ class RayTransport:
             raise _gone(error) from error
         return [self._reply(ref) for ref in done]
 
-    def call(self, worker: int, method: WorkerMethod, *arguments: Any) -> Any:
-        """Call and wait for the reply."""
+    def call(
+        self,
+        worker: int,
+        method: Callable[Concatenate[Worker, Arguments], Result],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Result:
+        """Call and wait for the result."""
         try:
-            return self._ray.get(getattr(self._actors[worker], method).remote(*arguments))
+            ref = self._remote(self._actors[worker], method, *arguments, **named)
+            result: Result = self._ray.get(ref)
         except Exception as error:
             raise DeviceError(f"the worker failed: {_reason(error)}") from error
+        return result
+
+    def _remote(
+        self,
+        actor: Any,
+        method: Callable[Concatenate[Worker, Arguments], object],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Any:
+        """Call a method of an actor; return Ray's reference to the result."""
+        with self._lock:
+            return getattr(actor, method.__name__).remote(*arguments, **named)
 
     def close(self) -> None:
         """Stop all workers."""
@@ -139,13 +174,13 @@ class RayTransport:
             self.stop_worker(worker)
 
     def _reply(self, ref: Any) -> Reply:
-        worker, method = self._pending.pop(ref)
+        worker = self._pending.pop(ref)
         try:
-            return Reply(worker, method, self._ray.get(ref))
+            return Reply(worker, self._ray.get(ref))
         except ConnectionError as error:
             raise _gone(error) from error
         except Exception as error:  # the worker has ended, or the method failed
-            return Reply(worker, method, WorkerGone(_reason(error)))
+            return Reply(worker, WorkerGone(_reason(error)))
 
 
 @contextmanager

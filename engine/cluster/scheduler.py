@@ -29,9 +29,10 @@ from varfix.engine.cluster.messages import (
     WorkerFinished,
     WorkerInfo,
     WorkerMessage,
+    WorkerStarted,
 )
 from varfix.engine.cluster.transport import TICK, Reply, Transport, WorkerGone
-from varfix.engine.cluster.worker import check_worker
+from varfix.engine.cluster.worker import Worker, check_worker
 from varfix.engine.errors import (
     DeviceError,
     DeviceUnavailableError,
@@ -130,14 +131,14 @@ class Scheduler:
         self._commits = CommitCoordinator(port, self._grant)
 
     def _grant(self, worker: int, number: int, granted: bool) -> None:
-        self._transport.send(worker, "grant_publish", number, granted)
+        self._transport.send(worker, Worker.grant_publish, number, granted)
 
     def run(self) -> None:
         """Work until all items are done, or the run is stopped or fails."""
         try:
             for state in list(self._pool.workers.values()):
                 if state.info is not None:
-                    self._start(state)
+                    self._start(state, state.info)
             while not self._is_over():
                 if not self._stopping and (self._port.is_stopping() or self._commits.error):
                     self._stop()
@@ -162,7 +163,7 @@ class Scheduler:
         self._waiting.clear()
         for state in self._pool.workers.values():
             if state.state == "working":
-                self._transport.send(state.worker, "stop")
+                self._transport.send(state.worker, Worker.stop)
 
     def _fail(self, error: Exception) -> None:
         self._fatal = self._fatal or error
@@ -182,7 +183,7 @@ class Scheduler:
             assigned.setdefault(state.worker, []).append(item)
             workers = [state for state in workers if self._has_room(state)]
         for worker, items in assigned.items():
-            self._transport.send(worker, "assign", items)
+            self._transport.send(worker, Worker.assign, items)
 
     def _has_room(self, state: WorkerState) -> bool:
         suspect = any(map(self._is_suspect, state.assigned.values()))
@@ -196,38 +197,38 @@ class Scheduler:
         state = self._pool.workers.get(reply.worker)
         if state is None:
             return  # the worker was stopped
-        if isinstance(reply.value, WorkerGone):
-            self._replace(state, reply.value.reason)
-        elif isinstance(reply.value, VarfixError):
-            self._reject(state, reply.value)
-        elif reply.method == "load_model":
-            state.info = reply.value
-            self._start(state)
-        elif reply.method == "start":
-            state.state, state.last_progress = "working", time.monotonic()
-            self._poll(state)
-        else:
-            self._process(state, reply.value)
+        match reply.value:
+            case WorkerGone(reason):
+                self._replace(state, reason)
+            case VarfixError() as error:
+                self._reject(state, error)
+            case WorkerInfo() as info:
+                state.info = info
+                self._start(state, info)
+            case WorkerStarted():
+                state.state, state.last_progress = "working", time.monotonic()
+                self._poll(state)
+            case messages:
+                self._process(state, messages)
 
-    def _start(self, state: WorkerState) -> None:
-        assert state.info is not None
-        error = check_worker(state.info, self._pool.model)
+    def _start(self, state: WorkerState, info: WorkerInfo) -> None:
+        error = check_worker(info, self._pool.model)
         if error is not None:
             self._reject(state, error)
         elif not self._stopping:
             state.state = "beginning"
             start = self._start_arguments
-            self._transport.call_async(state.worker, "start", start.context, start.probe_file)
-            for code, text in state.info.warnings:
-                if text not in self._warned:  # once for all workers with the same warning
-                    self._warned.add(text)
-                    self._warn(code, text)
+            self._transport.call_async(state.worker, Worker.start, start.context, start.probe_file)
+            for warning in info.warnings:
+                if warning.text not in self._warned:  # once for all workers with this warning
+                    self._warned.add(warning.text)
+                    self._warn(warning.code, warning.text)
 
     def _poll(self, state: WorkerState) -> None:
         if self._stopping:  # the worker became ready too late
-            self._transport.send(state.worker, "stop")
+            self._transport.send(state.worker, Worker.stop)
         linger = len(self._pool.workers) / _POLLS
-        self._transport.call_async(state.worker, "poll", _POLL, linger)
+        self._transport.call_async(state.worker, Worker.poll, _POLL, linger)
 
     def _process(self, state: WorkerState, messages: list[WorkerMessage]) -> None:
         done = sum(isinstance(message, ItemDone | ItemFail) for message in messages)

@@ -1,16 +1,23 @@
-"""The transport between a run and the workers of a cluster."""
+"""The transport between a run and the workers of a cluster.
+
+A call names the method of `Worker` itself, not its name as text, so that the type checker knows the
+method and its arguments: `transport.send(3, Worker.assign, items)`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+from varfix.engine.cluster.messages import WorkerInfo, WorkerMessage, WorkerStarted
+from varfix.engine.cluster.worker import Worker
+from varfix.engine.errors import VarfixError
 
 TICK: Final = 0.2  # seconds that a call of `replies` waits
 
-WorkerMethod = Literal[
-    "load_model", "start", "assign", "grant_publish", "poll", "stop", "prior", "restore"
-]
-"""Methods of `worker.Worker` that a run calls."""
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -20,17 +27,25 @@ class WorkerGone:
     reason: str
 
 
+ReplyValue = WorkerInfo | WorkerStarted | list[WorkerMessage] | VarfixError | WorkerGone
+"""What the methods `load_model`, `start` and `poll` return, or why there is no result."""
+
+ReplyingMethod = Callable[
+    Concatenate[Worker, Arguments],
+    WorkerInfo | WorkerStarted | list[WorkerMessage] | VarfixError,
+]
+
+
 @dataclass(frozen=True)
 class Reply:
     """A worker's reply to a call."""
 
     worker: int
-    method: WorkerMethod
-    value: Any
+    value: ReplyValue
 
 
 class Transport(Protocol):
-    """Calls the methods of `worker.Worker` on other machines; used by several threads."""
+    """Calls the methods of `Worker` on other machines; used by several threads."""
 
     @property
     def wanted(self) -> int:
@@ -45,11 +60,23 @@ class Transport(Protocol):
         """Kill a worker, if it is alive, and drop its pending replies."""
         ...
 
-    def send(self, worker: int, method: WorkerMethod, *arguments: Any) -> None:
+    def send(
+        self,
+        worker: int,
+        method: Callable[Concatenate[Worker, Arguments], None],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> None:
         """Call without waiting for a reply; nothing happens if the worker is gone."""
         ...
 
-    def call_async(self, worker: int, method: WorkerMethod, *arguments: Any) -> None:
+    def call_async(
+        self,
+        worker: int,
+        method: ReplyingMethod[Arguments],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> None:
         """Call; `replies` returns the reply."""
         ...
 
@@ -61,6 +88,16 @@ class Transport(Protocol):
         """
         ...
 
-    def call(self, worker: int, method: WorkerMethod, *arguments: Any) -> Any:
-        """Call and wait for the reply."""
+    def call(
+        self,
+        worker: int,
+        method: Callable[Concatenate[Worker, Arguments], Result],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Result:
+        """Call and wait for the result.
+
+        Raises:
+            DeviceError: The worker failed.
+        """
         ...

@@ -25,6 +25,8 @@ from varfix.engine.cluster.messages import (
     WorkerFinished,
     WorkerInfo,
     WorkerMessage,
+    WorkerStarted,
+    WorkerWarning,
 )
 from varfix.engine.errors import (
     DeviceError,
@@ -35,6 +37,7 @@ from varfix.engine.errors import (
     VarfixError,
 )
 from varfix.engine.events import Event
+from varfix.engine.restoration.findings import Findings
 from varfix.engine.restoration.restorer import Floats, ModelLoader, RestoredTiles, Restorer
 from varfix.engine.storage.manifest import Entry
 
@@ -48,7 +51,7 @@ class Worker:
     def __init__(self, loader: ModelLoader) -> None:
         self._loader = loader
         self._restorer: Restorer | None = None
-        self._warnings: list[tuple[str, str]] = []
+        self._warnings: list[WorkerWarning] = []
         self._inbox: SimpleQueue[Item | None] = SimpleQueue()
         self._messages: SimpleQueue[WorkerMessage] = SimpleQueue()
         self._permissions: dict[int, SimpleQueue[bool]] = {}
@@ -58,10 +61,10 @@ class Worker:
     def load_model(self) -> WorkerInfo | VarfixError:
         """Load the model; return what the worker has, or the error."""
         try:
-            restorer, sha256 = self._loader(lambda code, text: self._warnings.append((code, text)))
+            opened = self._loader(self._warn)
         except VarfixError as error:
             return error
-        self._restorer = restorer
+        restorer = self._restorer = opened.restorer
         return WorkerInfo(
             version=version("varfix"),
             host=platform.node(),
@@ -71,21 +74,29 @@ class Worker:
             tile=restorer.tile,
             tile_step=restorer.tile_step,
             batch=restorer.batch,
-            sha256=sha256,
+            sha256=opened.sha256,
             warnings=tuple(self._warnings),
         )
+
+    def _warn(self, code: str, text: str) -> None:
+        self._warnings.append(WorkerWarning(code, text))
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
         """Run the model's prior; see `Restorer`."""
         assert self._restorer is not None
         return self._restorer.prior(thumbnail, task)
 
+    def findings(self) -> Findings | None:
+        """Return what `prior` found last; see `Restorer`."""
+        assert self._restorer is not None
+        return self._restorer.findings
+
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Run the model; see `Restorer`."""
         assert self._restorer is not None
         return self._restorer.restore(tiles, prior)
 
-    def start(self, context: RunContext, probe_file: str) -> VarfixError | None:
+    def start(self, context: RunContext, probe_file: str) -> WorkerStarted | VarfixError:
         """Start to process items, or return why that is impossible.
 
         Args:
@@ -105,7 +116,7 @@ class Worker:
         assert self._restorer is not None
         processor = ItemProcessor(context, self._restorer, self)
         threading.Thread(target=self._work, args=(processor,), daemon=True).start()
-        return None
+        return WorkerStarted()
 
     def assign(self, items: Sequence[Item]) -> None:
         """Add items to process."""
@@ -182,26 +193,6 @@ class Worker:
                 if time.monotonic() - self._last_poll > _TIMEOUT:
                     self._inbox.put(None)  # the run collects no other result either
                     raise DeviceError("lost the connection to the run") from None
-
-
-class RemoteRestorer:
-    """The model of a worker behind the `Restorer` port: properties here, computation there."""
-
-    findings = None  # what a worker finds in its items is in its events
-
-    def __init__(self, info: WorkerInfo, call: Callable[..., object]) -> None:
-        """Wrap the model of a worker; `call` calls a method of the worker and waits."""
-        self.card, self.used = info.card, info.used
-        self.tile, self.tile_step, self.batch = info.tile, info.tile_step, info.batch
-        self._call = call
-
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """See `Restorer`."""
-        return self._call("prior", thumbnail, task)  # type: ignore[return-value]
-
-    def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
-        """See `Restorer`."""
-        return self._call("restore", tiles, prior)  # type: ignore[return-value]
 
 
 def check_worker(worker: WorkerInfo, first: WorkerInfo) -> ModelError | DeviceError | None:

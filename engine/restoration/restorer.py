@@ -121,11 +121,19 @@ class Restorer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that is ready to run, and the digest of all of its graphs."""
+
+    restorer: Restorer
+    sha256: str
+
+
 class ModelLoader(Protocol):
     """Loads a model where it is called; can be sent to another machine."""
 
-    def __call__(self, warn: WarningHandler) -> tuple[Restorer, str]:
-        """Return the model, and the digest of all of its graphs.
+    def __call__(self, warn: WarningHandler) -> OpenedModel:
+        """Load the model.
 
         Raises:
             ModelError: The model is missing, or cannot run.

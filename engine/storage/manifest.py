@@ -197,16 +197,16 @@ class FileManifest:
             self._file = None
 
 
-def image_entry(names: tuple[str, str], stat: Identity, fingerprint: str, data: bytes) -> Entry:
+def image_entry(dst: str, src: str, stat: Identity, fingerprint: str, data: bytes) -> Entry:
     """Return the entry of an image's result, without the seconds it took.
 
     Args:
-        names: Names of the result and of the source.
+        dst: Name of the result.
+        src: Name of the source.
         stat: Identity of the source.
         fingerprint: Fingerprint of the settings.
         data: The result's file.
     """
-    dst, src = names
     return Entry(
         dst=dst,
         src=src,

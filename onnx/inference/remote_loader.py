@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from varfix.engine.models.registry import MODELS
-from varfix.engine.restoration.restorer import WarningHandler
+from varfix.engine.restoration.restorer import OpenedModel, WarningHandler
 from varfix.engine.settings.types import Settings
 from varfix.engine.system.atomic import write_file
 from varfix.onnx.files.model_files import find_model, model_digest
 from varfix.onnx.inference.open_model import open_restorer
-from varfix.onnx.inference.restorer import ModelRestorer
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,11 @@ class PackedModelLoader:
     threads: int
     files: tuple[tuple[str, bytes], ...] = ()
 
-    def __call__(self, warn: WarningHandler) -> tuple[ModelRestorer, str]:
+    def __call__(self, warn: WarningHandler) -> OpenedModel:
         """Open the model on this machine."""
         name = self._unpacked() if self.files else self.settings.model.name
-        return open_restorer(name, self.settings, warn=warn, threads=self.threads), model_digest(
-            name
-        )
+        restorer = open_restorer(name, self.settings, warn=warn, threads=self.threads)
+        return OpenedModel(restorer, model_digest(name))
 
     def _unpacked(self) -> str:
         """Write the files to a folder shared by the workers of this machine; return the first path.

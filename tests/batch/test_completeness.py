@@ -28,7 +28,7 @@ def planned_again(folder, data, left):
     (source / "a.png").write_bytes(png(1))
     stat = (source / "a.png").stat()
     manifest = FileManifest(out)
-    manifest.append(image_entry(("a.png", "a.png"), stat, "fingerprint", data))
+    manifest.append(image_entry("a.png", "a.png", stat, "fingerprint", data))
     manifest.close()
     (out / "a.png").write_bytes(left)
     return plan_batch(source, out, BatchRequest(), Settings(), "fingerprint")

@@ -1,12 +1,12 @@
-"""What one driver can drive: a run with workers that only sleep, as many as are asked for.
+"""Throughput of a run on a cluster: how many workers one run can keep busy.
 
     PYTHONPATH=tests python tests/bench/cluster.py --workers 1 10 50 100 200 --seconds 1.0
 
-The driver is the real one: `batch.Run`, crew, handover, manifest and event log. Of the workers only
-the calls are real: each sleeps where another restores, tells what another tells, and waits for
-leave to publish; fifty share a process, or the machine would measure itself. JSON lines go to
-stdout: the images a second that so many workers could make, and those that were made; the
-driver's milliseconds of CPU for an image, its share of one core, and its events a second.
+The run is the real one: `batch.run.Run`, scheduler, commits, manifest and event log. The workers
+answer real calls, but sleep instead of restoring; fifty of them share a process, so that they do
+not load the machine. JSON lines go to stdout: the images per second that the workers could restore,
+and those that were restored; the CPU time of the run per image, its share of one core, and its
+events per second.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from varfix.engine.cluster.messages import (
     ResultReady,
     WorkerFinished,
     WorkerInfo,
+    WorkerStarted,
 )
 from varfix.engine.cluster.pool import WorkerPool
 from varfix.engine.cluster.transport import Reply
@@ -45,45 +47,46 @@ from varfix.engine.settings.types import Settings
 from varfix.engine.storage.manifest import Entry
 from varfix.engine.storage.open import store_of
 
-TOGETHER = 50
+PER_PROCESS = 50
 CARD = IDENTITY_CARD
 USED = DeviceUsed("cpu", "cpu", "none", "fp32")
 
 
-class Sleeper:
-    """See `worker.Worker`."""
+class SleepingWorker:
+    """A `worker.Worker` that sleeps instead of restoring."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._items: asyncio.Queue[Item | None] = asyncio.Queue()
-        self._news: asyncio.Queue[Any] = asyncio.Queue()
-        self._leaves: dict[int, asyncio.Event] = {}
+        self._messages: asyncio.Queue[Any] = asyncio.Queue()
+        self._permissions: dict[int, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def load_model(self) -> WorkerInfo:
         return WorkerInfo(version("varfix"), "here", os.getpid(), CARD, USED, 64, 64, 1, "sha")
 
-    async def start(self, context: Any, probe_file: str) -> None:
+    async def start(self, context: Any, probe_file: str) -> WorkerStarted:
         self._start(self._work())
+        return WorkerStarted()
 
     async def assign(self, items: list[Item]) -> None:
         for item in items:
             await self._items.put(item)
 
     async def grant_publish(self, number: int, granted: bool) -> None:
-        self._leaves[number].set()
+        self._permissions[number].set()
 
     async def stop(self) -> None:
         await self._items.put(None)
 
     async def poll(self, wait: float, linger: float) -> list[Any]:
         try:
-            found = [await asyncio.wait_for(self._news.get(), wait)]
+            found = [await asyncio.wait_for(self._messages.get(), wait)]
         except TimeoutError:
             return []
         await asyncio.sleep(linger)
-        while not self._news.empty():
-            found.append(self._news.get_nowait())
+        while not self._messages.empty():
+            found.append(self._messages.get_nowait())
         return found
 
     def _start(self, work: Any) -> None:
@@ -93,119 +96,117 @@ class Sleeper:
 
     async def _work(self) -> None:
         while (item := await self._items.get()) is not None:
-            start = ItemStart(
-                id=item.id, src=item.source.name, dst=item.target.name, width=None, height=None
+            src, dst = item.source.name, item.target.name
+            await self._messages.put(
+                ItemStart(id=item.id, src=src, dst=dst, width=None, height=None)
             )
-            await self._news.put(start)
             await asyncio.sleep(self._seconds)
             self._start(self._publish(item))
-        await self._news.put(WorkerFinished(None))
+        await self._messages.put(WorkerFinished(None))
 
     async def _publish(self, item: Item) -> None:
-        leave = self._leaves[item.id] = asyncio.Event()
-        entry = Entry(
-            item.target.name, item.source.name, 1, 1, "recipe", 1, "0" * 64, self._seconds
-        )
-        await self._news.put(ResultReady(item.id, entry))
-        await leave.wait()
-        await self._news.put(ResultPublished(item.id))
+        permission = self._permissions[item.id] = asyncio.Event()
+        src, dst = item.source.name, item.target.name
+        entry = Entry(dst, src, 1, 1, "recipe", 1, "0" * 64, self._seconds)
+        await self._messages.put(ResultReady(item.id, entry))
+        await permission.wait()
+        await self._messages.put(ResultPublished(item.id))
         stage = {"decode": 0.01, "infer": self._seconds, "encode": 0.02}
-        again = RetryCounts()
-        done = ItemDone(id=item.id, seconds=self._seconds, stage=stage, bytes=1, retries=again)
-        await self._news.put(done)
-        del self._leaves[item.id]
+        retries = RetryCounts()
+        done = ItemDone(id=item.id, seconds=self._seconds, stage=stage, bytes=1, retries=retries)
+        await self._messages.put(done)
+        del self._permissions[item.id]
 
 
-class Dormitory:
-    """Sleepers that share a process."""
+class WorkerProcess:
+    """Workers that share a process."""
 
     def __init__(self, count: int, seconds: float) -> None:
-        self._sleepers = [Sleeper(seconds) for _ in range(count)]
+        self._workers = [SleepingWorker(seconds) for _ in range(count)]
 
-    async def call(self, place: int, method: str, *facts: Any) -> Any:
-        return await getattr(self._sleepers[place], method)(*facts)
+    async def call(self, place: int, method: str, *arguments: Any) -> Any:
+        return await getattr(self._workers[place], method)(*arguments)
 
 
-class Dormitories:
-    """See `link.Transport`."""
+class SharedTransport:
+    """A `transport.Transport` to workers that share processes."""
 
     def __init__(self, ray: Any, workers: int, seconds: float) -> None:
         self._ray, self.wanted = ray, workers
-        kind = ray.remote(Dormitory).options(num_cpus=0, max_concurrency=20 * TOGETHER)
-        houses = -(-workers // TOGETHER)
-        self._houses = [kind.remote(min(TOGETHER, workers), seconds) for _ in range(houses)]
-        self._asked: dict[Any, tuple[int, str]] = {}
-        self._hired = 0
+        kind = ray.remote(WorkerProcess).options(num_cpus=0, max_concurrency=20 * PER_PROCESS)
+        count = -(-workers // PER_PROCESS)
+        self._processes = [kind.remote(min(PER_PROCESS, workers), seconds) for _ in range(count)]
+        self._pending: dict[Any, int] = {}
+        self._started = 0
 
-    def _call(self, worker: int, method: str, *facts: Any) -> Any:
-        house, place = divmod(worker - 1, TOGETHER)
-        return self._houses[house].call.remote(place, method, *facts)
+    def _call(self, worker: int, method: Callable[..., Any], *arguments: Any) -> Any:
+        process, place = divmod(worker - 1, PER_PROCESS)
+        return self._processes[process].call.remote(place, method.__name__, *arguments)
 
     def start_worker(self) -> int:
-        self._hired += 1
-        return self._hired
+        self._started += 1
+        return self._started
 
     def stop_worker(self, worker: int) -> None:
-        raise AssertionError("a sleeper was lost")
+        raise AssertionError("a worker was lost")
 
-    def send(self, worker: int, method: str, *facts: Any) -> None:
-        self._call(worker, method, *facts)
+    def send(self, worker: int, method: Callable[..., Any], *arguments: Any) -> None:
+        self._call(worker, method, *arguments)
 
-    def call_async(self, worker: int, method: str, *facts: Any) -> None:
-        self._asked[self._call(worker, method, *facts)] = worker, method
+    def call_async(self, worker: int, method: Callable[..., Any], *arguments: Any) -> None:
+        self._pending[self._call(worker, method, *arguments)] = worker
 
     def replies(self, seconds: float) -> list[Reply]:
-        refs = list(self._asked)
+        refs = list(self._pending)
         first, _ = self._ray.wait(refs, num_returns=1, timeout=seconds)
         done = first and self._ray.wait(refs, num_returns=len(refs), timeout=0)[0]
-        return [Reply(*self._asked.pop(ref), self._ray.get(ref)) for ref in done]
+        return [Reply(self._pending.pop(ref), self._ray.get(ref)) for ref in done]
 
-    def call(self, worker: int, method: str, *facts: Any) -> Any:
-        return self._ray.get(self._call(worker, method, *facts))
+    def call(self, worker: int, method: Callable[..., Any], *arguments: Any) -> Any:
+        return self._ray.get(self._call(worker, method, *arguments))
 
     def close(self) -> None:
-        for house in self._houses:
-            self._ray.kill(house)
+        for process in self._processes:
+            self._ray.kill(process)
 
 
-def measured(ray: Any, workers: int, seconds: float, lasting: float) -> dict[str, float]:
-    """Drive so many sleepers for about `lasting` seconds."""
-    count = max(20, round(workers / seconds * lasting))
-    link = Dormitories(ray, workers, seconds)
-    crew = WorkerPool(link)
-    crew.open(60)
-    told = 0
-    with tempfile.TemporaryDirectory() as name, Path(os.devnull).open("wb") as nowhere:
+def measure(ray: Any, workers: int, seconds: float, duration: float) -> dict[str, float]:
+    """Run with so many workers for about `duration` seconds."""
+    count = max(20, round(workers / seconds * duration))
+    transport = SharedTransport(ray, workers, seconds)
+    pool = WorkerPool(transport)
+    pool.open(60)
+    emitted = 0
+    with tempfile.TemporaryDirectory() as name, Path(os.devnull).open("wb") as null:
         folder = store_of(Path(name))
-        places = [(f"{n % 99}/{n}.png", Path(name, f"{n}.png")) for n in range(count)]
+        names = [(f"{n % 99}/{n}.png", Path(name, f"{n}.png")) for n in range(count)]
         items = tuple(
             Item(n, ItemSource(src, path), ItemTarget(src, path))
-            for n, (src, path) in enumerate(places)
+            for n, (src, path) in enumerate(names)
         )
         plan = Plan(folder, folder, "fingerprint", items, manifest=folder.manifest())
-        log = EventLog([Sink("log", nowhere, lambda: None)])
+        log = EventLog([Sink("log", null, lambda: None)])
 
         def observer(event: Event) -> None:
-            nonlocal told
-            told += 1
+            nonlocal emitted
+            emitted += 1
             log(event)
 
-        run = Run(
-            plan, IdentityRestorer(), Settings(), observer, RunOptions("dir", "sha", executor=crew)
-        )
+        options = RunOptions("dir", "sha", executor=pool)
+        run = Run(plan, IdentityRestorer(), Settings(), observer, options)
         wall, cpu = time.perf_counter(), time.process_time()
         run.execute()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    link.close()
+    transport.close()
     return {
         "workers": workers,
         "seconds_each": seconds,
-        "pictures": count,
+        "images": count,
         "possible_per_second": round(workers / seconds, 1),
-        "made_per_second": round(count / wall, 1),
-        "cpu_ms_per_picture": round(1000 * cpu / count, 2),
-        "driver_cores": round(cpu / wall, 3),
-        "events_per_second": round(told / wall, 1),
+        "restored_per_second": round(count / wall, 1),
+        "cpu_ms_per_image": round(1000 * cpu / count, 2),
+        "run_cores": round(cpu / wall, 3),
+        "events_per_second": round(emitted / wall, 1),
         "load": round(os.getloadavg()[0], 1),
     }
 
@@ -215,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 50, 100, 200])
     parser.add_argument("--seconds", type=float, nargs="+", default=[1.0])
-    parser.add_argument("--lasting", type=float, default=10.0)
+    parser.add_argument("--duration", type=float, default=10.0)
     wanted = parser.parse_args()
     import ray
 
@@ -224,7 +225,7 @@ def main() -> None:
     click.echo(json.dumps(machine | {"ray": ray.__version__, "python": platform.python_version()}))
     for seconds in wanted.seconds:
         for workers in wanted.workers:
-            click.echo(json.dumps(measured(ray, workers, seconds, wanted.lasting)))
+            click.echo(json.dumps(measure(ray, workers, seconds, wanted.duration)))
 
 
 if __name__ == "__main__":

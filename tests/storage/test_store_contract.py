@@ -146,7 +146,8 @@ def test_a_run_killed_at_any_moment_is_continued_rightly(places):
     assert states(later) == {"a.png": "done", "b.png": "todo"}
     (item,) = later.items
     entry = image_entry(
-        (item.target.name, item.source.name),
+        item.target.name,
+        item.source.name,
         later.source.fetch(item.source.name, UNKNOWN, admit).stat,
         "recipe",
         b"new",

@@ -13,117 +13,126 @@ from varfix.engine.cluster.pool import WorkerPool
 from varfix.engine.cluster.transport import Reply, WorkerGone
 from varfix.engine.cluster.worker import Worker
 from varfix.engine.errors import ExitCode
+from varfix.engine.restoration.restorer import OpenedModel
 
 
 @dataclass
-class Opened:
-    """Opens a model by a function of nothing, under a digest."""
+class FakeLoader:
+    """A `ModelLoader` that makes the model by a function without arguments."""
 
     model: object = Inverter
     sha256: str = "sha"
 
     def __call__(self, warn):
-        return self.model(), self.sha256
+        return OpenedModel(self.model(), self.sha256)
 
 
-class Hall:
-    """See `transport.Transport`."""
+class FakeTransport:
+    """A `transport.Transport` to workers in this process.
 
-    def __init__(self, opening=None, wanted=2):
+    Attributes:
+        workers: The workers by number.
+        sent: Worker, method and arguments of each call of `send`.
+    """
+
+    def __init__(self, loader=None, wanted=2):
         self.wanted = wanted
-        self.opening = opening or Opened()
-        self.stations = {}
+        self.loader = loader or FakeLoader()
+        self.workers = {}
         self.sent = []
-        self._answers = SimpleQueue()
-        self._pool = ThreadPoolExecutor(32)
-        self._hired = 0
+        self._replies = SimpleQueue()
+        self._threads = ThreadPoolExecutor(32)
+        self._started = 0
 
     def start_worker(self):
-        self._hired += 1
-        self.stations[self._hired] = Worker(self.opening)
-        return self._hired
+        self._started += 1
+        self.workers[self._started] = Worker(self.loader)
+        return self._started
 
     def stop_worker(self, worker):
-        self._forget(worker)
+        self._remove(worker)
 
-    def kill(self, worker, noticed=0.0):
-        """Lose a worker: from now on nobody hears it, and it hears nobody.
+    def number_of(self, restorer):
+        """Return the number of the worker that has a model."""
+        return next(number for number, w in self.workers.items() if w._restorer is restorer)
+
+    def kill(self, worker, seconds=0.0):
+        """Lose a worker: from now on no call reaches it, and none of its replies arrive.
 
         Args:
-            worker: which.
-            noticed: seconds after which the run learns of it; by then a thread that unwinds has
-                let go of what a killed process would have at once.
+            worker: Its number.
+            seconds: Time until the run notices; by then a thread of the worker has released what
+                a killed process would have released at once.
         """
-        if self._forget(worker):
-            told = [Reply(worker, "poll", WorkerGone("killed"))]
-            threading.Timer(noticed, self._answers.put, told).start()
+        if self._remove(worker):
+            reply = Reply(worker, WorkerGone("killed"))
+            threading.Timer(seconds, self._replies.put, [reply]).start()
 
-    def _forget(self, worker):
-        station = self.stations.pop(worker, None)
-        if station is not None:
-            station.stop()
-            for leave in list(station._permissions.values()):
-                leave.put(False)  # or its threads would wait forever
-        return station is not None
+    def _remove(self, number):
+        worker = self.workers.pop(number, None)
+        if worker is not None:
+            worker.stop()
+            for permission in list(worker._permissions.values()):
+                permission.put(False)  # or its threads would wait forever
+        return worker is not None
 
-    def send(self, worker, method, *facts):
-        self.sent.append((worker, method, *facts))
-        station = self.stations.get(worker)
-        if station is not None:
-            getattr(station, method)(*facts)
+    def send(self, worker, method, *arguments):
+        self.sent.append((worker, method, *arguments))
+        if worker in self.workers:
+            method(self.workers[worker], *arguments)
 
-    def call_async(self, worker, method, *facts):
-        self._pool.submit(self._ask, worker, method, *facts)
+    def call_async(self, worker, method, *arguments):
+        self._threads.submit(self._call, worker, method, *arguments)
 
-    def _ask(self, worker, method, *facts):
-        station = self.stations.get(worker)
-        if station is None:
+    def _call(self, worker, method, *arguments):
+        if worker not in self.workers:
             return
-        value = self.hear(worker, getattr(station, method)(*facts))
-        if worker in self.stations:
-            self._answers.put(Reply(worker, method, value))
+        value = self.on_reply(worker, method(self.workers[worker], *arguments))
+        if worker in self.workers:
+            self._replies.put(Reply(worker, value))
 
-    def hear(self, worker, value):
-        """What comes of an answer on its way; for tests to meddle with."""
+    def on_reply(self, worker, value):
+        """Return the value that arrives; tests override this."""
         return value
 
     def replies(self, seconds):
         found = []
         try:
-            found.append(self._answers.get(timeout=seconds))
+            found.append(self._replies.get(timeout=seconds))
             while True:
-                found.append(self._answers.get_nowait())
+                found.append(self._replies.get_nowait())
         except Empty:
             return found
 
-    def call(self, worker, method, *facts):
-        return getattr(self.stations[worker], method)(*facts)
+    def call(self, worker, method, *arguments):
+        return method(self.workers[worker], *arguments)
 
 
 @dataclass
-class Works(Setup):
-    """Runs by a crew between two folders."""
+class ClusterSetup(Setup):
+    """Runs on a cluster between two folders."""
 
-    hall: Hall = field(default_factory=Hall)
+    transport: FakeTransport = field(default_factory=FakeTransport)
 
-    def crewed(self, settings=SETTINGS, options=None, **request):
-        crew = WorkerPool(self.hall)
-        crew.open(10)
-        options = options or {}
-        return self.run(
-            settings=settings, options=RunOptions("dir", "sha", executor=crew, **options), **request
-        )
+    def run_on_cluster(self, settings=SETTINGS, options=None, **request):
+        pool = WorkerPool(self.transport)
+        pool.open(10)
+        options = RunOptions("dir", "sha", executor=pool, **(options or {}))
+        return self.run(settings=settings, options=options, **request)
 
 
-def held_at_once(hall):
-    """The most images that a worker ever held, by what was sent to it and what it finished."""
+def most_assigned(transport):
+    """Return the most items that were assigned to a worker in one call."""
     return max(
-        len(items) for _, method, *facts in hall.sent if method == "assign" for items in facts
+        len(items)
+        for _, method, *arguments in transport.sent
+        if method is Worker.assign
+        for items in arguments
     )
 
 
-def stop_after_first(works, stop):
-    """Ask for the end of a run as soon as a result is there."""
-    while not works.out.is_dir() or not works.results():
+def stop_after_first(setup, stop):
+    """Request a stop as soon as there is a result."""
+    while not setup.out.is_dir() or not setup.results():
         time.sleep(0.005)
     stop.request(ExitCode.SIGINT)

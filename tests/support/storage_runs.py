@@ -74,8 +74,8 @@ def restore(plan, note=None):
             known = KnownFile(item.header, source.version)
             fetched = plan.source.fetch(source.name, known, admit)
             data = fetched.data + b"restored"
-            names = target.name, source.name
-            entry = image_entry(names, fetched.stat, plan.fingerprint, data)
+            names = {"dst": target.name, "src": source.name}
+            entry = image_entry(**names, stat=fetched.stat, fingerprint=plan.fingerprint, data=data)
             with plan.manifest.recording(entry, plan.target.replaces(target.name, source.path)):
                 plan.target.publish(target.name, data, overwrite=target.replaces)
                 if note is not None:

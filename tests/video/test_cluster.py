@@ -1,6 +1,6 @@
-"""A clip on a cluster: one worker makes it, and what it has finished outlives it."""
+"""A video on a cluster: one worker restores it; its finished segments outlive the worker."""
 
-from support.fake_cluster import Hall, Opened
+from support.fake_cluster import FakeLoader, FakeTransport
 from support.identity import IdentityRestorer
 
 from varfix.engine.batch.context import RunOptions
@@ -20,41 +20,40 @@ FRAMES, LOST_AT = 23, 14
 VIDEO = {"segment_seconds": 0.2}
 
 
-class Mortal(IdentityRestorer):
-    """Darkens frames; the first one's worker is lost at one of them."""
+class KillingModel(IdentityRestorer):
+    """Darkens frames; its worker is killed at one of them."""
 
-    hall: Hall
+    transport: FakeTransport
     seen: list
 
     def restore(self, tiles, prior):
         self.seen.append(self)
         if len(self.seen) == LOST_AT:
-            mine = next(n for n, s in self.hall.stations.items() if s._restorer is self)
-            self.hall.kill(mine, noticed=0.5)
-            raise RuntimeError("nobody hears this")
+            self.transport.kill(self.transport.number_of(self), seconds=0.5)
+            raise RuntimeError("does not reach the run")
         return RestoredTiles(tiles * 0.75)
 
 
-def mortal(seen, hall=None):
-    model = Mortal()
-    model.seen, model.hall = seen, hall
+def killing_model(seen, transport=None):
+    model = KillingModel()
+    model.seen, model.transport = seen, transport
     return model
 
 
 def test_a_new_worker_resumes_the_segments_of_a_lost_one(film, restore, tmp_path):
     source = film("clip.mkv", count=FRAMES, options={"g": "7"}, times=None)
-    whole = restore(source, tmp_path / "whole.mkv", restorer=mortal([None] * 99), **VIDEO)
+    whole = restore(source, tmp_path / "whole.mkv", restorer=killing_model([None] * 99), **VIDEO)
 
-    seen, events, hall = [], [], Hall(wanted=1)
-    hall.opening = Opened(lambda: mortal(seen, hall))
+    seen, events, transport = [], [], FakeTransport(wanted=1)
+    transport.loader = FakeLoader(lambda: killing_model(seen, transport))
     settings = settings_for(**VIDEO)
     clip = probe_for(source, settings)
     chosen = choose_target(source, tmp_path / "cluster.mkv", clip, settings)
     item = clip_item(source, chosen.path, VideoPart(clip), False)
     plan = plan_single(item, "fingerprint")
-    crew = WorkerPool(hall)
-    crew.open(10)
-    options = RunOptions("video", "sha", executor=crew)
+    pool = WorkerPool(transport)
+    pool.open(10)
+    options = RunOptions("video", "sha", executor=pool)
     summary = run_batch(plan, IdentityRestorer(), settings, events.append, options)
 
     assert summary.exit_code is ExitCode.OK
