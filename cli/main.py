@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "dir": "Restore a folder of images, and its subfolders.",
     "image": "Restore one image; '-' reads stdin or writes stdout.",
     "video": "Restore a video; audio, subtitles and timestamps are kept.",
+    "diagnose": "Say what is wrong with the images of a folder; write nothing.",
     "blend": "Change the strength of results, without the model.",
     "undo": "Bring the originals back after 'varfix dir --in-place'.",
     "eval": "Measure PSNR and SSIM of restored images.",

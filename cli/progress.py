@@ -137,9 +137,11 @@ class LiveProgress:
 
 
 @contextmanager
-def progress(terminal: Terminal, preset: str) -> Iterator[PlainProgress | LiveProgress]:
-    """Show the progress of a run, live on a terminal, and then its summary."""
-    if not terminal.animated:
+def progress(
+    terminal: Terminal, preset: str, still: bool = False
+) -> Iterator[PlainProgress | LiveProgress]:
+    """Show the progress of a run, live on a terminal unless `still`, and then its summary."""
+    if still or not terminal.animated:
         plain = PlainProgress(terminal, preset)
         with _summarized(plain.tally, terminal):
             yield plain

@@ -117,12 +117,21 @@ class RunSession:
         loaded: LoadedModel[Restorer],
         options: RunOptions,
         also: EventHandler | None = None,
+        still: bool = False,
     ) -> int:
-        """Run `plan` with progress and events, also sent to `also`; return the exit code."""
+        """Run `plan` with progress and events, and return the exit code.
+
+        Args:
+            plan: What to do.
+            loaded: The model.
+            options: How to execute the plan.
+            also: Receives every event as well.
+            still: Show no moving lines: `also` writes to the same terminal.
+        """
         from varfix.engine.batch.run import run_batch
 
         with ExitStack() as stack:
-            self._observer, shown = stack.enter_context(self._reporting(also))
+            self._observer, shown = stack.enter_context(self._reporting(also, still))
             drop = plan.target.discard_unfinished
             say = self._terminal.say
             stack.enter_context(handle_signals(self.stop, say, shown.status, drop, _unit(plan)))
@@ -142,7 +151,7 @@ class RunSession:
 
     @contextmanager
     def _reporting(
-        self, also: EventHandler | None
+        self, also: EventHandler | None, still: bool
     ) -> Iterator[tuple[EventHandler, PlainProgress | LiveProgress]]:
         """Open every destination of events, and return a handler that writes to all."""
         from varfix.cli.event_log import EventLog
@@ -152,7 +161,7 @@ class RunSession:
         with ExitStack() as stack:
             log = EventLog(self._sinks(stack))
             others: list[EventHandler] = [log] if also is None else [log, also]
-            shown = stack.enter_context(progress(self._terminal, self._preset))
+            shown = stack.enter_context(progress(self._terminal, self._preset, still))
 
             def observer(event: Event) -> None:
                 shown(event)

@@ -15,6 +15,7 @@ from varfix.engine.events import (
     Event,
     ItemDone,
     ItemFail,
+    ItemJudged,
     ItemProgress,
     ItemSkip,
     ItemStart,
@@ -76,6 +77,7 @@ class RunStats:
         failures: The failures, in order.
         busy: Seconds spent in each stage.
         device: Device and precision as text.
+        verb: What the run does with an image: `restored` or `judged`.
         end: The last event of the run, or None before it.
     """
 
@@ -89,6 +91,7 @@ class RunStats:
         self.failures: list[ItemFail] = []
         self.busy: Counter[str] = Counter()
         self.device = ""
+        self.verb = "restored"
         self.end: RunEnd | None = None
         self._command = ""
         self._finished_pixels = 0
@@ -101,6 +104,7 @@ class RunStats:
             ItemStart: self._item_start,
             ItemProgress: self._item_progress,
             ItemDone: self._item_done,
+            ItemJudged: self._item_judged,
             ItemSkip: self._item_skip,
             ItemFail: self._item_fail,
             RunEnd: self._run_end,
@@ -188,7 +192,7 @@ class RunStats:
         """Return the summary of the run in a few lines; empty before `run.end`."""
         if self.end is None:
             return []
-        parts = [f"{self.end.ok} restored"]
+        parts = [f"{self.end.ok} {self.verb}"]
         if self.end.skipped:
             reasons = ", ".join(f"{n} {SKIPS.get(why, why)}" for why, n in self.skips.items())
             parts.append(f"{self.end.skipped} skipped" + (f" ({reasons})" if reasons else ""))
@@ -200,7 +204,8 @@ class RunStats:
         speed = self._speed()
         lines = [line + (f" ({speed})" if speed else "")]
         if self.end.applied is not UNSET:
-            lines.append(f"treated: {counts_text(self.end.applied)}")
+            lead = "treated" if self.verb == "restored" else "would be treated"
+            lines.append(f"{lead}: {counts_text(self.end.applied)}")
         return [*lines, *self._failure_lines()]
 
     def _speed(self) -> str:
@@ -222,6 +227,7 @@ class RunStats:
         return ["failed:", *lines, *([f"  and {more} more"] if more > 0 else [])]
 
     def _run_start(self, event: RunStart) -> None:
+        self.verb = "judged" if event.command == "diagnose" else "restored"
         device = event.device
         self.device = f"{device.used} ({device.provider}, {device.precision})"
         self._command = event.command
@@ -243,6 +249,11 @@ class RunStats:
         self.ok += 1
         self.busy.update(event.stage)
         self._finish(event.id)
+
+    def _item_judged(self, event: ItemJudged) -> None:
+        self.ok += 1
+        self.busy.update(event.stage)
+        self._finished_pixels += event.width * event.height
 
     def _item_skip(self, event: ItemSkip) -> None:
         self.skips[event.reason] += 1

@@ -116,6 +116,23 @@ class ItemDone(Event, frozen=True, kw_only=True, tag="item.done"):
     applied: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
+class ItemJudged(Event, frozen=True, kw_only=True, tag="item.judged"):
+    """An image was judged and not restored (`varfix diagnose`); `stage` as in `ItemDone`.
+
+    `found` holds the probability of each kind of damage, `applied` the kinds that a run with the
+    same settings would treat, the most likely first.
+    """
+
+    id: int
+    src: str
+    width: int
+    height: int
+    seconds: float
+    stage: dict[str, float]
+    found: dict[str, float]
+    applied: tuple[str, ...]
+
+
 class ItemSkip(Event, frozen=True, kw_only=True, tag="item.skip"):
     """An image needs nothing: its output is `done`, `stale` or `foreign`."""
 

@@ -14,6 +14,7 @@ from varfix.engine.events import (
     DeviceFacts,
     ItemDone,
     ItemFail,
+    ItemJudged,
     ItemProgress,
     ItemSkip,
     ItemStart,
@@ -83,6 +84,21 @@ CASES = [
         ),
         '{"event":"item.done","id":18,"seconds":1.84,"stage":{},"bytes":18,'
         '"retries":{"fp32":0,"oom":0},"tone_shift":null,"found":{"haze":0.93,"noise":0.41},"applied":["haze"]}',
+    ),
+    (
+        ItemJudged(
+            id=18,
+            src="a/c.jpg",
+            width=6000,
+            height=4000,
+            seconds=0.1,
+            stage={"decode": 0.04, "infer": 0.06},
+            found={"haze": 0.93, "noise": 0.41},
+            applied=("haze",),
+        ),
+        '{"event":"item.judged","id":18,"src":"a/c.jpg","width":6000,"height":4000,'
+        '"seconds":0.1,"stage":{"decode":0.04,"infer":0.06},"found":{"haze":0.93,"noise":0.41},'
+        '"applied":["haze"]}',
     ),
     (
         ItemSkip(id=18, src="a/c.jpg", reason="done"),

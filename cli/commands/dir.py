@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
-import os
-import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,22 +13,20 @@ from varfix.cli.folder_argument import FOLDER_IN, FOLDER_OUT
 from varfix.cli.in_place_option import InPlaceOptions, in_place_options
 from varfix.cli.options import (
     Command,
-    CountOrAuto,
     EventOptions,
     ModelOptions,
     OutputOptions,
     event_options,
     model_options,
     option,
-    options_record,
     output_options,
     terminal_options,
 )
+from varfix.cli.selection import Selection, selection_options
 from varfix.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from varfix.cli.run_session import LoadedModel
-    from varfix.engine.batch.plan import BatchRequest
     from varfix.engine.restoration.restorer import Restorer
     from varfix.engine.storage.store import Store
 
@@ -77,119 +71,6 @@ change. The JSON Schema is engine/events.schema.json in the installed package.
 """
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Selected images, names of the results, and threads."""
-
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-    flat: bool
-    files_from: str | None
-    null: bool
-    sample: int | None
-    name: str | None
-    jobs: int | str | None
-    fail_fast: bool
-
-    def listed(self) -> tuple[str, ...] | None:
-        """Read the names of `--files-from`; they may be any bytes.
-
-        Raises:
-            click.UsageError: The list cannot be read, or `-0` is missing or not allowed.
-        """
-        place = self.files_from
-        if place is None:
-            if self.null:
-                raise click.UsageError("-0 requires --files-from")
-            return None
-        try:
-            data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
-        except OSError as error:
-            raise click.UsageError(f"--files-from {place}: {error.strerror or error}") from error
-        if not self.null and b"\0" in data:
-            raise click.UsageError(
-                f"--files-from {place}: contains NUL bytes; use -0 for NUL-separated names, or save"
-                " the list as UTF-8 lines"
-            )
-        data = data.removeprefix(codecs.BOM_UTF8)  # written by editors and shells on Windows
-        names = data.split(b"\0") if self.null else data.splitlines()
-        return tuple(os.fsdecode(name) for name in names if name)
-
-    def request(self, files: tuple[str, ...] | None, preset: str, overwrite: bool) -> BatchRequest:
-        """Return the selection for the engine; `files` is the result of `listed`."""
-        from varfix.engine.batch.plan import DEFAULT_NAME, BatchRequest
-        from varfix.engine.storage.scan import Filters
-
-        return BatchRequest(
-            filters=Filters(self.include, self.exclude, recursive=not self.flat),
-            files=files,
-            name=self.name or DEFAULT_NAME,
-            preset=preset,
-            overwrite=overwrite,
-            sample=self.sample,
-        )
-
-
-_selection = options_record(
-    "selection",
-    Selection,
-    option(
-        "Selection",
-        "--include",
-        multiple=True,
-        metavar="GLOB",
-        help="Restore only matching images; .gitignore syntax; may be repeated.",
-    ),
-    option(
-        "Selection",
-        "--exclude",
-        multiple=True,
-        metavar="GLOB",
-        help="Exclude matching images; .gitignore syntax; may be repeated.",
-    ),
-    option(
-        "Selection", "--no-recursive", "flat", is_flag=True, help="Do not descend into subfolders."
-    ),
-    option(
-        "Selection",
-        "--files-from",
-        metavar="FILE|-",
-        help="Restore the images listed in a file or on stdin, one per line. Names are relative to"
-        " SRC or to the current folder.",
-    ),
-    option(
-        "Selection",
-        "-0",
-        "null",
-        is_flag=True,
-        help="Names in the list are NUL-separated, as written by 'fd -0'.",
-    ),
-    option(
-        "Selection",
-        "--sample",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Restore only N images, evenly spaced: a preview of the run.",
-    ),
-    option(
-        "Output",
-        "--name",
-        metavar="TEMPLATE",
-        help="Template of the result names, with {dir} {stem} {ext} {preset} {model}."
-        "  [default: {dir}{stem}{ext}]",
-    ),
-    option(
-        "Machine",
-        "-j",
-        "--jobs",
-        type=CountOrAuto(),
-        metavar="auto|N",
-        help="Number of decoder threads; as many encoder threads are started.  [default: auto]",
-    ),
-    option("Machine", "--fail-fast", is_flag=True, help="Stop at the first image that fails."),
-)
-
-
 def _report_name(
     context: click.Context, parameter: click.Parameter, path: Path | None
 ) -> Path | None:
@@ -203,7 +84,14 @@ def _report_name(
 @click.argument("src", type=FOLDER_IN)
 @click.argument("dst", type=FOLDER_OUT, required=False)
 @model_options
-@_selection
+@selection_options
+@option(
+    "Output",
+    "--name",
+    metavar="TEMPLATE",
+    help="Template of the result names, with {dir} {stem} {ext} {preset} {model}."
+    "  [default: {dir}{stem}{ext}]",
+)
 @output_options
 @in_place_options
 @event_options
@@ -223,6 +111,7 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     dst: Path | Store | None,
     model: ModelOptions,
     selection: Selection,
+    name: str | None,
     output: OutputOptions,
     placing: InPlaceOptions,
     events: EventOptions,
@@ -242,7 +131,7 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     from varfix.cli.run_session import RunSession
 
     resolved = model.resolve(terminal, {"output.format": output.format, "io.jobs": selection.jobs})
-    placing.check(src, dst, is_cluster=cluster is not None, name=selection.name)
+    placing.check(src, dst, is_cluster=cluster is not None, name=name)
     target = placing.target(src, dst, resolved.settings)
     source = target if placing.in_place else src
     files = selection.listed()
@@ -262,13 +151,15 @@ def command(  # noqa: PLR0913 (one record for each group of options)
         from varfix.cli.report.rows import ReportHeader
         from varfix.engine.batch.context import RunOptions
         from varfix.engine.batch.fingerprint import settings_fingerprint
-        from varfix.engine.batch.plan import ignored_lines
+        from varfix.engine.batch.plan import DEFAULT_NAME, ignored_lines
         from varfix.engine.batch.planner import plan_batch
         from varfix.engine.storage.addresses import display_address
         from varfix.engine.system.display_names import printable
 
         fingerprint = settings_fingerprint(resolved.settings, loaded.sha256, loaded.restorer.tile)
-        request = selection.request(files, model.label, output.overwrite)
+        request = selection.request(
+            files, name=name or DEFAULT_NAME, preset=model.label, overwrite=output.overwrite
+        )
         with terminal.busy(f"Scanning {display_address(source)}"):
             plan = plan_batch(source, target, request, resolved.settings, fingerprint)
         for line in ignored_lines(plan.found):

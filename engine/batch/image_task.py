@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -77,7 +77,7 @@ class ImageTask:
         with _timed() as spent:
             source = self._item.source
             known = KnownFile(self._item.header, source.version)
-            fetched = context.source.fetch(source.name, known, _check_memory)
+            fetched = context.source.fetch(source.name, known, check_memory)
             check_fetched(self._item, fetched, settings)
             self._image = decode_image(fetched.data, max_pixels=settings.limits.max_pixels)
         for text in self._image.info.warnings:
@@ -167,11 +167,16 @@ def with_judgement(done: ItemDone, judgement: Judgement | None) -> ItemDone:
     """Return the event with what was found and treated, if the model judged the item."""
     if judgement is None:
         return done
-    found = {kind: round(value, 3) for kind, value in judgement.found.items()}
+    found = rounded(judgement.found)
     return msgspec.structs.replace(done, found=found, applied=judgement.applied)
 
 
-def _check_memory(header: Header) -> None:
+def rounded(found: Mapping[str, float]) -> dict[str, float]:
+    """Return probabilities as they are reported in events."""
+    return {kind: round(probability, 3) for kind, probability in found.items()}
+
+
+def check_memory(header: Header) -> None:
     """Reject an image that does not fit into memory: the system would kill the whole run.
 
     Raises:

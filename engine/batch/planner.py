@@ -140,6 +140,34 @@ def _check_place(ends: _Ends, request: BatchRequest) -> bool:
     return True
 
 
+def plan_diagnosis(source: Place, request: BatchRequest) -> Plan:
+    """Plan to judge the images of a folder, or of what lies below an address; write nothing.
+
+    Raises:
+        NothingToDoError: No image matches.
+        StoreError: A store does not answer or denies access.
+    """
+    if isinstance(source, Path) and not source.is_dir():
+        raise NothingToDoError(f"{source}: no such folder")
+    store = store_of(source)
+    found = store.find(request.filters, request.files, store)
+    videos = [name for name in found.sources if is_video(PurePosixPath(name))]
+    found.sources = [name for name in found.sources if name not in set(videos)]
+    found.ignored += videos
+    if not found.sources:
+        raise NothingToDoError(_nothing(display_address(source), found))
+    names = _sampled(found.sources, request.sample)
+    items = (_unwritten(number, name, store, found) for number, name in enumerate(names))
+    return Plan(store, store, "", tuple(items), found=found)
+
+
+def _unwritten(number: int, name: str, store: Store, found: ScanResult) -> Item:
+    """Return an item of which no result is written."""
+    path = None if store.folder is None else store.folder / name
+    source = ItemSource(name, path, version=found.versions.get(name))
+    return Item(number, source, ItemTarget("", None), None if path is None else _header(path))
+
+
 def image_item(source: Path, target: Path, overwrite: bool, settings: Settings) -> Item:
     """Return the item of a single image after all checks that need no model.
 

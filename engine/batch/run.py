@@ -26,6 +26,7 @@ from varfix.engine.events import (
     EventHandler,
     ItemDone,
     ItemFail,
+    ItemJudged,
     ItemSkip,
     ModelFacts,
     PlanDone,
@@ -162,7 +163,7 @@ class Run:
         return state == "done" and manifest.is_intact(item.target.name)
 
     def _count(self, event: Event) -> None:
-        if isinstance(event, ItemDone):
+        if isinstance(event, ItemDone | ItemJudged):
             self.ok += 1
             self.busy.update(event.stage)
             if event.applied is not UNSET:

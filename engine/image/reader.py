@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +20,7 @@ from varfix.engine.image import isobmff, jpeg, jpeg_check, png, tiff_samples, we
 from varfix.engine.image.color import SourceSamples, samples_to_rgb, space_of
 from varfix.engine.image.decoded_image import (
     DecodedImage,
+    Floats,
     ImageInfo,
     Integers,
     fill_transparent,
@@ -43,6 +44,22 @@ from varfix.engine.image.metadata.metadata import info_of
 from varfix.engine.image.tiff_pages import MainTiffImageFile, compression_error
 from varfix.engine.image.tiff_samples import TiffSamples
 from varfix.engine.image.zeros import ends_in_zeros
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An image, perhaps smaller than its file.
+
+    Attributes:
+        pixels: (h, w, 3) float32 in [0, 1], sRGB, upright.
+        width: Width of the image in the file, upright, in pixels.
+        height: Its height.
+    """
+
+    pixels: Floats
+    width: int
+    height: int
+
 
 # Color types of PNG without and with alpha.
 _PNG_GRAY: Final = (0, 4)
@@ -95,6 +112,37 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
         samples = _apply_orientation(samples, orientation)
         _check_size(samples.colors, header)
         return _assemble(samples, info)
+
+
+def decode_draft(data: bytes, *, max_pixels: int, side: int) -> Draft:
+    """Decode an image for a thumbnail, smaller than it is where the format allows it.
+
+    A JPEG is decoded to an eighth, a quarter or half of its size in a fraction of the time. Damage
+    that only the full size shows is not noticed then.
+
+    Args:
+        data: The whole file.
+        max_pixels: As for `decode_image`.
+        side: Least width and height of the result, unless the image is smaller.
+
+    Raises:
+        DecodeError: As `decode_image`.
+        HostMemoryError: The image does not fit in memory.
+    """
+    kind = identify(data)
+    if kind != "jpeg":
+        pixels = decode_image(data, max_pixels=max_pixels).pixels
+        return Draft(pixels, pixels.shape[1], pixels.shape[0])
+    with translate_decode_errors(len(data)):
+        image = open_image(kind, io.BytesIO(data))
+        header = header_of(kind, image, data)
+        reject(image, header, max_pixels)
+        orientation = orientation_of(image)
+        _check_end(kind, data)
+        info = info_of(image, header, data)
+        image.draft(None, (side, side))
+        samples = _apply_orientation(_decode_8bit(image, data), orientation)
+        return Draft(_assemble(samples, info).pixels, header.width, header.height)
 
 
 def _check_size(samples: Integers, header: Header) -> None:
