@@ -151,7 +151,7 @@ def plan_diagnosis(source: Place, request: BatchRequest) -> Plan:
         raise NothingToDoError(f"{source}: no such folder")
     store = store_of(source)
     found = store.find(request.filters, request.files, store)
-    videos = [name for name in found.sources if is_video(PurePosixPath(name))]
+    videos = [name for name in found.sources if _is_video(name, found)]
     found.sources = [name for name in found.sources if name not in set(videos)]
     found.ignored += videos
     if not found.sources:
