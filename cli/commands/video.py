@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
@@ -19,12 +18,10 @@ from varfix.cli.options import (
     ModelOptions,
     event_options,
     model_options,
-    option,
-    options_record,
     terminal_options,
 )
 from varfix.cli.terminal import Terminal
-from varfix.cli.video_arguments import TimeOffset, VideoPath
+from varfix.cli.video_arguments import VideoOptions, VideoPath, video_options
 from varfix.engine.errors import ExitCode, Interrupted, ItemError
 
 if TYPE_CHECKING:
@@ -35,14 +32,14 @@ if TYPE_CHECKING:
     from varfix.engine.settings.resolve import Resolved
     from varfix.engine.settings.types import Settings
     from varfix.engine.storage.result_history import ResultHistory
-    from varfix.engine.video.clip import Clip, TimeRange
-
+    from varfix.engine.video.clip import Clip
 
 _EPILOG: Final = """\b
 Examples:
   varfix video clip.mp4                               writes clip.varfix.mp4 next to it
   varfix video -p denoise --codec hevc --crf 16 old.avi new.mp4
-  varfix video --sample 10 clip.mp4 look.mp4          preview of ten seconds from the middle
+  varfix video --sample 10 clip.mp4 look.mp4          ten seconds from the middle
+  varfix video --preview 5 clip.mp4                   before and after, next to each other
   varfix video --from 1:30 --to 1:45 clip.mkv part.mkv
   varfix video -n clip.mp4                            show codec, container and time
   varfix video --json clip.mp4 | jq -r 'select(.event=="item.progress") | "\\(.fps) \\(.eta)"'
@@ -69,7 +66,6 @@ videos, with --set or in a preset file:
                            interruption; also the key-frame interval
   video.speed=slow         preset of the encoder
   video.encoder_options=tune=grain,aq-mode=3
-  video.streams=none       drop audio and all other streams
   video.deflicker_window=4 temporal window of the deflicker filter, frames on each
                            side; 0 disables it
   video.interlaced=fields  deinterlace into one frame for each field: twice the frame
@@ -78,119 +74,11 @@ videos, with --set or in a preset file:
 """
 
 
-@dataclass(frozen=True)
-class VideoOptions:
-    """The part of a video, and how it is stored."""
-
-    codec: str | None
-    crf: int | None
-    begin: Fraction | None
-    end: Fraction | None
-    sample: Fraction | None
-    fps: float | None
-    deinterlace: bool
-    overwrite: bool
-    dry_run: bool
-
-    def resolve(self, model: ModelOptions, terminal: Terminal) -> Resolved:
-        """Return the settings with those of these options."""
-        settings: dict[str, Any] = {
-            "video.codec": self.codec,
-            "video.crf": self.crf,
-            "video.fps": self.fps,
-        }
-        is_set = any(text.startswith("video.interlaced=") for text in model.assignments)
-        if self.deinterlace and not is_set:
-            settings["video.interlaced"] = "frames"
-        return model.resolve(terminal, settings)
-
-    def cut(self, seconds: Fraction | None) -> TimeRange:
-        """Return the requested part of a video of that length.
-
-        Raises:
-            click.UsageError: Both --sample and --from or --to are given.
-        """
-        from varfix.engine.video.clip import TimeRange
-
-        if self.sample is None:
-            return TimeRange(self.begin, self.end)
-        if self.begin is not None or self.end is not None:
-            raise click.UsageError("--sample cannot be combined with --from or --to")
-        if seconds is None or seconds <= self.sample:
-            return TimeRange()
-        begin = (seconds - self.sample) / 2
-        return TimeRange(begin, begin + self.sample)
-
-
-_clip_options = options_record(
-    "options",
-    VideoOptions,
-    option(
-        "Output",
-        "--codec",
-        metavar="NAME",
-        help="auto, h264, hevc, av1, ffv1 (lossless), prores, or the name of an FFmpeg encoder,"
-        " such as hevc_nvenc. 'auto' is the codec of the source or its successor."
-        "  [default: auto]",
-    ),
-    option(
-        "Output",
-        "--crf",
-        type=click.IntRange(0, 63),
-        metavar="N",
-        help="Constant rate factor: lower is better and larger."
-        "  [default: h264 17, hevc 18, av1 22]",
-    ),
-    option(
-        "Selection",
-        "--from",
-        "begin",
-        type=TimeOffset(),
-        metavar="T",
-        help="Start at this time, such as 90 or 1:30.",
-    ),
-    option(
-        "Selection", "--to", "end", type=TimeOffset(), metavar="T", help="End before this time."
-    ),
-    option(
-        "Selection",
-        "--sample",
-        type=TimeOffset(),
-        metavar="SEC",
-        help="Restore only SEC seconds from the middle: a preview of the run.",
-    ),
-    option(
-        "Selection",
-        "--fps",
-        type=click.FloatRange(0, 1000, min_open=True),
-        metavar="N",
-        help="Frames per second of numbered images (SRC is a pattern such as frames/%04d.png)."
-        "  [default: 25]",
-    ),
-    option(
-        "Restoration",
-        "--deinterlace",
-        is_flag=True,
-        help="Deinterlace interlaced video, with one frame for each frame; progressive frames stay."
-        " For one frame for each field, add --set video.interlaced=fields.",
-    ),
-    option("Output", "--overwrite", is_flag=True, help="Replace DST if it exists."),
-    option(
-        "Output",
-        "-n",
-        "--dry-run",
-        is_flag=True,
-        help="Show what would be done, with model and device, and exit. With -v, also show every"
-        " setting and its origin.",
-    ),
-)
-
-
 @click.command("video", cls=Command, epilog=_EPILOG)
 @click.argument("src", type=VideoPath(exists=True, dir_okay=False, allow_dash=True))
 @click.argument("dst", required=False, type=click.Path(allow_dash=True))
 @model_options
-@_clip_options
+@video_options
 @event_options
 @cluster_option
 @terminal_options
@@ -217,8 +105,8 @@ def command(  # noqa: PLR0913 (one record for each group of options)
     resolved = options.resolve(model, terminal)
     if options.fps is not None and (src == "-" or not is_pattern(Path(src))):
         raise click.UsageError("--fps is for numbered images, such as frames/%04d.png")
-    if options.sample == 0:
-        raise click.UsageError("--sample must be more than 0 seconds")
+    if 0 in (options.sample, options.preview):
+        raise click.UsageError("--sample and --preview must be more than 0 seconds")
     job = VideoRequest(resolved, model.label, options, events, terminal, cluster)
     if "-" in (src, dst):
         if cluster is not None:

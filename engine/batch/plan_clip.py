@@ -17,20 +17,23 @@ from varfix.engine.settings.types import Settings
 from varfix.engine.storage.result_history import ResultHistory
 from varfix.engine.system.long_names import fitted_name
 from varfix.engine.video.clip import Clip
+from varfix.engine.video.containers import open_container
 from varfix.engine.video.encode.encoders import encoder_for
-from varfix.engine.video.mux.streams import container_traits
+from varfix.engine.video.mux.selection import COPY, NONE, missing_specifiers
+from varfix.engine.video.mux.streams import container_traits, describe
 from varfix.engine.video.mux.trial import try_muxing
 from varfix.engine.video.sources.numbered_images import identity_of, is_pattern, numbered_images
 
 # Part of the name of a result that lies beside its source.
 _MARK: Final = ".varfix"
+_COMPARISON: Final = ".preview"
 # Containers to write where the expected one does not hold the result.
 _CONTAINERS: Final = (".mkv", ".mp4", ".mov")
 # Changes of the settings with which a container may hold it after all, and what to type.
 _CHANGES: Final[tuple[tuple[dict[str, Any], str], ...]] = (
     ({"codec": "av1", "crf": None}, "--codec av1"),
     ({"codec": "h264", "crf": None}, "--codec h264"),
-    ({"streams": "none"}, "--set video.streams=none to leave out what is not images"),
+    ({"streams": "none"}, "--streams none to leave out what is not images"),
 )
 
 
@@ -69,14 +72,17 @@ def choose_target(
         PlanError: The container asked for cannot hold the clip, or there is no such encoder.
         DeviceUnavailableError: The hardware encoder asked for does not work.
     """
+    if clip is not None:
+        check_streams(source, settings)
     codec = settings.video.codec if clip is None else encoder_for(clip, settings.video).name
     suffix = source.suffix.lower()
     wanted = result_suffix(suffix, codec, fallback=".mp4")
     # Numbered images are called as their folder.
     named = source.absolute().parent if is_pattern(source) else source
     stem = named.name if is_pattern(source) else named.stem
+    mark = _COMPARISON if settings.video.compare else _MARK
     if target is None:
-        target = named.with_name(fitted_name(stem, f"{_MARK}{wanted}"))
+        target = named.with_name(fitted_name(stem, f"{mark}{wanted}"))
     elif target.is_dir():
         target = target / f"{stem}{wanted}"
     else:
@@ -205,6 +211,17 @@ def _not_held(
         container_traits(target, "")
         return []
     return list(try_muxing(clip, source, target, settings.video).refused)
+
+
+def check_streams(source: Path, settings: Settings) -> None:
+    """Refuse a selection that names streams which the source does not have (PlanError)."""
+    if settings.video.streams in (COPY, NONE):
+        return
+    with open_container(source) as container:
+        missing = missing_specifiers(settings.video.streams, container.streams)
+        known = ", ".join(describe(stream) for stream in container.streams)
+    if missing:
+        raise PlanError(f"--streams {missing[0]}: no such stream", hint=f"there are {known}")
 
 
 def _check_part(part: VideoPart) -> None:

@@ -11,6 +11,10 @@ Quality = Annotated[int, Meta(ge=1, le=100)]
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 
+_STREAM: Final = r"(0:)?(\d+|[vasdt](:m:language:\w+)?(:\d+)?|m:language:\w+(:\d+)?)"
+STREAMS: Final = rf"^(copy|none|{_STREAM}(,{_STREAM})*)$"
+"""Values of `video.streams`."""
+
 RENAMED_KEYS: Final = {
     "video.window": "video.deflicker_window",
     "video.keys": "video.prior_interval",
@@ -112,7 +116,8 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         encoder_options: More options for the encoder, as `key=value,key=value`.
         segment_seconds: Length of a segment, such as 4 or 4s: at most this much is redone after an
             interruption. It is also the interval of key frames.
-        streams: `copy` audio, subtitles, chapters and attachments, or `none` of them.
+        streams: `copy` audio, subtitles, chapters and attachments, `none` of them, or only those
+            that are named, as in FFmpeg's -map: `0:a:0,0:s:m:language:eng`.
         deflicker_window: Temporal window of the deflicker filter, in frames on each side; 0
             disables it.
         prior_interval: The prior runs on every N-th frame.
@@ -121,6 +126,7 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         fps: Frames per second of numbered images; None = 25.
         interlaced: `refuse`; `frames` or `fields` to deinterlace, with one frame for each frame or
             for each field; `ignore` for videos that are wrongly marked as interlaced.
+        compare: Show the source on the left of the result, for a preview.
         damaged: `fail`, or `conceal` to accept the decoder's reconstruction of damaged data.
     """
 
@@ -129,12 +135,13 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     speed: str | None = None
     encoder_options: str = ""
     segment_seconds: Annotated[float, Meta(gt=0.0, le=600.0)] = 4.0
-    streams: Literal["copy", "none"] = "copy"
+    streams: Annotated[str, Meta(pattern=STREAMS)] = "copy"
     deflicker_window: Annotated[int, Meta(ge=0, le=60)] = 4
     prior_interval: Positive = 2
     deflicker_lowpass: bool = True
     fps: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
     interlaced: Literal["refuse", "ignore", "frames", "fields"] = "refuse"
+    compare: bool = False
     damaged: Literal["fail", "conceal"] = "fail"
 
 

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from varfix.engine.video.clip import NO_PIPE, ByteSink, Clip, Pipe, TimeRange
 from varfix.engine.video.deflicker import temporal_context
 from varfix.engine.video.encode.segment_writer import SegmentWriter
 from varfix.engine.video.encode.segments import Segment, SegmentFolder
+from varfix.engine.video.encode.side_by_side import SideBySideWriter, side_by_side
 from varfix.engine.video.encode.writer import Encoding, encoding_for
 from varfix.engine.video.frame_pipeline import (
     ClipCallbacks,
@@ -32,6 +33,7 @@ from varfix.engine.video.frame_pipeline import (
     FrameStreamContext,
     StageTimes,
     deflicker_settings,
+    quarter_turns,
     stream_frames,
 )
 from varfix.engine.video.frame_sources import FileFrames, FileRange, PipeFrames
@@ -92,18 +94,25 @@ def restore_clip(
         )
     for stream in trial.lost:
         callbacks.warn("stream_lost", f"{stream} cannot be kept in {target.name}")
-    encoding = encoding_for(clip, settings.video)
+    for text in trial.converted:
+        callbacks.warn("stream_converted", text)
+    turns = quarter_turns(clip.display_matrix)
+    shown = side_by_side(clip.layout, turns) if settings.video.compare else clip.layout
+    encoding = encoding_for(replace(clip, layout=shown), settings.video)
     if encoding.layout.name != clip.layout.name:
         stored = f"frames are stored as {encoding.layout.name} instead of {clip.layout.name}"
         callbacks.warn("pixel_format", f"{stored}, which {encoding.encoder} does not support")
     folder, times = SegmentFolder(target), StageTimes()
     with _kept_if_worth(folder), lock_folder(folder.path):
         finished = folder.begin(_identity(request, encoding, settings))
-        context = FrameStreamContext(encoding.layout, clip, callbacks, times)
+        size = clip.layout.width, clip.layout.height
+        layout = replace(encoding.layout, width=size[0], height=size[1])
+        context = FrameStreamContext(layout, clip, callbacks, times)
         writer = SegmentWriter(folder, encoding, _segment_frames(encoding, settings), finished)
         with closing(writer):
             source = _frame_source(request, settings, context, finished)
-            stream_frames(source, writer, restorer, settings, context)
+            sink = SideBySideWriter(writer, layout, turns) if settings.video.compare else writer
+            stream_frames(source, sink, restorer, settings, context)
             writer.finish()
         began = time.monotonic()
         mux_input = _mux_input(request, target, settings, trial)

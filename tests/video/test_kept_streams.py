@@ -155,22 +155,21 @@ def test_cover_images_and_fonts_are_compared_whatever_their_order(shared, restor
 
 
 def test_a_trial_finds_what_a_container_does_not_hold(film, tmp_path):
-    source = film("rich.mkv", subtitles="subrip", audio=("aac", "libopus"))
+    source = film("rich.mkv", subtitles="ass", audio=("aac", "libopus"))
     settings = settings_for(codec="h264").video
     clip = probe_clip(source)
     assert try_muxing(clip, source, tmp_path / "x.mkv", settings, WHOLE).refused == ()
     refused = try_muxing(clip, source, tmp_path / "x.mp4", settings, WHOLE).refused
-    assert refused == ("stream 3 (subtitle, srt, eng)",)
+    assert refused == ("stream 3 (subtitle, ssa, eng)",)
     assert list(tmp_path.iterdir()) == [source]
 
 
 def test_nothing_is_restored_for_a_container_that_does_not_hold_it(film, restore, tmp_path):
-    source = film("rich.mkv", subtitles="subrip", audio=("aac",))
+    source = film("rich.mkv", subtitles="ass", audio=("aac",))
     with pytest.raises(PlanError, match=r"mp4 cannot hold stream 2") as caught:
         restore(source, tmp_path / "x.mp4", codec="h264")
     assert caught.value.hint == (
-        "name a file that ends in .mkv, or add --set video.streams=none to leave out what is not"
-        " images"
+        "name a file that ends in .mkv, or add --streams none to leave out what is not images"
     )
     made = restore(source, tmp_path / "x.mp4", codec="h264", streams="none")
     assert not made.of(ItemFail)

@@ -22,6 +22,7 @@ from varfix.engine.video.mux.streams import (
     is_timecode,
     set_layout,
 )
+from varfix.engine.video.mux.subtitles import SubtitleConverter, form_for
 
 if TYPE_CHECKING:
     from av import Packet
@@ -56,6 +57,7 @@ class StreamCopies:
     result: MuxResult
     _copies: dict[int, Stream] = field(default_factory=dict)
     _keys: dict[int, StreamKey] = field(default_factory=dict)
+    _converters: dict[int, SubtitleConverter] = field(default_factory=dict)
 
     def is_copied(self, stream: Stream) -> bool:
         """Return whether a stream is copied, as a stream."""
@@ -71,7 +73,9 @@ class StreamCopies:
         return self.mux_input.traits.muxer == "matroska" and any(
             stream.codec_context is not None and stream.codec_context.codec.name not in known
             for stream in self.source.streams
-            if self.is_copied(stream) and not is_cover(stream)
+            if self.is_copied(stream)
+            and not is_cover(stream)
+            and form_for(stream, self.mux_input.traits.muxer) is None
         )
 
     @property
@@ -92,14 +96,20 @@ class StreamCopies:
         """
         from av.audio.stream import AudioStream
 
-        digest = self.result.digests[key] = StreamDigest(stream)
+        copy: Stream
+        form = form_for(stream, self.mux_input.traits.muxer)
+        digest = self.result.digests[key] = StreamDigest(stream, form)
         if is_attachment(stream) and self.mux_input.traits.muxer in MATROSKA:
             self._attach(stream, out, digest)
             return
-        if stream.type == "data":
+        if form is not None:
+            converter = self._converters[stream.index] = SubtitleConverter(stream, form, out)
+            copy = converter.copy
+            copy.disposition = stream.disposition
+        elif stream.type == "data":
             # QuickTime stores any bytes under any identifier, MP4 only registered identifiers.
             is_free = self.mux_input.traits.muxer == "mov"
-            copy: Stream = (
+            copy = (
                 out.add_stream_from_template(stream) if is_free else out.add_data_stream(_ANY_DATA)
             )
             description = track_descriptions(self._path)[stream.index]
@@ -134,6 +144,11 @@ class StreamCopies:
                 continue
             offset = round(shift / tick)
             index = packet.stream.index
+            if index in self._converters:
+                converted = self._converters[index].converted(packet)
+                if converted is None:
+                    continue
+                packet = converted
             packet.stream = self._copies[index]
             packet.dts = stamp - offset
             packet.pts = (stamp if packet.pts is None else packet.pts) - offset

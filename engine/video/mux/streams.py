@@ -156,26 +156,33 @@ class StreamDigest:
         first: Time of the first packet in seconds; None without one.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, form: str | None = None) -> None:
+        """Begin without bytes.
+
+        Args:
+            stream: The stream.
+            form: The codec that its packets are converted to; None if they are copied.
+        """
         self.size = 0
         self.first: Fraction | None = None
         self._hash = hashlib.sha256()
         context = stream.codec_context
-        name = context.codec.canonical_name if context else ""
+        name = form or (context.codec.canonical_name if context else "")
         self._text = name == "mov_text"
         # Headers move from the packets into the container.
         self._headers_move = name in _REPACKETED and not (context and context.extradata)
 
     def add(self, packet: Packet[Any]) -> None:
         """Add a packet."""
+        data = bytes(packet)
+        if self._text and data == _EMPTY_TEXT:
+            return  # containers fill gaps with these
         if self.first is None and packet.pts is not None:
             self.first = packet.pts * packet.time_base
-        self.add_bytes(bytes(packet))
+        self.add_bytes(data)
 
     def add_bytes(self, data: bytes) -> None:
         """Add the bytes of a packet or an attachment."""
-        if self._text and data == _EMPTY_TEXT:
-            return  # containers fill gaps with these
         self.size += len(data)
         self._hash.update(data)
 

@@ -21,6 +21,7 @@ from varfix.engine.video.encode.writer import Encoding, SegmentEncoder, encoding
 from varfix.engine.video.mux.assemble import assemble
 from varfix.engine.video.mux.iso_boxes import track_descriptions
 from varfix.engine.video.mux.mux_input import EncodedSegments, MuxInput
+from varfix.engine.video.mux.selection import selected_streams
 from varfix.engine.video.mux.streams import (
     ISO,
     container_traits,
@@ -28,6 +29,7 @@ from varfix.engine.video.mux.streams import (
     is_part_of_chapters,
     is_timecode,
 )
+from varfix.engine.video.mux.subtitles import form_for
 from varfix.engine.video.mux.verify import verify
 from varfix.engine.video.sources.numbered_images import DEMUXER
 
@@ -46,11 +48,13 @@ class MuxTrial:
         refused: Frames and streams without which there is no result, as texts for a message.
         lost: Data streams that are left out, as texts.
         left_out: Indexes of the streams of the source that are not copied.
+        converted: Subtitles that are converted, as texts.
     """
 
     refused: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     left_out: frozenset[int] = frozenset()
+    converted: tuple[str, ...] = ()
 
 
 def try_muxing(
@@ -84,7 +88,7 @@ def try_muxing(
     mux_input = MuxInput(clip, copied, WHOLE, traits, packets=_PACKETS)
     with TemporaryDirectory(prefix="varfix-") as folder:
         trial = _Trial(mux_input, _encode(clip, encoding, Path(folder)), Path(folder))
-        return trial.run(time_range)
+        return trial.run(video.streams, time_range)
 
 
 class _Trial:
@@ -93,7 +97,7 @@ class _Trial:
     def __init__(self, mux_input: MuxInput, encoded: EncodedSegments, folder: Path) -> None:
         self._input, self._encoded, self._folder = mux_input, encoded, folder
 
-    def run(self, time_range: TimeRange) -> MuxTrial:
+    def run(self, selection: str, time_range: TimeRange) -> MuxTrial:
         """Return what cannot be held; streams are tried one by one only if together they fail."""
         if self._input.source is None:
             fault = self._fault(frozenset())
@@ -102,14 +106,23 @@ class _Trial:
             streams = {
                 stream.index: stream for stream in container.streams if self._is_tried(stream)
             }
-            gone = {index for index, stream in streams.items() if self._is_gone(stream, time_range)}
+            unselected = set(streams) - selected_streams(selection, container.streams)
+            gone = unselected | {
+                index for index, stream in streams.items() if self._is_gone(stream, time_range)
+            }
             failed = self._failed(set(streams), gone)
-            lost = {index for index in failed | gone if streams[index].type == "data"}
+            lost = {n for n in failed | gone if streams[n].type == "data"} - unselected
             refused = [describe(streams[index]) for index in sorted(failed - lost)]
             if not refused and (fault := self._fault(frozenset(failed | gone))):
                 refused = [f"these streams together ({fault})"]
             lost_texts = tuple(describe(streams[index]) for index in sorted(lost))
-            return MuxTrial(tuple(refused), lost_texts, frozenset(failed | gone))
+            muxer = self._input.traits.muxer
+            converted = tuple(
+                f"{describe(stream)} is converted to {form}"
+                for index, stream in streams.items()
+                if index not in failed | gone and (form := form_for(stream, muxer)) is not None
+            )
+            return MuxTrial(tuple(refused), lost_texts, frozenset(failed | gone), converted)
 
     def _failed(self, streams: set[int], gone: set[int]) -> set[int]:
         """Return the streams that fail even without the others; none if all together work."""
