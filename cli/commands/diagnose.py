@@ -84,7 +84,7 @@ def command(
         plan = plan_diagnosis(src, selection.request(files))
     for line in ignored_lines(plan.found):
         terminal.detail(line)
-    out = Sink("stdout", sys.stdout.buffer, lambda: session.stop.ask(ExitCode.SIGPIPE))
+    out = Sink("stdout", sys.stdout.buffer, lambda: session.stop.request(ExitCode.SIGPIPE))
     table = None if events.as_json else FindingsTable(out)
     options = RunOptions(
         "diagnose",
