@@ -99,9 +99,11 @@ class ImageEndpoints:
 
     def named(self, item: Item) -> Item:
         """Return the item with `stdin` and `stdout` as names for events and messages."""
+        from varfix.engine.batch.item import STDIN
+
         source, target = item.source, item.target
         if self.source == "-":
-            source = replace(source, given="stdin")
+            source = replace(source, given=STDIN)
         if self.target == "-":
             target = replace(target, given="stdout")
         return replace(item, source=source, target=target)

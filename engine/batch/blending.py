@@ -18,6 +18,7 @@ import numpy as np
 from varfix.engine.batch.output_format import format_for
 from varfix.engine.batch.pipeline import Pipeline, Stages
 from varfix.engine.batch.processor import as_varfix, jobs_of, queue_of
+from varfix.engine.batch.provenance import blended_by, stated
 from varfix.engine.errors import DecodeUnsupportedError, OutputError, VarfixError
 from varfix.engine.formats import is_video
 from varfix.engine.image.decoded_image import DecodedImage, replace_pixels
@@ -199,7 +200,9 @@ class BlendRun:
 
     def _write(self, item: BlendItem, work: _Blend) -> None:
         wanted = format_for(item.source.name, item.target.name, self.settings)
-        encoded = encode_image(work.image, wanted, self.settings.output)
+        made_by = blended_by(work.result.info.xmp, self.settings.strength, item.name)
+        image = stated(work.image, wanted, made_by)
+        encoded = encode_image(image, wanted, self.settings.output)
         stat = work.fetched.stat
         times = times_of(stat) if self.settings.output.times == "keep" else None
         name = item.dst if self.manifest is not None else item.target.name

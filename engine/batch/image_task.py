@@ -11,12 +11,14 @@ from typing import Final
 import msgspec
 
 from varfix.engine.batch.context import PixelObserver, RunContext, RunPort
-from varfix.engine.batch.item import Item, memory_of
+from varfix.engine.batch.item import STDIN, Item, memory_of
 from varfix.engine.batch.output_format import check_fetched, format_for
+from varfix.engine.batch.provenance import restored_by, stated
 from varfix.engine.errors import HostMemoryError
 from varfix.engine.events import ItemDone, ItemProgress, RetryCounts, Warn
 from varfix.engine.formats import Header
 from varfix.engine.image.decoded_image import DecodedImage, replace_pixels
+from varfix.engine.image.metadata.provenance import Provenance
 from varfix.engine.image.reader import decode_image
 from varfix.engine.image.writer import encode_image
 from varfix.engine.restoration.findings import Judgement
@@ -114,7 +116,8 @@ class ImageTask:
         item, context, stat = self._item, self._env.context, self._stat
         with _timed() as spent:
             wanted = format_for(item.source.name, item.target.name, context.settings)
-            encoded = encode_image(self._image, wanted, context.settings.output)
+            image = stated(self._image, wanted, self._provenance())
+            encoded = encode_image(image, wanted, context.settings.output)
             links = 0 if item.target.path is None else other_names(item.target.path)
             self._env.port.publish(
                 item,
@@ -139,6 +142,11 @@ class ImageTask:
             tone_shift=round(self._tone_shift, 5),
         )
         return with_judgement(done, self._judgement)
+
+    def _provenance(self) -> Provenance:
+        source = self._item.source
+        name = "" if source.given == STDIN else source.name
+        return restored_by(self._env.restorer.card.name, self._env.context.settings, name)
 
     def _entry(self, data: bytes) -> Entry:
         assert self._stat is not None

@@ -18,6 +18,9 @@ _UNKNOWN_COST: Final = 1 << 20
 # request over a network.
 _DENSE: Final = {"jpeg": 0.2, "png": 0.7, "webp": 0.1, "avif": 0.08, "heif": 0.12, "jxl": 0.2}
 
+# Name of the source of an image that comes from a pipe.
+STDIN: Final = "stdin"
+
 
 @dataclass(frozen=True, slots=True)
 class ItemSource:

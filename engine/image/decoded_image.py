@@ -118,6 +118,11 @@ def replace_pixels(image: DecodedImage, pixels: Floats) -> DecodedImage:
     return replace(image, pixels=pixels, restored=True)
 
 
+def replace_xmp(image: DecodedImage, packet: bytes | None) -> DecodedImage:
+    """Return a copy of an image with another XMP packet."""
+    return replace(image, info=replace(image.info, xmp=packet))
+
+
 def to_floats(samples: Integers) -> Floats:
     """Convert samples of a file to the input of the model.
 
