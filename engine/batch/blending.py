@@ -200,7 +200,7 @@ class BlendRun:
 
     def _write(self, item: BlendItem, work: _Blend) -> None:
         wanted = format_for(item.source.name, item.target.name, self.settings)
-        made_by = blended_by(work.result.info.xmp, self.settings.strength, item.name)
+        made_by = blended_by(work.result.info.xmp, self.settings.strengths, item.name)
         image = stated(work.image, wanted, made_by)
         encoded = encode_image(image, wanted, self.settings.output)
         stat = work.fetched.stat

@@ -11,7 +11,6 @@ from support.images import noise, opened, saved
 
 from varfix.engine.image.metadata.provenance import (
     Provenance,
-    blended_parameters,
     parameters_in,
     with_provenance,
 )
@@ -104,11 +103,6 @@ def test_what_xml_cannot_store_is_replaced():
     packet = with_provenance(None, Provenance("v", "p", "a\x01\udcff\ufffe.jpg"))
     assert "a\ufffd\ufffd\ufffd.jpg".encode() in packet
     ElementTree.fromstring(packet)
-
-
-def test_a_blend_has_a_share_of_the_strength():
-    assert blended_parameters("a=1; strength=0.5; b=2", 0.5) == "a=1; strength=0.25; b=2"
-    assert blended_parameters("a=1", 0.5) == blended_parameters(None, 0.5) == "strength=0.5"
 
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")

@@ -21,7 +21,6 @@ _EVENT: Final = "http://ns.adobe.com/xap/1.0/sType/ResourceEvent#"
 _TOOL, _SOURCE, _HISTORY = f"{_XMP} CreatorTool", f"{_DC} source", f"{_MM} History"
 _ACTION: Final = "filtered"
 _AGENT: Final = re.compile(r"varfix\b")
-_STRENGTH: Final = re.compile(r"\bstrength=([0-9.]+)")
 # Characters that XML cannot store, not even escaped.
 _UNSTORABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _HEAD: Final = b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -78,15 +77,6 @@ def parameters_in(packet: bytes | None) -> str | None:
         return None
     own = [event for event in events if _AGENT.match(event.get("softwareAgent", ""))]
     return own[-1].get("parameters") if own else None
-
-
-def blended_parameters(parameters: str | None, strength: float) -> str:
-    """Return the parameters of a blend of a source and a result made with `parameters`."""
-    found = _STRENGTH.search(parameters or "")
-    if parameters is None or found is None:
-        return f"strength={strength:g}"
-    start, end = found.span(1)
-    return f"{parameters[:start]}{strength * float(found[1]):g}{parameters[end:]}"
 
 
 def _new_packet(made_by: Provenance) -> bytes:
