@@ -33,7 +33,7 @@ Examples:
     "--arch",
     default="auto",
     metavar="NAME",
-    help="Network: varformer-s, varformer, restorevar.  [default: from the files]",
+    help="Network: varformer-s, specialist, varformer, restorevar.  [default: from the files]",
 )
 @click.option(
     "--license",

@@ -6,6 +6,7 @@ So a copied or renamed file keeps its card. `varfix.onnx.files.card` reads and w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
@@ -17,6 +18,12 @@ PREFIX: Final = "varfix."
 
 # Prior graphs receive the index of a task, so tasks may only be appended.
 TASKS: Final = ("auto", "noise", "rain", "haze", "lowlight", "blur", "snow")
+
+SPECIALISTS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {"denoise": frozenset({"noise"}), "derain": frozenset({"rain", "snow"})}
+)
+"""Graphs that restore tiles in place of the restore graph, if nothing else is wrong with an image:
+their names, and the members of `TASKS` that they restore."""
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):

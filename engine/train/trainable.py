@@ -102,8 +102,20 @@ def _varformer() -> Program:
     return Program(lambda: Varformer(VarformerConfig()), stages.STAGES, stages.restore)
 
 
+def _specialist() -> Program:
+    from varfix.engine.networks.varformer_s.specialist import SpecialistNetwork
+    from varfix.engine.train.stages import specialist as stages
+
+    return Program(SpecialistNetwork, stages.STAGES, stages.restore)
+
+
 PROGRAMS: Mapping[str, Callable[[], Program]] = MappingProxyType(
-    {"restorevar": _restorevar, "varformer": _varformer, "varformer-s": _varformer_s}
+    {
+        "restorevar": _restorevar,
+        "specialist": _specialist,
+        "varformer": _varformer,
+        "varformer-s": _varformer_s,
+    }
 )
 """What `model:` in a recipe can be."""
 

@@ -32,6 +32,7 @@ from varfix.onnx.export.released_graphs import (
     VarformerGraph,
     restore_with_tokens,
 )
+from varfix.onnx.export.specialist import export_specialist
 from varfix.onnx.export.varformer_s import export_varformer_s
 
 SINGLE: Final = re.compile(r"vqvae\.(encoder|quant)|adapter\.|\.head\.|\.word\.|conv_out")
@@ -131,6 +132,15 @@ def export_trained_varformer_s(
     export_varformer_s(checkpoint, target, fields.training)
 
 
+def export_trained_specialist(
+    checkpoints: Sequence[Path], target: Path, fields: CardFields
+) -> None:
+    """Export a specialist of a VarFormer-S; raises as `export_specialist`."""
+    del fields  # its card is that of the model
+    (checkpoint,) = checkpoints
+    export_specialist(checkpoint, target)
+
+
 def export_restorevar(checkpoints: Sequence[Path], target: Path, fields: CardFields) -> None:
     """Export a published RestoreVAR; raises as `load_restorevar` and `export_released`."""
     transformer, vqvae = checkpoints
@@ -185,6 +195,7 @@ def _trained(network: Network, checkpoints: Sequence[Path]) -> Network:
 
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "varformer-s": Architecture(("weights.safetensors",), export_trained_varformer_s),
+    "specialist": Architecture(("weights.safetensors",), export_trained_specialist),
     "varformer": Architecture(("net_g_last.pth",), export_varformer),
     "varformer-trained": Architecture(("weights.safetensors",), export_trained_varformer),
     "restorevar": Architecture(("restorevar.pth", "vae_restorevar.ckpt"), export_restorevar),

@@ -106,10 +106,10 @@ def export_network(model: VarformerS, target: Path, card: ModelCard) -> None:
     model.eval()
     prior, restore = PriorGraph(model.prior), RestoreGraph(model.restorer)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write(prior, prior_example(), ["prior"], prior_path(target), card)
-    _write(restore, restore_example(), ["restored"], target, card)
-    check_against(_reference(prior), prior_path(target), _arrays(prior_example(seed=1)))
-    check_against(_reference(restore), target, _arrays(restore_example(seed=1, batch=3)))
+    write_graph(prior, prior_example(), ["prior"], prior_path(target), card)
+    write_graph(restore, restore_example(), ["restored"], target, card)
+    check_against(reference_of(prior), prior_path(target), arrays_of(prior_example(seed=1)))
+    check_against(reference_of(restore), target, arrays_of(restore_example(seed=1, batch=3)))
 
 
 def prior_example(seed: int = 0) -> dict[str, Tensor]:
@@ -128,9 +128,18 @@ def restore_example(seed: int = 0, batch: int = 2) -> dict[str, Tensor]:
     }
 
 
-def _write(
+def write_graph(
     graph: nn.Module, example: dict[str, Tensor], outputs: list[str], path: Path, card: ModelCard
 ) -> None:
+    """Write a graph with its card; weights are stored in half precision.
+
+    Args:
+        graph: The network.
+        example: Its inputs by name; the batch and sides of tiles stay free.
+        outputs: Names of its outputs.
+        path: The file.
+        card: The card.
+    """
     with silent_exporter():
         program = torch.onnx.export(
             graph,
@@ -165,7 +174,9 @@ def _dynamic(example: dict[str, Tensor]) -> dict[str, dict[int, object]] | None:
     return {name: {0: auto, 2: auto, 3: auto} for name in example}
 
 
-def _reference(graph: nn.Module) -> Callable[[Feeds], Arrays]:
+def reference_of(graph: nn.Module) -> Callable[[Feeds], Arrays]:
+    """Return a function that computes the result of a network from arrays."""
+
     def run(inputs: Feeds) -> Arrays:
         with torch.no_grad():
             result: Arrays = graph(
@@ -176,5 +187,6 @@ def _reference(graph: nn.Module) -> Callable[[Feeds], Arrays]:
     return run
 
 
-def _arrays(example: dict[str, Tensor]) -> dict[str, Arrays]:
+def arrays_of(example: dict[str, Tensor]) -> dict[str, Arrays]:
+    """Return the inputs as arrays."""
     return {name: value.numpy() for name, value in example.items()}

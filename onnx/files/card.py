@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from varfix.engine.errors import ModelChecksumError, ModelContractError, ModelMissingError
-from varfix.engine.models.card import PREFIX, ModelCard, from_metadata, to_metadata
+from varfix.engine.models.card import PREFIX, SPECIALISTS, ModelCard, from_metadata, to_metadata
 from varfix.engine.system.atomic import replacement
 from varfix.onnx.files import protobuf
 
@@ -27,6 +27,7 @@ PRIOR_SUFFIX: Final = ".prior.onnx"
 FP16_SUFFIX: Final = ".fp16.onnx"
 INT8_SUFFIX: Final = ".int8.onnx"
 DECODER_SUFFIX: Final = ".decoder.onnx"
+SPECIALIST_SUFFIXES: Final = {name: f".{name}.onnx" for name in SPECIALISTS}
 MADE_FROM: Final = "made-from"
 """Metadata key of an int8 variant: the checksum of the original graph."""
 WEIGHTS_SUFFIX: Final = ".data"
@@ -51,6 +52,17 @@ def int8_path(path: Path) -> Path:
 def decoder_path(path: Path) -> Path:
     """Return the path of the decoder of the prior of the restore graph at `path`."""
     return path.with_name(path.name.removesuffix(".onnx") + DECODER_SUFFIX)
+
+
+def specialist_path(path: Path, specialist: str) -> Path:
+    """Return the path of a specialist, a key of `SPECIALISTS`, of the restore graph at `path`."""
+    return path.with_name(path.name.removesuffix(".onnx") + SPECIALIST_SUFFIXES[specialist])
+
+
+def specialist_paths(path: Path) -> dict[str, Path]:
+    """Return the specialists that stand next to the restore graph at `path`, by name."""
+    paths = {name: specialist_path(path, name) for name in SPECIALISTS}
+    return {name: found for name, found in paths.items() if found.is_file()}
 
 
 def weights_path(path: Path) -> Path:
@@ -150,7 +162,7 @@ def verify_model(path: Path) -> ModelCard:
     if card.guidance == "image" and not path.name.endswith(PRIOR_SUFFIX):
         _verified(prior_path(path))
         check_companion(card, prior_path(path), path)
-    for companion in (fp16_path(path), decoder_path(path)):
+    for companion in (fp16_path(path), decoder_path(path), *specialist_paths(path).values()):
         if companion.is_file():
             _verified(companion)
             check_companion(card, companion, path)

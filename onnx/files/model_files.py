@@ -13,7 +13,14 @@ from typing import Final
 from varfix.engine.errors import ModelMissingError
 from varfix.engine.models.registry import MODELS, ModelEntry
 from varfix.engine.system.app_folders import data_folder
-from varfix.onnx.files.card import checked_digest, decoder_path, fp16_path, int8_path, prior_path
+from varfix.onnx.files.card import (
+    checked_digest,
+    decoder_path,
+    fp16_path,
+    int8_path,
+    prior_path,
+    specialist_paths,
+)
 
 FOLDER_VARIABLE: Final = "VARFIX_MODELS"
 
@@ -40,6 +47,11 @@ class ModelFiles:
     def int8(self) -> Path:
         """Path of the int8 variant, which may not exist."""
         return int8_path(self.restore)
+
+    @property
+    def specialists(self) -> dict[str, Path]:
+        """Paths of the specialists that exist, by name."""
+        return specialist_paths(self.restore)
 
 
 def model_folder() -> Path:
@@ -100,6 +112,8 @@ def model_digest(model: str) -> str:
     digest = checked_digest(found.restore)
     if found.prior.is_file():
         digest += checked_digest(found.prior)
+    for path in found.specialists.values():
+        digest += checked_digest(path)
     return hashlib.sha256(digest.encode()).hexdigest()
 
 

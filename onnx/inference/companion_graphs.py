@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from varfix.engine.errors import ModelMissingError
@@ -13,7 +14,8 @@ from varfix.onnx.files.model_files import ModelFiles
 from varfix.onnx.inference.devices import DeviceRequest, Warn, start_named
 from varfix.onnx.inference.hardware import gpu_visible
 from varfix.onnx.inference.runtime import CPU, Device, Session, SessionPlan
-from varfix.onnx.inference.signature import check_prior
+from varfix.onnx.inference.signature import TILE, check_prior, read_signature
+from varfix.onnx.inference.specialists import Specialists
 
 
 def early_prior(
@@ -72,6 +74,24 @@ class CompanionGraphs:
         check_companion(self.card, path, self.files.restore)
         session = start_named(path, self.request, SessionPlan(self.device, threads=self.threads))
         check_prior(session, path, self.card)
+        return session
+
+    def specialists(self) -> Specialists:
+        """Return the specialists next to the restore graph; they are started when required."""
+        return Specialists(
+            {name: partial(self._specialist, path) for name, path in self.files.specialists.items()}
+        )
+
+    def _specialist(self, path: Path) -> Session:
+        """Start a specialist in fp32."""
+        check_companion(self.card, path, self.files.restore)
+        dims = {name: size for name, size in self.dims.items() if name in ("height", "width")}
+        shapes = {name: shape for name, shape in self.shapes.items() if name == TILE}
+        plan = SessionPlan(self.device, dims, shapes=shapes, threads=self.threads)
+        if self.device == CPU:
+            plan = SessionPlan(self.device, threads=self.threads)
+        session = start_named(path, self.request, plan)
+        read_signature(session, path)
         return session
 
     def fp16(self, wanted: str, warn: Warn) -> Session | None:

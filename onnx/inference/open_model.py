@@ -94,6 +94,7 @@ def _open(
             fp16=companions.fp16(wanted, warn),
             prior=companions.prior() if early is None else early.result(),
             precision="fp32" if graph == found.restore else "int8",
+            specialists=companions.specialists(),
         )
     batch = signature.batch or settings.tile.batch or estimated_batch(card, device, size)
     step = step if device == CPU and len(signature.dims) == 2 else size

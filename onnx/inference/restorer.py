@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from varfix.onnx.inference.map_findings import findings_in
 from varfix.onnx.inference.memory_guard import bad_tiles, is_out_of_memory, memory_error
 from varfix.onnx.inference.runtime import CPU, Device, Session
 from varfix.onnx.inference.signature import LEVEL, PRIOR, TASK, THUMBNAIL, Signature, resized
+from varfix.onnx.inference.specialists import Specialists
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -34,6 +35,7 @@ class Graphs:
         fp16: The restore graph in fp16, if it is used.
         prior: The prior graph, for models with guidance `image`.
         precision: Precision of `restore`.
+        specialists: Graphs that take the place of `restore` for some kinds of degradation.
     """
 
     restore: Session
@@ -41,6 +43,7 @@ class Graphs:
     fp16: Session | None = None
     prior: Session | None = None
     precision: Precision = "fp32"
+    specialists: Specialists = field(default_factory=lambda: Specialists({}))
 
     @property
     def fastest(self) -> tuple[Session, Precision]:
@@ -216,14 +219,25 @@ class OnnxRestorer:
         )
 
     def _run(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
-        """Run all tiles; reduce the batch after out-of-memory errors."""
+        """Run all tiles, each on the graph for what is wrong with it."""
+        restored = np.empty_like(tiles, dtype=np.float32)
+        retries = Retries()
+        for specialist, rows in self._graphs.specialists.split(prior, len(tiles)):
+            maps = None if specialist or prior is None else prior[rows]
+            part = self._run_on(specialist or self._session, tiles[rows], maps)
+            restored[rows] = part.pixels
+            retries += part.retries
+        return RestoredTiles(restored, retries)
+
+    def _run_on(self, session: Session, tiles: Floats, prior: Floats | None) -> RestoredTiles:
+        """Run tiles on a graph; reduce the batch after out-of-memory errors."""
         restored = np.empty_like(tiles, dtype=np.float32)
         at = oom = 0
         while at < len(tiles):
             part = slice(at, min(at + self._batch, len(tiles)))
             try:
                 restored[part] = self._run_batch(
-                    tiles[part], None if prior is None else prior[part]
+                    session, tiles[part], None if prior is None else prior[part]
                 )
                 at = part.stop
             except MemoryError as error:
@@ -231,13 +245,13 @@ class OnnxRestorer:
                 oom += 1
         return RestoredTiles(restored, Retries(oom=oom))
 
-    def _run_batch(self, tiles: Floats, prior: Floats | None) -> Floats:
+    def _run_batch(self, session: Session, tiles: Floats, prior: Floats | None) -> Floats:
         signature = self._graphs.signature
         feeds = {signature.tile: np.ascontiguousarray(tiles.transpose(0, 3, 1, 2), np.float32)}
         feeds |= self._level
         if prior is not None:
             feeds[PRIOR] = np.ascontiguousarray(prior, np.float32)
-        (restored,) = self._compute(self._session, [signature.output], feeds)
+        (restored,) = self._compute(session, [signature.output], feeds)
         restored = restored.transpose(0, 2, 3, 1)
         if restored.shape != tiles.shape:
             raise resized(self._card, tiles.shape[1], restored.shape[1])

@@ -1,0 +1,35 @@
+"""How a specialist is trained: patches of a few kinds of degradation to their targets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from varfix.engine.networks.varformer_s.specialist import SpecialistNetwork
+from varfix.engine.train.data.batches import Batch
+from varfix.engine.train.stages.losses import charbonnier
+from varfix.engine.train.stages.stage import PlainStage
+
+
+class SpecialistStage(PlainStage):
+    """The only stage: patches alone, without a prior."""
+
+    name = "specialist"
+
+    def parameters(self, model: SpecialistNetwork) -> list[nn.Parameter]:
+        """What this stage trains."""
+        return list(model.parameters())
+
+    def losses(self, model: SpecialistNetwork, batch: Batch) -> dict[str, Tensor]:
+        """Charbonnier loss of each patch (N,)."""
+        restored = model(batch.patches.contiguous(memory_format=torch.channels_last))
+        return {"pixels": charbonnier(restored.float() - batch.targets)}
+
+
+def restore(model: SpecialistNetwork, pictures: Tensor, tasks: Tensor) -> Tensor:
+    """Restore images (B, 3, H, W) in [0, 1], for the sample sheets; it is told no task."""
+    del tasks
+    return model(pictures).clamp(0.0, 1.0)
+
+
+STAGES = (SpecialistStage(),)

@@ -1,0 +1,68 @@
+"""A specialist learns from patches alone, and a stopped run goes on to the same result."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from varfix.engine.networks.varformer_s.specialist import SpecialistConfig, SpecialistNetwork
+from varfix.engine.train.data.photos import load_photos
+from varfix.engine.train.data.source import Synthetic
+from varfix.engine.train.loop import Trainer
+from varfix.engine.train.recipes.recipe import load_recipe
+from varfix.engine.train.trainable import RECIPES, program_named
+
+SMALL = SpecialistConfig(widths=(8, 8, 8, 8), blocks=1, middle=1)
+STAGE = "specialist={steps: 6, batch_size: 2, patches: 4, patch: 32, per_step: 4, warmup: 1}"
+
+
+@pytest.fixture
+def trainer(folder):
+    def make(out, *overrides):
+        recipe = load_recipe(RECIPES / "denoise.yaml", ["report_every=0", STAGE, *overrides])
+        program = replace(
+            program_named("specialist"), build=lambda: SpecialistNetwork(SMALL)
+        )
+        out.mkdir(exist_ok=True)
+        source = Synthetic(load_photos([folder]), recipe.degradations)
+        return Trainer(recipe, program, source, out)
+
+    return make
+
+
+def test_a_stopped_run_ends_like_an_unbroken_one(trainer, tmp_path, weights, diary):
+    trainer(tmp_path / "whole").run()
+    first = trainer(tmp_path / "broken", "save_every=2")
+    steps = first._steps
+
+    def stopped(*arguments):
+        for number, step in enumerate(steps(*arguments)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield step
+
+    first._steps = stopped
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    trainer(tmp_path / "broken", "save_every=2").run()
+    whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+    assert diary(tmp_path / "whole") == diary(tmp_path / "broken")
+
+
+def test_it_learns_to_remove_noise(trainer, tmp_path):
+    """The loss on noise falls within some steps; the images are three small photographs."""
+    stage = STAGE.replace("steps: 6", "steps: 60, learning_rate: 3.0e-3")
+    run = trainer(tmp_path / "run", stage, "mix={gaussian: 1.0}", "ema=0.9")
+    damaged = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.45
+    flat = torch.full_like(damaged, 0.5)
+    before = (run.averaged(damaged) - flat).square().mean()
+    run.run()
+    after = (run.averaged(damaged) - flat).square().mean()
+    assert float(after) < 0.5 * float(before)
+
+
+def test_the_recipe_is_one_of_noise():
+    recipe = load_recipe(RECIPES / "denoise.yaml", [])
+    assert recipe.model == "specialist"
+    assert {"gaussian", "camera", "jpeg", "identity"} <= recipe.mix.keys()
