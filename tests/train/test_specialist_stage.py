@@ -20,9 +20,7 @@ STAGE = "specialist={steps: 6, batch_size: 2, patches: 4, patch: 32, per_step: 4
 def trainer(folder):
     def make(out, *overrides):
         recipe = load_recipe(RECIPES / "denoise.yaml", ["report_every=0", STAGE, *overrides])
-        program = replace(
-            program_named("specialist"), build=lambda: SpecialistNetwork(SMALL)
-        )
+        program = replace(program_named("specialist"), build=lambda: SpecialistNetwork(SMALL))
         out.mkdir(exist_ok=True)
         source = Synthetic(load_photos([folder]), recipe.degradations)
         return Trainer(recipe, program, source, out)
