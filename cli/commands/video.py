@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from varfix.engine.batch.stop import StopRequest
     from varfix.engine.restoration.restorer import Restorer
     from varfix.engine.settings.resolve import Resolved
-    from varfix.engine.settings.types import Settings
     from varfix.engine.storage.result_history import ResultHistory
     from varfix.engine.video.clip import Clip
 
@@ -147,20 +145,16 @@ def _restore(source: Path, target: Path | None, job: VideoRequest) -> int:
 def _restore_piped(src: str, dst: str | None, job: VideoRequest) -> int:
     from varfix.cli.run_session import RunSession
     from varfix.engine.batch.item import VideoPart
-    from varfix.engine.batch.plan_clip import pipe_item
+    from varfix.engine.batch.plan_clip import pipe_item, probe_pipe, probe_source
     from varfix.engine.video.clip import Pipe
-    from varfix.engine.video.y4m import Y4mReader
 
     if dst is None:
         raise click.UsageError("SRC is -, but DST is missing; DST may be - as well")
     _check_streams(src, dst, job.events)
     settings = job.resolved.settings
     session = RunSession(settings, job.terminal, job.events, job.preset)
-    source = None
-    if src == "-":
-        with _named("stdin"):
-            source = Y4mReader(sys.stdin.buffer, interlaced=settings.video.interlaced)
-    clip = source.clip if source else probe_named(Path(src), settings)
+    source = probe_pipe(sys.stdin.buffer, settings) if src == "-" else None
+    clip = source.clip if source else probe_source(Path(src), settings)
     out = StdoutSink(sys.stdout.buffer, session.stop) if dst == "-" else None
     part = VideoPart(clip, job.options.cut(clip.seconds), Pipe(source, out))
     item = pipe_item(src, dst, part, job.options.overwrite, settings)
@@ -242,30 +236,11 @@ def _history() -> ResultHistory:
 
 def _header(source: Path, job: VideoRequest) -> Clip | None:
     """Return the header of the video, or None: the run reports the error as an event."""
-    from varfix.engine.batch.plan_clip import check_source
-    from varfix.engine.video.probe import probe_for
+    from varfix.engine.batch.plan_clip import probe_source
 
-    check_source(source)
-    if job.options.dry_run:
-        return probe_named(source, job.resolved.settings)
     try:
-        return probe_for(source, job.resolved.settings)
+        return probe_source(source, job.resolved.settings)
     except ItemError:
+        if job.options.dry_run:
+            raise
         return None
-
-
-def probe_named(source: Path, settings: Settings) -> Clip:
-    """Return the header of a video; errors name the file."""
-    from varfix.engine.video.probe import probe_for
-
-    with _named(str(source)):
-        return probe_for(source, settings)
-
-
-@contextmanager
-def _named(label: str) -> Iterator[None]:
-    """Prefix errors of the block with the name of the video."""
-    try:
-        yield
-    except ItemError as error:
-        raise error.reworded(message=f"{label}: {error.message}") from error

@@ -1,8 +1,8 @@
-"""Names that are two here and one there.
+"""Names that differ on some file systems and are equal on others.
 
-Most file systems of Windows and macOS take `a.jpg` and `A.JPG` for one file, and those of Apple
-also the two ways in which Unicode writes `é`; those of Linux usually do neither. Sources that come
-from one kind of disk and results that go to the other would replace each other unnoticed.
+Most file systems of Windows and macOS treat `a.jpg` and `A.JPG` as one file; Apple's also treat the
+two ways in which Unicode writes `é` as equal. Those of Linux usually do neither. If the sources are
+on one kind of disk and the results on another, results could silently replace each other.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-Spelling = Callable[[str], str]
-"""Gives a name as it is compared: two names of one spelling are one file."""
+NameKey = Callable[[str], str]
+"""Returns the key by which a file system compares a name: equal keys are the same file."""
 
-# Has both cases, and a letter that Unicode writes in two ways: some file systems know A to Z alone.
+# Has both cases, and a letter that Unicode writes in two ways: some file systems ignore only the
+# case of A to Z.
 _PROBE: Final = ".varfix-{pid}-Aa\u00e9"
 _COMPOSED: Final = "NFC"
 _APART: Final = "NFD"
@@ -30,7 +31,7 @@ def exact(name: str) -> str:
 
 
 def casefolded(name: str) -> str:
-    """Compare names as the file systems do that tell the fewest apart."""
+    """Compare names as the file systems that ignore the most differences."""
     return _composed(name).casefold()
 
 
@@ -39,19 +40,19 @@ def _composed(name: str) -> str:
 
 
 def may_collide(names: Iterable[str]) -> bool:
-    """Whether some of these different names are one on some file systems."""
+    """Return whether some of these different names are equal on some file systems."""
     seen: set[str] = set()
     count = 0
-    for count, name in enumerate(names, 1):  # noqa: B007 (the last one is their number)
+    for count, name in enumerate(names, 1):  # noqa: B007 (the last count is their number)
         seen.add(casefolded(name))
     return len(seen) < count
 
 
-def detect_comparison(folder: Path) -> Spelling:
-    """How names are compared in a folder, or in the nearest one above it that exists.
+def detect_comparison(folder: Path) -> NameKey:
+    """Return how names are compared in a folder, or in its nearest parent that exists.
 
-    A file is made there for a moment: nothing else tells. Where none can be made, the system's
-    habits count.
+    A temporary file is created there, because no interface reports this. If none can be created,
+    the usual behavior of the operating system is assumed.
     """
     place = next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), Path())
     probe = place / _PROBE.format(pid=os.getpid())
@@ -59,17 +60,17 @@ def detect_comparison(folder: Path) -> Spelling:
     try:
         probe.open("xb").close()
     except OSError:
-        return _spelling(cased, composed)
+        return _name_key(cased, composed)
     try:
         cased = probe.with_name(probe.name.replace("Aa", "aA")).exists()
         composed = probe.with_name(unicodedata.normalize(_APART, probe.name)).exists()
     finally:
         with suppress(OSError):
             probe.unlink()
-    return _spelling(cased, composed)
+    return _name_key(cased, composed)
 
 
-def _spelling(cased: bool, composed: bool) -> Spelling:
+def _name_key(cased: bool, composed: bool) -> NameKey:
     if cased:
         return casefolded if composed else str.casefold
     return _composed if composed else exact

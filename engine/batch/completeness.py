@@ -1,4 +1,4 @@
-"""Tells a complete image or video from one that an interruption cut short."""
+"""Checks whether an image or video is complete or was cut short by an interruption."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from varfix.engine.formats import is_video
 from varfix.engine.image.reader import decode_image
 from varfix.engine.video.sources.truncation import expected_end
 
-_MAX_PIXELS: Final = 1 << 31  # varfix wrote the file, so its size is no attack
+_MAX_PIXELS: Final = 1 << 31  # varfix wrote the file, so its size is not an attack
 
 
 def is_complete(path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Final
 
-from varfix.engine.batch.case_collisions import Spelling, detect_comparison, exact, may_collide
+from varfix.engine.batch.case_collisions import NameKey, detect_comparison, exact, may_collide
 from varfix.engine.errors import CollisionError, PlanError
 from varfix.engine.system.display_names import single_line
 from varfix.engine.system.state_folder import STATE_FOLDER
@@ -19,14 +19,14 @@ _FIELDS: Final = ("dir", "stem", "ext", "preset", "model")
 
 @dataclass(frozen=True)
 class Naming:
-    """How results are called.
+    """The names of results.
 
     Attributes:
-        template: fields `{dir}` (with a final `/`), `{stem}`, `{ext}` (with its dot), `{preset}`,
-            `{model}`.
-        preset: for the template.
-        model: for the template.
-        extension: gives the extension of the result of a source.
+        template: Template with fields `{dir}` (with a final `/`), `{stem}`, `{ext}` (with its dot),
+            `{preset}`, `{model}`.
+        preset: Value of `{preset}`.
+        model: Value of `{model}`.
+        extension: Returns the extension of a source's result.
     """
 
     template: str
@@ -35,10 +35,14 @@ class Naming:
     extension: Callable[[str], str]
 
     def name(self, src: str, stem: str) -> str:
-        """The name of a source's result, with `stem` for its own.
+        """Return the name of a source's result.
+
+        Args:
+            src: Name of the source.
+            stem: Value of `{stem}`.
 
         Raises:
-            PlanError: The template has an unknown field, or leads out of the destination.
+            PlanError: The template has an unknown field, or the name is outside the destination.
         """
         folder = PurePosixPath(src).parent.as_posix()
         fields = {
@@ -53,13 +57,13 @@ class Naming:
         inside = path.name and not path.is_absolute() and ".." not in path.parts
         if not inside or "\0" in name or path.parts[0].casefold() == STATE_FOLDER:
             raise PlanError(
-                f'--name "{self.template}": "{single_line(name)}" is no name in the destination'
+                f'--name "{self.template}": "{single_line(name)}" is not a file in the destination'
             )
         return path.as_posix()
 
     @functools.cached_property
     def _parts(self) -> list[tuple[str, str | None]]:
-        """The template as texts, each with the field that follows it, if one does."""
+        """Texts of the template, each with the field that follows it or None."""
         try:
             parts = list(Formatter().parse(self.template))
         except ValueError as error:
@@ -75,29 +79,29 @@ class Naming:
 
 
 @dataclass
-class _Places:
-    """Names that are taken, by their spelling: of files, and of the folders above them."""
+class _UsedNames:
+    """Names of files and of their parent folders that results have, by their keys."""
 
-    spelling: Spelling
+    key_of: NameKey
     owners: Mapping[str, str]
     files: dict[str, str] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
 
     def holder(self, dst: str, src: str) -> str | None:
-        """The other source because of which `dst` cannot be a result of `src`."""
+        """Return the source whose result prevents that `src` gets the name `dst`; None if free."""
         key, above = self._keys(dst)
         for held in (self.files.get(key), self.owners.get(key), self.folders.get(key)):
             if held not in (None, src):
                 return held
         return next((self.files[folder] for folder in above if folder in self.files), None)
 
-    def take(self, dst: str, src: str) -> None:
+    def add(self, dst: str, src: str) -> None:
         key, above = self._keys(dst)
         self.files[key] = src
         self.folders.update(dict.fromkeys(above, src))
 
     def _keys(self, dst: str) -> tuple[str, list[str]]:
-        key = self.spelling(dst)
+        key = self.key_of(dst)
         parts = key.split("/")
         return key, ["/".join(parts[:end]) for end in range(1, len(parts))]
 
@@ -106,49 +110,50 @@ def name_outputs(
     sources: Iterable[str],
     naming: Naming,
     owners: Mapping[str, str] | None = None,
-    spelling: Spelling = exact,
+    key_of: NameKey = exact,
 ) -> dict[str, str]:
-    """Names of the results by names of the sources.
+    """Return the names of the results by the names of the sources.
 
-    A second source of the same result's name keeps its whole name: `a.png` and `a.jpg` become
-    `a.webp` and `a.jpg.webp`.
+    If two results would have the same name, the second keeps the whole name of its source: `a.png`
+    and `a.jpg` become `a.webp` and `a.jpg.webp`.
 
     Args:
-        sources: names below the source folder.
-        naming: how results are called.
-        owners: sources by the names of results that would replace them; only their own may.
-        spelling: how the destination compares names.
+        sources: Names below the source folder.
+        naming: Template of the names.
+        owners: Sources by the names of results that would replace them; only a source's own result
+            may.
+        key_of: How the destination compares names.
 
     Raises:
-        PlanError: The template has an unknown field, or leads out of the destination.
-        CollisionError: Two results would still have one name, or one that of a folder.
+        PlanError: The template has an unknown field, or a name is outside the destination.
+        CollisionError: Two results would still have the same name, or the name of a folder.
     """
-    owned = {spelling(name): src for name, src in (owners or {}).items()}
-    places = _Places(spelling, owned)
-    named = {}
+    owned = {key_of(name): src for name, src in (owners or {}).items()}
+    used = _UsedNames(key_of, owned)
+    names = {}
     for src in sources:
         dst = naming.name(src, PurePosixPath(src).stem)
-        if places.holder(dst, src) is not None:
+        if used.holder(dst, src) is not None:
             dst = naming.name(src, PurePosixPath(src).name)
-        holder = places.holder(dst, src)
+        holder = used.holder(dst, src)
         if holder is not None:
             raise CollisionError(
                 f"{single_line(holder)} and {single_line(src)} would both become"
                 f" {single_line(dst)}",
                 hint="rename one of them, or name the results with --name",
             )
-        places.take(dst, src)
-        named[src] = dst
-    return named
+        used.add(dst, src)
+        names[src] = dst
+    return names
 
 
 def name_apart(
     sources: Iterable[str], naming: Naming, owners: Mapping[str, str], destination: Path
 ) -> dict[str, str]:
-    """As `name_outputs`, with names that stay apart in the file system of the destination."""
+    """Return names as `name_outputs` that also differ in the file system of the destination."""
     sources = list(sources)
-    named = name_outputs(sources, naming, owners)
-    if not may_collide({*named.values(), *owners}):
-        return named
-    spelling = detect_comparison(destination)
-    return named if spelling is exact else name_outputs(sources, naming, owners, spelling)
+    names = name_outputs(sources, naming, owners)
+    if not may_collide({*names.values(), *owners}):
+        return names
+    key_of = detect_comparison(destination)
+    return names if key_of is exact else name_outputs(sources, naming, owners, key_of)

@@ -1,8 +1,8 @@
-"""Decode, restore, encode: three stages that work on different images at the same time.
+"""The pipeline: decode, restore and encode work on different items at the same time.
 
-Decoding and encoding run on threads, restoring on the caller's thread. Memory is bounded by the
-bytes of the images in flight, whatever their number (engine/README.md, "Numbers"); and of
-small ones, thousands of which would fit, only some wait: a slow disk is not to fill the memory.
+Decoding and encoding run on threads, restoring runs on the caller's thread. The bytes of the items
+in flight limit the memory (engine/README.md, "Numbers"). The number of restored items that wait is
+limited as well: thousands of small images would fit, and a slow disk would fill the memory.
 """
 
 from __future__ import annotations
@@ -15,35 +15,44 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
-Item = TypeVar("Item")
-Decoded = TypeVar("Decoded")
-Restored = TypeVar("Restored")
+ItemT = TypeVar("ItemT")
+DecodedT = TypeVar("DecodedT")
+RestoredT = TypeVar("RestoredT")
 
-# Restored items per encoding thread that may wait for it: a disk's pauses are bridged.
+# Restored items that may wait per encoding thread, so that pauses of a disk do not stop the run.
 _BACKLOG: Final = 8
 
 
 @dataclass(frozen=True)
-class Stages(Generic[Item, Decoded, Restored]):
-    """The work itself.
+class Stages(Generic[ItemT, DecodedT, RestoredT]):
+    """The functions of the stages.
 
     Attributes:
-        cost: bytes that an item needs in memory, before it is read.
-        decode: reads an item; on a thread.
-        restore: on the caller's thread, in order.
-        encode: stores a result; on a thread.
-        fail: told of an exception of any stage; re-raises what must end the run.
+        cost: Returns the bytes that an item needs in memory, before it is read.
+        decode: Reads an item; on a thread.
+        restore: Restores it; on the caller's thread, in order.
+        encode: Stores a result; on a thread.
+        fail: Receives the exception of any stage; raises the errors that must end the run.
     """
 
-    cost: Callable[[Item], int]
-    decode: Callable[[Item], Decoded]
-    restore: Callable[[Item, Decoded], Restored]
-    encode: Callable[[Item, Restored], None]
-    fail: Callable[[Item, Exception], None]
+    cost: Callable[[ItemT], int]
+    decode: Callable[[ItemT], DecodedT]
+    restore: Callable[[ItemT, DecodedT], RestoredT]
+    encode: Callable[[ItemT, RestoredT], None]
+    fail: Callable[[ItemT, Exception], None]
+
+
+@dataclass(frozen=True)
+class _Decoding(Generic[ItemT, DecodedT]):
+    """An item that is being decoded, or is decoded."""
+
+    item: ItemT
+    cost: int
+    future: Future[DecodedT]
 
 
 class ByteBudget:
-    """Bytes that may be in flight. One item always fits, or a large image would wait forever."""
+    """Bytes that may be in flight; a single item always fits, or it would wait forever."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -52,25 +61,25 @@ class ByteBudget:
 
     @property
     def used(self) -> int:
-        """Bytes taken now."""
+        """Bytes in flight."""
         return self._used
 
-    def take(self, amount: int) -> bool:
-        """Take bytes if they fit or nothing else is in flight."""
+    def reserve(self, amount: int) -> bool:
+        """Reserve bytes if they fit or nothing else is in flight; return whether they were."""
         with self._changed:
             if not self._fits(amount):
                 return False
             self._used += amount
             return True
 
-    def give(self, amount: int) -> None:
-        """Give bytes back."""
+    def release(self, amount: int) -> None:
+        """Release reserved bytes."""
         with self._changed:
             self._used -= amount
             self._changed.notify_all()
 
     def wait(self, amount: int) -> None:
-        """Wait until so many bytes can be taken."""
+        """Wait until the bytes can be reserved."""
         with self._changed:
             self._changed.wait_for(lambda: self._fits(amount))
 
@@ -78,36 +87,36 @@ class ByteBudget:
         return not self._used or self._used + amount <= self._limit
 
 
-class Pipeline(Generic[Item, Decoded, Restored]):
+class Pipeline(Generic[ItemT, DecodedT, RestoredT]):
     """Runs items through the stages."""
 
     def __init__(
         self,
-        stages: Stages[Item, Decoded, Restored],
+        stages: Stages[ItemT, DecodedT, RestoredT],
         jobs: int,
         limit: int,
-        stopped: Callable[[], bool],
+        is_stopping: Callable[[], bool],
     ) -> None:
-        """Prepare a run.
+        """Create a pipeline.
 
         Args:
-            stages: the work.
-            jobs: threads for decoding, and as many for encoding.
-            limit: bytes in flight.
-            stopped: once true, nothing new is started; what is being written is finished.
+            stages: The functions of the stages.
+            jobs: Threads for decoding, and as many for encoding.
+            limit: Bytes in flight.
+            is_stopping: Once true, no item is started; results that are being written are finished.
         """
-        self._stages, self._jobs, self._stopped = stages, jobs, stopped
+        self._stages, self._jobs, self._is_stopping = stages, jobs, is_stopping
         self._budget = ByteBudget(limit)
         self._backlog = threading.Semaphore(_BACKLOG * jobs)
         self._fatal: list[BaseException] = []
 
-    def run(self, items: Iterable[Item], ready: Callable[[], bool] = lambda: True) -> None:
-        """Work through the items.
+    def run(self, items: Iterable[ItemT], ready: Callable[[], bool] = lambda: True) -> None:
+        """Process the items.
 
         Args:
-            items: may come one by one, while others are worked on.
-            ready: whether the next one, or the end, can be had without waiting; only then is it
-                asked for while there is other work.
+            items: May yield items later, while others are processed.
+            ready: Returns whether `items` can yield, or end, without waiting; while there is other
+                work, `items` is only advanced then.
 
         Raises:
             Exception: What `fail` re-raised, after writes in flight are finished.
@@ -124,83 +133,82 @@ class Pipeline(Generic[Item, Decoded, Restored]):
             raise self._fatal[0]
 
     def _work(
-        self, source: _Peekable[Item], decoders: ThreadPoolExecutor, encoders: ThreadPoolExecutor
+        self, source: _Peekable[ItemT], decoders: ThreadPoolExecutor, encoders: ThreadPoolExecutor
     ) -> None:
-        ahead: deque[tuple[Item, int, Future[Decoded]]] = deque()
-        while not self._stopped() and not self._fatal:
+        ahead: deque[_Decoding[ItemT, DecodedT]] = deque()
+        while not self._is_stopping() and not self._fatal:
             self._read_ahead(source, ahead, decoders)
             if ahead:
-                self._advance(*ahead.popleft(), encoders)
+                self._advance(ahead.popleft(), encoders)
             elif source.empty:
                 break
-            else:  # all that is in flight is being written
+            else:  # everything in flight is being written
                 self._budget.wait(self._stages.cost(source.peek()))
 
     def _read_ahead(
         self,
-        source: _Peekable[Item],
-        ahead: deque[tuple[Item, int, Future[Decoded]]],
+        source: _Peekable[ItemT],
+        ahead: deque[_Decoding[ItemT, DecodedT]],
         decoders: ThreadPoolExecutor,
     ) -> None:
         while len(ahead) <= 2 * self._jobs and (source.ready or not ahead) and not source.empty:
             item = source.peek()
             cost = self._stages.cost(item)
-            if not self._budget.take(cost):
+            if not self._budget.reserve(cost):
                 return
             source.next()
-            ahead.append((item, cost, decoders.submit(self._stages.decode, item)))
+            ahead.append(_Decoding(item, cost, decoders.submit(self._stages.decode, item)))
 
-    def _advance(
-        self, item: Item, cost: int, future: Future[Decoded], encoders: ThreadPoolExecutor
-    ) -> None:
+    def _advance(self, decoding: _Decoding[ItemT, DecodedT], encoders: ThreadPoolExecutor) -> None:
+        item, cost = decoding.item, decoding.cost
         try:
-            restored = self._stages.restore(item, future.result())
+            restored = self._stages.restore(item, decoding.future.result())
         except Exception as error:
             self._failed(item, error)
-            self._budget.give(cost)
+            self._budget.release(cost)
             return
         self._backlog.acquire()
         encoders.submit(self._finish, item, cost, restored)
 
-    def _finish(self, item: Item, cost: int, restored: Restored) -> None:
+    def _finish(self, item: ItemT, cost: int, restored: RestoredT) -> None:
         try:
             self._stages.encode(item, restored)
         except Exception as error:
             self._failed(item, error)
         finally:
             self._backlog.release()
-            self._budget.give(cost)
+            self._budget.release(cost)
 
-    def _failed(self, item: Item, error: Exception) -> None:
+    def _failed(self, item: ItemT, error: Exception) -> None:
         try:
             self._stages.fail(item, error)
         except Exception as fatal:
             self._fatal.append(fatal)
 
 
-class _Peekable(Generic[Item]):
-    """An iterator that can be looked into."""
+class _Peekable(Generic[ItemT]):
+    """An iterator whose next item can be read without taking it."""
 
-    def __init__(self, items: Iterator[Item], ready: Callable[[], bool]) -> None:
+    def __init__(self, items: Iterator[ItemT], ready: Callable[[], bool]) -> None:
         self._items, self._ready = items, ready
-        self._head: list[Item] = []
+        self._head: list[ItemT] = []
 
     @property
     def ready(self) -> bool:
-        """Whether `empty` can answer without waiting."""
+        """Whether `empty` is known without waiting."""
         return bool(self._head) or self._ready()
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is left."""
+        """Whether no item is left."""
         if not self._head:
             self._head.extend(islice(self._items, 1))
         return not self._head
 
-    def peek(self) -> Item:
-        """The next item; only if not empty."""
+    def peek(self) -> ItemT:
+        """Return the next item; only if not empty."""
         return self._head[0]
 
-    def next(self) -> Item:
-        """Take the next item; only if not empty."""
+    def next(self) -> ItemT:
+        """Remove and return the next item; only if not empty."""
         return self._head.pop()

@@ -1,10 +1,12 @@
-"""Decides what a single clip becomes: its file's name and container, and which part of it."""
+"""The planner of a single video: header, name and container of the result, part to restore."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from msgspec.structs import replace
 
@@ -16,20 +18,22 @@ from varfix.engine.formats import CONTAINERS, result_suffix
 from varfix.engine.settings.types import Settings
 from varfix.engine.storage.result_history import ResultHistory
 from varfix.engine.system.long_names import fitted_name
-from varfix.engine.video.clip import Clip
+from varfix.engine.video.clip import Clip, FrameStream
 from varfix.engine.video.containers import open_container
 from varfix.engine.video.encode.encoders import encoder_for
 from varfix.engine.video.mux.selection import COPY, NONE, missing_specifiers
 from varfix.engine.video.mux.streams import container_traits, describe
 from varfix.engine.video.mux.trial import try_muxing
+from varfix.engine.video.probe import probe_for
 from varfix.engine.video.sources.numbered_images import identity_of, is_pattern, numbered_images
+from varfix.engine.video.y4m import Y4mReader
 
-# Part of the name of a result that lies beside its source.
+# Part of the name of a result that is next to its source.
 _MARK: Final = ".varfix"
 _COMPARISON: Final = ".preview"
-# Containers to write where the expected one does not hold the result.
+# Containers to write if the usual one cannot hold the result.
 _CONTAINERS: Final = (".mkv", ".mp4", ".mov")
-# Changes of the settings with which a container may hold it after all, and what to type.
+# Changes of the settings with which a container may hold it, and how to type them.
 _CHANGES: Final[tuple[tuple[dict[str, Any], str], ...]] = (
     ({"codec": "av1", "crf": None}, "--codec av1"),
     ({"codec": "h264", "crf": None}, "--codec h264"),
@@ -39,14 +43,45 @@ _CHANGES: Final[tuple[tuple[dict[str, Any], str], ...]] = (
 
 @dataclass(frozen=True)
 class Chosen:
-    """A file to write, and why it is called so where that is not what one expects."""
+    """A file to write, and a note if its name is not the usual one."""
 
     path: Path
     note: str = ""
 
 
+def probe_source(source: Path, settings: Settings) -> Clip:
+    """Read the header of a video that the user named; errors name the file.
+
+    Raises:
+        NothingToDoError: There is no such file.
+        ItemError: It cannot be read or restored.
+    """
+    check_source(source)
+    with _labeled(str(source)):
+        return probe_for(source, settings)
+
+
+def probe_pipe(stream: BinaryIO, settings: Settings) -> FrameStream:
+    """Read the header of a y4m stream from stdin (ItemError if it is damaged)."""
+    with _labeled("stdin"):
+        return Y4mReader(stream, interlaced=settings.video.interlaced)
+
+
+@contextmanager
+def _labeled(label: str) -> Iterator[None]:
+    """Prefix errors of the block with the name of the video."""
+    try:
+        yield
+    except ItemError as error:
+        raise error.reworded(message=f"{label}: {error.message}") from error
+
+
 def check_source(source: Path) -> None:
-    """Refuse what is no file and no numbered images (NothingToDoError)."""
+    """Check that a source is a file or numbered images.
+
+    Raises:
+        NothingToDoError: It is neither.
+    """
     if is_pattern(source):
         try:
             numbered_images(source)
@@ -60,24 +95,24 @@ def check_source(source: Path) -> None:
 def choose_target(
     source: Path, target: Path | None, clip: Clip | None, settings: Settings
 ) -> Chosen:
-    """Choose the file to write: as asked for, else beside the source by a name made from its own.
+    """Choose the file to write: the requested one, else one next to the source.
 
     Args:
-        source: the clip.
-        target: as asked for; a folder takes the result under the source's name.
-        clip: header of the source, None when it could not be read.
-        settings: encoder and streams.
+        source: The video.
+        target: File or folder that the user named; a folder receives a file named as the source.
+        clip: Header of the source; None if it could not be read.
+        settings: Encoder and streams.
 
     Raises:
-        PlanError: The container asked for cannot hold the clip, or there is no such encoder.
-        DeviceUnavailableError: The hardware encoder asked for does not work.
+        PlanError: The requested container cannot hold the video, or there is no such encoder.
+        DeviceUnavailableError: The requested hardware encoder does not work.
     """
     if clip is not None:
         check_streams(source, settings)
     codec = settings.video.codec if clip is None else encoder_for(clip, settings.video).name
     suffix = source.suffix.lower()
     wanted = result_suffix(suffix, codec, fallback=".mp4")
-    # Numbered images are called as their folder.
+    # Numbered images are named as their folder.
     named = source.absolute().parent if is_pattern(source) else source
     stem = named.name if is_pattern(source) else named.stem
     mark = _COMPARISON if settings.video.compare else _MARK
@@ -176,7 +211,11 @@ def pipe_item(src: str, dst: str, part: VideoPart, overwrite: bool, settings: Se
 
 
 def check_holds(source: Path | None, target: Path, clip: Clip | None, settings: Settings) -> None:
-    """Refuse a container that cannot hold the result (PlanError)."""
+    """Check that a container can hold the result.
+
+    Raises:
+        PlanError: It cannot.
+    """
     if _not_held(source, target, clip, settings):
         raise _unheld(source, target, clip, settings)
 
@@ -184,13 +223,13 @@ def check_holds(source: Path | None, target: Path, clip: Clip | None, settings: 
 def _container_for(
     source: Path | None, target: Path, clip: Clip | None, settings: Settings
 ) -> Path | None:
-    """Another container that holds the result."""
+    """Return a file with another container, which can hold the result; None if there is none."""
     others = (target.with_suffix(suffix) for suffix in _CONTAINERS)
     return next((other for other in others if not _not_held(source, other, clip, settings)), None)
 
 
 def _unheld(source: Path | None, target: Path, clip: Clip | None, settings: Settings) -> PlanError:
-    """The error, with those ways around it that work for this clip."""
+    """Return the error, with the changes that help for this video."""
     ways = []
     other = _container_for(source, target, clip, settings)
     if other is not None:
@@ -206,7 +245,7 @@ def _unheld(source: Path | None, target: Path, clip: Clip | None, settings: Sett
 def _not_held(
     source: Path | None, target: Path, clip: Clip | None, settings: Settings
 ) -> list[str]:
-    """What of the result a container cannot hold: the frames, or streams that are copied."""
+    """Return the streams of the result that a container cannot hold."""
     if clip is None:
         container_traits(target, "")
         return []
@@ -214,7 +253,11 @@ def _not_held(
 
 
 def check_streams(source: Path, settings: Settings) -> None:
-    """Refuse a selection that names streams which the source does not have (PlanError)."""
+    """Check that the source has the streams that the settings select.
+
+    Raises:
+        PlanError: It has not.
+    """
     if settings.video.streams in (COPY, NONE):
         return
     with open_container(source) as container:
@@ -230,7 +273,7 @@ def _check_part(part: VideoPart) -> None:
         raise PlanError(f"--to {float(end):g} is not after --from {float(begin):g}")
     seconds = part.clip.seconds if part.clip else None
     if seconds is not None and begin >= seconds:
-        raise PlanError(f"--from {float(begin):g}: the clip is only {float(seconds):g} s long")
+        raise PlanError(f"--from {float(begin):g}: the video is only {float(seconds):g} s long")
 
 
 def _check_target(source: Path | None, target: Path, overwrite: bool) -> None:

@@ -180,7 +180,7 @@ def image_item(source: Path, target: Path, overwrite: bool, settings: Settings) 
         hint = f"use 'varfix dir {source} {target}' for a folder" if source.is_dir() else ""
         raise NothingToDoError(f"{source}: {reason}", hint=hint)
     if is_video(source):
-        raise PlanError(f"{source} is a clip", hint="use 'varfix video' for it")
+        raise PlanError(f"{source} is a video", hint="use 'varfix video'")
     if target.is_dir():
         raise PlanError(f"{target} is a folder", hint="name a file")
     if target.exists() and not target.is_file():
@@ -298,8 +298,8 @@ def _extension(src: str, settings: Settings, is_a_video: bool) -> str:
 
 def _not_on_disks() -> DecodeUnsupportedError:
     return DecodeUnsupportedError(
-        "clips are restored from disks to disks only",
-        hint="copy it to a disk and use 'varfix video', or leave clips out with --exclude",
+        "videos are restored only from folders to folders",
+        hint="copy it to a disk and use 'varfix video', or leave out videos with --exclude",
     )
 
 

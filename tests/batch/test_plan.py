@@ -287,9 +287,9 @@ def test_a_single_source_that_is_not_there_is_nothing_to_do(source, out):
 
 def test_a_clip_is_no_image(source, out):
     (source / "clip.mp4").write_bytes(b"\0")
-    with pytest.raises(PlanError, match=r"clip\.mp4 is a clip") as told:
+    with pytest.raises(PlanError, match=r"clip\.mp4 is a video") as caught:
         image_item(source / "clip.mp4", out / "a.png", False, KEEP)
-    assert "varfix video" in told.value.hint
+    assert "varfix video" in caught.value.hint
 
 
 def test_a_single_transparent_image_does_not_become_a_jpeg(source, out):
