@@ -1,4 +1,4 @@
-"""How a folder compares names is found out, not guessed."""
+"""How a folder compares names is measured, not guessed."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ COMPOSED, APART = "caf\u00e9", "cafe\u0301"
 
 
 @pytest.mark.parametrize(
-    ("names", "twins_among"),
+    ("names", "collide"),
     [
         (["a", "b"], False),
         (["a", "A"], True),
@@ -22,24 +22,24 @@ COMPOSED, APART = "caf\u00e9", "cafe\u0301"
         ([], False),
     ],
 )
-def test_twins_are_seen_among_names(names, twins_among):
-    assert may_collide(names) == twins_among
+def test_collisions_among_names_are_found(names, collide):
+    assert may_collide(names) == collide
 
 
-def test_names_that_are_no_text_are_compared_too():
+def test_names_that_are_not_text_are_compared_too():
     odd = os.fsdecode(b"\xff\xc3.PNG")
     assert not may_collide([odd, os.fsdecode(b"\xff\xc4.png")])
     assert casefolded(odd) == casefolded(os.fsdecode(b"\xff\xc3.png"))
 
 
-def test_the_folder_itself_is_asked_and_left_as_it_was(tmp_path):
+def test_the_folder_is_probed_and_stays_as_it_was(tmp_path):
     (tmp_path / "Aa").touch()
-    spelling = detect_comparison(tmp_path)
-    assert (spelling("Aa") == spelling("aA")) == (tmp_path / "aA").exists()
+    key_of = detect_comparison(tmp_path)
+    assert (key_of("Aa") == key_of("aA")) == (tmp_path / "aA").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["Aa"]
 
 
-def test_a_folder_to_be_made_is_like_the_one_above_it(tmp_path, monkeypatch):
+def test_a_missing_folder_compares_as_its_parent(tmp_path, monkeypatch):
     seen = []
     real = Path.open
     monkeypatch.setattr(Path, "open", lambda path, *a: seen.append(path.parent) or real(path, *a))
@@ -69,23 +69,21 @@ class Disk:
 @pytest.mark.parametrize("composed", [True, False])
 def test_every_kind_of_file_system_is_recognized(tmp_path, monkeypatch, cased, composed):
     Disk(monkeypatch, cased=cased, composed=composed)
-    spelling = detect_comparison(tmp_path)
-    assert (spelling("A.jpg") == spelling("a.JPG")) == cased
-    assert (spelling(COMPOSED) == spelling(APART)) == composed
-    assert spelling("a") != spelling("b")
+    key_of = detect_comparison(tmp_path)
+    assert (key_of("A.jpg") == key_of("a.JPG")) == cased
+    assert (key_of(COMPOSED) == key_of(APART)) == composed
+    assert key_of("a") != key_of("b")
 
 
 @pytest.mark.parametrize(
     ("platform", "same"), [("linux", False), ("win32", True), ("darwin", True)]
 )
-def test_where_nothing_can_be_written_the_systems_habits_count(
-    tmp_path, monkeypatch, platform, same
-):
+def test_a_read_only_folder_compares_as_usual_on_the_system(tmp_path, monkeypatch, platform, same):
     def refuse(*arguments):
         raise PermissionError
 
     monkeypatch.setattr(Path, "open", refuse)
     monkeypatch.setattr(sys, "platform", platform)
-    spelling = detect_comparison(tmp_path)
-    assert (spelling("a") == spelling("A")) == same
-    assert (spelling is exact) == (not same)
+    key_of = detect_comparison(tmp_path)
+    assert (key_of("a") == key_of("A")) == same
+    assert (key_of is exact) == (not same)

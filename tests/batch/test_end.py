@@ -1,4 +1,4 @@
-"""What costs one image, what ends a run, and what is kept."""
+"""Which errors fail one image, which end a run, and which results stay."""
 
 import errno
 import itertools
@@ -42,7 +42,7 @@ def full_after(count, monkeypatch):
     return full
 
 
-def test_a_full_disk_ends_the_run_keeps_what_is_done_and_can_be_continued(setup, monkeypatch):
+def test_a_full_disk_ends_the_run_which_can_be_resumed(setup, monkeypatch):
     setup.draw(*(f"{number}.png" for number in range(30)))
     expected = unbroken(setup)
     full = full_after(3, monkeypatch)
@@ -73,7 +73,7 @@ def test_a_full_disk_ends_the_run_keeps_what_is_done_and_can_be_continued(setup,
     assert setup.results() == expected
 
 
-def test_a_disk_that_is_really_full_can_be_continued(setup, tmp_path):
+def test_a_run_on_a_really_full_disk_can_be_resumed(setup, tmp_path):
     setup.out.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(setup.out)]
     try:
@@ -110,7 +110,7 @@ def test_a_denied_destination_ends_the_run(setup, monkeypatch):
         setup.run()
 
 
-def test_a_name_that_the_destination_cannot_hold_costs_one_image(setup):
+def test_a_name_that_the_destination_cannot_hold_fails_one_image(setup):
     setup.draw("a.png", "b.png")
     (setup.out / "b.png").mkdir(parents=True)
     assert counts(setup.run(overwrite=True)) == (1, 0, 1, ExitCode.PARTIAL)
@@ -131,7 +131,7 @@ def test_two_runs_do_not_write_to_one_destination(setup):
 @pytest.mark.parametrize(
     "error", [DeviceMemoryError("out of memory at batch 1"), ModelContractError("graph failed")]
 )
-def test_a_lost_device_or_broken_model_ends_the_run_with_everything_finished_kept(setup, error):
+def test_a_lost_device_or_broken_model_ends_the_run_and_results_stay(setup, error):
     @dataclass
     class Lost(Inverter):
         left: int = 2
@@ -151,7 +151,7 @@ def test_a_lost_device_or_broken_model_ends_the_run_with_everything_finished_kep
     assert setup.plan().skipped("done") == 2
 
 
-def test_invalid_values_cost_one_image(setup):
+def test_invalid_values_fail_one_image(setup):
     @dataclass
     class Odd(Inverter):
         calls: int = 0
@@ -168,7 +168,7 @@ def test_invalid_values_cost_one_image(setup):
     assert setup.of(ItemFail)[0].code == "model_nonfinite"
 
 
-def test_an_image_that_does_not_fit_into_memory_costs_itself_and_exit_5(setup):
+def test_an_image_that_does_not_fit_into_memory_fails_with_exit_5(setup):
     @dataclass
     class Small(Inverter):
         calls: int = 0
@@ -185,7 +185,7 @@ def test_an_image_that_does_not_fit_into_memory_costs_itself_and_exit_5(setup):
     assert setup.of(ItemFail)[0].retryable
 
 
-def test_an_unforeseen_error_costs_one_image_and_is_told_by_its_kind(setup):
+def test_an_unexpected_error_fails_one_image_and_is_named(setup):
     @dataclass
     class Buggy(Inverter):
         calls: int = 0
@@ -199,7 +199,7 @@ def test_an_unforeseen_error_costs_one_image_and_is_told_by_its_kind(setup):
     assert "ValueError" in setup.of(ItemFail)[0].message
 
 
-def test_a_source_that_vanishes_after_planning_costs_itself(setup):
+def test_a_source_that_vanishes_after_planning_fails_alone(setup):
     setup.draw("a.png", "b.png")
     plan = setup.plan()
     (setup.source / "a.png").unlink()

@@ -1,4 +1,4 @@
-"""A run tells what happens, in order, once, and truly."""
+"""A run emits what happens: in order, once, and correctly."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_events_come_in_order(setup):
     assert (summary.ok, summary.skipped, summary.failed) == (1, 2, 1)
 
 
-def test_the_first_events_say_what_runs_and_what_will_be_done(setup):
+def test_the_first_events_have_model_device_and_plan(setup):
     setup.draw("a.png", "b.png")
     setup.run(options=RunOptions("dir", "digest"))
     start, plan = setup.events[:2]
@@ -76,7 +76,7 @@ def test_the_first_events_say_what_runs_and_what_will_be_done(setup):
     assert (plan.items, plan.pixels) == (2, 2 * 9 * 14)
 
 
-def test_an_image_is_told_by_its_names_and_its_size(setup):
+def test_the_start_event_of_an_image_has_names_and_size(setup):
     setup.draw("sub/a.png")
     setup.run(settings=replace_output(format="webp"))
     (start,) = setup.of(ItemStart)
@@ -85,7 +85,7 @@ def test_an_image_is_told_by_its_names_and_its_size(setup):
 
 
 @pytest.mark.parametrize(("error", "retryable"), [(EncodeError, False), (SourceReadError, True)])
-def test_a_failure_is_told_with_what_to_do_about_it(setup, error, retryable):
+def test_a_failure_event_has_a_hint(setup, error, retryable):
     class Failing(Inverter):
         def restore(self, tiles, prior):
             raise error("it broke", hint="mend it")
@@ -128,7 +128,7 @@ def test_each_image_says_what_was_found_and_treated(setup):
     assert setup.of(RunEnd)[0].applied == {"noise": 2, "haze": 1}
 
 
-def test_a_model_that_judges_nothing_says_nothing(setup):
+def test_a_model_without_findings_reports_none(setup):
     setup.draw("a.png")
     setup.run()
     (done,), (end,) = setup.of(ItemDone), setup.of(RunEnd)
@@ -143,7 +143,7 @@ def test_findings_do_not_change_the_manifest(setup):
     assert counts(setup.run(Judging())) == (0, 1, 0, ExitCode.OK)
 
 
-def test_progress_is_told_at_most_twice_a_second(setup, monkeypatch):
+def test_progress_is_emitted_at_most_twice_a_second(setup, monkeypatch):
     setup.source.mkdir(exist_ok=True)
     Image.new("RGB", (600, 500), 90).save(setup.source / "a.png")
 
@@ -153,13 +153,13 @@ def test_progress_is_told_at_most_twice_a_second(setup, monkeypatch):
             return super().restore(tiles, prior)
 
     setup.run(Slow(batch=2))
-    told = setup.of(ItemProgress)
+    progress = setup.of(ItemProgress)
     (done,) = setup.of(ItemDone)
-    assert 1 <= len(told) <= 1 + 2 * done.stage["infer"]
-    assert told[-1].done == told[-1].total > 100
+    assert 1 <= len(progress) <= 1 + 2 * done.stage["infer"]
+    assert progress[-1].done == progress[-1].total > 100
 
 
-def test_shares_of_time_are_shares(setup):
+def test_shares_of_time_are_between_0_and_1(setup):
     setup.draw(*(f"{number}.png" for number in range(10)))
     setup.run()
     busy = setup.of(RunEnd)[0].busy
@@ -167,7 +167,7 @@ def test_shares_of_time_are_shares(setup):
     assert all(0.0 <= share <= 1.0 for share in busy.values())
 
 
-def test_names_that_are_no_text_can_be_told(setup):
+def test_names_that_are_not_text_can_be_emitted(setup):
     setup.draw("x.png")
     try:
         (setup.source / "x.png").rename(setup.source / os.fsdecode(b"caf\xe9.png"))
@@ -179,7 +179,7 @@ def test_names_that_are_no_text_can_be_told(setup):
     assert any(rb"caf\\xe9.png" in line for line in lines)
 
 
-def test_what_a_format_cannot_hold_is_a_warning_of_that_image(setup):
+def test_metadata_that_a_format_cannot_hold_is_a_warning(setup):
     setup.draw("a.png")
     deep = np.random.default_rng(0).integers(0, 65536, (9, 14), np.uint16)
     Image.fromarray(deep).save(setup.source / "deep.png")

@@ -27,7 +27,7 @@ def test_a_result_has_the_time_of_its_source(setup):
         assert (setup.out / name).stat().st_mtime_ns == LONG_AGO
 
 
-def test_with_now_it_has_the_time_of_the_run(setup):
+def test_with_now_a_result_has_the_time_of_the_run(setup):
     dated(setup, "a.png")
     before = time.time() - 5
     setup.run(settings=replace_output(times="now"))
@@ -72,7 +72,7 @@ def test_the_time_of_creation_is_set_where_the_system_has_one(tmp_path):
     assert times_of(path.stat()) == wanted
 
 
-def test_a_time_that_no_file_can_have_is_no_error(tmp_path):
+def test_an_impossible_time_is_not_an_error(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"x")
     set_times(path, FileTimes(2**80))

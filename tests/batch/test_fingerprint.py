@@ -23,7 +23,7 @@ from varfix.engine.settings.types import (
         Settings(output=OutputSettings(metadata="none")),
     ],
 )
-def test_what_changes_results_changes_the_fingerprint(changed):
+def test_settings_that_change_results_change_the_fingerprint(changed):
     assert settings_fingerprint(changed, "sha", 512) != settings_fingerprint(Settings(), "sha", 512)
 
 
@@ -42,5 +42,5 @@ def test_the_model_and_its_tile_change_the_fingerprint():
         Settings(io=IoSettings(jobs=7, queue_mb=9)),
     ],
 )
-def test_what_changes_speed_alone_does_not(changed):
+def test_settings_that_change_only_speed_do_not(changed):
     assert settings_fingerprint(changed, "sha", 512) == settings_fingerprint(Settings(), "sha", 512)

@@ -1,4 +1,4 @@
-"""Killed at any moment in place, or on the way back, no original is lost; repeated, it ends."""
+"""Killed at any moment in place or during undo, no original is lost."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Killed at any instruction, a run repeated ends as if nothing had happened."""
+"""Killed at any moment and repeated, a run has the results of an uninterrupted run."""
 
 import os
 import signal
@@ -108,7 +108,7 @@ KILLABLE = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL
 
 @KILLABLE
 @pytest.mark.parametrize("moment", KILLS)
-def test_after_kill_9_the_same_command_ends_as_if_nothing_had_happened(setup, moment):
+def test_after_sigkill_a_repeated_run_has_the_same_results(setup, moment):
     setup.draw(*(f"{number % 3}/{number}.png" for number in range(9)))
     expected = unbroken(setup)
     killed(setup, kill=KILLS[moment])
@@ -125,7 +125,7 @@ def test_after_kill_9_the_same_command_ends_as_if_nothing_had_happened(setup, mo
 
 @KILLABLE
 @pytest.mark.parametrize("moment", ["while bytes are written", "before the final name"])
-def test_killed_while_replacing_the_older_result_stays_whole(setup, moment):
+def test_killed_while_replacing_older_results_stay_complete(setup, moment):
     setup.draw(*(f"{number}.bmp" for number in range(6)))  # old and new have the same size
     setup.run(IdentityRestorer())
     older = setup.results()
@@ -139,7 +139,7 @@ def test_killed_while_replacing_the_older_result_stays_whole(setup, moment):
 
 
 @KILLABLE
-def test_after_kill_9_in_place_nothing_is_restored_twice(setup):
+def test_after_sigkill_in_place_nothing_is_restored_twice(setup):
     setup.draw(*(f"{number}.png" for number in range(6)))
     expected = unbroken(setup)
     setup.out = setup.source

@@ -1,4 +1,4 @@
-"""Folders as people have them: odd names, loops, pipes, files that come and go."""
+"""Unusual folders: odd names, loops, pipes, files that appear and vanish."""
 
 import os
 import socket
@@ -82,7 +82,7 @@ def tree(tmp_path):
         "a" * 251 + ".png",
     ],
 )
-def test_any_name_is_restored_told_and_known_again(tree, name):
+def test_any_name_is_restored_emitted_and_skipped_later(tree, name):
     tree.draw(name)
     assert tree.run().ok == 1
     assert tree.results() == {name}
@@ -92,24 +92,24 @@ def test_any_name_is_restored_told_and_known_again(tree, name):
 
 
 @LINUX
-def test_a_result_whose_name_would_be_too_long_costs_itself_alone(tree):
+def test_a_result_with_a_too_long_name_fails_alone(tree):
     tree.draw("a" * 251 + ".png", "b.png")
     summary = tree.run(Settings(output=OutputSettings(format="webp")))
     assert (summary.ok, summary.failed) == (1, 1)
     assert tree.results() == {"b.webp"}
-    (told,) = [event for event in tree.events if isinstance(event, ItemFail)]
-    assert told.code == "encode_failed"
+    (failed,) = [event for event in tree.events if isinstance(event, ItemFail)]
+    assert failed.code == "encode_failed"
 
 
 @LINUX
-def test_names_that_differ_in_case_alone_stay_two(tree):
+def test_names_that_differ_only_in_case_stay_separate(tree):
     tree.draw("Photo.png", "photo.png", "PHOTO.PNG")
     assert tree.run().ok == 3
     assert tree.results() == {"Photo.png", "photo.png", "PHOTO.PNG"}
 
 
 @LINUX
-def test_loops_pipes_sockets_and_dead_links_are_not_walked_into(tree):
+def test_loops_pipes_sockets_and_dead_links_are_not_entered(tree):
     tree.draw("a.png", "b/c.png")
     (tree.source / "b" / "up").symlink_to(tree.source)
     (tree.source / "self.png").symlink_to("self.png")
@@ -134,12 +134,12 @@ def test_a_listed_pipe_or_loop_never_hangs(tree, special):
     assert tree.results() == {"a.png"}
 
 
-def test_a_listed_image_that_is_gone_costs_itself_alone(tree):
+def test_a_listed_image_that_is_missing_fails_alone(tree):
     tree.draw("a.png", "b.png")
     summary = tree.run(files=("a.png", "gone.png", "b.png"))
     assert (summary.ok, summary.failed, summary.exit_code) == (2, 1, ExitCode.PARTIAL)
-    (told,) = summary.failures
-    assert (told.src, told.code, told.retryable) == ("gone.png", "source_read", True)
+    (failed,) = summary.failures
+    assert (failed.src, failed.code, failed.retryable) == ("gone.png", "source_read", True)
 
 
 @dataclass
@@ -161,13 +161,13 @@ def many(tree):
     return names
 
 
-def test_an_image_that_vanishes_during_the_run_costs_itself_alone(tree):
+def test_an_image_that_vanishes_during_the_run_fails_alone(tree):
     names = many(tree)
     last = tree.source / names[-1]
     summary = tree.run(restorer=Meddler(deed=last.unlink))
     assert (summary.ok, summary.failed, summary.exit_code) == (39, 1, ExitCode.PARTIAL)
-    (told,) = [event for event in tree.events if isinstance(event, ItemFail)]
-    assert (told.code, told.retryable) == ("source_read", True)
+    (failed,) = [event for event in tree.events if isinstance(event, ItemFail)]
+    assert (failed.code, failed.retryable) == ("source_read", True)
 
 
 @LINUX
@@ -207,7 +207,7 @@ def test_a_device_or_pipe_is_never_replaced_by_an_image(tree, tmp_path):
 
 
 @LINUX
-def test_a_pipe_as_the_only_source_is_told_as_such(tmp_path):
+def test_a_pipe_as_the_only_source_is_named_in_the_error(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(NothingToDoError, match="not an ordinary file"):
         image_item(tmp_path / "a.png", tmp_path / "b.png", False, Settings())

@@ -1,4 +1,4 @@
-"""Every result has a name of its own, on whatever file system, and it is known before any work."""
+"""Every result has a unique name on every file system, decided before any work."""
 
 import os
 import unicodedata
@@ -18,12 +18,12 @@ from varfix.engine.settings.types import OutputSettings, Settings
 COMPOSED, APART = "\u00e9.png", "e\u0301.png"
 
 
-def named(*sources, template="{dir}{stem}{ext}", to=None, owners=None, spelling=exact):
+def named(*sources, template="{dir}{stem}{ext}", to=None, owners=None, key_of=exact):
     def extension(src):
         return to or PurePosixPath(src).suffix
 
     naming = Naming(template, "derain", "net", extension)
-    return list(name_outputs(sources, naming, owners, spelling).values())
+    return list(name_outputs(sources, naming, owners, key_of).values())
 
 
 def test_names_and_folders_are_kept():
@@ -43,14 +43,14 @@ def test_the_same_name_in_different_folders_stays_apart():
     assert named("a/x.jpg", "b/x.jpg", template="{stem}{ext}") == ["x.jpg", "x.jpg.jpg"]
 
 
-def test_names_that_collide_all_the_same_are_refused():
+def test_names_that_still_collide_are_rejected():
     with pytest.raises(CollisionError, match=r"b/x\.jpg and c/x\.jpg would both become") as caught:
         named("a/x.jpg", "b/x.jpg", "c/x.jpg", template="{stem}{ext}")
     assert caught.value.exit_code is ExitCode.USAGE
     assert "--name" in caught.value.hint
 
 
-def test_a_collision_of_names_that_are_no_text_can_be_told():
+def test_a_collision_of_names_that_are_not_text_is_reported():
     odd = os.fsdecode(b"a/\xff.jpg")
     with pytest.raises(CollisionError) as caught:
         named(odd, "b/x.jpg", template="one{ext}")
@@ -92,16 +92,16 @@ def test_a_template_does_not_lead_out_of_the_destination(template):
         named("a.jpg", template=template)
 
 
-def test_braces_are_doubled_to_be_themselves():
+def test_doubled_braces_are_literal():
     assert named("a{b}.jpg", template="{{{stem}}}{ext}") == ["{a{b}}.jpg"]
 
 
-def test_a_result_never_takes_the_place_of_another_source():
+def test_a_result_never_replaces_another_source():
     owners = {"a.png": "a.png", "a.jpg": "a.jpg"}
     assert named("a.jpg", "a.png", to=".png", owners=owners) == ["a.jpg.png", "a.png"]
 
 
-def test_a_result_never_takes_the_place_of_a_folder_of_results():
+def test_a_result_never_replaces_a_folder_of_results():
     assert named("x.webp/a.png", "x.png", to=".webp") == ["x.webp/a.webp", "x.png.webp"]
     with pytest.raises(CollisionError):
         named("x.png", "x.webp/a.png", to=".webp")
@@ -125,24 +125,24 @@ def test_names_in_one_folder_do_not_take_the_folder_from_each_other():
         (("STRASSE.png", "stra\u00dfe.png"), ["STRASSE.png", "stra\u00dfe.png.png"]),
     ],
 )
-def test_names_that_are_one_there_are_kept_apart(sources, results):
-    assert named(*sources, spelling=casefolded) == results
+def test_names_that_would_be_equal_are_kept_apart(sources, results):
+    assert named(*sources, key_of=casefolded) == results
     assert named(*sources) == list(sources)
 
 
-def test_twins_that_cannot_be_kept_apart_are_refused():
+def test_collisions_that_cannot_be_avoided_are_rejected():
     with pytest.raises(CollisionError, match=r"PHOTO\.PNG would both become"):
-        named("Photo.png", "photo.png", "PHOTO.PNG", spelling=casefolded)
+        named("Photo.png", "photo.png", "PHOTO.PNG", key_of=casefolded)
 
 
-def test_another_format_brings_twins_together():
+def test_another_format_can_cause_a_collision():
     sources = ("a.png", "A.jpg", "b.png")
-    assert named(*sources, to=".webp", spelling=casefolded) == ["a.webp", "A.jpg.webp", "b.webp"]
+    assert named(*sources, to=".webp", key_of=casefolded) == ["a.webp", "A.jpg.webp", "b.webp"]
 
 
-def test_a_result_never_takes_the_place_of_a_source_that_is_its_twin():
+def test_a_result_never_replaces_a_source_that_differs_only_in_case():
     owners = {"a.png": "a.png", "A.jpg": "A.jpg"}
-    assert named("A.jpg", "a.png", to=".png", owners=owners, spelling=casefolded) == [
+    assert named("A.jpg", "a.png", to=".png", owners=owners, key_of=casefolded) == [
         "A.jpg.png",
         "a.png",
     ]
@@ -150,28 +150,28 @@ def test_a_result_never_takes_the_place_of_a_source_that_is_its_twin():
 
 @pytest.fixture
 def destination(monkeypatch):
-    """Let every folder compare names in that way; returns how often that was asked."""
+    """Let every folder compare names in that way; returns the folders that were probed."""
 
-    def become(spelling):
-        asked = []
+    def become(key_of):
+        probed = []
         monkeypatch.setattr(
-            module, "detect_comparison", lambda folder: asked.append(folder) or spelling
+            module, "detect_comparison", lambda folder: probed.append(folder) or key_of
         )
-        return asked
+        return probed
 
     return become
 
 
-def test_the_file_system_is_only_asked_about_names_that_may_be_twins(destination, tmp_path):
-    asked = destination(exact)
+def test_the_file_system_is_probed_only_for_names_that_may_collide(destination, tmp_path):
+    probed = destination(exact)
     naming = Naming("{stem}{ext}", "auto", "net", lambda src: ".png")
     assert name_apart(["a.png", "b.png"], naming, {}, tmp_path) == {
         "a.png": "a.png",
         "b.png": "b.png",
     }
-    assert not asked
+    assert not probed
     assert len(name_apart(["a.png", "A.png"], naming, {}, tmp_path)) == 2
-    assert asked == [tmp_path]
+    assert probed == [tmp_path]
 
 
 def two_images(folder, *names):
@@ -190,7 +190,7 @@ def two_images(folder, *names):
         (("A.png", "a.jpg"), "webp", "a.jpg.webp"),
     ],
 )
-def test_a_plan_knows_what_its_destination_can_tell_apart(
+def test_a_plan_knows_how_its_destination_compares_names(
     tmp_path, destination, names, wanted, second
 ):
     two_images(tmp_path / "in", *names)

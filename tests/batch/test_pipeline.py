@@ -1,4 +1,4 @@
-"""Stages overlap, memory is bounded by bytes, and failures stay where they happen."""
+"""Stages overlap, memory is limited by bytes, and a failure affects only its item."""
 
 import threading
 import time
@@ -87,7 +87,7 @@ def test_every_item_passes_every_stage_and_is_restored_in_order():
     assert sorted(trace.of("decode")) == sorted(trace.of("encode")) == list(range(50))
 
 
-def test_nothing_to_do_is_done_at_once():
+def test_no_items_end_at_once():
     assert run(Trace(), []) == []
 
 
@@ -100,7 +100,7 @@ def test_no_more_bytes_are_in_flight_than_allowed(jobs):
     assert trace.peak <= 9
 
 
-def test_an_item_larger_than_the_bound_goes_alone_instead_of_waiting_forever():
+def test_an_item_larger_than_the_limit_is_processed_alone():
     trace = Trace({3: 1000, 4: 1000, 8: 1000})
     company = {}
     trace.inside["restore"] = lambda item: company.update({item: set(trace.flying)})
@@ -110,17 +110,17 @@ def test_an_item_larger_than_the_bound_goes_alone_instead_of_waiting_forever():
         assert company[large] == {large}
 
 
-def test_many_large_items_with_instant_writes_never_wait_for_what_is_already_over():
+def test_many_large_items_with_instant_writes_do_not_deadlock():
     trace = Trace(dict.fromkeys(range(400), 10))
     assert run(trace, range(400), jobs=4, limit=1) == []
     assert len(trace.of("encode")) == 400
 
 
-def test_waiting_for_bytes_that_were_given_back_meanwhile_ends_at_once():
+def test_waiting_for_bytes_released_meanwhile_ends_at_once():
     budget = ByteBudget(5)
-    assert budget.take(10)
-    assert not budget.take(1)
-    budget.give(10)
+    assert budget.reserve(10)
+    assert not budget.reserve(1)
+    budget.release(10)
     waiter = threading.Thread(target=budget.wait, args=(10,), daemon=True)
     waiter.start()
     waiter.join(PATIENCE)
@@ -158,7 +158,7 @@ def test_few_restored_items_wait_for_a_slow_disk_however_small_they_are(jobs):
 
 
 @pytest.mark.parametrize("stage", ["decode", "restore", "encode"])
-def test_one_items_failure_costs_that_item_alone(stage):
+def test_a_failed_item_fails_alone(stage):
     trace = Trace()
 
     def fail(item):
@@ -174,7 +174,7 @@ def test_one_items_failure_costs_that_item_alone(stage):
 
 
 @pytest.mark.parametrize("stage", ["decode", "restore", "encode"])
-def test_failures_give_their_bytes_back(stage):
+def test_failures_release_their_bytes(stage):
     trace = Trace(dict.fromkeys(range(30), 4))
     trace.inside[stage] = lambda item: 1 / 0
     assert run(trace, range(30), limit=5) == []

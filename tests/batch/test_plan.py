@@ -1,4 +1,4 @@
-"""Before any work it is known which image becomes which file, and what stays."""
+"""A plan says before any work which image becomes which file, and which results stay."""
 
 import os
 
@@ -66,14 +66,14 @@ def test_a_plan_lists_what_is_to_be_done(source, out):
     assert not out.exists()
 
 
-def test_memory_is_reckoned_from_the_header(source, out):
+def test_memory_is_estimated_from_the_header(source, out):
     draw(source / "a.png", size=(100, 10))
     draw(source / "b.png", size=(200, 10))
     small, large = planned(source, out).items
     assert large.cost - small.cost == 36 * 1000
 
 
-def test_an_unreadable_image_is_planned_and_fails_in_its_turn(source, out):
+def test_an_unreadable_image_is_planned_and_fails_later(source, out):
     (source / "a.jpg").write_bytes(b"no picture")
     (item,) = planned(source, out).items
     assert item.header is None
@@ -88,7 +88,7 @@ def test_no_images_is_nothing_to_do(source, out):
     assert "1 files ignored" in caught.value.message
 
 
-def test_a_source_that_is_not_there_is_nothing_to_do(tmp_path, out):
+def test_a_missing_source_is_nothing_to_do(tmp_path, out):
     with pytest.raises(NothingToDoError, match="no such folder"):
         planned(tmp_path / "gone", out)
 
@@ -107,21 +107,21 @@ def test_in_place_needs_overwrite(source):
     assert pairs(planned(source, source, overwrite=True)) == [("a.png", "a.png")]
 
 
-def test_in_place_is_seen_through_links(source, tmp_path):
+def test_in_place_is_detected_through_links(source, tmp_path):
     draw(source / "a.png")
     (tmp_path / "link").symlink_to(source)
     with pytest.raises(PlanError, match="also the source"):
         planned(source, tmp_path / "link")
 
 
-def test_in_place_another_format_spares_the_other_sources(source):
+def test_in_place_another_format_replaces_no_other_source(source):
     draw(source / "a.jpg")
     draw(source / "a.png")
     plan = planned(source, source, wanting("png"), overwrite=True)
     assert pairs(plan) == [("a.jpg", "a.jpg.png"), ("a.png", "a.png")]
 
 
-def test_a_destination_around_the_source_spares_its_images(source):
+def test_a_destination_around_the_source_replaces_no_source(source):
     draw(source / "x.png")
     draw(source / "in" / "x.png")
     plan = planned(source, source.parent, overwrite=True)
@@ -136,14 +136,14 @@ def test_a_destination_inside_the_source_is_not_its_own_input(source):
     assert pairs(planned(source, source / "out", files=listed)) == [("a.png", "a.png")]
 
 
-def test_listed_files_are_taken_in_their_order_once(source, out):
+def test_listed_files_keep_their_order_without_duplicates(source, out):
     for name in ("a.png", "b/c.png", "d.png"):
         draw(source / name)
     plan = planned(source, out, files=("d.png", "b/c.png", "d.png", str(source / "d.png")))
     assert pairs(plan) == [("d.png", "d.png"), ("b/c.png", "b/c.png")]
 
 
-def test_listed_files_may_be_named_from_here_or_from_the_source(source, out, monkeypatch):
+def test_listed_files_are_relative_to_the_current_or_source_folder(source, out, monkeypatch):
     draw(source / "b" / "c.png")
     monkeypatch.chdir(source.parent)
     for name in ("in/b/c.png", "b/c.png", "./in/b/../b/c.png", str(source / "b" / "c.png")):
@@ -163,7 +163,7 @@ def test_listed_files_outside_the_source_are_refused(source, out, name):
         planned(source, out, files=(name,))
 
 
-def test_listed_files_that_are_gone_are_planned_and_fail_in_their_turn(source, out, monkeypatch):
+def test_listed_files_that_are_missing_are_planned_and_fail_later(source, out, monkeypatch):
     monkeypatch.chdir(source.parent)
     listed = ("gone.png", "in/b/gone.png")
     plan = planned(source, out, files=listed)
@@ -193,7 +193,7 @@ def test_a_sample_has_the_names_of_the_whole_run(source, out):
     assert whole[one[0]] == one[1]
 
 
-def test_what_exists_is_foreign_and_only_replaced_when_asked(source, out):
+def test_existing_files_are_foreign_and_need_overwrite(source, out):
     draw(source / "a.png")
     draw(out / "a.png")
     plan = planned(source, out)
@@ -224,7 +224,7 @@ def test_transparency_into_a_format_without_it_stops_the_plan(source, out):
     assert planned(source, out, wanting("jpg", flatten="white")).items
 
 
-def test_an_alpha_channel_that_hides_nothing_is_no_loss(source, out):
+def test_an_opaque_alpha_channel_is_not_a_loss(source, out):
     draw(source / "logo.png", "RGBA", color=(1, 2, 3, 255))
     assert pairs(planned(source, out, wanting("jpg"))) == [("logo.png", "logo.jpg")]
 
@@ -235,7 +235,7 @@ def test_a_template_that_changes_the_format_is_checked_as_such(source, out):
         planned(source, out, name="{stem}.jpg")
 
 
-def test_a_file_whose_name_is_wrong_about_its_content_stays_what_it_is(source, out):
+def test_a_file_with_a_wrong_extension_keeps_its_format(source, out):
     path = draw(source / "logo.jpg", "RGBA", color=(1, 2, 3, 40), fmt="PNG")
     assert planned(source, out).items
     assert format_for(path.name, "logo.jpg", KEEP) == "keep"
@@ -252,7 +252,7 @@ def test_a_file_whose_name_is_wrong_about_its_content_stays_what_it_is(source, o
         ("a.png", "b.jpg", "webp", "webp"),
     ],
 )
-def test_the_wish_decides_the_format_then_the_name_then_the_source(
+def test_the_format_is_that_of_the_setting_the_name_or_the_source(
     source_name, target_name, wanted, expected
 ):
     assert format_for(source_name, target_name, wanting(wanted)) == expected
@@ -280,12 +280,12 @@ def test_a_single_target_that_is_a_folder_is_refused(source):
         image_item(path, source, True, KEEP)
 
 
-def test_a_single_source_that_is_not_there_is_nothing_to_do(source, out):
+def test_a_missing_single_source_is_nothing_to_do(source, out):
     with pytest.raises(NothingToDoError):
         image_item(source / "gone.png", out / "b.png", False, KEEP)
 
 
-def test_a_clip_is_no_image(source, out):
+def test_a_video_is_rejected_as_an_image(source, out):
     (source / "clip.mp4").write_bytes(b"\0")
     with pytest.raises(PlanError, match=r"clip\.mp4 is a video") as caught:
         image_item(source / "clip.mp4", out / "a.png", False, KEEP)
@@ -298,7 +298,7 @@ def test_a_single_transparent_image_does_not_become_a_jpeg(source, out):
         image_item(path, out / "logo.jpg", False, KEEP)
 
 
-def test_names_that_are_no_text_are_planned(source, out):
+def test_names_that_are_not_text_are_planned(source, out):
     name = os.fsdecode(b"caf\xe9.png")
     try:
         draw(source / "x.png").rename(source / name)

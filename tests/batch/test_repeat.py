@@ -1,4 +1,4 @@
-"""A run repeated does what is left to do, and nothing twice."""
+"""A repeated run restores what is missing, and nothing twice."""
 
 import os
 
@@ -32,7 +32,7 @@ def test_a_new_image_is_all_that_a_repeated_run_restores(setup):
     assert [event.src for event in setup.of(ItemStart)] == ["b.png"]
 
 
-def test_other_settings_leave_results_stale_until_asked_to_overwrite(setup):
+def test_other_settings_make_results_stale_until_overwrite(setup):
     setup.draw("a.png", "b.png")
     setup.run()
     before = setup.results()
@@ -67,7 +67,7 @@ def test_a_lost_or_truncated_result_is_made_again(setup):
     assert setup.results() == before
 
 
-def test_files_that_varfix_did_not_make_are_never_replaced_unasked(setup):
+def test_foreign_files_are_replaced_only_with_overwrite(setup):
     setup.draw("a.png")
     setup.out.mkdir()
     (setup.out / "a.png").write_bytes(b"mine")
@@ -100,7 +100,7 @@ def test_in_place_nothing_is_restored_twice(setup):
     assert counts(setup.run(overwrite=True)) == (1, 2, 0, ExitCode.OK)
 
 
-def test_in_place_results_in_another_format_are_no_new_sources(setup):
+def test_in_place_results_in_another_format_are_not_sources(setup):
     setup.draw("a.jpg", "a.png")
     setup.out = setup.source
     originals = setup.results()

@@ -1,4 +1,4 @@
-"""Long runs through the real command line: killed, starved of disk, watched for memory."""
+"""Long runs of the real command line: killed, with a full disk, with limited memory."""
 
 import hashlib
 import json
@@ -94,7 +94,7 @@ def started(source, out, model, count):
     return process, time.monotonic() - begin
 
 
-def test_killed_at_twenty_moments_the_outputs_are_those_of_an_unbroken_run(source, model, tmp_path):
+def test_killed_at_twenty_moments_the_results_are_the_same(source, model, tmp_path):
     inputs = digests(source)
     unbroken, first = started(source, tmp_path / "whole", model, 1)
     assert unbroken.wait() == 0

@@ -1,4 +1,4 @@
-"""A run restores what it can, each image under its name and by itself."""
+"""A run restores every readable image, independently of the others."""
 
 import io
 
@@ -31,7 +31,7 @@ def test_inputs_are_never_changed(setup):
     assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before}
 
 
-def test_a_corrupt_file_costs_itself_alone_and_the_exit_code(setup):
+def test_a_corrupt_file_fails_alone_with_exit_code_1(setup):
     setup.draw("a.png", "b.jpg", "d.png")
     data = (setup.source / "b.jpg").read_bytes()
     (setup.source / "b.jpg").write_bytes(data[: len(data) // 2])
@@ -51,7 +51,7 @@ def test_a_corrupt_file_costs_itself_alone_and_the_exit_code(setup):
     assert setup.of(ItemFail) == list(summary.failures)
 
 
-def test_failures_are_tried_again_and_successes_are_not(setup):
+def test_failed_images_are_retried_and_finished_ones_are_not(setup):
     setup.draw("a.png", "b.png")
     good = (setup.source / "b.png").read_bytes()
     (setup.source / "b.png").write_bytes(good[:40])
@@ -61,7 +61,7 @@ def test_failures_are_tried_again_and_successes_are_not(setup):
     assert counts(setup.run()) == (1, 1, 0, ExitCode.OK)
 
 
-def test_metadata_and_orientation_are_each_images_own(setup):
+def test_each_image_keeps_its_metadata_and_orientation(setup):
     names = ["a.jpg", "b.jpg", "c.jpg", "d.png"]
     for turn, name in enumerate(names, 5):
         exif = Image.Exif()
@@ -78,7 +78,7 @@ def test_metadata_and_orientation_are_each_images_own(setup):
     assert np.array_equal(pixels_of(setup.results()["d.png"]), png)
 
 
-def test_the_same_stem_and_the_same_name_elsewhere_make_results_of_their_own(setup):
+def test_equal_stems_and_equal_names_have_separate_results(setup):
     setup.draw("a.png", "a.jpg", "x/a.png", "y/a.png")
     settings = replace_output(format="png")
     assert setup.run(settings=settings).ok == 4
@@ -94,7 +94,7 @@ def test_names_that_collide_across_folders_are_kept_apart_and_no_input_is_lost(s
     assert counts(setup.run(name="{stem}{ext}")) == (0, 2, 0, ExitCode.OK)
 
 
-def test_a_single_file_takes_the_same_path_and_leaves_no_manifest(setup, tmp_path):
+def test_a_single_file_is_restored_without_a_manifest(setup, tmp_path):
     setup.draw("a.png")
     target = tmp_path / "new" / "b.jpg"
     item = image_item(setup.source / "a.png", target, False, SETTINGS)

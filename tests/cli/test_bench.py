@@ -8,14 +8,14 @@ from varfix.cli.commands.bench import command
 
 
 @pytest.mark.parametrize("sizes", ["", "2,", "0", "-1", "two", "1e6", "nan"])
-def test_sizes_that_are_no_megapixels_are_refused(varfix, sizes):
+def test_invalid_sizes_are_rejected(varfix, sizes):
     result = varfix("bench", "--sizes", sizes)
     assert result.exit_code == 2
     assert "--sizes" in result.stderr
 
 
 @pytest.mark.slow
-def test_it_measures_the_shipped_model_and_tells_the_machine(varfix):
+def test_it_measures_the_shipped_model_and_names_the_machine(varfix):
     result = varfix("bench", "--sizes", "0.3", "--json", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)

@@ -122,7 +122,7 @@ def test_results_of_another_format_are_found(varfix, tree, model, tmp_path):
     assert opened(tmp_path / "blend" / "c.png").format == "PNG"
 
 
-def test_a_repeated_blend_does_nothing_and_another_strength_needs_a_word(varfix, tree, tmp_path):
+def test_a_repeated_blend_does_nothing_and_another_strength_needs_overwrite(varfix, tree, tmp_path):
     shutil.copytree(tree, tmp_path / "full")
     ends = (tree, tmp_path / "full", tmp_path / "blend")
     assert "7 blended" in varfix("blend", "-s", "0.5", *ends).stderr
@@ -156,7 +156,7 @@ def test_a_result_of_another_size_fails_alone(varfix, tmp_path, image):
 
 
 @pytest.mark.parametrize("third", ["in", "full"])
-def test_out_is_a_place_of_its_own(varfix, tmp_path, image, third):
+def test_the_output_folder_must_be_separate(varfix, tmp_path, image, third):
     image(tmp_path / "in" / "a.png"), image(tmp_path / "full" / "a.png")
     ends = (tmp_path / "in", tmp_path / "full", tmp_path / third)
     assert varfix("blend", "-s", "0.5", *ends).exit_code == 2

@@ -15,7 +15,7 @@ SHELLS = ["bash", "zsh", "fish"]
 
 @pytest.fixture
 def offered(monkeypatch, capsys):
-    """What bash is told to offer at the end of a command line."""
+    """The words that bash offers at the end of a command line."""
 
     def ask(line):
         monkeypatch.setenv("_VARFIX_COMPLETE", "bash_complete")

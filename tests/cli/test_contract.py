@@ -65,7 +65,7 @@ def test_1_when_some_failed(run, good):
 
 
 @pytest.mark.parametrize("name", ["pair.onnx", "pair.prior.onnx"])
-def test_4_when_a_models_file_is_not_the_one_its_card_was_written_for(run, good, shelf, name):
+def test_4_when_a_model_file_does_not_match_its_card(run, good, shelf, name):
     model = shelf.pair()
     damaged = model.with_name(name)
     damaged.write_bytes(damaged.read_bytes().replace(b"hand_made", b"hand_Made"))
@@ -128,7 +128,7 @@ def test_6_when_another_run_holds_the_folder(run, good, tmp_path):
     assert f"{tmp_path / 'out'}" in result.stderr
 
 
-def test_6_when_the_disk_is_full_with_what_is_done_and_what_to_do(run, good, monkeypatch):
+def test_6_when_the_disk_is_full_with_progress_and_hint(run, good, monkeypatch):
     real, calls = atomic._write, []
 
     def write(part, data):
@@ -162,7 +162,7 @@ def test_a_truncated_image_fails_alone(run, good, tmp_path):
     assert not (tmp_path / "out" / "cut.jpg").exists()
 
 
-def test_files_that_are_no_images_are_counted_and_listed_when_asked(varfix, identity, tmp_path):
+def test_other_files_are_counted_and_listed_with_v(varfix, identity, tmp_path):
     (tmp_path / "in").mkdir()
     for number in range(41):
         (tmp_path / "in" / f"{number}.txt").touch()
@@ -218,7 +218,7 @@ def test_transparency_into_jpeg_is_refused_before_any_work(run, good, tmp_path):
     assert ended(run("-f", "jpg", "--set", "output.flatten=white")) == (ExitCode.OK, "ok")
 
 
-def test_a_model_that_makes_no_numbers_fails_the_image_and_names_the_tile(run, good, shelf):
+def test_a_model_that_returns_nan_fails_the_image_and_names_the_tile(run, good, shelf):
     result = run(
         model=shelf.restore(
             nodes=[("Div", ["c0", "c0"], ["n"], {}), ("Mul", ["tile", "n"], ["restored"], {})]
@@ -262,7 +262,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
 )
-def test_the_last_event_and_the_process_give_the_signals_code(process, slow, number, code):
+def test_the_last_event_and_the_process_have_the_code_of_the_signal(process, slow, number, code):
     running = process(*slow, "--json")
     under_way(running)
     running.send_signal(number)
@@ -273,7 +273,7 @@ def test_the_last_event_and_the_process_give_the_signals_code(process, slow, num
 
 
 @posix
-def test_a_reader_who_goes_away_is_141_in_the_log_too(process, slow, tmp_path):
+def test_a_closed_stdout_is_141_in_the_log_too(process, slow, tmp_path):
     log = tmp_path / "log"
     running = process(*slow, "--json", "--log-file", log, bufsize=0)
     running.stdout.readline()
@@ -283,7 +283,7 @@ def test_a_reader_who_goes_away_is_141_in_the_log_too(process, slow, tmp_path):
 
 
 @posix
-def test_a_second_signal_leaves_at_once_and_drops_what_is_unfinished(tmp_path, image, identity):
+def test_a_second_signal_exits_at_once_and_removes_temporary_files(tmp_path, image, identity):
     image(tmp_path / "in" / "a.bmp")
     code = """
 import sys, time
@@ -323,7 +323,7 @@ def _until(running, text):
 
 
 @posix
-def test_sigterm_before_the_work_has_begun_is_143_too(process, tmp_path):
+def test_sigterm_before_the_run_is_143_too(process, tmp_path):
     # Nothing comes from stdin: the command waits for its list of files.
     (tmp_path / "in").mkdir()
     arguments = ["dir", tmp_path / "in", tmp_path / "out", "--files-from", "-"]

@@ -40,7 +40,7 @@ def events(result):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_the_tree_comes_back_the_same(restore, tree, pixels):
+def test_the_tree_of_results_is_that_of_the_sources(restore, tree, pixels):
     result = restore()
     assert result.exit_code == 0, result.stderr
     source, target = tree
@@ -50,7 +50,7 @@ def test_the_tree_comes_back_the_same(restore, tree, pixels):
     assert result.stdout == ""
 
 
-def test_people_are_told_what_runs_where_and_how_it_ended(restore):
+def test_stderr_has_model_device_and_summary(restore):
     text = restore().stderr
     assert "preset auto · net · cpu (CPUExecutionProvider, fp32) · tile" in text
     assert "[3/3]" in text
@@ -58,14 +58,14 @@ def test_people_are_told_what_runs_where_and_how_it_ended(restore):
     assert "MP/s" in text
 
 
-def test_quiet_says_nothing_but_errors(restore, tree):
+def test_quiet_prints_only_errors(restore, tree):
     (tree[0] / "broken.png").touch()
     result = restore("-q")
     assert result.exit_code == 1
     assert result.stderr == f"Error: {tree[0]}/broken.png: empty file (0 bytes)\n"
 
 
-def test_the_command_repeated_does_nothing_again(restore):
+def test_the_repeated_command_restores_nothing(restore):
     restore()
     result = restore("-v")
     assert result.exit_code == 0
@@ -73,13 +73,13 @@ def test_the_command_repeated_does_nothing_again(restore):
     assert "skipped a.png (done)" in result.stderr
 
 
-def test_other_settings_leave_old_outputs_alone_until_asked(restore):
+def test_other_settings_keep_old_results_until_overwrite(restore):
     restore()
     assert "--overwrite" in restore("-s", "0.5").stderr
     assert "3 restored" in restore("-s", "0.5", "--overwrite").stderr
 
 
-def test_one_broken_image_costs_one_image(restore, tree):
+def test_a_broken_image_fails_alone(restore, tree):
     (tree[0] / "broken.png").touch()
     result = restore()
     assert result.exit_code == 1
@@ -115,7 +115,7 @@ def test_selection_and_names(restore, tree, options, expected):
     assert len(names(tree[1])) in (len(expected), 3)
 
 
-def test_sample_takes_so_many(restore, tree):
+def test_sample_limits_the_number_of_images(restore, tree):
     assert restore("--sample", "1").exit_code == 0
     assert len(names(tree[1])) == 1
 
@@ -136,14 +136,14 @@ def test_a_list_may_be_separated_by_nul_and_hold_line_breaks(restore, tree, imag
 
 
 @pytest.mark.parametrize("data", [b"a.png\0sub/b.png\0", "a.png\n".encode("utf-16")])
-def test_a_list_that_is_none_of_lines_is_not_taken_for_one(restore, tree, tmp_path, data):
+def test_a_list_that_is_not_text_lines_is_rejected(restore, tree, tmp_path, data):
     (tmp_path / "list").write_bytes(data)
     result = restore("--files-from", tmp_path / "list")
     assert result.exit_code == 2
     assert "list: contains NUL bytes; use -0" in result.stderr
 
 
-def test_what_windows_editors_begin_a_list_with_is_no_name(restore, tree, tmp_path):
+def test_a_byte_order_mark_is_not_part_of_a_name(restore, tree, tmp_path):
     (tmp_path / "list").write_bytes(b"\xef\xbb\xbfa.png\r\n")
     result = restore("--files-from", tmp_path / "list")
     assert result.exit_code == 0, result.stderr
@@ -151,7 +151,7 @@ def test_what_windows_editors_begin_a_list_with_is_no_name(restore, tree, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
-def test_names_that_are_no_text_are_restored_and_told(restore, tree, image):
+def test_names_that_are_not_text_are_restored_and_emitted(restore, tree, image):
     image(tree[0] / os.fsdecode(b"\xff.png"))
     result = restore("--json")
     assert result.exit_code == 0, result.stderr
@@ -175,14 +175,14 @@ def test_names_that_are_no_text_are_restored_and_told(restore, tree, image):
         (["-s", "2"], 2, "0<=x<=1"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_its_code(restore, tree, options, code, text):
+def test_impossible_requests_are_rejected_with_their_codes(restore, tree, options, code, text):
     result = restore(*options)
     assert result.exit_code == code, result.stderr
     assert text in result.stderr
     assert not names(tree[1])
 
 
-def test_a_device_asked_for_by_name_is_not_replaced_by_another(restore, monkeypatch):
+def test_a_named_device_is_not_replaced_by_another(restore, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     result = restore("-d", "cuda")
     assert result.exit_code == 5
@@ -197,7 +197,7 @@ def test_a_typo_in_a_preset_file_names_the_line(restore, tmp_path):
     assert 'mine.yaml:3: unknown key "tile.overlaps"; did you mean "tile.overlap"?' in result.stderr
 
 
-def test_an_option_undoes_what_the_preset_file_says(restore, tmp_path):
+def test_an_option_overrides_the_preset_file(restore, tmp_path):
     preset = tmp_path / "mine.yaml"
     preset.write_text("tile: {batch: 3}\nio: {jobs: 2}\n")
     lines = restore("-p", preset, "-nv", "--batch", "auto", "-j", "auto").stdout.splitlines()
@@ -211,7 +211,7 @@ def test_a_variable_is_weaker_than_an_option_and_named_as_origin(restore, monkey
     assert "strength = 0.5  (--strength)" in restore("-nv", "-s", "0.5").stdout
 
 
-def test_a_dry_run_writes_nothing_and_says_what_it_would(restore, tree):
+def test_a_dry_run_writes_nothing_and_prints_the_plan(restore, tree):
     result = restore("--dry-run")
     assert result.exit_code == 0, result.stderr
     assert not tree[1].exists()
@@ -230,22 +230,22 @@ def test_a_dry_run_in_json_is_the_plan(restore):
     assert (plan["event"], plan["items"], plan["pixels"]) == ("plan", 3, 3 * 24 * 16)
 
 
-def test_events_tell_the_whole_story(restore, tree):
+def test_events_cover_the_whole_run(restore, tree):
     (tree[0] / "broken.png").touch()
     result = restore("--json")
-    told = events(result)
-    assert [told[0]["event"], told[1]["event"], told[-1]["event"]] == [
+    emitted = events(result)
+    assert [emitted[0]["event"], emitted[1]["event"], emitted[-1]["event"]] == [
         "run.start",
         "plan",
         "run.end",
     ]
-    assert len({one["run"] for one in told}) == 1
-    assert len(told[0]["run"]) == 26
-    ends = {one["event"] for one in told if one.get("id") == told[2]["id"]}
+    assert len({one["run"] for one in emitted}) == 1
+    assert len(emitted[0]["run"]) == 26
+    ends = {one["event"] for one in emitted if one.get("id") == emitted[2]["id"]}
     assert ends & {"item.done", "item.fail"}
-    (failed,) = [one for one in told if one["event"] == "item.fail"]
+    (failed,) = [one for one in emitted if one["event"] == "item.fail"]
     assert failed["code"] == "decode_empty"
-    assert told[-1]["exit"] == result.exit_code == 1
+    assert emitted[-1]["exit"] == result.exit_code == 1
 
 
 def test_the_log_file_holds_the_same_events_and_is_appended_to(restore, tmp_path):
@@ -266,7 +266,7 @@ def test_a_log_file_that_cannot_be_written_stops_before_the_work(restore, tree):
     assert not names(tree[1])
 
 
-def test_in_place_needs_to_be_asked_for(varfix, identity, tree):
+def test_in_place_needs_an_option(varfix, identity, tree):
     arguments = ("dir", tree[0], tree[0], "-m", identity, "-d", "cpu")
     assert varfix(*arguments).exit_code == 2
     assert varfix(*arguments, "--overwrite").exit_code == 0
@@ -283,7 +283,7 @@ def slow(tmp_path, image, shelf):
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_cleanly_and_the_same_command_goes_on(process, slow, tmp_path, number, code):
+def test_a_signal_stops_cleanly_and_the_same_command_resumes(process, slow, tmp_path, number, code):
     running = process(*slow, "--json")
     while b"item.done" not in running.stdout.readline():
         assert running.poll() is None
@@ -303,7 +303,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(process, slow, tmp_
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_status_line_can_be_asked_for(process, slow):
+def test_a_signal_prints_a_status_line(process, slow):
     running = process(*slow, "--json")
     while b"item.done" not in running.stdout.readline():
         assert running.poll() is None
@@ -313,7 +313,7 @@ def test_a_status_line_can_be_asked_for(process, slow):
     assert f" of {MANY} images".encode() in err
 
 
-def test_a_reader_of_the_events_who_goes_away_ends_the_run_with_141(process, slow, tmp_path):
+def test_a_closed_event_stream_ends_the_run_with_141(process, slow, tmp_path):
     running = process(*slow, "--json", bufsize=0)
     running.stdout.readline()
     running.stdout.close()

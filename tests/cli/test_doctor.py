@@ -1,4 +1,4 @@
-"""`varfix doctor` reports what was tried, and its exit code says whether all is well."""
+"""`varfix doctor` reports its checks, and its exit code is that of the worst."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_every_format_and_depth_is_written_and_read(varfix, facts):
     assert all(one["works"] for one in codecs)
 
 
-def test_every_encoder_of_clips_stores_a_clip_that_is_read_back(varfix, facts):
+def test_every_video_encoder_writes_a_video_that_is_read_back(varfix, facts):
     facts()
     result = varfix("doctor", "--json")
     found = {one["codec"]: one for one in json.loads(result.stdout)["encoders"]}
@@ -85,7 +85,7 @@ def test_an_encoder_that_does_not_do_its_work_is_exit_5(varfix, facts, monkeypat
     assert "h264: " in result.stdout.partition("Problems:")[2]
 
 
-def test_hardware_that_is_not_there_is_no_problem(varfix, facts, monkeypatch):
+def test_missing_hardware_is_not_a_problem(varfix, facts, monkeypatch):
     facts()
     monkeypatch.setattr(video_check, "hardware_encoders", lambda: ["h264_nvenc", "hevc_qsv"])
 
@@ -113,7 +113,7 @@ def test_a_gpu_that_is_not_used_is_exit_5_with_the_reason(varfix, facts):
     assert "a GPU is present but not used (why" in result.stdout
 
 
-def test_a_gpu_in_use_is_well(varfix, facts):
+def test_a_used_gpu_is_no_problem(varfix, facts):
     gpu = Gpu(name="Card", free_mb=1, total_mb=2)
     facts([("cpu", True), ("cuda:0", True)], gpus=(gpu,), auto="cuda:0")
     assert varfix("doctor").exit_code == 0

@@ -87,7 +87,7 @@ def test_targets_without_an_image_are_mentioned(varfix, folders, image):
         (["--set", "tile.overlaps=3", ".", "."], 'did you mean "tile.overlap"?'),
     ],
 )
-def test_usage_that_means_nothing_is_refused(varfix, arguments, text):
+def test_meaningless_usage_is_rejected(varfix, arguments, text):
     result = varfix("eval", *arguments)
     assert result.exit_code == 2
     assert text in result.stderr

@@ -1,4 +1,4 @@
-"""Commands that need the `train` extra are thin, and say so when it is missing."""
+"""Commands that need the `train` extra, and their error when it is missing."""
 
 import sys
 import types
@@ -40,7 +40,7 @@ def no_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
 
 
-def test_train_passes_on_what_it_was_given(varfix, engine, tmp_path):
+def test_train_passes_its_options_on(varfix, engine, tmp_path):
     calls = engine("varfix.engine.train.loop", "run_training")
     recipe = tmp_path / "mine.yaml"
     recipe.touch()
@@ -78,7 +78,7 @@ def test_train_without_a_recipe_uses_the_shipped_one(varfix, engine, tmp_path):
     assert calls[0][0].config is None
 
 
-def test_export_passes_on_what_it_was_given(varfix, engine, weights, tmp_path):
+def test_export_passes_its_options_on(varfix, engine, weights, tmp_path):
     calls = engine("varfix.onnx.export.architectures", "export_model")
     target = tmp_path / "mine.onnx"
     result = varfix("export-onnx", weights, target, "--training", "ten photos")
@@ -88,7 +88,7 @@ def test_export_passes_on_what_it_was_given(varfix, engine, weights, tmp_path):
     ]
 
 
-def test_export_replaces_no_model_unasked(varfix, engine, weights, tmp_path):
+def test_export_replaces_a_model_only_with_overwrite(varfix, engine, weights, tmp_path):
     calls = engine("varfix.onnx.export.architectures", "export_model")
     target = tmp_path / "mine.onnx"
     target.touch()
@@ -99,11 +99,11 @@ def test_export_replaces_no_model_unasked(varfix, engine, weights, tmp_path):
     assert len(calls) == 1
 
 
-def test_export_wants_a_name_that_says_onnx(varfix, weights, tmp_path):
+def test_export_requires_the_extension_onnx(varfix, weights, tmp_path):
     assert "must end in .onnx" in varfix("export-onnx", weights, tmp_path / "mine").stderr
 
 
-def test_without_torch_both_say_how_to_get_it(varfix, no_torch, weights, tmp_path):
+def test_without_torch_both_print_how_to_install_it(varfix, no_torch, weights, tmp_path):
     for arguments in (
         ["train", "--photos", tmp_path, "--out", tmp_path / "out"],
         ["export-onnx", weights, tmp_path / "mine.onnx"],
@@ -127,7 +127,7 @@ def test_an_import_that_fails_for_another_reason_is_not_blamed_on_the_extra():
         (["ablate", "weights.safetensors", "."], "ablation", ["run_ablations", "table"]),
     ],
 )
-def test_the_other_commands_of_train_call_what_they_name(
+def test_the_other_commands_of_train_call_their_functions(
     varfix, monkeypatch, weights, arguments, module, functions
 ):
     monkeypatch.chdir(weights.parent)

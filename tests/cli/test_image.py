@@ -54,7 +54,7 @@ def test_bytes_in_bytes_out(restore, source, pixels):
     assert np.array_equal(samples, pixels(source))
 
 
-def test_a_pipe_gets_the_format_asked_for(restore, source):
+def test_a_pipe_gets_the_requested_format(restore, source):
     result = restore(source, "-", "-f", "webp")
     assert decoded(result.stdout_bytes)[0] == "WEBP"
 
@@ -79,7 +79,7 @@ def test_a_pipe_can_still_be_logged(restore, source, tmp_path):
         (b"hello", "stdin: not an image varfix can read (text/plain)"),
     ],
 )
-def test_bytes_that_are_no_image_give_no_bytes(restore, data, text):
+def test_bytes_that_are_not_an_image_produce_no_output(restore, data, text):
     result = restore("-", "-", stdin=data)
     assert result.exit_code == 1
     assert text in result.stderr
@@ -98,7 +98,7 @@ def test_a_truncated_file_is_not_restored(restore, tmp_path):
     assert not (tmp_path / "b.jpg").exists()
 
 
-def test_an_existing_file_is_replaced_only_when_asked(restore, source, tmp_path):
+def test_an_existing_file_is_replaced_only_with_overwrite(restore, source, tmp_path):
     target = tmp_path / "b.png"
     target.write_text("mine")
     result = restore(source, target)
@@ -108,7 +108,7 @@ def test_an_existing_file_is_replaced_only_when_asked(restore, source, tmp_path)
     assert restore(source, target, "--overwrite").exit_code == 0
 
 
-def test_transparency_is_not_dropped_unasked(restore, tmp_path):
+def test_transparency_is_dropped_only_with_an_option(restore, tmp_path):
     source = tmp_path / "logo.png"
     Image.new("RGBA", (16, 16), (255, 0, 0, 100)).save(source)
     result = restore(source, tmp_path / "logo.jpg")
@@ -127,7 +127,7 @@ def test_transparency_is_not_dropped_unasked(restore, tmp_path):
         ("b.xyz", [], "unknown extension"),
     ],
 )
-def test_contradictions_are_refused(restore, source, target, options, text):
+def test_contradictory_options_are_rejected(restore, source, target, options, text):
     result = restore(source, target, *options)
     assert result.exit_code == 2
     assert text in result.stderr
@@ -163,7 +163,7 @@ def test_an_image_is_not_written_to_a_terminal(process, source):
     os.close(inside)
 
 
-def test_a_reader_of_the_image_who_goes_away_is_141(process, source, identity):
+def test_a_closed_stdout_is_141(process, source, identity):
     running = process("image", source, "-", "-m", identity, "-d", "cpu", bufsize=0)
     running.stdout.close()
     assert running.wait(60) == 141

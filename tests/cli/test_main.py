@@ -1,4 +1,4 @@
-"""The door: overview, errors, exit codes."""
+"""The main command: overview, errors, exit codes."""
 
 import errno
 import subprocess
@@ -45,7 +45,7 @@ def test_help_shows_every_command_and_every_exit_code(varfix):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(varfix, name):
+def test_every_command_has_help(varfix, name):
     result = varfix(name, "-h")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith(f"Usage: varfix {name}")
@@ -68,13 +68,13 @@ def test_every_option_has_a_section_and_a_text(varfix, name):
     assert other.split()[:2] == ["-h,", "--help"] or other.split()[0] == "--help"
 
 
-def test_a_mistyped_command_is_answered_with_the_nearest(varfix):
+def test_an_error_about_a_mistyped_command_names_the_nearest(varfix):
     result = varfix("dri", "a", "b")
     assert result.exit_code == ExitCode.USAGE
     assert 'unknown command "dri"; did you mean "dir"?' in result.stderr
 
 
-def test_an_unknown_command_is_answered_with_all(varfix):
+def test_an_error_about_an_unknown_command_lists_all(varfix):
     assert "commands: dir, image" in varfix("zzz").stderr
 
 
@@ -126,7 +126,7 @@ def test_a_closed_pipe_is_silent(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_defect_is_called_one_and_asks_for_a_report(varfix, monkeypatch):
+def test_an_internal_error_requests_a_report(varfix, monkeypatch):
     failing(monkeypatch, TypeError("oops"))
     result = varfix("boom")
     assert result.exit_code == 1
@@ -148,7 +148,7 @@ def test_verbose_twice_shows_the_traceback(varfix, tmp_path):
     assert "Traceback" in varfix(*arguments, "-vv").stderr
 
 
-def test_color_is_asked_for_or_left_out(varfix, tmp_path, monkeypatch):
+def test_color_follows_the_option_and_environment_variables(varfix, tmp_path, monkeypatch):
     arguments = ("eval", tmp_path, tmp_path)
     assert "\x1b[" not in varfix(*arguments).stderr
     assert "\x1b[" not in varfix(*arguments, "--color", "never").stderr

@@ -1,4 +1,4 @@
-"""What people are told, by the contract's own words, where no other test has read them."""
+"""Messages of the contract that no other test reads."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ def run(varfix, identity, tmp_path):
     return start
 
 
-def told(result, kind):
+def events_of(result, kind):
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     return [line for line in lines if line["event"] == kind]
 
@@ -36,18 +36,18 @@ def told(result, kind):
         ("c.mp4", b"", "decode_empty", "c.mp4: empty file (0 bytes)"),
     ],
 )
-def test_a_file_is_named_with_what_is_wrong_and_where(run, tmp_path, name, data, code, text):
+def test_the_message_names_the_file_and_the_reason(run, tmp_path, name, data, code, text):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(data)
     result = run("-d", "cpu", "--json")
-    (failed,) = told(result, "item.fail")
+    (failed,) = events_of(result, "item.fail")
     assert failed["code"] == code
     assert failed["message"] == f"{tmp_path / 'in'}/{text}"
     assert text in result.stderr
     assert result.exit_code == ExitCode.PARTIAL
 
 
-def test_a_file_that_is_no_image_is_told_to_who_asks_for_it(varfix, identity, tmp_path):
+def test_a_file_that_is_not_an_image_fails_with_its_type(varfix, identity, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     ends = tmp_path / "notes.txt", tmp_path / "out.png"
     result = varfix("image", *ends, "-m", identity, "-d", "cpu")
@@ -56,7 +56,7 @@ def test_a_file_that_is_no_image_is_told_to_who_asks_for_it(varfix, identity, tm
     assert not (tmp_path / "out.png").exists()
 
 
-def test_where_nothing_matched_it_is_said_what_was_looked_for(run, tmp_path):
+def test_an_empty_selection_lists_the_known_extensions(run, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").touch()
     result = run("-d", "cpu")
@@ -68,9 +68,7 @@ def test_where_nothing_matched_it_is_said_what_was_looked_for(run, tmp_path):
     assert line.endswith("1 files ignored; -v lists them.")
 
 
-def test_a_device_that_could_not_be_used_is_told_once_and_is_an_event(
-    run, tmp_path, image, monkeypatch
-):
+def test_an_unusable_device_is_one_warning_and_an_event(run, tmp_path, image, monkeypatch):
     image(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "b.png").write_bytes((tmp_path / "in" / "a.png").read_bytes())
 
@@ -81,7 +79,7 @@ def test_a_device_that_could_not_be_used_is_told_once_and_is_an_event(
     monkeypatch.setattr(devices, "_require_compiled", broken)
     result = run("--json")
     assert result.exit_code == ExitCode.OK, result.stderr
-    (warning,) = told(result, "warning")
+    (warning,) = events_of(result, "warning")
     assert warning["code"] == "device_fallback"
     assert warning["id"] is None
     kinds = [json.loads(line)["event"] for line in result.stdout.splitlines()]
@@ -138,7 +136,7 @@ def test_errors_come_without_a_traceback(run, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
 @pytest.mark.parametrize("options", [(), ("--json",), ("-n",)], ids=["plain", "json", "dry-run"])
-def test_names_are_told_where_the_system_speaks_ascii(
+def test_names_are_printed_on_an_ascii_terminal(
     process, identity, tmp_path, image, monkeypatch, options
 ):
     image(tmp_path / "in" / "ñandú 日本.png")

@@ -1,4 +1,4 @@
-"""`varfix models` shows what there is and finds what is broken."""
+"""`varfix models` lists models and finds damaged ones."""
 
 import json
 

@@ -95,7 +95,9 @@ def test_a_pulled_model_can_be_used_listed_verified_and_removed(
     assert varfix("models", "rm", "varformer-d16").exit_code == ExitCode.MODEL
 
 
-def test_a_download_that_was_cut_goes_on_with_the_same_command(varfix, server, folder, monkeypatch):
+def test_an_interrupted_download_is_resumed_by_the_same_command(
+    varfix, server, folder, monkeypatch
+):
     monkeypatch.setattr("varfix.engine.system.download.time.sleep", lambda seconds: None)
     server.cut_after = [1_000_000] + [0] * 9
     result = varfix("models", "pull", "varformer-d16")
@@ -128,7 +130,7 @@ def test_another_file_at_the_same_address_is_noticed(varfix, server, exported):
 
 
 @pytest.mark.parametrize("how", [{"VARFIX_OFFLINE": "1"}, {}])
-def test_offline_says_what_to_do_and_asks_nobody(varfix, server, monkeypatch, how):
+def test_offline_prints_a_hint_and_sends_no_request(varfix, server, monkeypatch, how):
     for name, value in how.items():
         monkeypatch.setenv(name, value)
     result = varfix("models", "pull", "varformer-d16", *([] if how else ["--offline"]))
@@ -138,14 +140,14 @@ def test_offline_says_what_to_do_and_asks_nobody(varfix, server, monkeypatch, ho
     assert server.asked == []
 
 
-def test_the_checkpoint_stays_if_asked_for(varfix, server, folder):
+def test_the_checkpoint_stays_with_an_option(varfix, server, folder):
     varfix("models", "pull", "-q", "--keep", "varformer-d16")
     kept = folder / ".downloads" / "varformer-d16" / "net_g_last.pth"
     assert kept.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("name", ["varformer-s", "varformer-z"])
-def test_only_released_models_can_be_pulled(varfix, server, name):
+def test_only_published_models_can_be_pulled(varfix, server, name):
     result = varfix("models", "pull", name)
     assert result.exit_code == ExitCode.USAGE
     assert "pull one of varformer-d16" in result.stderr
@@ -168,7 +170,7 @@ def test_an_imported_model_has_the_name_and_facts_that_were_given(
     assert "mine" in varfix("models").stdout
 
 
-def test_an_installed_model_is_replaced_only_if_asked_for(varfix, checkpoint, exported):
+def test_an_installed_model_is_replaced_only_with_an_option(varfix, checkpoint, exported):
     assert varfix("models", "import", "mine", checkpoint, *OFFICIAL).exit_code == 0
     again = varfix("models", "import", "mine", checkpoint, *OFFICIAL)
     assert again.exit_code == ExitCode.USAGE
@@ -192,7 +194,7 @@ def test_a_failed_import_leaves_the_installed_model_alone(varfix, checkpoint, fo
     assert left(folder) == ["mine"]
 
 
-def test_what_a_killed_import_left_is_cleared_or_put_back(varfix, checkpoint, folder):
+def test_files_of_a_killed_import_are_removed_or_restored(varfix, checkpoint, folder):
     assert varfix("models", "import", "mine", checkpoint, *OFFICIAL).exit_code == 0
     (folder / ".mine.part").mkdir()
     (folder / ".mine.part" / "mine.onnx").write_bytes(b"half of it")
@@ -211,11 +213,11 @@ def test_a_disk_without_room_is_exit_6(varfix, checkpoint, monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize("name", ["varformer-s", "../evil", "Mine", "a/b", "x.onnx", ""])
-def test_names_that_are_taken_or_no_good_are_refused(varfix, checkpoint, name):
+def test_used_or_invalid_names_are_rejected(varfix, checkpoint, name):
     assert varfix("models", "import", name, checkpoint).exit_code == ExitCode.USAGE
 
 
-def test_a_checkpoint_that_is_not_there_is_exit_4(varfix, tmp_path):
+def test_a_missing_checkpoint_is_exit_4(varfix, tmp_path):
     assert varfix("models", "import", "mine", tmp_path / "gone.pth").exit_code == ExitCode.MODEL
 
 
@@ -225,7 +227,7 @@ def test_an_unknown_architecture_is_named(varfix, checkpoint):
     assert 'unknown architecture: "resnet"' in result.stderr
 
 
-def test_a_released_model_that_is_not_installed_says_how_to_get_it(varfix):
+def test_the_error_about_a_missing_published_model_has_a_hint(varfix):
     assert MODELS["varformer-d16"].release
     result = varfix("models", "show", "varformer-d16")
     assert result.exit_code == ExitCode.MODEL

@@ -1,4 +1,4 @@
-"""Odd files and places from the command line: exit codes, what is said, and what is not."""
+"""Unusual files and folders on the command line: exit codes and messages."""
 
 import io
 import os
@@ -42,7 +42,7 @@ def noisy_files(folder):
     Image.fromarray((deep >> 8).astype(np.uint8)).save(folder / "exif.jpg", exif=exif)
 
 
-def test_no_line_of_a_library_reaches_stderr(tmp_path, identity):
+def test_libraries_print_nothing_to_stderr(tmp_path, identity):
     source = tmp_path / "in"
     source.mkdir()
     noisy_files(source)
@@ -56,7 +56,7 @@ def test_no_line_of_a_library_reaches_stderr(tmp_path, identity):
     assert strange == []
 
 
-def test_what_matters_is_a_warning_with_the_name_of_the_file(tmp_path, identity):
+def test_warnings_name_the_file(tmp_path, identity):
     source = tmp_path / "in"
     source.mkdir()
     noisy_files(source)
@@ -91,7 +91,7 @@ def test_restoring_in_place_follows_links_and_names_hard_links(tmp_path, varfix,
     )
 
 
-def test_a_link_to_an_image_beside_it_is_restored_once(tmp_path, varfix, identity, image):
+def test_an_image_and_a_link_to_it_are_restored_once(tmp_path, varfix, identity, image):
     path = image(tmp_path / "d" / "a.png")
     (path.parent / "b.png").symlink_to(path)
     done = varfix("dir", "--overwrite", "--model", identity, path.parent, path.parent)

@@ -37,7 +37,7 @@ def inverting(shelf):
 
 @pytest.fixture
 def photo(tmp_path):
-    """An image of many tiles, each of which can be told from all others."""
+    """An image of many tiles, each of which differs from all others."""
     pixels = np.random.default_rng(4).integers(0, 256, (200, 330, 3), np.uint8)
     (tmp_path / "in").mkdir()
     Image.fromarray(pixels).save(tmp_path / "in" / "a.png")
@@ -122,7 +122,7 @@ def test_there_is_always_a_thread_to_read_and_one_to_write(
 
 
 @pytest.mark.parametrize("preset", ["{bad json", '{"tile": {"overlap": 32}', "tile: {overlap: }}"])
-def test_a_preset_that_is_not_understood_is_no_default(varfix, tmp_path, identity, photo, preset):
+def test_an_invalid_preset_is_not_the_default(varfix, tmp_path, identity, photo, preset):
     """Rembg takes its defaults in silence."""
     (tmp_path / "p.yaml").write_text(preset)
     where = ("dir", tmp_path / "in", tmp_path / "out", "-m", identity, "-d", "cpu")
@@ -133,7 +133,7 @@ def test_a_preset_that_is_not_understood_is_no_default(varfix, tmp_path, identit
 
 
 @pytest.mark.parametrize("verb", ["dir", "image"])
-def test_an_image_that_cannot_be_read_is_no_success(varfix, tmp_path, identity, verb):
+def test_an_unreadable_image_is_a_failure(varfix, tmp_path, identity, verb):
     """The ncnn family prints a line and leaves with 0."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nbut nothing more")
@@ -145,7 +145,7 @@ def test_an_image_that_cannot_be_read_is_no_success(varfix, tmp_path, identity, 
     assert not (tmp_path / "out.png").exists()
 
 
-def test_a_frame_that_cannot_be_restored_is_not_left_out(varfix, tmp_path, shelf):
+def test_a_frame_that_cannot_be_restored_is_not_dropped(varfix, tmp_path, shelf):
     """Real-ESRGAN drops the frame, goes on, and leaves with 0: sound and images part."""
     model = shelf.restore(
         # 1 / (1 - the brightest sample): only for a white frame is that no number.

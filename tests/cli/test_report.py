@@ -1,4 +1,4 @@
-"""`--report` tells what became of every image, to people and to programs."""
+"""`--report` lists the result of every image, for people and for programs."""
 
 import base64
 import csv
@@ -72,7 +72,7 @@ def tell(report, count, fail=()):
         report(ItemDone(id=number, seconds=1.3, stage=STAGES, bytes=9, retries=RetryCounts(oom=1)))
 
 
-def told(path, *events, count=0, fail=()):
+def report_text(path, *events, count=0, fail=()):
     """Write a report of these events and return its text."""
     with reporting(path, HEADING, lambda line: None) as report:
         tell(report, count, fail)
@@ -133,7 +133,7 @@ def test_the_page_shows_what_was_found_beside_each_image(tmp_path):
     assert "noise&nbsp;61%" in second
     assert "data-" not in third.replace("data:", "")
     assert text.count('data-noise="0.610"') == 2  # the card and the line of the table
-    assert '<body class="unjudged">' in told(tmp_path / "none.html", count=1)
+    assert '<body class="unjudged">' in report_text(tmp_path / "none.html", count=1)
 
 
 def test_a_csv_has_a_line_for_each_image(restore, tmp_path):
@@ -166,7 +166,7 @@ def test_a_json_is_one_object_with_run_settings_and_images(restore, tmp_path):
     assert sorted(one["status"] for one in report["pictures"]) == ["failed", "restored", "restored"]
 
 
-def test_a_report_says_how_far_the_tone_moved(restore, tmp_path):
+def test_a_report_has_the_shift_of_the_tone(restore, tmp_path):
     restore("--report", tmp_path / "r.json")
     images = json.loads((tmp_path / "r.json").read_text())["pictures"]
     (shift,) = (one["tone_shift"] for one in images if one["src"] == "a.png")
@@ -188,10 +188,10 @@ def test_images_whose_tone_moved_are_flagged(tmp_path):
         status="ok", exit=0, ok=4, skipped=0, failed=0, seconds=4.0, per_second=1.0, busy={}
     )
     shifts = (0.0004, 0.0100, 0.0131, 0.2)
-    text = told(tmp_path / "r.html", *(done(*pair) for pair in enumerate(shifts)), end)
+    text = report_text(tmp_path / "r.html", *(done(*pair) for pair in enumerate(shifts)), end)
     assert re.findall(r'<td class="num"><b class="failed">(.*?)</b>', text) == ["1.3%", "20.0%"]
     assert "<b>2</b><span>tone moved over 1%</span>" in text
-    assert "tone moved" not in told(tmp_path / "s.html", done(0, 0.01), end)
+    assert "tone moved" not in report_text(tmp_path / "s.html", done(0, 0.01), end)
 
 
 def test_a_repeated_run_reports_what_it_skipped(restore, tmp_path):
@@ -219,7 +219,7 @@ def test_the_page_shows_images_before_and_after(restore, tmp_path):
     assert "640&times;480" in first
 
 
-def test_the_page_tells_what_ran_and_what_failed(restore, tmp_path):
+def test_the_page_has_settings_and_failures(restore, tmp_path):
     restore("--report", tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()
     for fact in ("hand-made", "cpu (CPUExecutionProvider, fp32)", "auto", "some failed"):
@@ -232,7 +232,7 @@ def test_the_page_tells_what_ran_and_what_failed(restore, tmp_path):
     assert "output.jpeg_quality" in text
 
 
-def test_the_page_needs_nothing_but_itself(restore, tmp_path):
+def test_the_page_loads_no_other_files(restore, tmp_path):
     restore("--report", tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()
     assert not re.findall(r"(?:https?:)?//\w", re.sub(r"base64,[^\"]+", "", text))
@@ -243,7 +243,7 @@ def test_the_page_needs_nothing_but_itself(restore, tmp_path):
 def test_names_are_text_and_never_markup(tmp_path):
     evil = "<script>alert(1)</script>\"'&.png"
     fail = ItemFail(id=0, src=evil, code="x", message=f"{evil}: <b>bad</b>", hint="<i>h</i>")
-    text = told(
+    text = report_text(
         tmp_path / "r.html",
         fail,
         ItemSkip(id=1, src=evil, reason="done"),
@@ -255,15 +255,15 @@ def test_names_are_text_and_never_markup(tmp_path):
         assert markup not in text
 
 
-def test_a_name_is_no_formula_to_a_spreadsheet(tmp_path):
-    text = told(tmp_path / "r.csv", ItemSkip(id=0, src="=1+1.png", reason="done"))
+def test_a_name_is_not_a_formula_in_a_spreadsheet(tmp_path):
+    text = report_text(tmp_path / "r.csv", ItemSkip(id=0, src="=1+1.png", reason="done"))
     assert "'=1+1.png" in text
 
 
-def test_a_large_run_shows_evenly_spaced_images_and_says_so(tmp_path, monkeypatch):
+def test_a_large_run_shows_evenly_spaced_images_with_a_note(tmp_path, monkeypatch):
     monkeypatch.setattr(report_html, "SHOWN", 10)
     monkeypatch.setattr(report_html, "ROWS", 30)
-    text = told(tmp_path / "r.html", count=95)
+    text = report_text(tmp_path / "r.html", count=95)
     names = [re.search(r'class="name">(\d+)\.png', card)[1] for card in cards(text)]
     assert [int(name) for name in names] == list(range(0, 95, 10))
     assert "10 of 95 restored images, evenly spaced" in text
@@ -273,7 +273,7 @@ def test_a_large_run_shows_evenly_spaced_images_and_says_so(tmp_path, monkeypatc
 
 def test_the_bytes_of_previews_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(report_html, "BYTES", 12_000)
-    text = told(tmp_path / "r.html", count=50)
+    text = report_text(tmp_path / "r.html", count=50)
     assert 1 < len(cards(text)) < 50
     assert f"{len(cards(text))} of 50 restored images" in text
 
@@ -312,11 +312,11 @@ def test_a_failed_image_leaves_no_card(tmp_path):
         ("failed", "failed"),
     ],
 )
-def test_the_page_says_how_the_run_ended(tmp_path, status, verdict):
+def test_the_page_has_the_end_of_the_run(tmp_path, status, verdict):
     end = RunEnd(
         status=status, exit=0, ok=1, skipped=2, failed=0, seconds=75.0, per_second=0.5, busy={}
     )
-    text = told(tmp_path / "r.html", end)
+    text = report_text(tmp_path / "r.html", end)
     assert f'<span class="verdict {status}">{verdict}</span>' in text
     assert "<b>1:15</b><span>time</span>" in text
 
@@ -330,7 +330,7 @@ def test_a_run_that_breaks_off_still_leaves_its_report(tmp_path):
     assert "1.png" in text
 
 
-def test_a_report_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_report_is_written_atomically(tmp_path, monkeypatch):
     path = tmp_path / "r.json"
     path.write_text("the older one")
     with reporting(path, HEADING, lambda line: None) as report:
@@ -369,7 +369,7 @@ def test_another_format_is_refused(restore, tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
-def test_every_row_says_the_same_everywhere():
+def test_every_row_is_the_same_in_all_formats():
     assert ReportRow.__struct_fields__[:3] == ("id", "src", "dst")
     assert Previews((b"a", b"bc"), (b"d", b"")).size == 4
     assert ReportCollector.SIDE <= 512
@@ -415,7 +415,7 @@ def page(restore, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_browser_has_nothing_to_complain_of_and_loads_every_image(browser, page, tmp_path):
+def test_the_browser_logs_no_error_and_loads_every_image(browser, page, tmp_path):
     probe = tmp_path / "probe.html"
     check = """<script>addEventListener("load", function () {
       var images = Array.from(document.images);
@@ -429,7 +429,7 @@ def test_the_browser_has_nothing_to_complain_of_and_loads_every_image(browser, p
 
 
 @pytest.mark.slow
-def test_a_slider_uncovers_the_image_and_tells_how_far(browser, page, tmp_path):
+def test_a_slider_uncovers_the_image_and_has_a_value(browser, page, tmp_path):
     probe = tmp_path / "probe.html"
     check = """<script>addEventListener("load", function () {
       var slider = document.querySelector(".frame input");
@@ -475,7 +475,7 @@ def test_images_are_sorted_by_what_was_found(browser, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "dark"), [(0, True), (1, False)])
-def test_the_page_is_light_or_dark_as_the_reader_wishes(browser, page, tmp_path, scheme, dark):
+def test_the_page_follows_the_color_scheme_of_the_browser(browser, page, tmp_path, scheme, dark):
     shot = tmp_path / "shot.png"
     wish = f"--blink-settings=preferredColorScheme={scheme}"
     browser(page, f"--screenshot={shot}", "--window-size=1280,1400", "--hide-scrollbars", wish)

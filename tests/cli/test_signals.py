@@ -1,4 +1,4 @@
-"""The first signal asks, the second one leaves."""
+"""The first signal requests a stop, the second exits."""
 
 import os
 import signal
@@ -15,16 +15,16 @@ from varfix.engine.errors import ExitCode
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 
-class Heard:
+class Announcements:
     """Collects announcements, which come from another thread."""
 
     def __init__(self):
         self.texts = []
-        self.news = threading.Event()
+        self.received = threading.Event()
 
     def __call__(self, text):
         self.texts.append(text)
-        self.news.set()
+        self.received.set()
 
 
 @pytest.mark.parametrize(
@@ -35,19 +35,19 @@ class Heard:
         (signal.SIGHUP, ExitCode.SIGTERM),
     ],
 )
-def test_the_first_signal_asks_and_says_so(number, code):
-    stop, heard = StopRequest(), Heard()
+def test_the_first_signal_requests_a_stop_and_announces_it(number, code):
+    stop, announced = StopRequest(), Announcements()
     before = signal.getsignal(number)
-    with handle_signals(stop, heard, str, pytest.fail):
+    with handle_signals(stop, announced, str, pytest.fail):
         os.kill(os.getpid(), number)
         assert stop.wait(5)
-        assert heard.news.wait(5)
-    assert heard.texts == [STOPPING.format("image")]
+        assert announced.received.wait(5)
+    assert announced.texts == [STOPPING.format("image")]
     assert stop.code == code
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_is_heard_while_the_main_thread_is_deaf():
+def test_a_signal_is_handled_while_the_main_thread_is_blocked():
     """As it is inside a model: Python's own handlers have to wait for it."""
     code = """
 import os, signal, sys, threading, time
@@ -63,16 +63,16 @@ with handle_signals(StopRequest(), kill, str, lambda: os.write(1, b"dropped")):
     assert (out.returncode, out.stdout) == (ExitCode.SIGINT, b"dropped")
 
 
-def test_a_status_signal_asks_for_nothing_but_a_line():
-    stop, heard = StopRequest(), Heard()
-    with handle_signals(stop, heard, lambda: "half-way", pytest.fail):
+def test_a_status_signal_only_prints_a_line():
+    stop, announced = StopRequest(), Announcements()
+    with handle_signals(stop, announced, lambda: "half-way", pytest.fail):
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert heard.news.wait(5)
-    assert heard.texts == ["half-way"]
+        assert announced.received.wait(5)
+    assert announced.texts == ["half-way"]
     assert not stop.is_set()
 
 
-def test_nobody_has_asked_at_first():
+def test_no_stop_is_requested_at_first():
     assert not StopRequest().is_set()
     assert StopRequest().code is None
 
@@ -84,7 +84,7 @@ def test_the_first_reason_counts():
     assert stop.code == ExitCode.SIGPIPE
 
 
-def test_what_the_parent_told_us_to_ignore_stays_ignored():
+def test_signals_that_the_parent_ignores_stay_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with handle_signals(StopRequest(), pytest.fail, str, pytest.fail):
@@ -93,7 +93,7 @@ def test_what_the_parent_told_us_to_ignore_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_another_thread_cannot_listen_and_is_not_hindered():
+def test_another_thread_handles_no_signals_and_is_not_disturbed():
     errors = []
 
     def work():
@@ -109,7 +109,7 @@ def test_another_thread_cannot_listen_and_is_not_hindered():
     assert not errors
 
 
-def test_the_second_signal_drops_unfinished_files_and_leaves_at_once():
+def test_the_second_signal_removes_temporary_files_and_exits():
     code = """
 import os, signal, sys, time
 from varfix.cli.signals import handle_signals

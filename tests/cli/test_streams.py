@@ -41,27 +41,27 @@ def shell(identity):
         ("V --help >&-", 141),
     ],
 )
-def test_a_closed_stream_is_no_crash(shell, image, tmp_path, line, code):
+def test_a_closed_stream_does_not_crash(shell, image, tmp_path, line, code):
     a = image(tmp_path / "in" / "a.png")
     done = shell(line.format(a=shlex.quote(str(a)), folder=shlex.quote(str(a.parent))))
     assert done.returncode == code
     assert b"broke" not in done.stderr
 
 
-def test_nothing_is_written_into_a_file_that_took_a_closed_streams_number(shell, image, tmp_path):
+def test_output_never_goes_to_a_file_with_the_number_of_a_closed_stream(shell, image, tmp_path):
     a = image(tmp_path / "in" / "a.png")
     before = a.read_bytes()
     assert shell(f"V image {shlex.quote(str(a))} out.png $M 2>&-").returncode == 0
     assert a.read_bytes() == before
 
 
-def test_of_an_endless_pipe_that_is_no_image_only_the_beginning_is_read(shell):
+def test_only_the_beginning_of_an_endless_pipe_is_read(shell):
     done = shell("cat /dev/zero | V image - out.png $M")
     assert done.returncode == 1
     assert b"stdin: not an image" in done.stderr
 
 
-def test_a_name_that_begins_with_a_dash_needs_two_of_them(shell, image, tmp_path):
+def test_a_name_that_begins_with_a_dash_follows_two_dashes(shell, image, tmp_path):
     image(tmp_path / "-x.png")
     there = f"cd {shlex.quote(str(tmp_path))}; "
     assert shell(there + "V image $M -- -x.png -y.png").returncode == 0
@@ -69,7 +69,7 @@ def test_a_name_that_begins_with_a_dash_needs_two_of_them(shell, image, tmp_path
     assert shell(there + "V image $M -x.png z.png").returncode == 2
 
 
-def test_a_name_cannot_take_over_the_terminal(shell, image, tmp_path):
+def test_control_characters_in_a_name_are_escaped(shell, image, tmp_path):
     name = "\x1b]0;title\x07\x1b[2J\r\x9b1m.png"
     image(tmp_path / name)
     done = shell(f"V dir {shlex.quote(str(tmp_path))} out $M")
@@ -100,14 +100,14 @@ class Trickle(io.RawIOBase):
         return min(3, len(data))
 
 
-def test_what_a_stream_did_not_take_is_offered_again():
+def test_a_partial_write_is_continued():
     stream = Trickle()
     write_all(stream, b"0123456789")
     assert stream.taken == b"0123456789"
 
 
 @pytest.mark.parametrize("buffering", [0, -1])
-def test_a_stream_that_never_waits_gets_everything(buffering):
+def test_a_nonblocking_stream_receives_everything(buffering):
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     data = os.urandom(1 << 20)
@@ -125,7 +125,7 @@ def test_a_stream_that_never_waits_gets_everything(buffering):
     assert got == [data]
 
 
-def test_a_reader_who_takes_the_beginning_only_is_told_of(image, tmp_path, identity):
+def test_a_reader_that_closes_early_is_noticed(image, tmp_path, identity):
     """Unbuffered, Python's own stdout drops the rest without a word."""
     source = image(tmp_path / "a.bmp", size=(300, 200))
     command = [
@@ -159,7 +159,7 @@ def test_a_reader_who_takes_the_beginning_only_is_told_of(image, tmp_path, ident
         ("V dir -n {folder} out $M > /dev/full", b"no space left"),
     ],
 )
-def test_a_full_stream_is_exit_6_and_no_images_fault(shell, image, tmp_path, line, text):
+def test_a_full_stream_is_exit_6_and_fails_no_image(shell, image, tmp_path, line, text):
     a = image(tmp_path / "in" / "a.png")
     there = f"cd {shlex.quote(str(tmp_path))}; "
     done = shell(there + line.format(a=shlex.quote(str(a)), folder="in"))
@@ -169,7 +169,7 @@ def test_a_full_stream_is_exit_6_and_no_images_fault(shell, image, tmp_path, lin
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device here")  # noqa: PTH110
-def test_messages_that_cannot_be_written_cost_no_image(shell, image, tmp_path):
+def test_messages_that_cannot_be_written_fail_no_image(shell, image, tmp_path):
     image(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "broken.png").touch()
     there = f"cd {shlex.quote(str(tmp_path))}; "
@@ -178,5 +178,5 @@ def test_messages_that_cannot_be_written_cost_no_image(shell, image, tmp_path):
     assert shell(there + "V dir in out $M --exclude broken.png 2> /dev/full").returncode == 0
 
 
-def test_colors_are_no_control_characters():
+def test_colors_survive_the_escaping_of_control_characters():
     assert printable("\x1b[31mred\x1b[0m\n\tnext") == "\x1b[31mred\x1b[0m\n\tnext"

@@ -1,4 +1,4 @@
-"""A Ray cluster of a head and two machines, all of them processes here."""
+"""A Ray cluster of a head and two machines, which are processes on this machine."""
 
 import json
 import os
@@ -17,43 +17,43 @@ import pytest
 from PIL import Image
 
 START = 120
-# A token in somebody's home folder must not shut the tests out of their own cluster.
+# A token in the user's home folder must not lock the tests out of their own cluster.
 OPEN = {"RAY_AUTH_MODE": "disabled"}
 
 
 def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 @dataclass
 class Machines:
-    """The processes, by how they are stopped: each ends what it has started."""
+    """The processes of a cluster, in the order of their start."""
 
     address: str
     client: str
     started: list
 
-    def stations(self):
-        """The processes of the workers, of all runs."""
+    def workers(self):
+        """Return the processes of the workers of all runs."""
         found = []
-        for one in psutil.process_iter(["cmdline"]):
-            words = one.info["cmdline"] or [""]
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or [""]
             if words[0].startswith("ray::Worker"):
-                found.append(one)
+                found.append(process)
         return found
 
 
 def ray(*words, folder):
     command = [Path(sys.executable).with_name("ray"), "start", "--block", *map(str, words)]
-    # Ray would have its workers wait for whatever else this machine does.
-    own = {"RAY_worker_niceness": "0", "RAY_TMPDIR": folder}
-    facts = own | {"RAY_CLIENT_RECONNECT_GRACE_PERIOD": "3"}
+    # Ray would give its workers a lower priority than other programs.
+    settings = {"RAY_worker_niceness": "0", "RAY_TMPDIR": folder}
+    settings |= {"RAY_CLIENT_RECONNECT_GRACE_PERIOD": "3"}
     with Path(folder, "log.txt").open("ab") as log:
         return subprocess.Popen(
             [*command, "--disable-usage-stats"],
-            env=os.environ | OPEN | facts,
+            env=os.environ | OPEN | settings,
             stdout=log,
             stderr=log,
         )
@@ -63,27 +63,27 @@ def ray(*words, folder):
 def machines():
     """Start a head without CPUs, and two machines with one each."""
     pytest.importorskip("ray")
-    folder = tempfile.mkdtemp(prefix="vf", dir="/tmp")  # sockets want short names
+    folder = tempfile.mkdtemp(prefix="vf", dir="/tmp")  # names of sockets must be short
     port, client = free_port(), free_port()
     address = f"127.0.0.1:{port}"
     head = ("--head", "--port", port, "--ray-client-server-port", client, "--num-cpus", 0)
     started = [ray(*head, "--include-dashboard=false", "--temp-dir", folder, folder=folder)]
     try:
         wait_for_machines(1, folder)
-        for number in range(2):  # at the same time they would take the same names for sockets
+        for number in range(2):  # at the same time they would choose the same names of sockets
             started.append(ray("--address", address, "--num-cpus", 1, folder=folder))
             wait_for_machines(2 + number, folder)
         yield Machines(address, f"ray://127.0.0.1:{client}", started)
     finally:
-        for one in reversed(started):
-            one.terminate()
-        for one in started:
-            one.wait(30)
+        for process in reversed(started):
+            process.terminate()
+        for process in started:
+            process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_for_machines(count, folder):
-    """Wait until so many, with the head, say that they run."""
+    """Wait until `count` machines, including the head, run."""
     log, end = Path(folder, "log.txt"), time.monotonic() + START
     while log.read_text(errors="replace").count("Ray runtime started") < count:
         assert time.monotonic() < end, log.read_text(errors="replace")[-2000:]
@@ -92,7 +92,7 @@ def wait_for_machines(count, folder):
 
 @pytest.fixture
 def halving(shelf):
-    """A model that halves values, and takes its time about it."""
+    """A slow model that halves values."""
     nodes = [("Mul", ["tile", "half"], ["restored"], {})]
     nodes.insert(0, ("Div", ["c1", "c2"], ["half"], {}))
     return shelf.restore("halving.onnx", nodes)
@@ -100,7 +100,7 @@ def halving(shelf):
 
 @dataclass
 class Job:
-    """Runs of `varfix dir` from one folder to another, and the file of their events."""
+    """Runs of `varfix dir` between two folders, with a log file."""
 
     source: Path
     target: Path
@@ -110,8 +110,8 @@ class Job:
 
     def command(self, cluster, *options):
         where = [self.source, self.target, "-m", self.model, "--set", "cluster.cpus=1"]
-        on = [] if cluster is None else ["--cluster", cluster]
-        words = ["dir", *where, "--log-file", self.log, *options, *on]
+        place = [] if cluster is None else ["--cluster", cluster]
+        words = ["dir", *where, "--log-file", self.log, *options, *place]
         return [sys.executable, "-m", "varfix.cli", *map(str, words)]
 
     def start(self, cluster="auto", *options):
@@ -142,7 +142,7 @@ class Job:
         return [event for event in map(json.loads, lines) if event["event"] == kind]
 
     def wait_until(self, count, process):
-        """Wait for so many results, while the run goes on."""
+        """Wait for `count` results while the run continues."""
         end = time.monotonic() + 240
         while len(self.results()) < count:
             assert process.poll() is None, process.communicate()
@@ -162,9 +162,9 @@ def job(tmp_path, halving, machines):
 
 @pytest.fixture
 def local(job, tmp_path):
-    """What a run in one process makes, and enters."""
+    """Results and manifest of a run in one process."""
     folder = tmp_path / "local"
     folder.mkdir()
-    here = Job(job.source, folder / "out", folder / "events.jsonl", job.model, job.machines)
-    subprocess.run(here.command(None), check=True, capture_output=True)
-    return here
+    job_here = Job(job.source, folder / "out", folder / "events.jsonl", job.model, job.machines)
+    subprocess.run(job_here.command(None), check=True, capture_output=True)
+    return job_here

@@ -1,4 +1,4 @@
-"""Without the extras the commands say what to install, and with them nothing else gets slower."""
+"""Without the extras, commands print what to install; with them, other commands import nothing."""
 
 import subprocess
 import sys
@@ -64,13 +64,13 @@ def test_another_store_without_its_package(folder):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["dir", "--help"], ["video", "--help"]])
-def test_help_loads_nothing_of_clusters_and_stores(words):
+def test_help_imports_no_cluster_or_storage_libraries(words):
     done = varfix(*words)
     assert done.returncode == 0, done.stderr
     assert not CLOUD & set(done.stdout.rpartition("loaded:")[2].split())
 
 
-def test_a_run_between_folders_loads_nothing_of_clusters_and_stores(folder, halving):
+def test_a_run_between_folders_imports_no_cluster_or_storage_libraries(folder, halving):
     done = varfix("dir", folder / "in", folder / "out", "-m", halving, "-d", "cpu")
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.rpartition("loaded:")[2].split())

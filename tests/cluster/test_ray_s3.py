@@ -1,4 +1,4 @@
-"""On a bad day of the object store, too, nothing is lost: in one process, and on a cluster."""
+"""With a failing object store no result is lost: in one process, and on a cluster."""
 
 import signal
 import time
@@ -15,13 +15,13 @@ pytestmark = [
 ]
 
 
-class Weather:
-    """Refuses the first of every seventh request, is slow to every twentieth, and can close.
+class FailingServer:
+    """Refuses the first of every seventh request, delays every twentieth, and can expire.
 
     Attributes:
-        published: paths of the results that were let through.
-        refused: how many requests met an error of the server.
-        limit: results after which nobody's credentials are taken any more.
+        published: Paths of the results that were accepted.
+        refused: Number of requests that failed with an error of the server.
+        limit: Number of results after which the credentials are expired.
     """
 
     def __init__(self, faults):
@@ -50,7 +50,7 @@ def s3():
 
 @pytest.fixture
 def remote(s3, job):
-    """The job with both of its ends in a bucket; the machines know the way there."""
+    """The job with source and target in a bucket that the machines can reach."""
     import boto3
 
     s3.faults.calm()
@@ -76,45 +76,45 @@ def results(job):
     return dict(zip(names, store.read_all(names), strict=True))
 
 
-def ended(process):
+def finish(process):
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
 @pytest.mark.parametrize("cluster", [None, "auto"], ids=["here", "cluster"])
-def test_errors_kills_and_expired_credentials_cost_nothing_but_time(remote, local, s3, cluster):
-    weather = Weather(s3.faults)
+def test_errors_kills_and_expired_credentials_cost_only_time(remote, local, s3, cluster):
+    faulty = FailingServer(s3.faults)
     process = remote.start(cluster)
     if cluster:
-        wait_for(weather, 60, process)
-        remote.machines.stations()[0].kill()
-    wait_for(weather, 120, process)
+        wait_for(faulty, 60, process)
+        remote.machines.workers()[0].kill()
+    wait_for(faulty, 120, process)
     process.kill()
     process.communicate()
 
-    weather.limit = 200
-    code, out, err = ended(remote.start(cluster))
+    faulty.limit = 200
+    code, out, err = finish(remote.start(cluster))
     assert (code, out) == (6, "")
     assert "the credentials have expired" in err
     assert "renew them and run the same command again" in err
     assert [(end["status"], end["exit"]) for end in remote.events("run.end")] == [("failed", 6)]
 
-    weather.limit = None
-    there = len(weather.published)
-    assert there < 300
-    code, out, err = ended(remote.start(cluster))
+    faulty.limit = None
+    published = len(faulty.published)
+    assert published < 300
+    code, out, err = finish(remote.start(cluster))
     assert (code, out) == (0, ""), err
-    assert weather.refused > 50
+    assert faulty.refused > 50
     s3.faults.calm()
     assert results(remote) == local.results()
     plans = remote.events("plan")
     assert [plan["skip_foreign"] + plan["skip_stale"] for plan in plans] == [0, 0, 0]
-    assert plans[2]["skip_done"] == there
+    assert plans[2]["skip_done"] == published
     assert [event["code"] for event in remote.events("warning")] == ["worker_lost"] * bool(cluster)
     assert remote.events("item.fail") == []
 
 
-def wait_for(weather, count, process):
-    while len(weather.published) < count:
+def wait_for(faulty, count, process):
+    while len(faulty.published) < count:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)

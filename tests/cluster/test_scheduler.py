@@ -84,7 +84,7 @@ def test_the_events_are_those_of_a_run_in_this_process(setup):
     assert all(event.bytes > 0 for event in setup.of(ItemDone))
 
 
-def test_what_workers_find_reaches_the_run(setup):
+def test_findings_of_workers_reach_the_run(setup):
     setup.transport = FakeTransport(FakeLoader(Judging))
     setup.run_on_cluster()
     assert all(event.applied == ("haze",) for event in setup.of(ItemDone))

@@ -54,7 +54,7 @@ def test_photographs_overlap_by_default(machine):
     machine(8192)
     assert Settings().io.queue_mb is None
     budget = ByteBudget(queue_of(Settings()))
-    assert [budget.take(memory_of(PHOTO)) for _ in range(3)] == [True, True, False]
+    assert [budget.reserve(memory_of(PHOTO)) for _ in range(3)] == [True, True, False]
 
 
 def test_a_number_that_was_asked_for_is_taken(machine):
