@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from PIL import Image
-from support.runs import Inverter, counts, pixels_of, unbroken
+from support.runs import Inverter, counts, pixels_of, uninterrupted
 
 from varfix.engine.batch.context import RunOptions
 from varfix.engine.batch.stop import StopRequest
@@ -44,7 +44,7 @@ def full_after(count, monkeypatch):
 
 def test_a_full_disk_ends_the_run_which_can_be_resumed(setup, monkeypatch):
     setup.draw(*(f"{number}.png" for number in range(30)))
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     full = full_after(3, monkeypatch)
 
     @dataclass

@@ -63,7 +63,7 @@ def test_exiftool_reads_the_same_time(setup):
     assert seen[0].startswith(b"2005:03:1")
 
 
-@pytest.mark.skipif(sys.platform == "linux", reason="Linux lets nobody set the time of creation")
+@pytest.mark.skipif(sys.platform == "linux", reason="Linux cannot set the time of creation")
 def test_the_time_of_creation_is_set_where_the_system_has_one(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"x")

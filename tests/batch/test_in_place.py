@@ -5,7 +5,7 @@ import os
 import pytest
 from PIL import Image
 from support.in_place import InPlaceSetup, states, without_links
-from support.runs import Setup, counts, pixels_of, unbroken
+from support.runs import Setup, counts, pixels_of, uninterrupted
 
 from varfix.engine.errors import ExitCode, PlanError
 from varfix.engine.events import ItemFail, ItemSkip, Warn
@@ -30,7 +30,7 @@ def place(request, tmp_path, monkeypatch):
 
 
 def expected_of(setup):
-    return unbroken(Setup(setup.source, setup.source.parent / "out"))
+    return uninterrupted(Setup(setup.source, setup.source.parent / "out"))
 
 
 def test_results_replace_images_and_undo_brings_back_bytes_modes_and_times(place):

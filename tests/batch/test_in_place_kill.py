@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from support.full_disks import small_disk
 from support.in_place import InPlaceSetup, states
-from support.runs import Setup, unbroken
+from support.runs import Setup, uninterrupted
 
 from varfix.engine.errors import DiskFullError, OutputLockedError
 
@@ -136,7 +136,7 @@ def assert_nothing_lost(setup, before, expected):
 @pytest.mark.parametrize(("moment", "links"), WHEN_RESTORING)
 def test_killed_in_place_the_same_command_ends_with_all_results(place, moment, links):
     before = states(place.source)
-    expected = unbroken(Setup(place.source, place.source.parent / "out"))
+    expected = uninterrupted(Setup(place.source, place.source.parent / "out"))
     killed(place, "run", moment, links)
     assert_nothing_lost(place, before, expected)
     assert place.run().failed == 0
@@ -196,7 +196,7 @@ def test_a_full_disk_loses_nothing(tmp_path, place, share, monkeypatch):
         Image.fromarray(samples).save(place.source / f"{number}.bmp")
     size = sum(path.stat().st_size for path in place.source.rglob("*.*"))
     before = states(place.source)
-    expected = unbroken(Setup(place.source, place.source.parent / "out"))
+    expected = uninterrupted(Setup(place.source, place.source.parent / "out"))
     with small_disk(tmp_path / "disk", int(size * share) + (64 << 10)) as disk:
         place.backup = disk / "kept"
         with pytest.raises(DiskFullError):

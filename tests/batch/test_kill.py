@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support.identity import IdentityRestorer
-from support.runs import unbroken
+from support.runs import uninterrupted
 
 KILLS = {
     "while bytes are written": """
@@ -110,7 +110,7 @@ KILLABLE = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL
 @pytest.mark.parametrize("moment", KILLS)
 def test_after_sigkill_a_repeated_run_has_the_same_results(setup, moment):
     setup.draw(*(f"{number % 3}/{number}.png" for number in range(9)))
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     killed(setup, kill=KILLS[moment])
     assert 0 < len(setup.results()) < 9
     assert_nothing_partial(setup, expected)
@@ -129,7 +129,7 @@ def test_killed_while_replacing_older_results_stay_complete(setup, moment):
     setup.draw(*(f"{number}.bmp" for number in range(6)))  # old and new have the same size
     setup.run(IdentityRestorer())
     older = setup.results()
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     killed(setup, kill=KILLS[moment], overwrite=True, recipe="other")
     for name, data in setup.results().items():
         if not name.startswith("."):
@@ -141,7 +141,7 @@ def test_killed_while_replacing_older_results_stay_complete(setup, moment):
 @KILLABLE
 def test_after_sigkill_in_place_nothing_is_restored_twice(setup):
     setup.draw(*(f"{number}.png" for number in range(6)))
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     setup.out = setup.source
     killed(setup, kill=KILLS["before the final name"], overwrite=True)
     setup.run(overwrite=True)
@@ -151,7 +151,7 @@ def test_after_sigkill_in_place_nothing_is_restored_twice(setup):
 @KILLABLE
 def test_killed_at_any_moment_and_repeated_until_done(setup):
     setup.draw(*(f"{number}.png" for number in range(8)))
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     for delay in (0.0, 0.05, 0.12):
         with child(setup, pause=0.04) as process:
             process.stdout.readline()

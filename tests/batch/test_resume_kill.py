@@ -80,7 +80,7 @@ def entries(out):
 
 
 def entered(out):
-    """How many results the manifest tells of."""
+    """Number of results in the manifest."""
     manifest = out / ".varfix" / "run.jsonl"
     return manifest.read_bytes().count(b"\n") if manifest.exists() else 0
 
@@ -96,8 +96,8 @@ def started(source, out, model, count):
 
 def test_killed_at_twenty_moments_the_results_are_the_same(source, model, tmp_path):
     inputs = digests(source)
-    unbroken, first = started(source, tmp_path / "whole", model, 1)
-    assert unbroken.wait() == 0
+    uninterrupted, first = started(source, tmp_path / "whole", model, 1)
+    assert uninterrupted.wait() == 0
     expected = digests(tmp_path / "whole")
     assert len(expected) == COUNT
 

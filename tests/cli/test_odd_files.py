@@ -80,8 +80,8 @@ def test_restoring_in_place_follows_links_and_names_hard_links(tmp_path, varfix,
     folder = tmp_path / "d"
     folder.mkdir()
     (folder / "link.png").symlink_to(real)
-    twin = image(folder / "a.png", seed=2)
-    (tmp_path / "other.png").hardlink_to(twin)
+    linked = image(folder / "a.png", seed=2)
+    (tmp_path / "other.png").hardlink_to(linked)
     done = varfix("dir", "--overwrite", "--model", identity, folder, folder)
     assert done.exit_code == 0
     assert (folder / "link.png").is_symlink()

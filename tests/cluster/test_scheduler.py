@@ -18,7 +18,7 @@ from support.fake_cluster import (
     stop_after_first,
 )
 from support.judging import HAZY, Judging
-from support.runs import SETTINGS, Inverter, counts, unbroken
+from support.runs import SETTINGS, Inverter, counts, uninterrupted
 
 from varfix.engine.batch.context import RunContext
 from varfix.engine.batch.stop import StopRequest
@@ -64,7 +64,7 @@ def entries(setup):
 
 
 def test_results_and_manifest_are_those_of_a_run_in_this_process(setup):
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     assert counts(setup.run_on_cluster()) == (12, 0, 0, ExitCode.OK)
     assert setup.results() == expected
     local = ClusterSetup(setup.source, setup.out.with_name("local"))
@@ -146,7 +146,7 @@ def use_killing_model(setup, *kill_at, wanted=2):
 
 @pytest.mark.parametrize("kill_at", [(1,), (4,), (12,), (2, 3, 9)])
 def test_lost_workers_cost_only_time(setup, kill_at):
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     use_killing_model(setup, *kill_at)
     assert counts(setup.run_on_cluster()) == (12, 0, 0, ExitCode.OK)
     assert setup.results() == expected
@@ -211,7 +211,7 @@ def test_a_published_result_whose_report_was_lost_is_not_made_again(setup, monke
             real(self, target, data, times),
         ),
     )
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     published.clear()
     setup.transport = LosesReport()
     assert counts(setup.run_on_cluster()) == (12, 0, 0, ExitCode.OK)
@@ -222,7 +222,7 @@ def test_a_published_result_whose_report_was_lost_is_not_made_again(setup, monke
 
 
 def test_in_place_a_result_is_not_restored_a_second_time(setup):
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     setup.out = setup.source
     setup.transport = LosesReport()
     assert counts(setup.run_on_cluster(overwrite=True)) == (12, 0, 0, ExitCode.OK)
@@ -288,7 +288,7 @@ def test_workers_have_only_seconds_of_work_assigned(setup):
 
 
 def test_a_stopped_run_ends_soon_and_resumes(setup):
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     setup.transport = FakeTransport(FakeLoader(Slow))
     stop = StopRequest()
     threading.Thread(target=stop_after_first, args=(setup, stop)).start()
@@ -322,7 +322,7 @@ def test_failed_items_are_reported_as_in_this_process_and_stop_nothing(setup):
 
 
 def test_a_full_disk_ends_the_run_and_finished_results_stay(setup, monkeypatch):
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     real, written = atomic._write, []
 
     def full(part, data):
@@ -420,7 +420,7 @@ class Broken(Inverter):
 
 
 def test_a_failed_device_costs_only_its_worker(setup):
-    expected = unbroken(setup)
+    expected = uninterrupted(setup)
     setup.transport = TwoLoaders(FakeLoader(Broken))
     assert setup.run_on_cluster().exit_code in (ExitCode.OK, ExitCode.PARTIAL)
     assert "worker_lost" in warning_codes(setup)

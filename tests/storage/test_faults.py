@@ -61,7 +61,7 @@ class Bucket:
         names = [name for name, _ in store.list_objects() if not name.startswith(".varfix/")]
         return {name: store.read(name) for name in names}
 
-    def unbroken(self):
+    def uninterrupted(self):
         self.local.run()
         return self.local.results()
 
@@ -81,7 +81,7 @@ def remote(bucket, s3, tmp_path):
 def test_what_fails_once_is_asked_again(remote, answer):
     remote.faults.refuse = lambda kind, path, count: answer if count == 1 else None
     assert remote.run().exit_code == ExitCode.OK
-    assert remote.results() == remote.unbroken()
+    assert remote.results() == remote.uninterrupted()
     assert all(remote.faults.asked["PUT", remote.path("out", name)] == 2 for name in NAMES)
 
 
@@ -94,7 +94,7 @@ def test_an_answer_that_gets_lost_does_not_make_a_stranger_of_our_own_result(rem
     remote.faults.after = lost
     summary = remote.run()
     assert (summary.ok, summary.exit_code) == (len(NAMES), ExitCode.OK)
-    assert remote.results() == remote.unbroken()
+    assert remote.results() == remote.uninterrupted()
 
 
 def test_a_source_that_cannot_be_had_costs_itself_alone(remote):
@@ -108,7 +108,7 @@ def test_a_source_that_cannot_be_had_costs_itself_alone(remote):
     remote.faults.calm()
     summary = remote.run()
     assert (summary.ok, summary.skipped, summary.exit_code) == (1, len(NAMES) - 1, ExitCode.OK)
-    assert remote.results() == remote.unbroken()
+    assert remote.results() == remote.uninterrupted()
 
 
 def test_answers_that_do_not_come_are_asked_for_again(remote):
@@ -118,7 +118,7 @@ def test_answers_that_do_not_come_are_asked_for_again(remote):
     remote.faults.wait = wait
     assert remote.run().exit_code == ExitCode.OK
     assert remote.faults.asked["GET", remote.path("in", NAMES[0])] == 2
-    assert remote.results() == remote.unbroken()
+    assert remote.results() == remote.uninterrupted()
 
 
 def expire_after(remote, published):
@@ -148,7 +148,7 @@ def test_credentials_that_expire_end_the_run_and_it_can_be_continued(remote):
     summary = remote.run()
     assert (summary.ok, summary.skipped) == (2, 2)
     assert {event.reason for event in remote.of(ItemSkip)} == {"done"}
-    assert remote.results() == remote.unbroken()
+    assert remote.results() == remote.uninterrupted()
 
 
 def test_credentials_that_expire_for_the_sources_end_the_run_too(remote):
@@ -199,7 +199,7 @@ def test_a_strangers_object_that_appears_meanwhile_is_left_alone(remote):
     remote.run()
     assert [event.reason for event in remote.of(ItemSkip)].count("foreign") == 1
     remote.run(overwrite=True)
-    assert remote.results() == remote.unbroken()
+    assert remote.results() == remote.uninterrupted()
 
 
 def test_clips_in_a_store_are_refused_by_name(remote):

@@ -79,8 +79,8 @@ def replace_output(**output):
     return Settings(io=SETTINGS.io, output=OutputSettings(**output))
 
 
-def unbroken(setup, **facts):
-    """What a run without interruption makes of the same sources."""
-    other = Setup(setup.source, setup.out.with_name("unbroken"))
+def uninterrupted(setup, **facts):
+    """Return the results of an uninterrupted run of the same sources."""
+    other = Setup(setup.source, setup.out.with_name("uninterrupted"))
     other.run(**facts)
     return other.results()

@@ -1,4 +1,4 @@
-"""A clip that was interrupted is gone on with, and becomes what an unbroken run makes of it."""
+"""After an interruption a run resumes, and its result is that of an uninterrupted run."""
 
 import errno
 import json
