@@ -42,7 +42,7 @@ _CHANGES: Final[tuple[tuple[dict[str, Any], str], ...]] = (
 
 
 @dataclass(frozen=True)
-class Chosen:
+class TargetChoice:
     """A file to write, and a note if its name is not the usual one."""
 
     path: Path
@@ -94,7 +94,7 @@ def check_source(source: Path) -> None:
 
 def choose_target(
     source: Path, target: Path | None, clip: Clip | None, settings: Settings
-) -> Chosen:
+) -> TargetChoice:
     """Choose the file to write: the requested one, else one next to the source.
 
     Args:
@@ -122,17 +122,17 @@ def choose_target(
         target = target / f"{stem}{wanted}"
     else:
         check_holds(source, target, clip, settings)
-        return Chosen(target)
-    lost = _not_held(source, target, clip, settings)
+        return TargetChoice(target)
+    lost = _refused_streams(source, target, clip, settings)
     if not lost:
         usual = f"{wanted[1:]} is the usual container of {codec}"
         why = usual if suffix in CONTAINERS else f"varfix does not write {suffix[1:]}"
-        return Chosen(target, "" if wanted == suffix else f"Writing {target.name}: {why}.")
+        return TargetChoice(target, "" if wanted == suffix else f"Writing {target.name}: {why}.")
     other = _container_for(source, target, clip, settings)
     if other is None:
-        raise _unheld(source, target, clip, settings)
+        raise _cannot_hold(source, target, clip, settings)
     why = f"{target.suffix[1:]} cannot hold {lost[0]}"
-    return Chosen(other, f"Writing {other.name}: {why}.")
+    return TargetChoice(other, f"Writing {other.name}: {why}.")
 
 
 def clip_item(
@@ -181,7 +181,7 @@ def plan_clip(
     status = history.status(target, identity_of(source), expected)
     if status != "done":
         why = " and was made with other settings or from another source"
-        raise _existing(target, why if status == "stale" else "")
+        raise _exists(target, why if status == "stale" else "")
     return plan_single(item, fingerprint, is_done=True)
 
 
@@ -216,8 +216,8 @@ def check_holds(source: Path | None, target: Path, clip: Clip | None, settings: 
     Raises:
         PlanError: It cannot.
     """
-    if _not_held(source, target, clip, settings):
-        raise _unheld(source, target, clip, settings)
+    if _refused_streams(source, target, clip, settings):
+        raise _cannot_hold(source, target, clip, settings)
 
 
 def _container_for(
@@ -225,10 +225,14 @@ def _container_for(
 ) -> Path | None:
     """Return a file with another container, which can hold the result; None if there is none."""
     others = (target.with_suffix(suffix) for suffix in _CONTAINERS)
-    return next((other for other in others if not _not_held(source, other, clip, settings)), None)
+    return next(
+        (other for other in others if not _refused_streams(source, other, clip, settings)), None
+    )
 
 
-def _unheld(source: Path | None, target: Path, clip: Clip | None, settings: Settings) -> PlanError:
+def _cannot_hold(
+    source: Path | None, target: Path, clip: Clip | None, settings: Settings
+) -> PlanError:
     """Return the error, with the changes that help for this video."""
     ways = []
     other = _container_for(source, target, clip, settings)
@@ -236,13 +240,13 @@ def _unheld(source: Path | None, target: Path, clip: Clip | None, settings: Sett
         ways.append(f"name a file that ends in {other.suffix}")
     for change, text in _CHANGES:
         changed = replace(settings, video=replace(settings.video, **change))
-        if not _not_held(source, target, clip, changed):
+        if not _refused_streams(source, target, clip, changed):
             ways.append(f"add {text}")
-    kind, lost = target.suffix.lower()[1:], _not_held(source, target, clip, settings)
+    kind, lost = target.suffix.lower()[1:], _refused_streams(source, target, clip, settings)
     return PlanError(f"{kind} cannot hold {', '.join(lost)}", hint=", or ".join(ways))
 
 
-def _not_held(
+def _refused_streams(
     source: Path | None, target: Path, clip: Clip | None, settings: Settings
 ) -> list[str]:
     """Return the streams of the result that a container cannot hold."""
@@ -284,8 +288,8 @@ def _check_target(source: Path | None, target: Path, overwrite: bool) -> None:
     if source is not None and source.exists() and target.exists() and target.samefile(source):
         raise PlanError(f"{target} is the source itself", hint="name another file")
     if target.exists() and not overwrite:
-        raise _existing(target)
+        raise _exists(target)
 
 
-def _existing(target: Path, why: str = "") -> PlanError:
+def _exists(target: Path, why: str = "") -> PlanError:
     return PlanError(f"{target} exists{why}", hint="add --overwrite to replace it")
