@@ -88,7 +88,7 @@ def test_a_template_that_cannot_be_filled_is_refused(template):
     ["../{stem}{ext}", "/tmp/{stem}{ext}", "", "{dir}", "a/../../b", "a\0b", ".varfix/run.jsonl"],
 )
 def test_a_template_does_not_lead_out_of_the_destination(template):
-    with pytest.raises(PlanError, match="no name in the destination"):
+    with pytest.raises(PlanError, match="not a file in the destination"):
         named("a.jpg", template=template)
 
 
