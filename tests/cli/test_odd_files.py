@@ -138,7 +138,7 @@ def test_unknown_variables_are_a_warning_with_the_nearest_known_one(
 
 def test_ignored_files_are_counted_at_the_end(tmp_path, varfix, identity, image):
     path = image(tmp_path / "d" / "a.png")
-    for name in ("b.mts", "c.wmv", "d.3gp", "notes.txt"):
+    for name in ("b.pdf", "c.zip", "d.mp3", "notes.txt"):
         (path.parent / name).touch()
     (path.parent / "e.jpg").symlink_to("gone.jpg")
     done = varfix("dir", "--model", identity, path.parent, tmp_path / "out")
