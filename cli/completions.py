@@ -9,10 +9,12 @@ from click.shell_completion import CompletionItem
 def preset_items(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete a preset: built-in names with their summaries, and files."""
+    """Complete a preset, the last of several: built-in names with their summaries, and files."""
     from varfix.engine.settings.presets import preset_names, preset_summary
 
-    known = [(name, preset_summary(name)) for name in preset_names()]
+    earlier, comma, _ = incomplete.rpartition(",")
+    before = earlier + comma
+    known = [(before + name, preset_summary(name)) for name in preset_names()]
     return _items(known, incomplete)
 
 

@@ -122,7 +122,7 @@ class FormatChoice(click.Choice[str]):
 class ModelOptions:
     """Model, device and settings; None for options that were not given."""
 
-    preset: str | None
+    preset: tuple[str, ...]
     model: str | None
     strength: float | None
     device: str | None
@@ -133,9 +133,13 @@ class ModelOptions:
 
     @property
     def label(self) -> str:
-        """Name of the preset for messages and file names."""
-        preset = self.preset or os.environ.get("VARFIX_PRESET") or "auto"
-        return Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
+        """Name of the preset for messages and file names; several are joined by `+`."""
+        from varfix.engine.settings.presets import split_presets
+
+        chosen = split_presets(self.preset or (os.environ.get("VARFIX_PRESET", ""),)) or ("auto",)
+        return "+".join(
+            Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in chosen
+        )
 
     def resolve(self, terminal: Terminal, more: Mapping[str, Any] | None = None) -> Resolved:
         """Return the settings of this run, each value with its origin.
@@ -223,10 +227,13 @@ model_options = options_record(
         "Restoration",
         "-p",
         "--preset",
+        multiple=True,
         metavar="NAME|FILE",
         shell_complete=preset_items,
         help="What to correct: auto, denoise, dejpeg, derain, dehaze, lowlight,"
         " deblur, desnow; 'fast' for 8-bit integers on a CPU; or a YAML file of settings."
+        " 'denoise,dehaze', or -p repeated, corrects all of them; of other settings the last"
+        " preset counts."
         "  [default: auto]",
     ),
     option(

@@ -57,7 +57,7 @@ class BlendOptions:
 
         flags = {"strength": self.strength, "output.format": "keep"}
         layers = standard_layers(
-            None, Path.cwd(), flags=flags, assignments=self.assignments, environ=os.environ
+            (), Path.cwd(), flags=flags, assignments=self.assignments, environ=os.environ
         )
         resolved = resolve(layers)
         given = {key: resolved.origins[key] for key in _STRENGTHS}

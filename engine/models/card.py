@@ -26,6 +26,11 @@ SPECIALISTS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 their names, and the members of `TASKS` that they restore."""
 
 
+def split_tasks(task: str) -> tuple[str, ...]:
+    """Return the members of `TASKS` in a setting `model.task`, such as `noise,haze`."""
+    return tuple(part.strip() for part in task.split(","))
+
+
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Properties of a model, equal in all of its graph files except for `sha256`.
 

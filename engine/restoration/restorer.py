@@ -96,7 +96,7 @@ class Restorer(Protocol):
 
         Args:
             thumbnail: (S, S, 3) float32 in [0, 1], S from the card.
-            task: A member of `varfix.engine.models.card.TASKS`.
+            task: A member of `varfix.engine.models.card.TASKS`, or several, as in `noise,haze`.
 
         Returns:
             (C, 16, 16) float32 for models with guidance `image`, otherwise None.

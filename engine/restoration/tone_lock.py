@@ -33,7 +33,7 @@ _FAINT: Final = 1e-6  # keeps divisions finite
 def may_lock_tone(settings: Settings) -> bool:
     """Return whether the tone of some image is kept at these settings."""
     if settings.tile.tone_lock == "auto":
-        return settings.model.task == "auto" or settings.model.task in DETAIL_TASKS
+        return settings.model.task == "auto" or DETAIL_TASKS.issuperset(settings.model.tasks)
     return settings.tile.tone_lock == "always"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from varfix.engine.errors import ConfigError
 from varfix.engine.settings.layers import Layer, parse_layer, read_layer, suggestion
+from varfix.engine.settings.types import TASK_NAMES
 
 BUILT_IN: Final = (
     "auto",
@@ -35,6 +37,40 @@ def preset_summary(name: str) -> str:
     """
     first = _built_in_text(name).partition("\n")[0]
     return first.removeprefix("#").strip()
+
+
+def split_presets(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the names and paths in values of `--preset`, such as `denoise,dehaze`.
+
+    The path of an existing file may contain commas.
+    """
+    names: list[str] = []
+    for text in texts:
+        whole = _is_path(text) and Path(text).expanduser().is_file()
+        names += [text] if whole else [part.strip() for part in text.split(",")]
+    return tuple(name for name in names if name)
+
+
+def load_presets(names: Sequence[str]) -> list[Layer]:
+    """Read presets as layers, later ones winning; the tasks that they name are joined.
+
+    Raises:
+        ConfigError: As `load_preset`.
+    """
+    chains = [load_preset(name) for name in names]
+    layers = [layer for chain in chains for layer in chain]
+    if len(chains) < 2:
+        return layers
+    named = {task.strip() for chain in chains for task in _task_of(chain).split(",")} - {"auto"}
+    known = [task for task in TASK_NAMES if task in named]
+    joined = Layer(f"presets {', '.join(names)}", {"model.task": ",".join(known) or "auto"})
+    return [*layers, joined]
+
+
+def _task_of(chain: Sequence[Layer]) -> str:
+    """Return the task of a preset, the last layer of its chain winning."""
+    tasks = [value for layer in chain for key, value in layer.leaves() if key == "model.task"]
+    return tasks[-1] if tasks and isinstance(tasks[-1], str) else "auto"
 
 
 def load_preset(name_or_path: str) -> list[Layer]:

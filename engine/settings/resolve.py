@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from varfix.engine.errors import ConfigError
 from varfix.engine.settings.layers import Layer, suggestion
-from varfix.engine.settings.presets import load_preset
+from varfix.engine.settings.presets import load_preset, load_presets, split_presets
 from varfix.engine.settings.types import RENAMED_KEYS, Settings, Strength
 from varfix.engine.system.app_folders import config_folder
 
@@ -150,7 +150,7 @@ def flag_layer(flags: Mapping[str, Any]) -> Layer:
 
 
 def standard_layers(
-    preset: str | None,
+    presets: Sequence[str],
     project_dir: Path,
     *,
     flags: Mapping[str, Any] | None = None,
@@ -161,8 +161,9 @@ def standard_layers(
     """Collect every layer of a run, weakest first.
 
     Args:
-        preset: Value of `--preset`, or None. Only without it, `auto` is the weakest layer, below
-            the project's and the user's files; a chosen preset wins over both files.
+        presets: Values of `--preset`, each a name or several with commas between them. Only
+            without any, `auto` is the weakest layer, below the project's and the user's files;
+            chosen presets win over both files, and later ones over earlier ones.
         project_dir: Folder of the project's `varfix.yaml`, which need not exist.
         flags: Values of options by dotted key; None for options that were not given.
         assignments: The `--set` texts.
@@ -173,13 +174,13 @@ def standard_layers(
         ConfigError: A preset or file is unknown or unreadable.
     """
     environ = environ if environ is not None else {}
-    preset = preset or environ.get("VARFIX_PRESET") or None
+    chosen = split_presets(presets or (environ.get("VARFIX_PRESET", ""),))
     user_dir = user_dir or config_folder()
-    layers = [] if preset else load_preset("auto")
+    layers = [] if chosen else load_preset("auto")
     for folder in (user_dir, project_dir):
         path = folder / "varfix.yaml"
         layers += load_preset(str(path)) if path.is_file() else []
-    layers += load_preset(preset) if preset else []
+    layers += load_presets(chosen)
     return [*layers, env_layer(environ), set_layer(assignments), flag_layer(flags or {})]
 
 
@@ -246,7 +247,10 @@ def _checked(key: str, value: Any, place: str, kinds: Mapping[str, Any]) -> Any:
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) is Literal else ()
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    extras = (meta.extra or {} for meta in get_args(kind) if isinstance(meta, msgspec.Meta))
+    return tuple(choice for extra in extras for choice in extra.get("choices", ()))
 
 
 def _reason(choices: Sequence[str], value: Any, error: msgspec.ValidationError) -> str:

@@ -15,6 +15,15 @@ _STREAM: Final = r"(0:)?(\d+|[vasdt](:m:language:\w+)?(:\d+)?|m:language:\w+(:\d
 STREAMS: Final = rf"^(copy|none|{_STREAM}(,{_STREAM})*)$"
 """Values of `video.streams`."""
 
+TASK_NAMES: Final = ("auto", "noise", "rain", "haze", "lowlight", "blur", "snow")
+"""Kinds of damage to treat; `auto` treats what the model finds."""
+
+_ONE_TASK: Final = f"({'|'.join(TASK_NAMES)})"
+Tasks = Annotated[
+    str, Meta(pattern=f"^{_ONE_TASK}( *, *{_ONE_TASK})*$", extra={"choices": TASK_NAMES})
+]
+"""One of `TASK_NAMES`, or several with commas between them."""
+
 RENAMED_KEYS: Final = {
     "video.window": "video.deflicker_window",
     "video.keys": "video.prior_interval",
@@ -29,14 +38,20 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Which model runs, for which damage, in which precision.
 
     Attributes:
+        task: Kind of damage to treat besides what the model finds; or several, as in `noise,haze`.
         level: Noise level for models with such an input: the standard deviation of the noise, in
             units of 1/255. None takes the value of the model card.
     """
 
     name: str = "varformer-s"
-    task: Literal["auto", "noise", "rain", "haze", "lowlight", "blur", "snow"] = "auto"
+    task: Tasks = "auto"
     precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
     level: Annotated[float, Meta(ge=0.0, le=255.0)] | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The kinds of damage in `task`."""
+        return tuple(part.strip() for part in self.task.split(","))
 
 
 class TileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

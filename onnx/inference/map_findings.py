@@ -9,15 +9,13 @@ from typing import Final
 from varfix.engine.models.card import TASKS, ModelCard
 from varfix.engine.restoration.findings import Finding, Findings
 from varfix.engine.restoration.restorer import Floats
+from varfix.engine.restoration.several_tasks import TONE_ONLY
 
 KINDS: Final = TASKS[1:]
 """Kinds of damage; the last channels of the maps are their probabilities, equal everywhere."""
 
 SCALE_CHANNELS: Final = 320
 """The first channels of the maps: ten scales of 32. Between them and `KINDS` is the tone grid."""
-
-TONE_ONLY: Final = ("haze", "lowlight")
-"""Kinds that only the tone grid treats."""
 
 LIKELY: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {

@@ -114,9 +114,9 @@ def _level(requested: float | None, card: ModelCard) -> float | None:
 
 
 def _warn_of_limits(card: ModelCard, settings: Settings, warn: Warn) -> None:
-    task = settings.model.task
-    if task not in card.tasks and set(card.tasks) - {"auto"} and task != "auto":
-        warn("task_untrained", f"{card.name} was not trained for {task}")
+    for task in settings.model.tasks:
+        if task not in card.tasks and set(card.tasks) - {"auto"} and task != "auto":
+            warn("task_untrained", f"{card.name} was not trained for {task}")
     if card.tiling == "discouraged":
         warn(
             "tiling_discouraged",

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Literal, Protocol
 
 import numpy as np
 
 from varfix.engine.errors import DeviceError, ModelContractError, NonFiniteError
-from varfix.engine.models.card import TASKS, ModelCard
+from varfix.engine.models.card import TASKS, ModelCard, split_tasks
 from varfix.engine.restoration.findings import Findings
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Restorer, Retries
+from varfix.engine.restoration.several_tasks import merge_findings, merge_maps, strongest_tone
 from varfix.onnx.inference.devices import Warn
 from varfix.onnx.inference.map_findings import findings_in
 from varfix.onnx.inference.memory_guard import bad_tiles, is_out_of_memory, memory_error
@@ -139,7 +141,8 @@ class OnnxRestorer:
 
         Args:
             thumbnail: (S, S, 3) float32 in [0, 1], S the card's `thumbnail`.
-            task: A member of `TASKS`.
+            task: A member of `TASKS`, or several with commas between them: the graph runs for
+                each.
 
         Returns:
             (C, h, w) float32; None unless the guidance is `image`.
@@ -150,17 +153,25 @@ class OnnxRestorer:
         """
         if self._graphs.prior is None:
             return None
+        tasks = split_tasks(task)
+        maps = [self._maps(self._graphs.prior, thumbnail, each) for each in tasks]
+        found = map(findings_in, maps, repeat(self._card), tasks)
+        judged = [each for each in found if each is not None]
+        self._findings = merge_findings(judged, strongest_tone(maps)) if judged else None
+        return merge_maps(maps)
+
+    def _maps(self, graph: Session, thumbnail: Floats, task: str) -> Floats:
+        """Return the prior maps (C, h, w) for one task."""
         feeds: dict[str, np.ndarray] = {
             THUMBNAIL: np.ascontiguousarray(thumbnail.transpose(2, 0, 1)[None], np.float32),
             TASK: np.array([TASKS.index(task)], np.int64),
         }
         try:
-            (maps,) = self._compute(self._graphs.prior, [PRIOR], feeds)
+            (maps,) = self._compute(graph, [PRIOR], feeds)
         except MemoryError as error:
             raise memory_error(self._card, self._placement.device, self.tile) from error
         if bad_tiles(maps).size:
             raise NonFiniteError("the prior produced invalid values for the image")
-        self._findings = findings_in(maps[0], self._card, task)
         return np.asarray(maps[0])
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:

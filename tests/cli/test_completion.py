@@ -36,6 +36,10 @@ def test_commands_are_offered(offered):
 def test_presets_are_offered_and_files(offered, command):
     assert offered(f"varfix {command} -p ") == ["file,", *(f"plain,{n}" for n in preset_names())]
     assert offered(f"varfix {command} --preset deh") == ["file,deh", "plain,dehaze"]
+    assert offered(f"varfix {command} -p denoise,deh") == [
+        "file,denoise,deh",
+        "plain,denoise,dehaze",
+    ]
 
 
 @pytest.mark.parametrize("before", ["dir -m", "image a b --model", "models show", "models verify"])

@@ -80,6 +80,21 @@ def test_the_shipped_model_finds_what_is_wrong(shipped, name, kind):
     assert findings[kind].acted > 0.5
 
 
+def test_several_tasks_find_and_treat_what_each_does(shipped):
+    path = PICTURES / "animals" / "kitten-noise.png"
+    small = thumbnail(decode_image(path.read_bytes(), max_pixels=10**6).pixels, 256)
+    # A veil over the noisy image: half of it is white.
+    small = (0.45 * small + 0.5).astype(np.float32)
+    alone = {task: (shipped.prior(small, task), shipped.findings) for task in ("noise", "haze")}
+    both, found = shipped.prior(small, "noise,haze"), shipped.findings
+    evidence = np.maximum(alone["noise"][0][-6:], alone["haze"][0][-6:])
+    np.testing.assert_array_equal(both[-6:], evidence)
+    assert both.shape == alone["haze"][0].shape
+    for kind in KINDS:
+        acted = [findings[kind].acted for _, findings in alone.values()]
+        assert min(acted) <= found[kind].acted <= max(acted)
+
+
 @pytest.fixture(scope="module")
 def shipped():
     return open_restorer("varformer-s", ON_CPU)

@@ -275,7 +275,7 @@ def test_precedence_is_flags_set_environment_preset_project_user(here):
     write("varfix.yaml", "io: {jobs: 2}\ntile: {overlap: 2, size: 2, batch: 2}")
     write("p.yaml", "extends: derain\ntile: {overlap: 3, size: 3, batch: 3}")
     layers = standard_layers(
-        "p.yaml",
+        ["p.yaml"],
         Path(),
         flags={"tile.batch": 6},
         assignments=["tile.overlap=5", "tile.batch=5"],
@@ -293,14 +293,61 @@ def test_precedence_is_flags_set_environment_preset_project_user(here):
 
 def test_the_default_preset_does_not_hide_the_project_file(here):
     write("varfix.yaml", "model: {task: rain}")
-    assert resolve(standard_layers(None, here, user_dir=here / "no")).settings.model.task == "rain"
-    chosen = standard_layers("auto", here, user_dir=here / "no")
+    assert resolve(standard_layers((), here, user_dir=here / "no")).settings.model.task == "rain"
+    chosen = standard_layers(["auto"], here, user_dir=here / "no")
     assert resolve(chosen).settings.model.task == "auto"
 
 
 def test_the_preset_may_come_from_the_environment(here):
-    layers = standard_layers(None, here, environ={"VARFIX_PRESET": "dehaze"}, user_dir=here)
+    layers = standard_layers((), here, environ={"VARFIX_PRESET": "dehaze"}, user_dir=here)
     assert resolve(layers).settings.model.task == "haze"
+
+
+def merged(here, *presets, environ=None):
+    layers = standard_layers(presets, here, environ=environ, user_dir=here / "no")
+    return resolve(layers)
+
+
+@pytest.mark.parametrize(
+    ("presets", "task"),
+    [
+        (["denoise,dehaze"], "noise,haze"),
+        (["dehaze", "denoise"], "noise,haze"),
+        (["dehaze, fast"], "haze"),
+        (["fast,auto"], "auto"),
+        (["denoise,dejpeg,denoise"], "noise"),
+        (["denoise,"], "noise"),
+    ],
+)
+def test_the_tasks_of_several_presets_are_joined(here, presets, task):
+    assert merged(here, *presets).settings.model.task == task
+
+
+def test_of_other_settings_the_last_preset_counts(here):
+    write("a.yaml", "extends: derain\ntile: {overlap: 1, size: 64}\nstrength: {luma: 0.5}")
+    write("b,c.yaml", "model: {task: 'snow, rain'}\ntile: {overlap: 2}")
+    resolved = merged(here, "a.yaml,fast", "b,c.yaml")
+    settings = resolved.settings
+    assert settings.model.tasks == ("rain", "snow")
+    assert (settings.tile.overlap, settings.tile.size, settings.model.precision) == (2, 64, "int8")
+    assert resolved.origins["model.task"] == "presets a.yaml, fast, b,c.yaml"
+    assert resolved.origins["tile.overlap"] == "b,c.yaml:2"
+    assert merged(here, environ={"VARFIX_PRESET": "derain,a.yaml"}).settings.model.task == "rain"
+
+
+def test_one_preset_keeps_its_place(here):
+    assert merged(here, "dehaze").origins["model.task"] == "preset dehaze"
+
+
+def test_an_unknown_preset_among_several_is_named(here):
+    assert 'unknown preset "dehase"' in str(refusal(lambda: merged(here, "denoise,dehase")))
+
+
+def test_several_tasks_may_be_set(here):
+    settings = resolve([set_layer(["model.task=noise, blur"])]).settings
+    assert settings.model.tasks == ("noise", "blur")
+    error = refusal(lambda: resolve([set_layer(["model.task=noise,fog"])]))
+    assert "expected one of auto, noise, rain" in str(error)
 
 
 VALUES = {
