@@ -10,6 +10,7 @@ import pytest
 from varfix.engine.batch.context import RunOptions
 from varfix.engine.batch.plan import BatchRequest
 from varfix.engine.batch.planner import plan_batch
+from varfix.engine.batch.provenance import restored_by, stated
 from varfix.engine.batch.run import run_batch
 from varfix.engine.image.decoded_image import replace_pixels
 from varfix.engine.image.reader import decode_image
@@ -124,7 +125,9 @@ def test_decoding_and_encoding_beside_the_model(jobs, restorer, image, tmp_path)
     for path in source.iterdir():
         whole = decode_image(path.read_bytes(), max_pixels=10**6)
         restored = restore_image(restorer, whole.pixels, settings)
+        image_alone = replace_pixels(whole, restored)
+        made_by = restored_by(restorer.card.name, settings, path.name)
         alone = encode_image_bytes(
-            replace_pixels(whole, restored), whole.info.format, OutputSettings()
+            stated(image_alone, "keep", made_by), whole.info.format, OutputSettings()
         )
         assert (tmp_path / "out" / path.name).read_bytes() == alone
