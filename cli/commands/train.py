@@ -10,7 +10,7 @@ import click
 from varfix.cli.missing_extras import require_train_extra
 from varfix.cli.options import Command, options_record, terminal_options
 from varfix.cli.terminal import Terminal
-from varfix.engine.train.request import Job
+from varfix.engine.train.request import TrainRequest
 
 _EPILOG = """\b
 Examples:
@@ -31,16 +31,16 @@ Also:
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-class RunUnlessNamed(click.Group):
-    """A group that runs `run` unless the first word is another command of it."""
+class RunByDefaultGroup(click.Group):
+    """A group whose default command is `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert `run` unless a command is named."""
+        """Insert `run` unless the first word is the name of a command."""
         named = bool(args) and args[0] in self.commands
         return super().parse_args(ctx, args if named else ["run", *args])
 
 
-class _Nameless(click.Context):
+class _DefaultContext(click.Context):
     """The context of a command that is called without its name."""
 
     @property
@@ -49,24 +49,24 @@ class _Nameless(click.Context):
         return self.parent.command_path if self.parent is not None else ""
 
 
-class _Unnamed(Command):
+class _DefaultCommand(Command):
     """The command of a group that is called without a command name."""
 
-    context_class = _Nameless
+    context_class = _DefaultContext
 
 
-command = RunUnlessNamed("train")
+command = RunByDefaultGroup("train")
 
 
-def _one_or_none(context: click.Context, option: click.Parameter, value: Any) -> Any:
+def _pair_or_none(context: click.Context, option: click.Parameter, value: Any) -> Any:
     """Return the folders of pairs, or None without the option."""
     return value or None
 
 
-@command.command("run", cls=_Unnamed, epilog=_EPILOG)
+@command.command("run", cls=_DefaultCommand, epilog=_EPILOG)
 @options_record(
     "job",
-    Job,
+    TrainRequest,
     click.argument(
         "config",
         metavar="[RECIPE]",
@@ -85,7 +85,7 @@ def _one_or_none(context: click.Context, option: click.Parameter, value: Any) ->
         nargs=2,
         metavar="INPUT TARGET",
         type=_FOLDER,
-        callback=_one_or_none,
+        callback=_pair_or_none,
         help="Folders of degraded and clean images with the same names.",
     ),
     click.option(
@@ -125,7 +125,7 @@ def _one_or_none(context: click.Context, option: click.Parameter, value: Any) ->
     ),
 )
 @terminal_options
-def run(job: Job, terminal: Terminal) -> None:
+def run(job: TrainRequest, terminal: Terminal) -> None:
     """Train a restoration network on clean images with synthetic degradations.
 
     RECIPE is a YAML file; the default is the recipe of the shipped model. To resume an interrupted

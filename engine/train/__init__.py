@@ -1,1 +1,1 @@
-"""Training side-module; needs the `train` extra."""
+"""Training of the networks; needs the `train` extra."""

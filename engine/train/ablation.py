@@ -1,7 +1,7 @@
-"""What the parts of VarFormer-S are worth: trained weights measured with one part at a time undone.
+"""Measures the contribution of each part of VarFormer-S by disabling one part at a time.
 
-Nothing is trained again, so a figure says what the trained network relies on, not how well it would
-have learned without the part. The networks know nothing of this: a copy is changed from outside.
+Nothing is trained again: a figure tells how much the trained network depends on a part, not how
+well the network could do without it. The networks contain no code for this; copies are changed.
 """
 
 from __future__ import annotations
@@ -41,59 +41,59 @@ from varfix.engine.train.torch_restorer import STRIDE, TorchRestorer
 Floats = npt.NDArray[np.float32]
 
 
-class Even(nn.Module):
-    """The same weights everywhere: the average of what a head would have chosen."""
+class SpatialMean(nn.Module):
+    """The mean over all positions of the weights that a head predicts."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, N, H, W) that do not depend on the place."""
+        """Return logits (B, N, H, W) that are equal at all positions."""
         chosen: Tensor = self.head(x)
         return chosen.mean((2, 3), keepdim=True).expand_as(chosen)
 
 
-class Indifferent(nn.Module):
-    """Equal weights for everything, whatever the image."""
+class EqualWeights(nn.Module):
+    """Equal weights for every image."""
 
     def __init__(self, maps: int) -> None:
         super().__init__()
         self.maps = maps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, maps, H, W) of zero."""
+        """Return logits (B, maps, H, W) of zero."""
         return x.new_zeros(x.shape[0], self.maps, *x.shape[2:])
 
 
 @dataclass
-class Muted(TorchRestorer):
-    """A restorer that does not hear some of the prior's maps.
+class ZeroedPrior(TorchRestorer):
+    """A restorer for which parts of the prior are zero.
 
     Attributes:
-        silent: which of the network's parts (S, tone grid, evidence) are zero.
+        zeroed: Indices of the parts: S, tone grid, degradation scores.
     """
 
-    silent: tuple[int, ...] = ()
+    zeroed: tuple[int, ...] = ()
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """The maps, some of them zero."""
+        """Return the maps with some parts set to zero."""
         maps = super().prior(thumbnail, task)
         assert maps is not None
         edges = np.cumsum([0, *self.network.restorer.parts])
-        for part in self.silent:
+        for part in self.zeroed:
             maps[edges[part] : edges[part + 1]] = 0.0
         return maps
 
 
 @dataclass
-class Nearsighted(TorchRestorer):
-    """A restorer whose prior sees each tile alone, as the papers' models do."""
+class TilePrior(TorchRestorer):
+    """A restorer with a separate prior for each tile, as in the papers."""
 
     task: str = field(default="auto", init=False)
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """Maps that nobody reads; remembers the task."""
+        """Remember the task; return maps that are not used."""
         self.task = task
         return np.zeros((1, 16, 16), np.float32)
 
@@ -109,35 +109,34 @@ class Nearsighted(TorchRestorer):
         return sample_prior(maps, sides, (0, 0), sides, STRIDE)
 
 
-def without_choices(network: VarformerS) -> None:
-    """DAE without its decisions: scales even (eq. 3), region weights alike everywhere (eq. 4)."""
+def without_dae_weights(network: VarformerS) -> None:
+    """Replace the weights of DAE: equal scales (eq. 3), one weight for all positions (eq. 4)."""
     for module in list(network.modules()):
         if isinstance(module, DegradationAwareEnhancement):
             scales = _outputs(module.scale_weights)
-            module.scale_weights = Indifferent(scales)  # type: ignore[assignment]
-            module.region_weights = Even(module.region_weights)  # type: ignore[assignment]
+            module.scale_weights = EqualWeights(scales)  # type: ignore[assignment]
+            module.region_weights = SpatialMean(module.region_weights)  # type: ignore[assignment]
 
 
 def without_attention(network: VarformerS) -> None:
-    """AFT adds nothing to what DAE gives it (eq. 5)."""
+    """Disable AFT: it adds nothing to the result of DAE (eq. 5)."""
     for module in network.modules():
         if isinstance(module, PriorFusion):
             for parameter in module.transform.project.parameters():
                 parameter.data.zero_()
 
 
-def without_mixing(network: VarformerS) -> None:
-    """Skips take half of each side (eq. 6)."""
+def without_skip_weights(network: VarformerS) -> None:
+    """Replace the weights of the skips by one half (eq. 6)."""
     for module in network.modules():
         if isinstance(module, MixUpSkip):
             module.theta.data.zero_()
 
 
-class StepByStep(nn.Module):
-    """Predicts scale after scale, each from those that it predicted before, as the papers do.
+class SequentialTransformer(nn.Module):
+    """Predicts the scales in sequence, each from the predicted coarser ones, as in the papers.
 
-    The transformer takes all scales at once, whatever comes after a scale is masked: so it is run
-    once for each of them.
+    The transformer processes all scales at once under a mask, so it runs once per scale.
     """
 
     def __init__(self, prior: PriorNetwork) -> None:
@@ -146,59 +145,59 @@ class StepByStep(nn.Module):
         self.quantize = prior.vqvae.quantize
 
     def forward(self, pyramid: Tensor, memory: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-        """As `NextScaleTransformer.forward`; the degraded `pyramid` counts by its shape alone."""
-        own = list(split_scales(torch.zeros_like(pyramid), SCALES[1:]))
+        """See `NextScaleTransformer.forward`; only the shape of the degraded `pyramid` is used."""
+        predicted = list(split_scales(torch.zeros_like(pyramid), SCALES[1:]))
         latent: Tensor | None = None
         for scale in range(len(SCALES) - 1):
-            _, logits = self.transformer(torch.cat(own, 1), memory, task)
+            _, logits = self.transformer(torch.cat(predicted, 1), memory, task)
             codes = split_scales(logits)[scale].softmax(-1) @ self.quantize.embedding.weight
             increment = self.quantize.increment(codes, scale)
             latent = increment if latent is None else latent + increment
-            own[scale] = flatten(self.quantize.pool(latent, scale + 1))
-        features, logits = self.transformer(torch.cat(own, 1), memory, task)
+            predicted[scale] = flatten(self.quantize.pool(latent, scale + 1))
+        features, logits = self.transformer(torch.cat(predicted, 1), memory, task)
         return features, logits
 
 
-def in_ten_steps(network: VarformerS) -> None:
-    """The ten-step loop instead of one pass that is forced on the degraded image's scales."""
-    network.prior.transformer = StepByStep(network.prior)  # type: ignore[assignment]
+def with_sequential_scales(network: VarformerS) -> None:
+    """Predict the scales in sequence instead of in one teacher-forced pass."""
+    network.prior.transformer = SequentialTransformer(network.prior)  # type: ignore[assignment]
 
 
-def untouched(network: VarformerS) -> None:
+def unchanged(network: VarformerS) -> None:
     """Change nothing."""
 
 
 @dataclass(frozen=True)
 class Variation:
-    """A part undone.
+    """A network with one part disabled.
 
     Attributes:
-        name: what people read.
-        change: changes a copy of the network.
-        build: puts the copy behind the restorer's port.
+        name: Name in the table.
+        change: Changes a copy of the network.
+        build: Creates the restorer of the copy.
     """
 
     name: str
-    change: Callable[[VarformerS], None] = untouched
+    change: Callable[[VarformerS], None] = unchanged
     build: Callable[[VarformerS], Restorer] = TorchRestorer
 
 
 VARIATIONS: tuple[Variation, ...] = (
     Variation("as trained"),
-    Variation("no prior (S is zero)", build=lambda network: Muted(network, silent=(0,))),
-    Variation("no tone grid", build=lambda network: Muted(network, silent=(1,))),
-    Variation("no evidence", build=lambda network: Muted(network, silent=(2,))),
-    Variation("prior without DAE's choices", without_choices),
-    Variation("without AFT", without_attention),
-    Variation("without the skip mix", without_mixing),
-    Variation("ten steps instead of one", in_ten_steps),
-    Variation("prior of each tile instead of the image", build=Nearsighted),
+    Variation("no prior (S is zero)", build=lambda network: ZeroedPrior(network, zeroed=(0,))),
+    Variation("no tone grid", build=lambda network: ZeroedPrior(network, zeroed=(1,))),
+    Variation("no degradation scores", build=lambda network: ZeroedPrior(network, zeroed=(2,))),
+    Variation("uniform weights in DAE", without_dae_weights),
+    Variation("no AFT", without_attention),
+    Variation("equal weights of the skips", without_skip_weights),
+    Variation("ten passes instead of one", with_sequential_scales),
+    Variation("prior of each tile instead of the image", build=TilePrior),
 )
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """The rows that a variation measures."""
+    """Results of a variation, a row for each test set."""
 
     name: str
     rows: tuple[BenchmarkResult, ...]
@@ -210,13 +209,13 @@ def run_ablations(
     choice: BenchmarkFilter,
     variations: Sequence[Variation] = VARIATIONS,
 ) -> Iterator[Ablation]:
-    """Measure every variation on the test sets under a folder.
+    """Measure every variation on the test sets in a folder.
 
     Args:
         weights: `weights.safetensors` of a run, or an exported `NAME.onnx`.
-        folder: as for `varfix.engine.evaluation.test_sets.run_benchmarks`.
-        choice: which sets, and how much of them.
-        variations: what to undo.
+        folder: As for `varfix.engine.evaluation.test_sets.run_benchmarks`.
+        choice: Test sets, and number of images.
+        variations: Variations to measure.
 
     Raises:
         ModelError: The weights are not those of a VarFormer-S.
@@ -233,7 +232,7 @@ def run_ablations(
 
 
 def restore_with(restorer: Restorer) -> RestoreAs:
-    """Restoration of whole images under a given task."""
+    """Return the function that restores a whole image under a given task."""
 
     def restore(pixels: Floats, task: str) -> Floats:
         settings = Settings()
@@ -244,21 +243,21 @@ def restore_with(restorer: Restorer) -> RestoreAs:
 
 
 def table(ablations: Sequence[Ablation]) -> str:
-    """The table in Markdown: PSNR under `auto`, and under the task's preset behind a slash."""
+    """Return a Markdown table of PSNR under `auto`, and after a slash under the task's preset."""
     sets = [row.set for row in ablations[0].rows]
     lines = [f"| | {' | '.join(sets)} |", f"|{'---|' * (len(sets) + 1)}"]
-    for one in ablations:
-        cells = [_cell(row) for row in one.rows]
-        lines.append(f"| {one.name} | {' | '.join(cells)} |")
+    for ablation in ablations:
+        cells = [_cell(row) for row in ablation.rows]
+        lines.append(f"| {ablation.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _cell(row: BenchmarkResult) -> str:
-    told = "" if row.preset is None else f" / {row.preset.psnr:.2f}"
-    return f"{row.auto.psnr:.2f}{told}"
+    with_task = "" if row.preset is None else f" / {row.preset.psnr:.2f}"
+    return f"{row.auto.psnr:.2f}{with_task}"
 
 
 def _outputs(head: nn.Module) -> int:
-    """How many maps a head gives: the channels of its last convolution."""
+    """Return the number of maps that a head predicts."""
     last = [module for module in head.modules() if isinstance(module, nn.Conv2d)][-1]
     return last.out_channels

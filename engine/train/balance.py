@@ -1,4 +1,4 @@
-"""Balance of the kinds of damage in a loss: one learned scale for each."""
+"""Balances the loss over kinds of degradation, with one learned scale for each."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 TYPICAL = 0.03
-"""A loss that weighs one; also where the scales begin."""
+"""Initial scale; a loss with this scale has weight 1."""
 
 FLOOR = 0.006
-"""Added to every scale: images that are to come back untouched have hardly any error, and would
-silence all others by its inverse."""
+"""Added to every scale. Clean images have almost no error, so that their weight, the inverse of the
+error, would exceed all others."""
 
 
 class Balance(nn.Module):
-    """Weighs losses by the inverse of their kind's scale (Kendall et al. 2018, Laplace's form).
+    """Weights losses by the inverse of a learned scale (Kendall et al. 2018, for Laplace noise).
 
-    `loss / scale + log(scale)` is least where the scale is the kind's mean loss: then every kind
-    counts by the logarithm of its error, as decibels do, whatever its size.
+    `loss / scale + log(scale)` has its minimum where the scale is the mean loss of the kind. So
+    each kind contributes the logarithm of its error, as decibels do.
     """
 
     def __init__(self, kinds: int) -> None:
@@ -27,6 +27,6 @@ class Balance(nn.Module):
         self.log_scale = nn.Parameter(torch.full((kinds,), math.log(TYPICAL)))
 
     def forward(self, losses: Tensor, kinds: Tensor) -> Tensor:
-        """The balanced loss, a scalar, of losses (N,) whose kinds are (N,) int64."""
+        """Return the balanced loss, a scalar, of losses (N,) with kinds (N,) int64."""
         scale = (self.log_scale.exp() + FLOOR)[kinds]
         return TYPICAL * (losses / scale + scale.log()).mean()

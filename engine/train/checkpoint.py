@@ -1,4 +1,4 @@
-"""States of a run and finished weights on disk; both appear whole or not at all."""
+"""Writes and reads states of a run and trained weights; every file is written atomically."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from varfix.engine.errors import ConfigError, ModelContractError, ModelMissingEr
 from varfix.engine.system.atomic import replacement
 
 PART_BYTES = 15 << 20
-"""Weights of a part: machines that lend minutes give back files of at most 16 MiB."""
+"""Largest size of a part in bytes. Services that lend machines for minutes return files of at most
+16 MiB."""
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write a state and flush it to the disk, then replace the last one."""
+    """Replace the state of a run; the new file is flushed to the disk first."""
     with replacement(path) as part:
         torch.save(state, part)
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """Return the last state, or None where a run begins. Loads tensors only, never code.
+    """Return the last state; None for a new run. Only tensors are loaded, no code.
 
     Raises:
-        ConfigError: The state is from version 0.1, whose steps and batches were others.
+        ConfigError: The state is of version 0.1, whose steps and batches differ.
     """
     if not path.exists():
         return None
@@ -50,8 +51,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load safetensors into a network, strictly.
 
     Raises:
-        ModelMissingError: If there is no such file.
-        ModelContractError: If names or shapes are not the network's.
+        ModelMissingError: The file does not exist.
+        ModelContractError: Names or shapes are not the network's.
     """
     if not path.is_file():
         raise ModelMissingError(f"{path}: no such checkpoint")
@@ -60,29 +61,29 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except Exception as error:
         raise ModelContractError(
             f"{path.name}: not the weights of this network ({error})",
-            hint="varfix export-onnx wants the weights.safetensors of varfix train",
+            hint="use the weights.safetensors of a run of varfix train",
         ) from error
 
 
 def save_parts(weights: Mapping[str, Tensor], folder: Path, stem: str) -> list[Path]:
-    """Write weights in half precision to `STEM-0.safetensors`, `STEM-1.safetensors`, ...
+    """Write weights as fp16 to `STEM-0.safetensors`, `STEM-1.safetensors`, ...
 
-    Each file appears whole and has less than 16 MiB, unless a single weight has more.
+    Each file is written atomically and has less than 16 MiB, unless a single weight has more.
 
     Returns:
         The files.
     """
-    boxes: list[dict[str, Tensor]] = [{}]
-    room = PART_BYTES
+    parts: list[dict[str, Tensor]] = [{}]
+    remaining = PART_BYTES
     for name, value in weights.items():
         size = 2 * value.numel()
-        if size > room and boxes[-1]:
-            boxes.append({})
-            room = PART_BYTES
-        boxes[-1][name] = value.detach().to(torch.float16).contiguous().cpu()
-        room -= size
-    files = [folder / f"{stem}-{number}.safetensors" for number in range(len(boxes))]
-    for file, box in zip(files, boxes, strict=True):
+        if size > remaining and parts[-1]:
+            parts.append({})
+            remaining = PART_BYTES
+        parts[-1][name] = value.detach().to(torch.float16).contiguous().cpu()
+        remaining -= size
+    files = [folder / f"{stem}-{number}.safetensors" for number in range(len(parts))]
+    for file, weights_of_part in zip(files, parts, strict=True):
         with replacement(file) as part:
-            save_file(box, part)
+            save_file(weights_of_part, part)
     return files

@@ -1,7 +1,7 @@
-"""Where a run computes: one device by itself, or several through Lightning Fabric.
+"""The devices of a run: a single one, or several with Lightning Fabric.
 
-Fabric starts the other processes, sums gradients and knows clusters; it costs 15 MB with what it
-needs and a second to import, so a run on one device goes without it.
+Fabric starts the other processes, averages gradients and supports clusters. It takes 15 MB with its
+dependencies and a second to import, so a run on one device does not use it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from varfix.engine.errors import ConfigError, DeviceUnavailableError
 
 
 class Hardware(Protocol):
-    """What the loop needs to know of the machine.
+    """Properties of the machine for the training loop.
 
     Attributes:
-        device: of this process.
-        rank: number of this process; 0 writes the files.
-        count: how many processes train together, each on batches of its own.
+        device: Device of this process.
+        rank: Number of this process; process 0 writes the files.
+        count: Number of processes, each with batches of its own.
     """
 
     device: torch.device
     rank: int
     count: int
 
-    def ready(self, objective: nn.Module) -> nn.Module:
-        """The module whose call, followed by `backward`, gives the gradients of all processes."""
+    def wrap(self, objective: nn.Module) -> nn.Module:
+        """Return a module whose call and `backward` compute the gradients of all processes."""
         ...
 
     def backward(self, loss: Tensor) -> None:
@@ -38,20 +38,20 @@ class Hardware(Protocol):
         ...
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait for all processes."""
         ...
 
 
-class OneDevice:
-    """A GPU if there is one, else the CPU."""
+class SingleDevice:
+    """A GPU if one is present, else the CPU."""
 
     rank, count = 0, 1
 
     def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def ready(self, objective: nn.Module) -> nn.Module:
-        """The objective itself."""
+    def wrap(self, objective: nn.Module) -> nn.Module:
+        """Return the objective itself."""
         return objective
 
     def backward(self, loss: Tensor) -> None:
@@ -59,30 +59,30 @@ class OneDevice:
         loss.backward()
 
     def wait(self) -> None:
-        """There is nobody to wait for."""
+        """Do nothing: there is no other process."""
 
 
 class FabricDevices:
-    """Several devices of this machine, one process each, or one of a cluster that Fabric knows."""
+    """Several devices of this machine, or of a cluster, with a process each."""
 
     def __init__(self, devices: int) -> None:
-        """Start the other processes: they run the same command from its beginning to here.
+        """Start the other processes, which run the same command from its beginning.
 
         Raises:
             ConfigError: Lightning Fabric is not installed.
-            DeviceUnavailableError: There are fewer devices.
+            DeviceUnavailableError: Not enough devices are present.
         """
         try:
             from lightning_fabric import Fabric
         except ImportError as error:
             raise ConfigError(
-                "training on several devices needs lightning-fabric, which is not installed",
+                "training on several devices requires lightning-fabric, which is not installed",
                 hint='run: pip install "varfix[fabric]"',
             ) from error
         found = torch.cuda.device_count()
         if 0 < found < devices:
-            raise DeviceUnavailableError(f"--devices {devices}: there are {found}")
-        # Stages train parts of a network, and some of these only in some steps.
+            raise DeviceUnavailableError(f"--devices {devices}: only {found} available")
+        # A stage trains parts of a network, and not every part in every step.
         self._fabric: Any = Fabric(
             accelerator="cuda" if found else "cpu",
             devices=devices,
@@ -93,8 +93,8 @@ class FabricDevices:
         self.rank: int = self._fabric.global_rank
         self.count: int = self._fabric.world_size
 
-    def ready(self, objective: nn.Module) -> nn.Module:
-        """The objective, its gradients averaged over the devices."""
+    def wrap(self, objective: nn.Module) -> nn.Module:
+        """Return the objective, whose gradients are averaged over the devices."""
         module: nn.Module = self._fabric.setup_module(objective)
         return module
 
@@ -108,20 +108,20 @@ class FabricDevices:
 
 
 def hardware(devices: int | None) -> Hardware:
-    """The hardware of a run.
+    """Return the hardware of a run.
 
     Args:
-        devices: how many GPUs (or, without any, processes on the CPU); None for every GPU.
+        devices: Number of GPUs, or without a GPU, of processes on the CPU; None = all GPUs.
     """
     wanted = devices or max(1, torch.cuda.device_count())
-    return OneDevice() if wanted == 1 else FabricDevices(wanted)
+    return SingleDevice() if wanted == 1 else FabricDevices(wanted)
 
 
 @cache
-def fast_half(device: torch.device) -> bool:
-    """Whether bf16 is worth computing in: on a CPU only with instructions for it.
+def has_fast_bf16(device: torch.device) -> bool:
+    """Return whether bf16 is fast: on a CPU only with instructions for it.
 
-    Without them it is emulated (measured on Zen 3: 50 times slower than single precision).
+    Otherwise it is emulated (measured on Zen 3: 50 times as slow as single precision).
     """
     if device.type != "cpu":
         return True

@@ -1,4 +1,4 @@
-"""Weights to begin a run with: those of another run, or of a model that was exported."""
+"""Loads initial weights: those of another run, or of an exported model."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from torch import Tensor, nn
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
 from varfix.engine.train.checkpoint import load_weights
-from varfix.engine.train.public import SUFFIXES, load_public
+from varfix.engine.train.published_weights import SUFFIXES, load_published
 
 TRAINING_ONLY = "prior.vqvae."
-"""Exported models need of the VQ-VAE nothing but its codebook."""
+"""Weights that an exported model lacks, except for the codebook."""
 
 HALF = ".half"
-"""What an exported weight that is stored in half precision has behind its name."""
+"""Suffix of exported weights that are stored as fp16."""
 
 
 def load_initial(model: nn.Module, path: Path) -> list[str]:
     """Load weights into a network, in place.
 
     Args:
-        model: the network.
-        path: `weights.safetensors` of a run, or `NAME.onnx` of an exported model, beside which
-            `NAME.prior.onnx` is read too; or what `load_public` takes.
+        model: The network.
+        path: `weights.safetensors` of a run; or `NAME.onnx` of an exported model, with
+            `NAME.prior.onnx` next to it; or what `load_published` accepts.
 
     Returns:
-        Names of weights that an exported model does not hold, and that stay as they were: what
-        only training needs, such as the decoder of the VQ-VAE.
+        Names of weights that an exported model does not contain, which are not changed. Only
+        training needs them, such as the decoder of the VQ-VAE.
 
     Raises:
-        ModelMissingError: There is no such file.
-        ModelContractError: Its weights are not the network's.
+        ModelMissingError: The file does not exist.
+        ModelContractError: The weights are not the network's.
     """
     if path.is_dir() or path.suffix in SUFFIXES:
-        return load_public(model, path)
+        return load_published(model, path)
     if path.suffix != ".onnx":
         load_weights(model, path)
         return []
@@ -56,18 +56,18 @@ def load_initial(model: nn.Module, path: Path) -> list[str]:
     lacking = [name for name in missing if not name.startswith(TRAINING_ONLY)]
     if lacking:
         raise ModelContractError(
-            f"{path.name}: holds no {lacking[0]} ({len(lacking)} weights are missing)",
-            hint="export the model again; early versions did not keep the names of weights",
+            f"{path.name}: {lacking[0]} is missing ({len(lacking)} weights are missing)",
+            hint="export the model again: early versions did not store the names of weights",
         )
     model.load_state_dict(found, strict=False)
     return missing
 
 
-def load_more(model: nn.Module, path: Path) -> None:
-    """Load a file of some of the network's weights, such as a run with minutes leaves.
+def load_partial(model: nn.Module, path: Path) -> None:
+    """Load a file with part of a network's weights, such as a run with `minutes` writes.
 
     Raises:
-        ModelMissingError: There is no such file.
+        ModelMissingError: The file does not exist.
         ModelContractError: The network has no such weights.
     """
     if not path.is_file():
@@ -80,7 +80,7 @@ def load_more(model: nn.Module, path: Path) -> None:
 
 
 def _exported(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names as in the network, and values, of the weights in an exported model's files."""
+    """Yield names in the network, and values, of the weights in the files of an exported model."""
     parts = {"restorer": path, "prior": path.with_name(f"{path.stem}.prior.onnx")}
     for part, file in parts.items():
         if file.is_file():

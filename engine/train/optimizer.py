@@ -1,4 +1,4 @@
-"""Adam that leaves bad steps out by itself, without the host being asked."""
+"""Adam that skips bad steps without waiting for the device."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 BETAS = (0.9, 0.99)
-"""The papers' second one is 0.999; short runs need a second moment that follows sooner."""
+"""The papers use 0.999 for the second moment; short runs need a faster one."""
 
-BALANCE_PACE = 20.0
-"""The balance's few scales learn at this times the rate of the weights."""
+BALANCE_RATE = 20.0
+"""Learning rate of the balance's scales, relative to that of the weights."""
 
 
 class Optimizer:
-    """Clips gradients, takes steps, and counts those left out in a row.
+    """Clips gradients, takes steps, and counts consecutive skipped steps.
 
-    Networks without normalization can run away from one bad batch. Its step is left out: the fused
-    kernel is told so by a tensor, as mixed precision tells it of gradients that overflowed.
+    Networks without normalization can diverge after one bad batch, so its step is skipped: a tensor
+    informs the fused kernel, as for overflows in mixed precision.
     """
 
     def __init__(
@@ -28,26 +28,26 @@ class Optimizer:
         """Begin with empty moments.
 
         Args:
-            trained: weights, whose gradients are clipped.
-            scales: of the balance.
-            clip: largest gradient norm.
-            skip: gradient norm from which on a step is left out; NaN always is.
+            trained: Weights, whose gradients are clipped.
+            scales: Scales of the balance.
+            clip: Largest gradient norm.
+            skip: Steps with a larger gradient norm, or NaN, are skipped.
         """
-        groups = [{"params": trained, "pace": 1.0}, {"params": scales, "pace": BALANCE_PACE}]
+        groups = [{"params": trained, "pace": 1.0}, {"params": scales, "pace": BALANCE_RATE}]
         self._adam = torch.optim.Adam(groups, betas=BETAS, fused=True)
         self._trained, self._clip, self._skip = trained, clip, skip
         self.taken = 0
         self.left_out = torch.zeros((), device=trained[0].device)
 
     def clear(self) -> None:
-        """Forget the last step's gradients."""
+        """Remove the gradients of the last step."""
         self._adam.zero_grad(set_to_none=True)
 
     def step(self, rate: float) -> dict[str, Tensor]:
-        """Take a step at a learning rate, or leave it out.
+        """Take a step with a learning rate, or skip it.
 
         Returns:
-            Facts of the step, scalars: `norm` of the gradients and whether it was `left out`.
+            Scalars by name: `norm` of the gradients, and `left out`, 1 if the step was skipped.
         """
         for group in self._adam.param_groups:
             group["lr"] = rate * group["pace"]
@@ -60,39 +60,39 @@ class Optimizer:
         return {"norm": norm.nan_to_num(0.0, 0.0, 0.0), "left out": bad}
 
     def restart(self) -> None:
-        """Forget all moments; the warm-up begins anew."""
+        """Reset all moments; the warm-up begins again."""
         self._adam.state.clear()
         self.taken = 0
         self.left_out.zero_()
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed run needs."""
+        """Return everything that a resumed run needs."""
         return {"adam": self._adam.state_dict(), "taken": self.taken, "left_out": self.left_out}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Load the result of `state`."""
         self._adam.load_state_dict(state["adam"])
         self.taken, self.left_out = state["taken"], state["left_out"]
 
 
-def follow(
-    followers: Sequence[Tensor], leaders: Sequence[Tensor], share: float, still: Tensor
+def update_averages(
+    averages: Sequence[Tensor], weights: Sequence[Tensor], share: float, frozen: Tensor
 ) -> None:
-    """Move averaged weights toward others by a share of the way.
+    """Move averaged weights toward the current ones.
 
     Args:
-        followers: averaged weights, changed in place.
-        leaders: the weights.
-        share: in [0, 1].
-        still: scalar; 1 where they must not move, because the weights may have run away.
+        averages: Averaged weights, changed in place.
+        weights: Current weights.
+        share: Share of the distance, in [0, 1].
+        frozen: Scalar; 1 to change nothing, because the weights may have diverged.
     """
     with torch.no_grad():
-        way = torch._foreach_sub(list(leaders), list(followers))
-        torch._foreach_mul_(way, share * (1.0 - still))
-        torch._foreach_add_(list(followers), way)
+        difference = torch._foreach_sub(list(weights), list(averages))
+        torch._foreach_mul_(difference, share * (1.0 - frozen))
+        torch._foreach_add_(list(averages), difference)
 
 
-def copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
-    """Overwrite weights with others of the same shapes, whatever they hold."""
+def copy_weights(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
+    """Overwrite weights with others of the same shapes."""
     with torch.no_grad():
         torch._foreach_copy_(list(target), list(source))

@@ -1,4 +1,4 @@
-"""What a training run is asked to do; apart from the loop, because asking needs no PyTorch."""
+"""The request for a training run; apart from the loop, because it needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to train, on what, and where to.
+class TrainRequest:
+    """What to train, on which images, and the folder of the run.
 
     Attributes:
-        out: folder of the run: `state.pt`, `metrics.jsonl`, `samples/`, `weights.safetensors`.
-        photos: folders of clean photographs.
-        pairs: folder of damaged images and folder of their targets, if there are any.
-        config: recipe YAML; None for the recipe of the model that ships.
+        out: Folder of the run: `state.pt`, `metrics.jsonl`, `samples/`, `weights.safetensors`.
+        photos: Folders of clean images.
+        pairs: Folders of degraded images and of their targets, or None.
+        config: Recipe as YAML; None for the recipe of the shipped model.
         overrides: `KEY=VALUE` changes to the recipe.
-        initial: weights to begin with, `.safetensors`, `.onnx`, or public checkpoints; none for
-            fresh ones. Those after the first hold parts of a network.
-        devices: how many GPUs; None for all.
-        minutes: that training may take, all sessions together; None for what the recipe says.
-        compile: whether networks are compiled.
+        initial: Initial weights: `.safetensors`, `.onnx`, or published checkpoints; empty for
+            random ones. Files after the first contain parts of a network.
+        devices: Number of GPUs; None = all.
+        minutes: Time limit over all sessions; None for the recipe's.
+        compile: Whether to compile the networks.
     """
 
     out: Path
@@ -36,6 +36,6 @@ class Job:
 
     @property
     def changes(self) -> list[str]:
-        """What the options say, as changes to the recipe."""
+        """The options as changes to the recipe."""
         minutes = [] if self.minutes is None else [f"minutes={self.minutes}"]
         return minutes + (["compile=true"] if self.compile else [])

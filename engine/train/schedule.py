@@ -1,4 +1,4 @@
-"""The learning rate of every step, and the time that a run has."""
+"""The learning rate of each step, and the time limit of a run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from varfix.engine.train.recipes.recipe import StageRecipe
 
 
 def learning_rate(stage: StageRecipe, share: float, taken: int) -> float:
-    """A cosine from `rate` to `last_rate`, behind a linear warm-up.
+    """Return a cosine from `learning_rate` to `min_learning_rate`, after a linear warm-up.
 
-    The warm-up counts the steps that the optimizer has taken, not those of the stage: a finished
-    stage that goes on for longer begins with an empty optimizer, whose first steps are far too
-    large at the full rate (measured: 30 of them destroyed a trained restorer).
+    The warm-up counts steps of the optimizer, not of the stage. If a finished stage is extended,
+    its optimizer is new, and its first steps at the full rate would be far too large (measured: 30
+    of them destroyed a trained restorer).
 
     Args:
-        stage: its recipe.
-        share: of the stage that is over, in [0, 1].
-        taken: steps that stand behind the optimizer's moments.
+        stage: Recipe of the stage.
+        share: Finished share of the stage, in [0, 1].
+        taken: Steps of the optimizer so far.
     """
     falling = stage.min_learning_rate + 0.5 * (stage.learning_rate - stage.min_learning_rate) * (
         1.0 + math.cos(math.pi * min(1.0, share))
@@ -27,10 +27,10 @@ def learning_rate(stage: StageRecipe, share: float, taken: int) -> float:
 
 
 class Clock:
-    """The time that a run may take, all of its sessions together, and what is over of it."""
+    """The time limit of a run over all of its sessions."""
 
     def __init__(self, minutes: float | None) -> None:
-        """Nothing is over; None is a run that is limited by steps."""
+        """Begin with no time used; `minutes` is None for a run limited by steps."""
         self._limit = None if minutes is None else 60.0 * minutes
         self._earlier, self._begun = 0.0, math.nan
 
@@ -39,7 +39,7 @@ class Clock:
         self._begun = monotonic()
 
     def resume(self, elapsed: float) -> None:
-        """Earlier sessions took so many seconds."""
+        """Set the seconds of earlier sessions."""
         self._earlier = elapsed
 
     @property
@@ -50,5 +50,5 @@ class Clock:
 
     @property
     def share(self) -> float | None:
-        """Which share of the time is over, in [0, 1]; None without a limit."""
+        """Used share of the time, in [0, 1]; None without a limit."""
         return None if self._limit is None else min(1.0, self.elapsed / self._limit)

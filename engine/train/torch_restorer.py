@@ -1,4 +1,4 @@
-"""A network as it is in PyTorch behind the port that images are restored through."""
+"""A network in PyTorch as a `Restorer`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ CARD = ModelCard(
     tasks=TASKS,
     guidance="image",
     thumbnail=256,
-    prior_channels=1,  # nobody asks
+    prior_channels=1,  # not used
     prior_stride=STRIDE,
 )
 
 
 @dataclass
 class TorchRestorer:
-    """Restores tiles with a VarFormer-S, on the device where its weights are."""
+    """Restores tiles with a VarFormer-S on the device of its weights."""
 
     network: VarformerS
     card: ModelCard = CARD
@@ -44,32 +44,32 @@ class TorchRestorer:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.network.parameters()).device
 
     @property
     def used(self) -> DeviceUsed:
-        """The same, in words."""
+        """The device as a record."""
         return DeviceUsed("auto", str(self.device), "PyTorch", "fp32")
 
     def prior(self, thumbnail: Floats, task: str) -> Floats | None:
-        """Maps (C, 16, 16) of an image, given as (256, 256, 3) in [0, 1]."""
-        told = torch.tensor([TASKS.index(task)], device=self.device)
+        """Return the maps (C, 16, 16) of a thumbnail (256, 256, 3) in [0, 1]."""
+        task_index = torch.tensor([TASKS.index(task)], device=self.device)
         with torch.no_grad():
-            maps = self.network.prior(self._planes(thumbnail[None]), told).maps
+            maps = self.network.prior(self._planes(thumbnail[None]), task_index).maps
         return _array(maps[0])
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
-        """Tiles (N, H, W, 3) in [0, 1] with their maps (N, C, H / 16, W / 16), restored."""
-        assert prior is not None  # the card says that there is one
+        """Restore tiles (N, H, W, 3) in [0, 1], given their maps (N, C, H / 16, W / 16)."""
+        assert prior is not None  # guaranteed by the card
         with torch.no_grad():
             restored, _ = self.network.restorer(
                 self._planes(tiles), torch.from_numpy(prior).to(self.device)
             )
         return RestoredTiles(_array(restored.clamp(0.0, 1.0).permute(0, 2, 3, 1)))
 
-    def _planes(self, pictures: Floats) -> Tensor:
-        planes = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+    def _planes(self, images: Floats) -> Tensor:
+        planes = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         return planes.to(self.device, memory_format=torch.channels_last)
 
 

@@ -1,20 +1,21 @@
-"""What can be trained: a network, how it is built, and the stages it learns in.
+"""What can be trained: networks and their stages.
 
-The loop (`varfix.engine.train.loop`) knows no network. To train another one,
+The loop (`varfix.engine.train.loop`) does not depend on a network. To add a network:
 
-1. write its stages, objects with the members of `Stage` (`stages/stage.py`), in a module of their
-   own (`stages/varformer_s.py` holds those of VarFormer-S); who inherits from `PlainStage` need
-   not write `prepare` and `start`. They may use `data/batches.py`, batches and pools of whole
-   images and patches; a program with batches of its own gives `Program.batches`;
-2. write its recipe, a YAML file in `recipes/` whose `model:` is the program's name and which
-   has one section for each stage, named as the stage is (`varformer-s.yaml` is an example);
-3. add a function that returns its `Program` to `PROGRAMS`. It imports the network when it is
-   called, so that naming programs costs nothing.
+1. Write its stages, objects with the members of `Stage` (`stages/stage.py`), in a module of their
+   own; `stages/varformer_s.py` is an example. The base class `PlainStage` has default methods.
+   Stages may use `data/batches.py`, batches and pools of images and patches; other batches are
+   created by `Trainable.batches`.
+2. Write its recipe, a YAML file in `recipes/`. Its `model:` is the name of the trainable, and it
+   has one section for each stage, with the stage's name; `varformer-s.yaml` is an example.
+3. Add a function that returns its `Trainable` to `TRAINABLES`. The function imports the network
+   when it is called, so that listing the trainables is fast.
 
 `varfix train recipe.yaml --photos DIR --out RUN` does the rest: batches, averaging, saving,
-resuming, several devices, sheets and curves. Whatever randomness a stage uses (dropout, random
-initial values) must come from torch's global generator: the loop seeds it before `start` and
-before every step, which is what makes a killed run end like an unbroken one.
+resuming,
+several devices, sheets and curves. Random values of a stage (dropout, initial values) must be drawn
+from torch's global generator, which the loop seeds before `start` and before every step. So a
+resumed run has the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -38,22 +39,22 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 MakeBatches = Callable[[Source, StageRecipe, int, torch.device], torch.utils.data.Dataset[Any]]
-"""Source, recipe of the stage, seed, device -> a data set whose item `i` is the batch of step `i`,
-the same one for the same arguments."""
+"""Maps source, recipe of the stage, seed and device to a data set whose item `i` is the batch of
+step `i`; equal arguments give equal batches."""
 
 
 @dataclass(frozen=True)
-class Program:
-    """A network and how it is trained.
+class Trainable:
+    """A network and its training.
 
     Attributes:
-        build: makes the network with fresh weights.
-        stages: in the order in which they run.
-        restore: (model, images (B, 3, 256, 256) in [0, 1], tasks (B,)) -> restored images, for
-            the sample sheets.
-        batches: makes the batches of a stage.
-        from_export: stages that lack nothing when the weights come from an exported model, which
-            holds only what restoring needs.
+        build: Creates the network with random weights.
+        stages: Stages in the order in which they run.
+        restore: Maps model, images (B, 3, 256, 256) in [0, 1] and tasks (B,) to restored images,
+            for the sample sheets.
+        batches: Creates the batches of a stage.
+        from_export: Stages that can start from an exported model, which lacks weights that only
+            training needs.
     """
 
     build: Callable[[], nn.Module]
@@ -63,7 +64,7 @@ class Program:
     from_export: tuple[str, ...] = ()
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse a recipe that has other stages than these (ConfigError)."""
+        """Reject a recipe with other stages (ConfigError)."""
         names = [stage.name for stage in self.stages]
         for name in recipe.stages:
             if name not in names:
@@ -76,40 +77,44 @@ class Program:
                 raise ConfigError(f'the recipe has no section "{name}"', hint="steps: 0 skips it")
 
 
-def _varformer_s() -> Program:
+def _varformer_s() -> Trainable:
     from varfix.engine.networks.varformer_s.model import build_varformer_s
     from varfix.engine.train.stages.varformer_s import STAGES
 
-    return Program(
+    return Trainable(
         build_varformer_s,
         STAGES,
-        lambda model, picture, task: model(picture, task),
+        lambda model, image, task: model(image, task),
         from_export=("heads", "restorer"),
     )
 
 
-def _restorevar() -> Program:
+def _restorevar() -> Trainable:
     from varfix.engine.networks.restorevar.model import RestoreVarConfig
     from varfix.engine.train.stages import restorevar as stages
 
-    return Program(lambda: stages.Studio(RestoreVarConfig()), stages.STAGES, stages.restore_resized)
+    return Trainable(
+        lambda: stages.RestoreVarWithCritic(RestoreVarConfig()),
+        stages.STAGES,
+        stages.restore_resized,
+    )
 
 
-def _varformer() -> Program:
+def _varformer() -> Trainable:
     from varfix.engine.networks.varformer.model import Varformer, VarformerConfig
     from varfix.engine.train.stages import varformer as stages
 
-    return Program(lambda: Varformer(VarformerConfig()), stages.STAGES, stages.restore)
+    return Trainable(lambda: Varformer(VarformerConfig()), stages.STAGES, stages.restore)
 
 
-def _specialist() -> Program:
+def _specialist() -> Trainable:
     from varfix.engine.networks.varformer_s.specialist import SpecialistNetwork
     from varfix.engine.train.stages import specialist as stages
 
-    return Program(SpecialistNetwork, stages.STAGES, stages.restore)
+    return Trainable(SpecialistNetwork, stages.STAGES, stages.restore)
 
 
-PROGRAMS: Mapping[str, Callable[[], Program]] = MappingProxyType(
+TRAINABLES: Mapping[str, Callable[[], Trainable]] = MappingProxyType(
     {
         "restorevar": _restorevar,
         "specialist": _specialist,
@@ -117,15 +122,15 @@ PROGRAMS: Mapping[str, Callable[[], Program]] = MappingProxyType(
         "varformer-s": _varformer_s,
     }
 )
-"""What `model:` in a recipe can be."""
+"""The trainables by the value of `model:` in a recipe."""
 
 
-def program_named(name: str) -> Program:
-    """Return the program of that name.
+def trainable_named(name: str) -> Trainable:
+    """Return the trainable of a name.
 
     Raises:
         ConfigError: There is none.
     """
-    if name not in PROGRAMS:
-        raise ConfigError(f'no model "{name}" to train', hint=f"known: {', '.join(PROGRAMS)}")
-    return PROGRAMS[name]()
+    if name not in TRAINABLES:
+        raise ConfigError(f'no model "{name}" to train', hint=f"known: {', '.join(TRAINABLES)}")
+    return TRAINABLES[name]()

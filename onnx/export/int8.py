@@ -27,7 +27,7 @@ from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import Floats, RestoredTiles
 from varfix.engine.restoration.restorer_proxy import RestorerProxy
 from varfix.engine.settings.types import ModelSettings, Settings
-from varfix.engine.train.data.photos import SUFFIXES, cut_picture, decode, random_cut
+from varfix.engine.train.data.photos import SUFFIXES, apply_crop, decode, random_crop
 from varfix.engine.train.degradations.mix import DEGRADATIONS, Mix, degrade
 from varfix.onnx.files.card import MADE_FROM, int8_path, read_card, write_card
 from varfix.onnx.inference.open_model import open_restorer
@@ -39,7 +39,7 @@ BLOCKS: Final = re.compile(r"network\.(encoder\.\d|decoder\.[12]|middle)\.\d\.co
 CALIBRATION_IMAGES: Final = 78
 SIDE: Final = 256
 MAX_RMS: Final = 0.01
-"""Largest root mean square difference from single precision that is accepted."""
+"""Largest root mean square difference from fp32 that is accepted."""
 
 _WEIGHTS: Final = 63
 _LEVELS: Final = 255
@@ -81,7 +81,7 @@ def export_int8(model: Path, photos: Path) -> float:
     if not distance <= MAX_RMS:
         target.unlink()
         raise ModelContractError(
-            f"{target.name}: differs by {distance:.3g} from single precision (allowed {MAX_RMS})"
+            f"{target.name}: differs by {distance:.3g} from fp32 (allowed {MAX_RMS})"
         )
     return distance
 
@@ -104,11 +104,11 @@ def _samples(model: Path, photos: Sequence[np.ndarray]) -> Iterator[CalibrationS
     names = list(DEGRADATIONS)
     for number in range(CALIBRATION_IMAGES):
         photo = photos[number % len(photos)]
-        cut = cut_picture(photo, random_cut(photo.shape[:2], SIDE, rng), SIDE)
+        cut = apply_crop(photo, random_crop(photo.shape[:2], SIDE, rng), SIDE)
         clean = torch.as_tensor(cut).permute(2, 0, 1)[None].float() / 255.0
         damaged = degrade(clean, Mix({names[number % len(names)]: 1.0}), rng)
         task = ModelSettings(task=TASKS[int(damaged.task[0])])
-        pixels = damaged.picture[0].permute(1, 2, 0).contiguous().numpy()
+        pixels = damaged.image[0].permute(1, 2, 0).contiguous().numpy()
         restore_image(restorer, pixels, msgspec.structs.replace(settings, model=task))
         yield from restorer.recorded()
 

@@ -55,7 +55,7 @@ def eager_network() -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
     from varfix.engine.networks.varformer_s.model import build_varformer_s
-    from varfix.engine.train.data.batches import sampler
+    from varfix.engine.train.data.batches import sampling_matrix
 
     network = build_varformer_s().eval()
 
@@ -66,11 +66,14 @@ def eager_network() -> Callable[[np.ndarray], np.ndarray]:
         h, w = -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
         padded = np.pad(image, ((0, h - height), (0, w - width), (0, 0)), "reflect")
         thumbnail, tile = (
-            torch.from_numpy(one[:, :, ::-1].copy()).permute(2, 0, 1)[None] / 255.0
-            for one in (small, padded)
+            torch.from_numpy(pixels[:, :, ::-1].copy()).permute(2, 0, 1)[None] / 255.0
+            for pixels in (small, padded)
         )
         maps = network.prior(thumbnail, torch.zeros(1, dtype=torch.int64)).maps
-        maps = sampler(0, h, height) @ maps @ sampler(0, w, width).T
+        begin = torch.zeros(1, dtype=torch.int64)
+        rows = sampling_matrix(begin, h, height)[0]
+        columns = sampling_matrix(begin, w, width)[0]
+        maps = rows @ maps @ columns.T
         restored = network.restorer(tile, maps)[0].clamp(0.0, 1.0)[0].permute(1, 2, 0)
         return (restored[:height, :width].numpy()[:, :, ::-1] * 255.0).round().astype(np.uint8)
 

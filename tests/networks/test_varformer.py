@@ -76,7 +76,7 @@ def network_sources():
     return [(path.name, ast.parse(path.read_text("utf-8"))) for path in folder.rglob("*.py")]
 
 
-def test_no_network_file_knows_of_the_export():
+def test_no_network_file_imports_the_export():
     for name, tree in network_sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):

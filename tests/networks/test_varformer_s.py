@@ -1,4 +1,4 @@
-"""VarFormer-S keeps what its design promises (engine/networks/README.md)."""
+"""VarFormer-S has the properties of its design (engine/networks/README.md)."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from varfix.engine.networks.varformer_s.model import build_varformer_s
 from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS
 from varfix.engine.networks.varformer_s.tone_grid import (
     GRID_CHANNELS,
-    LIKELY,
+    SCORE_RANGES,
     apply_tone,
     confident,
     confident_in_task,
@@ -56,7 +56,7 @@ def test_an_untrained_network_hardly_changes_the_image(network):
     assert (restored - image).abs().mean() < 0.02
 
 
-def test_a_token_sees_its_own_and_coarser_scales_only():
+def test_a_token_attends_to_its_own_and_coarser_scales_only():
     mask, scale = next_scale_mask(), scale_of_token()
     assert mask[0].sum() == 1
     assert mask[-1].all()
@@ -76,7 +76,7 @@ def test_a_grid_of_zeros_is_the_identity_and_a_constant_grid_is_an_affine_map():
     torch.testing.assert_close(moved[:, 8:], folded[:, 8:])
 
 
-def test_a_grid_that_would_hardly_change_the_image_does_nothing():
+def test_a_grid_with_a_small_change_is_suppressed():
     thumbnail = torch.full((2, 3, 32, 32), 0.5)
     grid = torch.zeros(2, GRID_CHANNELS, 2, 2)
     grid[0, 3::12] = 0.01  # red's constant: a mean change of a third of that
@@ -86,37 +86,37 @@ def test_a_grid_that_would_hardly_change_the_image_does_nothing():
     torch.testing.assert_close(kept[1], grid[1])
 
 
-def test_tone_is_left_alone_where_nothing_speaks_for_a_change():
+def test_tone_does_not_change_without_confidence_in_a_degradation():
     thumbnail = torch.full((3, 3, 32, 32), 0.5)
     grid = torch.zeros(3, GRID_CHANNELS, 2, 2)
     grid[:, 3::12] = 0.3
-    evidence = torch.zeros(3, len(KINDS))
-    evidence[0, KINDS.index("noise")] = 1.0  # noise shifts no tones
-    evidence[1, KINDS.index("haze")] = sum(LIKELY["haze"]) / 2  # between absent and there
-    evidence[2, KINDS.index("lowlight")] = LIKELY["lowlight"][1]
-    kept = suppress_uncertain(grid, thumbnail, confident(evidence))
+    scores = torch.zeros(3, len(KINDS))
+    scores[0, KINDS.index("noise")] = 1.0  # noise shifts no tones
+    scores[1, KINDS.index("haze")] = sum(SCORE_RANGES["haze"]) / 2  # half way
+    scores[2, KINDS.index("lowlight")] = SCORE_RANGES["lowlight"][1]
+    kept = suppress_uncertain(grid, thumbnail, confident(scores))
     assert not kept[0].any()
     torch.testing.assert_close(kept[1], 0.5 * grid[1])
     torch.testing.assert_close(kept[2], grid[2])
 
 
-def test_who_asks_for_a_task_needs_less_evidence_but_some():
+def test_a_requested_task_needs_a_lower_score_but_not_none():
     assert TASKS[1:] == KINDS
-    evidence = torch.full((len(TASKS), len(KINDS)), 0.8)
-    asked = confident_in_task(evidence, torch.arange(len(TASKS)))
-    assert not asked[0].any()
-    torch.testing.assert_close(asked[1:], torch.eye(len(KINDS)))
-    assert not confident_in_task(evidence - 0.2, torch.arange(len(TASKS))).any()
-    assert confident(evidence)[0, KINDS.index("haze")] == 0.0
+    scores = torch.full((len(TASKS), len(KINDS)), 0.8)
+    requested = confident_in_task(scores, torch.arange(len(TASKS)))
+    assert not requested[0].any()
+    torch.testing.assert_close(requested[1:], torch.eye(len(KINDS)))
+    assert not confident_in_task(scores - 0.2, torch.arange(len(TASKS))).any()
+    assert confident(scores)[0, KINDS.index("haze")] == 0.0
 
 
-def test_windows_are_put_back_where_they_were_taken():
+def test_windows_are_joined_at_their_places():
     x = torch.rand(2, 5, 16, 24)
     torch.testing.assert_close(from_windows(to_windows(x, 8), 8, (16, 24)), x)
 
 
 def test_the_result_of_a_pixel_does_not_depend_on_far_ones(network):
-    """What lies beyond the receptive field must not matter, or tiles would disagree."""
+    """Pixels beyond the receptive field have no effect; otherwise tiles would disagree."""
     torch.manual_seed(1)
     for weight in network.restorer.conv_out.parameters():
         torch.nn.init.normal_(weight, std=0.05)

@@ -52,7 +52,7 @@ def test_the_files_hold_no_path_of_the_exporting_machine(exported):
         assert b".py" not in path.read_bytes()
 
 
-def test_the_card_says_how_to_run_the_model(exported):
+def test_the_card_describes_how_to_run_the_model(exported):
     card = read_card(exported)
     assert (card.name, card.guidance, card.thumbnail) == ("net", "image", 256)
     assert card.tasks == TASKS

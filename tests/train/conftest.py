@@ -1,4 +1,4 @@
-"""One thread: these networks are tiny, and spinning threads would slow whatever runs beside."""
+"""Runs on one thread: the networks are tiny, and spinning threads would slow other programs."""
 
 import json
 import runpy
@@ -29,19 +29,19 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Three photographs, one of them too small to use."""
+    """Three images, one of them too small to use."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for name, size in [("a.png", (300, 280)), ("b.jpg", (256, 400)), ("tiny.png", (40, 40))]:
         coarse = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        picture = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
-        assert cv2.imwrite(str(folder / name), picture)
+        image = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+        assert cv2.imwrite(str(folder / name), image)
     return folder
 
 
 @pytest.fixture(scope="session")
-def diary():
-    """What a run wrote down, without what the clock says."""
+def metrics():
+    """Reads the metrics of a run, without times."""
 
     def read(out):
         lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
@@ -53,7 +53,7 @@ def diary():
 
 @pytest.fixture(scope="session")
 def weights():
-    """The weights that a run ended with."""
+    """Reads the weights of a finished run."""
     from safetensors.torch import load_file
 
     return lambda out: load_file(out / "weights.safetensors")

@@ -1,4 +1,4 @@
-"""Ablations undo one part each, and only in a copy."""
+"""Ablations disable one part each, in a copy of the network."""
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from varfix.engine.settings.types import Settings
 from varfix.engine.train import ablation as ablate
 from varfix.engine.train.ablation import (
     VARIATIONS,
-    Muted,
-    Nearsighted,
-    StepByStep,
+    SequentialTransformer,
+    TilePrior,
+    ZeroedPrior,
     run_ablations,
     table,
 )
@@ -22,7 +22,7 @@ from varfix.engine.train.torch_restorer import TorchRestorer
 
 @pytest.fixture
 def network(tiny):
-    """A tiny network in which every part has something to say."""
+    """A tiny network in which every part has an effect."""
     torch.manual_seed(3)
     built = tiny.build().eval()
     with torch.no_grad():
@@ -43,22 +43,20 @@ def restored(restorer, pixels):
 
 
 def as_one_tile(restorer, square):
-    """An image of the thumbnail's size is its own thumbnail, and its own only tile."""
+    """Restore an image of the thumbnail's size, which is its own thumbnail and only tile."""
     return restorer.restore(square[None], restorer.prior(square, "auto")[None]).pixels[0]
 
 
-def test_the_port_restores_as_the_network_does(network, pixels):
+def test_the_restorer_gives_the_result_of_the_network(network, pixels):
     square = np.ascontiguousarray(np.kron(pixels, np.ones((2, 2, 1)))[:256, :256], np.float32)
-    picture = torch.from_numpy(square).permute(2, 0, 1)[None]
+    image = torch.from_numpy(square).permute(2, 0, 1)[None]
     with torch.no_grad():
-        expected = network(picture, torch.tensor([0]))[0].permute(1, 2, 0).numpy()
+        expected = network(image, torch.tensor([0]))[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(as_one_tile(TorchRestorer(network), square), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("variation", VARIATIONS[1:], ids=lambda one: one.name)
-def test_every_variation_changes_the_result_and_leaves_the_network_alone(
-    variation, network, pixels
-):
+@pytest.mark.parametrize("variation", VARIATIONS[1:], ids=lambda variation: variation.name)
+def test_every_variation_changes_the_result_but_not_the_network(variation, network, pixels):
     import copy
 
     before = restored(TorchRestorer(network, tile=64), pixels)
@@ -72,14 +70,14 @@ def test_every_variation_changes_the_result_and_leaves_the_network_alone(
     assert np.array_equal(before, restored(TorchRestorer(network, tile=64), pixels))
 
 
-def test_ten_steps_are_one_pass_over_what_they_predict(network):
-    """The loop ends where teacher forcing on its own prediction changes nothing."""
+def test_ten_passes_equal_one_pass_over_their_prediction(network):
+    """Teacher forcing with the final prediction does not change the prediction."""
     prior = network.prior
     torch.manual_seed(4)
     memory = torch.randn(2, 256, prior.transformer.read_memory.in_features)
     task, nothing = torch.tensor([0, 3]), torch.zeros(2, 679, 32)
     with torch.no_grad():
-        _, logits = StepByStep(prior)(nothing, memory, task)
+        _, logits = SequentialTransformer(prior)(nothing, memory, task)
         own = prior.vqvae.quantize.pyramid(prior.expectation(logits))
         _, forced = prior.transformer(own, memory, task)
         _, blind = prior.transformer(nothing, memory, task)
@@ -87,21 +85,23 @@ def test_ten_steps_are_one_pass_over_what_they_predict(network):
     assert not torch.allclose(logits, blind, atol=1e-2)
 
 
-def test_a_muted_restorer_is_deaf_to_one_part_only(network, pixels):
+def test_one_part_of_the_prior_is_zeroed(network, pixels):
     thumbnail = np.zeros((256, 256, 3), np.float32)
     whole = TorchRestorer(network).prior(thumbnail, "rain")
     edges = np.cumsum([0, *network.restorer.parts])
     for part in range(len(network.restorer.parts)):
-        maps = Muted(network, silent=(part,)).prior(thumbnail, "rain")
+        maps = ZeroedPrior(network, zeroed=(part,)).prior(thumbnail, "rain")
         assert not maps[edges[part] : edges[part + 1]].any()
         maps[edges[part] : edges[part + 1]] = whole[edges[part] : edges[part + 1]]
         assert np.array_equal(maps, whole)
 
 
-def test_the_prior_of_a_tile_is_that_of_the_picture_where_they_are_the_same(network, pixels):
+def test_the_prior_of_a_tile_is_that_of_the_image_if_they_are_equal(network, pixels):
     square = np.ascontiguousarray(np.kron(pixels, np.ones((2, 2, 1)))[:256, :256], np.float32)
-    one, other = TorchRestorer(network), Nearsighted(network)
-    np.testing.assert_allclose(as_one_tile(one, square), as_one_tile(other, square), atol=1e-5)
+    image_prior, tile_prior = TorchRestorer(network), TilePrior(network)
+    np.testing.assert_allclose(
+        as_one_tile(image_prior, square), as_one_tile(tile_prior, square), atol=1e-5
+    )
 
 
 def test_the_table_has_a_line_for_each_variation(tmp_path, network, pixels, monkeypatch, tiny):
@@ -110,8 +110,8 @@ def test_the_table_has_a_line_for_each_variation(tmp_path, network, pixels, monk
     monkeypatch.setattr(ablate, "build_varformer_s", tiny.build)
     save_weights(network, tmp_path / "weights.safetensors")
     (tmp_path / "val/kodak24").mkdir(parents=True)
-    picture = (pixels * 255).astype(np.uint8)
-    Image.fromarray(picture).save(tmp_path / "val/kodak24/a.png")
+    image = (pixels * 255).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "val/kodak24/a.png")
     choice = BenchmarkFilter(only=("kodak24",), sample=1, titles=("Kodak24, rain", "Kodak24, snow"))
     done = list(run_ablations(tmp_path / "weights.safetensors", tmp_path / "val", choice))
     lines = table(done).splitlines()

@@ -1,13 +1,10 @@
-"""What the training degradations do to an image, held against what they claim."""
+"""The training degradations have the documented effects."""
 
 import pytest
 import torch
 
 from varfix.engine.models.card import TASKS
-from varfix.engine.train.degradations import blur, noise
-from varfix.engine.train.degradations import exposure as light
-from varfix.engine.train.degradations import haze as fog
-from varfix.engine.train.degradations import rain_snow as weather
+from varfix.engine.train.degradations import blur, exposure, haze, noise, rain_snow
 from varfix.engine.train.degradations.mix import DEGRADATIONS, Mix, degrade, to_eight_bits
 
 
@@ -27,25 +24,25 @@ def clean():
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
-def test_every_degradation_gives_eight_bit_pictures_and_leaves_its_input_alone(name, clean, rng):
+def test_every_degradation_gives_eight_bit_images_and_does_not_change_its_input(name, clean, rng):
     before = clean.clone()
     batch = degrade(clean, Mix({name: 1.0}), rng)
     assert torch.equal(clean, before)
-    assert torch.isfinite(batch.picture).all()
-    assert batch.picture.min() >= 0.0
-    assert batch.picture.max() <= 1.0
-    assert torch.equal(batch.picture, to_eight_bits(batch.picture))
-    assert torch.equal(batch.picture, batch.target) == (name == "identity")
+    assert torch.isfinite(batch.image).all()
+    assert batch.image.min() >= 0.0
+    assert batch.image.max() <= 1.0
+    assert torch.equal(batch.image, to_eight_bits(batch.image))
+    assert torch.equal(batch.image, batch.target) == (name == "identity")
 
 
 def test_the_same_seed_gives_the_same_batch(clean):
     mix = Mix(dict.fromkeys(DEGRADATIONS, 1.0))
     batches = [degrade(clean, mix, torch.Generator().manual_seed(7)) for _ in range(2)]
-    assert torch.equal(batches[0].picture, batches[1].picture)
+    assert torch.equal(batches[0].image, batches[1].image)
     assert batches[0].names == batches[1].names
 
 
-def test_gaussian_noise_has_mean_zero_and_the_claimed_range_of_strength(rng):
+def test_gaussian_noise_has_mean_zero_and_the_documented_range_of_strength(rng):
     gray = torch.full((64, 3, 32, 32), 0.5)
     sigma = (noise.gaussian_noise(gray, rng) - gray).std((1, 2, 3)) * 255.0
     assert sigma.min() > 0.5
@@ -74,8 +71,8 @@ def test_jpeg_is_close_to_a_real_encoder_at_the_same_quality(clean, monkeypatch)
 
     monkeypatch.setattr(noise, "uniform", lambda shape, *_: torch.full(shape, 50.0))
     ours = to_eight_bits(noise.jpeg(clean, torch.Generator()))
-    for picture, result in zip(clean, ours, strict=True):
-        pixels = (picture.permute(1, 2, 0).numpy() * 255.0).round().astype(np.uint8)
+    for image, result in zip(clean, ours, strict=True):
+        pixels = (image.permute(1, 2, 0).numpy() * 255.0).round().astype(np.uint8)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=50)
         theirs = np.asarray(Image.open(file).convert("RGB"), np.float32) / 255.0
@@ -89,7 +86,7 @@ def test_blur_keeps_the_mean_and_removes_detail(clean, rng):
     assert blurred.diff().abs().mean() < 0.6 * textured.diff().abs().mean()
 
 
-def test_a_kernel_moves_nothing_on_average(rng):
+def test_a_kernel_does_not_shift_the_image_on_average(rng):
     kernels = blur.path_kernels(32, rng)
     torch.testing.assert_close(kernels.sum((1, 2)), torch.ones(32))
     places = torch.arange(blur.KERNEL, dtype=torch.float32) - blur.KERNEL // 2
@@ -105,7 +102,7 @@ def test_convolution_with_a_point_changes_nothing(clean):
 
 def test_rain_adds_light_along_near_vertical_lines(rng):
     dark = torch.full((16, 3, 128, 128), 0.2)
-    light_added = (weather.rain(dark, rng) - dark).mean(1)
+    light_added = (rain_snow.rain(dark, rng) - dark).mean(1)
     assert light_added.mean() > 0.005
     across, along = light_added.diff(dim=2).abs().mean(), light_added.diff(dim=1).abs().mean()
     assert across > 1.2 * along
@@ -113,31 +110,31 @@ def test_rain_adds_light_along_near_vertical_lines(rng):
 
 def test_haze_pulls_toward_the_airlight_and_never_darkens_black(rng):
     black = torch.zeros(16, 3, 64, 64)
-    hazy = fog.haze(black, rng)
+    hazy = haze.haze(black, rng)
     assert hazy.min() > 0.0
     assert hazy.max() < 1.0
     contrast_before, contrast_after = 0.5, 0.0
     half = black.clone()
     half[..., 32:] = contrast_before
-    hazy = fog.haze(half, rng)
+    hazy = haze.haze(half, rng)
     contrast_after = float((hazy[..., 32:].mean() - hazy[..., :32].mean()).abs())
     assert contrast_after < 0.8 * contrast_before
 
 
-def test_snow_only_brightens_a_dark_picture(rng):
+def test_snow_only_brightens_a_dark_image(rng):
     dark = torch.full((8, 3, 64, 64), 0.1)
-    assert (weather.snow(dark, rng) - dark).min() > -0.01
+    assert (rain_snow.snow(dark, rng) - dark).min() > -0.01
 
 
-def test_low_light_darkens_every_picture(clean, rng):
-    assert (light.low_light(clean, rng).mean((1, 2, 3)) < 0.8 * clean.mean((1, 2, 3))).all()
+def test_low_light_darkens_every_image(clean, rng):
+    assert (exposure.low_light(clean, rng).mean((1, 2, 3)) < 0.8 * clean.mean((1, 2, 3))).all()
 
 
-def test_a_hint_tells_the_truth_or_nothing(clean, rng):
-    told = degrade(clean.repeat(16, 1, 1, 1), Mix({"rain": 1.0}), rng).task
-    assert set(told.tolist()) == {0, TASKS.index("rain")}
+def test_a_hint_is_the_true_task_or_none(clean, rng):
+    hints = degrade(clean.repeat(16, 1, 1, 1), Mix({"rain": 1.0}), rng).task
+    assert set(hints.tolist()) == {0, TASKS.index("rain")}
 
 
-def test_clean_pictures_are_shown_with_every_hint(clean, rng):
-    told = degrade(clean.repeat(64, 1, 1, 1), Mix({"identity": 1.0}), rng).task
-    assert set(told.tolist()) == set(range(len(TASKS)))
+def test_clean_images_get_every_hint(clean, rng):
+    hints = degrade(clean.repeat(64, 1, 1, 1), Mix({"identity": 1.0}), rng).task
+    assert set(hints.tolist()) == set(range(len(TASKS)))

@@ -1,4 +1,4 @@
-"""Training learns, and a stopped run goes on to the same result."""
+"""Training improves the network, and a resumed run has the same result."""
 
 import itertools
 import json
@@ -15,50 +15,50 @@ from torch import nn
 
 from varfix.engine.errors import ConfigError, NothingToDoError
 from varfix.engine.train.devices import hardware
-from varfix.engine.train.initial_weights import load_more
+from varfix.engine.train.initial_weights import load_partial
 from varfix.engine.train.loop import SHIPPED_RECIPE, Trainer, run_training
 from varfix.engine.train.recipes.recipe import load_recipe
-from varfix.engine.train.request import Job
+from varfix.engine.train.request import TrainRequest
 from varfix.engine.train.schedule import learning_rate
 from varfix.engine.train.stages.objective import compile_trained
 from varfix.engine.train.stages.stage import PlainStage
-from varfix.engine.train.trainable import Program, program_named
+from varfix.engine.train.trainable import Trainable, trainable_named
 
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-class Mortal(Trainer):
-    """A trainer that is killed before a given step is written down."""
+class Interrupted(Trainer):
+    """A trainer that is interrupted before it records a given step."""
 
-    def dying_at(self, stage, step):
-        self.fatal = (stage, step)
+    def at(self, stage, step):
+        self.interrupted_at = (stage, step)
         return self
 
     def _record(self, stage, step, facts):
-        if (stage.name, step) == self.fatal:
+        if (stage.name, step) == self.interrupted_at:
             raise KeyboardInterrupt
         super()._record(stage, step, facts)
 
 
-def test_a_run_that_was_killed_three_times_ends_like_an_unbroken_one(
-    folder, tmp_path, tiny, weights, diary
+def test_a_run_interrupted_three_times_has_the_result_of_an_uninterrupted_one(
+    folder, tmp_path, tiny, weights, metrics
 ):
     tiny.trainer(folder, tmp_path / "whole").run()
-    for fatal in (("prior", 2), ("heads", 1), ("restorer", 3)):
-        mortal = tiny.trainer(folder, tmp_path / "broken", kind=Mortal)
+    for interrupted_at in (("prior", 2), ("heads", 1), ("restorer", 3)):
+        interrupted = tiny.trainer(folder, tmp_path / "broken", kind=Interrupted)
         with pytest.raises(KeyboardInterrupt):
-            mortal.dying_at(*fatal).run()
+            interrupted.at(*interrupted_at).run()
     tiny.trainer(folder, tmp_path / "broken").run()
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
-    assert diary(tmp_path / "whole") == diary(tmp_path / "broken")
-    assert len(diary(tmp_path / "whole")) == 3 + 3 + 4 + 5
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "broken")
+    assert len(metrics(tmp_path / "whole")) == 3 + 3 + 4 + 5
 
 
 @pytest.mark.slow
-def test_a_run_that_got_kill_9_at_any_moment_ends_like_an_unbroken_one(
-    folder, tmp_path, tiny, weights, diary
+def test_a_run_that_gets_sigkill_at_any_time_has_the_same_result(
+    folder, tmp_path, tiny, weights, metrics
 ):
     more = ["prior.steps=7", "restorer.steps=9"]
     tiny.trainer(folder, tmp_path / "whole", *more).run()
@@ -80,12 +80,12 @@ def test_a_run_that_got_kill_9_at_any_moment_ends_like_an_unbroken_one(
     assert process.returncode == 0
     assert kills >= 3
     assert same(weights(tmp_path / "whole"), weights(out))
-    assert diary(tmp_path / "whole") == diary(out)
+    assert metrics(tmp_path / "whole") == metrics(out)
 
 
 @pytest.mark.slow
-def test_several_devices_train_one_model_on_batches_of_their_own(
-    folder, tmp_path, tiny, weights, diary
+def test_several_devices_train_one_network_with_different_batches(
+    folder, tmp_path, tiny, weights, metrics
 ):
     for name, devices in (("one", 1), ("two", 2), ("again", 2)):
         command = [sys.executable, str(tiny.path), str(devices), str(folder), str(tmp_path / name)]
@@ -93,14 +93,14 @@ def test_several_devices_train_one_model_on_batches_of_their_own(
     one, two, again = (weights(tmp_path / name) for name in ("one", "two", "again"))
     assert same(two, again)
     assert not same(one, two)
-    steps = [(line["stage"], line["step"]) for line in diary(tmp_path / "two")]
-    assert steps == [(line["stage"], line["step"]) for line in diary(tmp_path / "one")]
+    steps = [(line["stage"], line["step"]) for line in metrics(tmp_path / "two")]
+    assert steps == [(line["stage"], line["step"]) for line in metrics(tmp_path / "one")]
 
 
-def test_one_device_needs_no_library_for_several(folder, tmp_path, tiny, monkeypatch):
+def test_a_single_device_needs_no_fabric(folder, tmp_path, tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     tiny.trainer(folder, tmp_path, *tiny.ONLY_VQVAE, machine=hardware(1)).run()
-    with pytest.raises(ConfigError, match="needs lightning-fabric"):
+    with pytest.raises(ConfigError, match="requires lightning-fabric"):
         hardware(2)
 
 
@@ -109,10 +109,10 @@ def lines(out):
     return file.read_text().splitlines() if file.exists() else []
 
 
-def test_a_few_steps_make_the_vqvae_better(folder, tmp_path, tiny, diary):
+def test_a_few_steps_improve_the_vqvae(folder, tmp_path, tiny, metrics):
     longer = "vqvae={steps: 80, batch_size: 2, warmup: 1, learning_rate: 3.0e-3}"
     tiny.trainer(folder, tmp_path, longer, *tiny.ONLY_VQVAE).run()
-    errors = [line["l1"] for line in diary(tmp_path)]
+    errors = [line["l1"] for line in metrics(tmp_path)]
     assert np.mean(errors[-20:]) < 0.8 * np.mean(errors[:10])
 
 
@@ -123,7 +123,7 @@ def test_a_few_steps_make_the_vqvae_better(folder, tmp_path, tiny, diary):
         ("restorer", ("restorer.",)),
     ],
 )
-def test_a_stage_trains_its_own_parts_and_no_other(folder, tmp_path, tiny, stage, parts):
+def test_a_stage_trains_its_own_parts_only(folder, tmp_path, tiny, stage, parts):
     others = [
         f"{name}.steps=0" for name in ("vqvae", "prior", "heads", "restorer") if name != stage
     ]
@@ -137,12 +137,12 @@ def test_a_stage_trains_its_own_parts_and_no_other(folder, tmp_path, tiny, stage
 
 
 class Runaway(PlainStage):
-    """A stage that learns to give one, and loses its mind at a given step."""
+    """A stage whose parameter learns the value 1, and diverges at a given step."""
 
-    name = "mind"
+    name = "lone"
 
-    def __init__(self, lost_at, mind=1e9):
-        self.lost_at, self.mind = lost_at, mind
+    def __init__(self, lost_at, lone=1e9):
+        self.lost_at, self.lone = lost_at, lone
         self.calls = 0
 
     def parameters(self, model):
@@ -155,7 +155,7 @@ class Runaway(PlainStage):
         self.calls += 1
         if self.calls == self.lost_at:
             with torch.no_grad():
-                model.bias.fill_(self.mind)
+                model.bias.fill_(self.lone)
         return {"distance": (model.bias.sum() - 1.0).square()}
 
 
@@ -165,33 +165,33 @@ def one_number():
     return layer
 
 
-def mind_recipe(tmp_path, **keys):
+def lone_recipe(tmp_path, **keys):
     text = "mix: {identity: 1.0}\nreport_every: 0\n"
-    text += "mind: {steps: 60, batch_size: 1, warmup: 1, learning_rate: 0.05}\n"
+    text += "lone: {steps: 60, batch_size: 1, warmup: 1, learning_rate: 0.05}\n"
     text += "".join(f"{key}: {value}\n" for key, value in keys.items())
-    path = tmp_path / "mind.yaml"
+    path = tmp_path / "lone.yaml"
     path.write_text(text)
     return load_recipe(path)
 
 
-def test_weights_that_ran_away_return_to_the_averaged_ones(tmp_path, weights):
-    recipe = mind_recipe(tmp_path, rollback_after_skips=3, ema=0.5, sample_every=0)
-    program = Program(one_number, (Runaway(20),), lambda model, picture, task: picture)
-    Trainer(recipe, program, Black(), tmp_path).run()
+def test_diverged_weights_return_to_the_averaged_ones(tmp_path, weights):
+    recipe = lone_recipe(tmp_path, rollback_after_skips=3, ema=0.5, sample_every=0)
+    trainable = Trainable(one_number, (Runaway(20),), lambda model, image, task: image)
+    Trainer(recipe, trainable, Black(), tmp_path).run()
     assert abs(float(weights(tmp_path)["bias"]) - 1.0) < 0.2
     assert sum(json.loads(line)["left out"] for line in lines(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan, 1e6])
-def test_a_step_with_a_bad_gradient_is_left_out(tmp_path, weights, value):
+def test_a_step_with_a_bad_gradient_is_skipped(tmp_path, weights, value):
     class Stumbling(Runaway):
         def losses(self, model, batch):
             distance = super().losses(model, batch)["distance"]
             return {"distance": distance * value if self.calls == 30 else distance}
 
-    recipe = mind_recipe(tmp_path, sample_every=0)
-    program = Program(one_number, (Stumbling(0),), lambda model, picture, task: picture)
-    Trainer(recipe, program, Black(), tmp_path).run()
+    recipe = lone_recipe(tmp_path, sample_every=0)
+    trainable = Trainable(one_number, (Stumbling(0),), lambda model, image, task: image)
+    Trainer(recipe, trainable, Black(), tmp_path).run()
     assert abs(float(weights(tmp_path)["bias"]) - 1.0) < 0.3
     done = map(json.loads, lines(tmp_path))
     assert [line["step"] for line in done if line["left out"]] == [29]
@@ -207,38 +207,38 @@ class Black:
         return Degraded(black, black, torch.zeros(count, dtype=torch.int64), ("identity",) * count)
 
 
-def test_what_a_network_draws_by_itself_does_not_depend_on_when_a_run_was_resumed(tmp_path):
+def test_random_values_of_a_network_do_not_depend_on_when_a_run_resumed(tmp_path):
     class Dice(Runaway):
         def losses(self, model, batch):
             return {"luck": torch.rand(()) * model.bias.sum()}
 
-    recipe = mind_recipe(tmp_path, save_every=10, sample_every=0)
-    program = Program(one_number, (Dice(0),), lambda model, picture, task: picture)
+    recipe = lone_recipe(tmp_path, save_every=10, sample_every=0)
+    trainable = Trainable(one_number, (Dice(0),), lambda model, image, task: image)
     for out in (tmp_path / "whole", tmp_path / "broken"):
         out.mkdir()
-        torch.manual_seed(len(out.name))  # the state of the generator is not the run's business
+        torch.manual_seed(len(out.name))  # the state of the generator has no effect on the run
         if out.name == "broken":
             with pytest.raises(KeyboardInterrupt):
-                Mortal(recipe, program, Black(), out).dying_at("mind", 17).run()
-        Trainer(recipe, program, Black(), out).run()
+                Interrupted(recipe, trainable, Black(), out).at("lone", 17).run()
+        Trainer(recipe, trainable, Black(), out).run()
     luck = [[json.loads(line)["luck"] for line in lines(tmp_path / o)] for o in ("whole", "broken")]
     assert luck[0] == luck[1]
 
 
-def test_the_time_spent_waiting_for_batches_is_written_down(folder, tmp_path, tiny):
+def test_the_time_of_waiting_for_batches_is_recorded(folder, tmp_path, tiny):
     tiny.trainer(folder, tmp_path, *tiny.ONLY_VQVAE).run()
     for line in map(json.loads, lines(tmp_path)):
         assert 0.0 <= line["wait"] <= line["took"] < 60.0
 
 
-def test_lines_of_the_journal_are_means_over_the_time_between_them(folder, tmp_path, tiny):
+def test_a_line_of_metrics_is_written_after_an_interval(folder, tmp_path, tiny):
     tiny.trainer(folder, tmp_path, "report_every=1e9", *tiny.ONLY_VQVAE).run()
     assert lines(tmp_path) == []
 
 
 @pytest.fixture
 def ticking(monkeypatch):
-    """A clock that is a second later whenever it is looked at."""
+    """A clock that advances by a second at each reading."""
     seconds = itertools.count()
     monkeypatch.setattr("varfix.engine.train.schedule.monotonic", lambda: float(next(seconds)))
 
@@ -247,7 +247,7 @@ ONLY_RESTORER = ["vqvae.steps=0", "prior.steps=0", "heads.steps=0"]
 
 
 @pytest.mark.usefixtures("ticking")
-def test_a_run_with_minutes_ends_by_the_clock_and_leaves_its_weights_in_parts(
+def test_a_run_with_a_time_limit_ends_by_the_clock_and_writes_its_weights_in_parts(
     folder, tmp_path, tiny, weights
 ):
     tiny.trainer(folder, tmp_path, *ONLY_RESTORER, "minutes=0.4").run()
@@ -257,7 +257,7 @@ def test_a_run_with_minutes_ends_by_the_clock_and_leaves_its_weights_in_parts(
     assert rates[-1] < 0.1 * max(rates)
     fresh = tiny.build()
     before = {name: value.clone() for name, value in fresh.state_dict().items()}
-    load_more(fresh, tmp_path / "restorer-0.safetensors")
+    load_partial(fresh, tmp_path / "restorer-0.safetensors")
     for name, value in weights(tmp_path).items():
         wanted = value if name.startswith("restorer.") else before[name]
         torch.testing.assert_close(fresh.state_dict()[name], wanted, atol=1e-3, rtol=1e-3)
@@ -266,10 +266,10 @@ def test_a_run_with_minutes_ends_by_the_clock_and_leaves_its_weights_in_parts(
 
 
 @pytest.mark.usefixtures("ticking")
-def test_a_run_with_minutes_that_was_stopped_goes_on_where_its_cosine_was(folder, tmp_path, tiny):
+def test_a_resumed_run_with_a_time_limit_continues_its_learning_rate(folder, tmp_path, tiny):
     limited = [*ONLY_RESTORER, "minutes=0.4", "save_every=1"]
     with pytest.raises(KeyboardInterrupt):
-        tiny.trainer(folder, tmp_path, *limited, kind=Mortal).dying_at("restorer", 4).run()
+        tiny.trainer(folder, tmp_path, *limited, kind=Interrupted).at("restorer", 4).run()
     stopped = json.loads(lines(tmp_path)[-1])
     tiny.trainer(folder, tmp_path, *limited).run()
     following = json.loads(lines(tmp_path)[4])
@@ -278,26 +278,26 @@ def test_a_run_with_minutes_that_was_stopped_goes_on_where_its_cosine_was(folder
     assert following["rate"] < stopped["rate"]
 
 
-def test_minutes_are_for_one_stage():
-    with pytest.raises(ConfigError, match="4 stages are to be trained, expected one") as error:
+def test_a_time_limit_is_for_one_stage_only():
+    with pytest.raises(ConfigError, match="4 stages have steps, expected one") as error:
         load_recipe(SHIPPED_RECIPE, ["minutes=3"])
     assert error.value.hint == "--set vqvae.steps=0 --set prior.steps=0 --set heads.steps=0"
 
 
-def test_the_loss_of_the_restorer_is_reported_by_kind(folder, tmp_path, tiny, diary):
+def test_the_loss_of_the_restorer_is_reported_by_kind(folder, tmp_path, tiny, metrics):
     mix = "restorer={steps: 4, batch_size: 2, patches: 2, patch: 64, per_step: 1, mix: {rain: 1.0}}"
     tiny.trainer(folder, tmp_path, mix, *ONLY_RESTORER).run()
-    for line in diary(tmp_path):
+    for line in metrics(tmp_path):
         assert line["loss rain"] == pytest.approx(line["pixels"])
         assert not any(name.startswith("loss ") and name != "loss rain" for name in line)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_what_cannot_be_compiled_is_trained_as_it_is(tiny):
-    asked = []
+def test_parts_that_cannot_be_compiled_are_trained_uncompiled(tiny):
+    compiled = []
 
     def unable(graph, examples):
-        asked.append(graph)
+        compiled.append(graph)
         raise RuntimeError("no compiler")
 
     network = tiny.build().requires_grad_(False)
@@ -306,11 +306,11 @@ def test_what_cannot_be_compiled_is_trained_as_it_is(tiny):
     plain = network.restorer(*arguments)[0]
     compile_trained(network, unable)
     torch.testing.assert_close(network.restorer(*arguments)[0], plain)
-    assert asked
+    assert compiled
     assert network.prior._compiled_call_impl is None  # is not trained
 
 
-def test_sheets_and_curves_appear_during_a_run(folder, tmp_path, tiny):
+def test_sheets_and_curves_are_written_during_a_run(folder, tmp_path, tiny):
     tiny.trainer(folder, tmp_path, "sample_every=2", *tiny.ONLY_VQVAE).run()
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["vqvae-000002.png"]
     assert (tmp_path / "curves.png").stat().st_size > 1000
@@ -327,12 +327,12 @@ def test_sheets_and_curves_appear_during_a_run(folder, tmp_path, tiny):
         ("pairs_task=fog", 'no task "fog"'),
     ],
 )
-def test_a_wrong_recipe_is_refused_by_name(override, message):
+def test_an_invalid_recipe_is_rejected_with_the_name_of_the_key(override, message):
     with pytest.raises(ConfigError, match=message):
         load_recipe(SHIPPED_RECIPE, [override])
 
 
-def test_numbers_may_be_written_as_people_write_them():
+def test_numbers_may_be_written_without_a_point():
     recipe = load_recipe(
         SHIPPED_RECIPE, ["heads.learning_rate=5e-4", "restorer.learning_rate=1e-3", "grad_clip=1"]
     )
@@ -343,7 +343,7 @@ def test_numbers_may_be_written_as_people_write_them():
     assert recipe.grad_clip == 1.0
 
 
-def test_a_mistyped_key_of_a_recipe_is_refused_with_a_suggestion(tmp_path):
+def test_a_mistyped_key_of_a_recipe_is_rejected_with_a_suggestion(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("mix: {identity: 1.0}\nsed: 3\n")
     with pytest.raises(ConfigError, match='unknown key "sed"') as error:
@@ -363,11 +363,11 @@ def test_a_recipe_must_have_the_stages_of_its_model(tmp_path, folder, text, mess
     path = tmp_path / "mine.yaml"
     path.write_text("mix: {identity: 1.0}\n" + text)
     with pytest.raises(ConfigError, match=message):
-        run_training(Job(tmp_path / "out", [folder], config=path))
+        run_training(TrainRequest(tmp_path / "out", [folder], config=path))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_key_that_has_a_default_can_be_set_though_the_file_does_not_name_it():
+def test_a_key_with_a_default_can_be_set_if_the_file_does_not_contain_it():
     recipe = load_recipe(SHIPPED_RECIPE, ["vqvae.warmup=7", "rollback_after_skips=9"])
     assert recipe.stages["vqvae"].warmup == 7
     assert recipe.rollback_after_skips == 9
@@ -375,12 +375,12 @@ def test_a_key_that_has_a_default_can_be_set_though_the_file_does_not_name_it():
 
 def test_the_shipped_recipe_fits_its_model():
     recipe = load_recipe(SHIPPED_RECIPE)
-    program_named(recipe.model).check(recipe)
+    trainable_named(recipe.model).check(recipe)
 
 
-def test_nothing_to_train_on_is_said(tmp_path):
+def test_a_run_without_images_is_an_error(tmp_path):
     with pytest.raises(NothingToDoError, match="nothing to train on"):
-        run_training(Job(tmp_path / "out"))
+        run_training(TrainRequest(tmp_path / "out"))
 
 
 def test_the_learning_rate_rises_then_falls_to_its_last_value():
@@ -392,7 +392,7 @@ def test_the_learning_rate_rises_then_falls_to_its_last_value():
     assert all(math.isfinite(rate) for rate in rates)
 
 
-def test_a_finished_stage_that_goes_on_warms_its_new_optimizer_up():
+def test_an_extended_stage_warms_up_its_new_optimizer():
     stage = load_recipe(SHIPPED_RECIPE).stages["restorer"]
     assert learning_rate(stage, 0.5, 0) == pytest.approx(
         learning_rate(stage, 0.5, stage.warmup) / stage.warmup

@@ -1,10 +1,10 @@
-"""Losses, their balance, the tone grid that fits, and the optimizer: what they claim to compute."""
+"""Losses, their balance, the fitted tone grid, and the optimizer."""
 
 import pytest
 import torch
 
 from varfix.engine.train.balance import FLOOR, Balance
-from varfix.engine.train.optimizer import Optimizer, follow
+from varfix.engine.train.optimizer import Optimizer, update_averages
 from varfix.engine.train.stages.losses import amplitude_loss, reconstruction
 from varfix.engine.train.stages.tone_fit import fit_grid
 from varfix.engine.train.stages.varformer_s import tone_thumbnails
@@ -29,14 +29,14 @@ def test_the_loss_of_one_image_does_not_depend_on_the_others(rng):
     torch.testing.assert_close(together, alone)
 
 
-def test_a_blurred_image_lacks_amplitudes_and_a_moved_one_does_not(rng):
+def test_a_blurred_image_lacks_amplitudes_but_a_shifted_image_does_not(rng):
     sharp = torch.rand(2, 3, 64, 64, generator=rng)
     soft = torch.nn.functional.avg_pool2d(sharp, 5, stride=1, padding=2)
     assert (amplitude_loss(sharp.roll(3, 2), sharp) < 1e-5).all()
     assert (amplitude_loss(soft, sharp) > 0.05).all()
 
 
-def test_a_balanced_kind_weighs_by_the_inverse_of_its_mean_loss():
+def test_the_weight_of_a_kind_is_the_inverse_of_its_mean_loss():
     sizes = torch.tensor([0.2, 0.02, 1e-4])
     balance = Balance(3)
     optimizer = torch.optim.Adam(balance.parameters(), lr=0.05)
@@ -49,22 +49,22 @@ def test_a_balanced_kind_weighs_by_the_inverse_of_its_mean_loss():
     balance(losses, kinds).backward()
     weights = losses.grad[:3]
     assert weights[1] / weights[0] == pytest.approx(10.0, rel=0.1)
-    assert weights[2] / weights[1] < 1.1 * 0.02 / FLOOR  # what has no error does not silence others
+    assert weights[2] / weights[1] < 1.1 * 0.02 / FLOOR  # a kind without error does not dominate
 
 
 @pytest.mark.parametrize("change", [lambda x: 0.4 * x + 0.5, lambda x: 0.3 * x**1.6])
-def test_a_fitted_grid_undoes_haze_and_darkness(smooth, change):
+def test_a_fitted_grid_inverts_haze_and_darkness(smooth, change):
     damaged = change(smooth)
     toned = tone_thumbnails(damaged, fit_grid(damaged, smooth))
     before, after = (((each - smooth) ** 2).mean() for each in (damaged, toned))
     assert after < before / 20.0, before / after
 
 
-def test_nothing_to_fit_is_the_identity(smooth):
+def test_the_grid_for_equal_images_is_the_identity(smooth):
     assert fit_grid(smooth, smooth).abs().max() < 1e-4
 
 
-def test_a_step_is_left_out_on_a_bad_gradient_and_counted_until_a_good_one():
+def test_steps_with_bad_gradients_are_skipped_and_counted():
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = Optimizer([weight], [], clip=1.0, skip=5.0)
     found = []
@@ -77,9 +77,9 @@ def test_a_step_is_left_out_on_a_bad_gradient_and_counted_until_a_good_one():
     assert found == [(0.0, 0.0), (1.0, 1.0), (1.0, 2.0), (0.0, 0.0)]
 
 
-def test_averaged_weights_follow_but_for_steps_that_were_left_out():
-    followers, leaders = [torch.zeros(2)], [torch.ones(2)]
-    follow(followers, leaders, 0.25, torch.tensor(0.0))
-    assert followers[0].tolist() == [0.25, 0.25]
-    follow(followers, leaders, 0.25, torch.tensor(1.0))
-    assert followers[0].tolist() == [0.25, 0.25]
+def test_averages_do_not_change_after_skipped_steps():
+    averages, weights = [torch.zeros(2)], [torch.ones(2)]
+    update_averages(averages, weights, 0.25, torch.tensor(0.0))
+    assert averages[0].tolist() == [0.25, 0.25]
+    update_averages(averages, weights, 0.25, torch.tensor(1.0))
+    assert averages[0].tolist() == [0.25, 0.25]

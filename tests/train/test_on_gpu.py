@@ -1,4 +1,4 @@
-"""Training on a GPU: batches are made there, and nothing falls back to the CPU."""
+"""Training on a GPU: batches are created there, and no operation falls back to the CPU."""
 
 import json
 from collections import Counter
@@ -24,11 +24,11 @@ STAGE = StageRecipe(steps=4, batch_size=2, patches=1, patch=64)
 def test_every_degradation_stays_on_the_device(name):
     clean = torch.rand(4, 3, 128, 128, device="cuda")
     damaged = degrade(clean, Mix({name: 1.0}), torch.Generator("cuda").manual_seed(1))
-    assert damaged.picture.device == damaged.task.device == clean.device
-    assert torch.isfinite(damaged.picture).all()
+    assert damaged.image.device == damaged.task.device == clean.device
+    assert torch.isfinite(damaged.image).all()
 
 
-def test_batches_are_made_ahead_in_a_thread_and_are_the_same_each_time(folder):
+def test_batches_are_prefetched_by_a_thread_and_reproducible(folder):
     device = torch.device("cuda")
     source = Synthetic(load_photos([folder]), Mix({"rain": 1.0, "haze": 1.0}))
     batches = Batches(source, STAGE, 3, device)

@@ -1,4 +1,4 @@
-"""What a run leaves to look at, and weights to begin with."""
+"""Sheets, curves, and initial weights."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from varfix.engine.train.logs import degradation_preview as preview
 from varfix.engine.train.logs.curves import draw_curves, read_curves
 from varfix.engine.train.logs.sheet import Cell, save_sheet
 from varfix.engine.train.loop import Trainer, run_training
-from varfix.engine.train.request import Job
+from varfix.engine.train.request import TrainRequest
 
 
 def test_a_sheet_shows_its_cells_in_their_places(tmp_path):
@@ -31,10 +31,10 @@ def test_a_sheet_shows_its_cells_in_their_places(tmp_path):
     assert pixels[6 + 16 + 10, 6 + 15].tolist() == [0, 0, 0]
     assert pixels[6 + 16 + 10, 6 + 36 + 15].tolist() == [255, 255, 255]
     assert pixels[6 + 42 + 16 + 10, 6 + 15].tolist() == [128, 128, 128]
-    assert pixels[6:20, 6:20].max() > 200  # something is written above
+    assert pixels[6:20, 6:20].max() > 200  # the label
 
 
-def test_a_preview_has_a_sheet_for_every_degradation_from_mild_to_bad(
+def test_a_preview_has_a_sheet_for_every_degradation_from_weak_to_strong(
     folder, tmp_path, monkeypatch
 ):
     for name, value in {"DRAWN": 6, "SHOWN": 3, "ROWS": 1, "SIDE": 64}.items():
@@ -75,7 +75,7 @@ def test_curves_of_long_and_broken_runs_are_drawn_too(tmp_path):
     assert (tmp_path / "curves.png").exists()
 
 
-def test_curves_of_nothing_are_refused(tmp_path):
+def test_curves_without_metrics_are_an_error(tmp_path):
     with pytest.raises(NothingToDoError, match="no steps"):
         draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
 
@@ -122,7 +122,7 @@ def test_weights_of_another_run_are_loaded_whole(tiny, tmp_path):
     )
 
 
-def test_weights_that_do_not_fit_are_refused(exported, tiny, tmp_path):
+def test_weights_of_another_network_are_rejected(exported, tiny, tmp_path):
     with pytest.raises(ModelContractError, match="holds no weights of this network"):
         load_initial(torch.nn.Linear(2, 2), exported[1])
     other = tiny.build()
@@ -132,50 +132,54 @@ def test_weights_that_do_not_fit_are_refused(exported, tiny, tmp_path):
     with pytest.raises(ModelMissingError):
         load_initial(other, tmp_path / "no.onnx")
     (tmp_path / "net.prior.onnx").unlink()
-    with pytest.raises(ModelContractError, match=r"holds no prior\."):
+    with pytest.raises(ModelContractError, match=r"prior\..* is missing"):
         load_initial(tiny.build(), exported[1])
 
 
-def test_a_run_begins_with_given_weights_but_goes_on_with_its_own(
+def test_a_run_begins_with_given_weights_but_resumes_with_its_own(
     folder, tiny, tmp_path, monkeypatch, weights
 ):
     first = tiny.build()
     save_weights(first, tmp_path / "first.safetensors")
-    monkeypatch.setattr("varfix.engine.train.loop.program_named", lambda name: tiny.program())
-    begun = []
+    monkeypatch.setattr("varfix.engine.train.loop.trainable_named", lambda name: tiny.trainable())
+    initial = []
     run = Trainer.run
-    monkeypatch.setattr(Trainer, "run", lambda self: (begun.append(state(self)), run(self))[1])
+    monkeypatch.setattr(Trainer, "run", lambda self: (initial.append(state(self)), run(self))[1])
     steps = ["vqvae.steps=0", "prior.steps=0", *tiny.RECIPE[4:], "sample_every=0"]
-    job = Job(tmp_path / "run", [folder], overrides=steps, initial=[tmp_path / "first.safetensors"])
-    run_training(job)
-    run_training(job)
-    assert all(torch.equal(begun[0][name], value) for name, value in first.state_dict().items())
-    assert not all(torch.equal(begun[0][name], begun[1][name]) for name in begun[0])
+    request = TrainRequest(
+        tmp_path / "run", [folder], overrides=steps, initial=[tmp_path / "first.safetensors"]
+    )
+    run_training(request)
+    run_training(request)
+    assert all(torch.equal(initial[0][name], value) for name, value in first.state_dict().items())
+    assert not all(torch.equal(initial[0][name], initial[1][name]) for name in initial[0])
     ended = weights(tmp_path / "run")
-    assert all(torch.equal(ended[name], begun[1][name]) for name in ended)
+    assert all(torch.equal(ended[name], initial[1][name]) for name in ended)
 
 
-def test_trained_weights_are_not_prepared_anew(folder, tiny, tmp_path, monkeypatch, weights):
+def test_trained_weights_are_not_initialized_again(folder, tiny, tmp_path, monkeypatch, weights):
     first = tiny.build()
     save_weights(first, tmp_path / "first.safetensors")
-    monkeypatch.setattr("varfix.engine.train.loop.program_named", lambda name: tiny.program())
-    begun = []
-    monkeypatch.setattr(Trainer, "_optimizer", lambda self, *_: begun.append(state(self)) or 1 / 0)
-    job = Job(
+    monkeypatch.setattr("varfix.engine.train.loop.trainable_named", lambda name: tiny.trainable())
+    initial = []
+    monkeypatch.setattr(
+        Trainer, "_optimizer", lambda self, *_: initial.append(state(self)) or 1 / 0
+    )
+    request = TrainRequest(
         tmp_path / "run", [folder], overrides=tiny.RECIPE, initial=[tmp_path / "first.safetensors"]
     )
     with pytest.raises(ZeroDivisionError):
-        run_training(job)
-    assert all(torch.equal(begun[0][name], value) for name, value in first.state_dict().items())
+        run_training(request)
+    assert all(torch.equal(initial[0][name], value) for name, value in first.state_dict().items())
 
 
-def test_stages_that_learn_from_what_an_exported_model_lacks_are_refused(
+def test_stages_that_need_weights_that_an_exported_model_lacks_are_rejected(
     folder, exported, tiny, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("varfix.engine.train.loop.program_named", lambda name: tiny.program())
-    job = Job(tmp_path / "run", [folder], overrides=tiny.RECIPE, initial=[exported[1]])
+    monkeypatch.setattr("varfix.engine.train.loop.trainable_named", lambda name: tiny.trainable())
+    request = TrainRequest(tmp_path / "run", [folder], overrides=tiny.RECIPE, initial=[exported[1]])
     with pytest.raises(ConfigError, match='lacks the weights that stage "vqvae" requires') as error:
-        run_training(job)
+        run_training(request)
     assert error.value.hint == "skip it: --set vqvae.steps=0 --set prior.steps=0"
 
 

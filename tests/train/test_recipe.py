@@ -1,4 +1,4 @@
-"""Old keys of recipes mean what the current ones mean, and are warned about."""
+"""Old keys of recipes have the meaning of the current ones, with a warning."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from varfix.engine.errors import ConfigError
 from varfix.engine.train.loop import SHIPPED_RECIPE, run_training
 from varfix.engine.train.recipes.recipe import Recipe, StageRecipe, load_recipe
 from varfix.engine.train.recipes.renamed_keys import RENAMED_KEYS, RENAMED_STAGE_KEYS
-from varfix.engine.train.request import Job
+from varfix.engine.train.request import TrainRequest
 
 OLD = """
 mix: {identity: 1.0}
@@ -49,7 +49,7 @@ def recipe_file(tmp_path):
     return write
 
 
-def test_the_old_keys_mean_what_the_current_ones_mean(recipe_file):
+def test_old_keys_have_the_meaning_of_the_current_ones(recipe_file):
     warnings = []
     old = load_recipe(recipe_file(OLD), warn=warnings.append)
     assert len(warnings) == len(RENAMED_KEYS) + len(RENAMED_STAGE_KEYS)
@@ -58,7 +58,7 @@ def test_the_old_keys_mean_what_the_current_ones_mean(recipe_file):
     assert old == load_recipe(recipe_file(CURRENT), warn=pytest.fail)
 
 
-def test_every_renamed_key_leads_to_a_key_and_is_none_itself():
+def test_every_renamed_key_has_a_current_name():
     for names, fields in (
         (RENAMED_KEYS, Recipe.__struct_fields__),
         (RENAMED_STAGE_KEYS, StageRecipe.__struct_fields__),
@@ -79,7 +79,7 @@ def test_every_renamed_key_leads_to_a_key_and_is_none_itself():
         ),
     ],
 )
-def test_old_keys_can_be_set_and_replace_what_the_file_says(override, warning):
+def test_old_keys_can_be_set_and_override_the_file(override, warning):
     warnings = []
     recipe = load_recipe(SHIPPED_RECIPE, [override], warnings.append)
     assert warning in warnings
@@ -96,14 +96,14 @@ def test_old_keys_can_be_set_and_replace_what_the_file_says(override, warning):
         ),
     ],
 )
-def test_both_names_of_a_key_are_refused(recipe_file, text, message):
+def test_both_names_of_a_key_at_once_are_rejected(recipe_file, text, message):
     with pytest.raises(ConfigError, match=message):
         load_recipe(recipe_file(text))
 
 
-def test_a_run_passes_its_warnings_on(tmp_path, recipe_file):
+def test_a_run_forwards_the_warnings(tmp_path, recipe_file):
     warnings = []
-    job = Job(tmp_path / "out", config=recipe_file(OLD))
+    request = TrainRequest(tmp_path / "out", config=recipe_file(OLD))
     with pytest.raises(ConfigError, match="section"):  # the recipe has one of four stages
-        run_training(job, warnings.append)
+        run_training(request, warnings.append)
     assert len(warnings) == len(RENAMED_KEYS) + len(RENAMED_STAGE_KEYS)

@@ -1,4 +1,4 @@
-"""RestoreVAR's three parts learn, each what it is for, through the same loop as the others."""
+"""The stages of RestoreVAR train its parts, with the loop of the other networks."""
 
 from dataclasses import replace
 
@@ -18,19 +18,19 @@ from varfix.engine.networks.varformer.var import Var, VarConfig
 from varfix.engine.train.data.batches import Batches
 from varfix.engine.train.data.source import Synthetic
 from varfix.engine.train.loop import Trainer
-from varfix.engine.train.public import load_public
+from varfix.engine.train.published_weights import load_published
 from varfix.engine.train.recipes.recipe import load_recipe
 from varfix.engine.train.stages.critic import PatchCritic, adversarial
-from varfix.engine.train.stages.perception import seen_difference, structure
+from varfix.engine.train.stages.perception import perceptual_distance, structural_similarity
 from varfix.engine.train.stages.restorevar import (
     STAGES,
-    Studio,
-    forced_logits,
-    learned_tokens,
+    RestoreVarWithCritic,
+    clean_tokens,
     restore_resized,
     signed,
+    teacher_forced_logits,
 )
-from varfix.engine.train.trainable import RECIPES, program_named
+from varfix.engine.train.trainable import RECIPES, trainable_named
 
 SCALES = (1, 2, 3, 4)
 TINY = RestoreVarConfig(
@@ -61,7 +61,7 @@ PALETTE = torch.tensor(
 
 
 class Posters:
-    """Images that little networks can learn: two colors of six, side by side or stacked."""
+    """Images that small networks can learn: two of six colors, side by side or stacked."""
 
     def batch(self, count, side, rng):
         pairs = torch.randint(0, len(PALETTE), (count, 2), generator=rng)
@@ -69,8 +69,8 @@ class Posters:
         beyond = (torch.arange(side) >= borders).long()  # (count, side)
         stripes = PALETTE[pairs.gather(1, beyond)].transpose(1, 2)  # (count, 3, side)
         lying = torch.rand((count, 1, 1, 1), generator=rng) < 0.5
-        pictures = stripes[:, :, None].expand(-1, -1, side, -1)
-        return torch.where(lying, pictures, pictures.transpose(2, 3))
+        images = stripes[:, :, None].expand(-1, -1, side, -1)
+        return torch.where(lying, images, images.transpose(2, 3))
 
 
 def recipe(steps):
@@ -83,13 +83,15 @@ def recipe(steps):
 
 
 def learn(out, wanted):
-    """The network after each stage, one run that goes on from stage to stage."""
-    program = replace(program_named("restorevar"), build=lambda: Studio(TINY, critic=8))
+    """Return the network after each stage of one run."""
+    trainable = replace(
+        trainable_named("restorevar"), build=lambda: RestoreVarWithCritic(TINY, critic=8)
+    )
     source = Synthetic(Posters(), recipe({}).degradations)
     after, steps = {}, {}
     for name, count in wanted.items():
         steps[name] = count
-        trainer = Trainer(recipe(steps), program, source, out)
+        trainer = Trainer(recipe(steps), trainable, source, out)
         if not after:
             after["nothing"] = Judged(trainer, source)
         trainer.run()
@@ -103,15 +105,15 @@ def learned(tmp_path_factory):
 
 
 class Judged:
-    """How good a network is at the moment, on images that it was not trained on."""
+    """Return the quality of a network on images that were not used for training."""
 
     @torch.no_grad()
     def __init__(self, trainer, source):
         model = trainer.averaged.eval()
         stage = msgspec.structs.replace(trainer.recipe.stages["writer"], batch_size=64)
         batch = Batches(source, stage, 77, torch.device("cpu"))[0]
-        clean, latent = learned_tokens(model, batch)
-        likely = forced_logits(model, clean, latent).argmax(-1)
+        clean, latent = clean_tokens(model, batch)
+        likely = teacher_forced_logits(model, clean, latent).argmax(-1)
         self.accuracy = float((likely == clean.tokens).float().mean())
         continuous = model.vqvae.encode(signed(batch.targets))
         self.latent_error = float((model.restored_latent(latent) - continuous).abs().mean())
@@ -125,7 +127,7 @@ def fidelity(ours, theirs):
 
 
 def moved(before, after):
-    """Which parts of the network differ."""
+    """Return the parts of the network that differ."""
     changed = (
         name.split(".")
         for name, value in after.weights.items()
@@ -144,7 +146,7 @@ def test_each_stage_changes_its_own_part_only(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_writer_learns_the_clean_pictures_tokens(learned):
+def test_the_transformer_learns_the_tokens_of_clean_images(learned):
     before, after = learned["vqvae"], learned["writer"]
     assert after.accuracy > before.accuracy + 0.25
     assert after.accuracy > learned["nothing"].accuracy + 0.25
@@ -158,7 +160,7 @@ def test_the_refiner_brings_the_latent_nearer_to_the_continuous_one(learned):
 
 
 @pytest.mark.slow
-def test_the_decoder_learns_to_draw_continuous_latents(learned):
+def test_the_decoder_learns_to_decode_continuous_latents(learned):
     before, after = learned["refiner"], learned["decoder"]
     assert after.drawing > before.drawing + 0.2
     assert after.restoring > learned["nothing"].restoring + 2.0
@@ -167,37 +169,41 @@ def test_the_decoder_learns_to_draw_continuous_latents(learned):
 def test_every_section_of_the_shipped_recipe_is_a_stage_of_the_network():
     shipped = load_recipe(RECIPES / "restorevar.yaml")
     assert list(shipped.stages) == [stage.name for stage in STAGES]
-    program_named("restorevar").check(shipped)
+    trainable_named("restorevar").check(shipped)
     for stage in shipped.stages.values():
         assert (stage.patches, stage.patch) == (1, 512)
 
 
 @torch.no_grad()
-def test_pictures_of_any_size_are_restored_at_the_networks_own():
-    model, pictures = Studio(TINY, critic=8), torch.rand(2, 3, 40, 40)
-    assert restore_resized(model, pictures, torch.zeros(2)).shape == pictures.shape
+def test_images_of_any_size_are_restored_at_the_size_of_the_network():
+    model, images = RestoreVarWithCritic(TINY, critic=8), torch.rand(2, 3, 40, 40)
+    assert restore_resized(model, images, torch.zeros(2)).shape == images.shape
 
 
-def test_structure_is_the_ssim_of_the_metrics():
+def test_the_ssim_loss_is_the_ssim_of_the_metrics():
     rng = np.random.default_rng(0)
     one = rng.random((24, 30, 3))
     other = np.clip(one + 0.2 * rng.standard_normal(one.shape), 0.0, 1.0)
-    ours = structure(*(torch.from_numpy(x).permute(2, 0, 1)[None] for x in (one, other)))
+    ours = structural_similarity(
+        *(torch.from_numpy(x).permute(2, 0, 1)[None] for x in (one, other))
+    )
     inner = ssim(one, other)
     assert float(ours) == pytest.approx(inner, abs=0.02)
-    assert float(structure(torch.ones(1, 3, 16, 16), torch.ones(1, 3, 16, 16))) == pytest.approx(1)
+    assert float(
+        structural_similarity(torch.ones(1, 3, 16, 16), torch.ones(1, 3, 16, 16))
+    ) == pytest.approx(1)
 
 
-def test_the_encoder_sees_no_difference_between_equal_pictures():
-    encoder = Studio(TINY, critic=8).vqvae.encoder
+def test_the_perceptual_distance_of_equal_images_is_zero():
+    encoder = RestoreVarWithCritic(TINY, critic=8).vqvae.encoder
     real = torch.rand(1, 3, 16, 16)
-    assert seen_difference(encoder, real, real).item() == 0.0
+    assert perceptual_distance(encoder, real, real).item() == 0.0
     drawn = torch.rand(1, 3, 16, 16, requires_grad=True)
-    seen_difference(encoder, drawn, real).backward()
+    perceptual_distance(encoder, drawn, real).backward()
     assert drawn.grad.abs().sum() > 0.0
 
 
-def test_each_side_of_the_contest_moves_only_itself():
+def test_each_adversarial_loss_trains_only_its_own_side():
     critic, drawn, real = PatchCritic(8), torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
     drawn.requires_grad_()
     losses = adversarial(critic, drawn, real)
@@ -210,7 +216,7 @@ def test_each_side_of_the_contest_moves_only_itself():
     assert all(weight.grad is not None for weight in critic.parameters())
 
 
-def test_a_critic_learns_to_tell_noise_from_stripes():
+def test_a_critic_learns_to_distinguish_noise_and_stripes():
     torch.manual_seed(0)
     critic = PatchCritic(8)
     optimizer = torch.optim.Adam(critic.parameters(), lr=2e-3)
@@ -224,14 +230,16 @@ def test_a_critic_learns_to_tell_noise_from_stripes():
         assert critic(torch.randn(4, 3, 32, 32)).mean() < -0.5
 
 
-def test_training_begins_with_vars_public_weights_where_the_writer_has_them(tmp_path):
+def test_training_begins_with_the_published_weights_that_the_transformer_shares(tmp_path):
     torch.manual_seed(0)
     sizes = {"width": 64, "heads": 1, "depth": 1, "latent": 8, "codes": 32, "classes": 1}
     var = Var(VarConfig(cross=0, **sizes))
     public = {public_name(f"var.{name}"): value for name, value in var.state_dict().items()}
     torch.save(public, tmp_path / "var_d16.pth")
-    model = Studio(replace(TINY, writer=RestoreVarTransformerConfig(scales=ALL_SCALES, **sizes)))
-    left = load_public(model, tmp_path / "var_d16.pth")
+    model = RestoreVarWithCritic(
+        replace(TINY, writer=RestoreVarTransformerConfig(scales=ALL_SCALES, **sizes))
+    )
+    left = load_published(model, tmp_path / "var_d16.pth")
     theirs, ours = var.state_dict(), model.writer.state_dict()
     taken = {f"writer.{name}" for name in theirs.keys() & ours.keys()}
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs.keys() & ours.keys())

@@ -1,4 +1,4 @@
-"""Both stages of the released VarFormer learn, each only its own parts, and resume."""
+"""Both stages of the published VarFormer train their own parts only, and resume."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from varfix.engine.train.loop import Trainer
 from varfix.engine.train.recipes.recipe import load_recipe
 from varfix.engine.train.stages.restorevar import signed
 from varfix.engine.train.stages.varformer import STAGES, AdapterStage, RestorationStage
-from varfix.engine.train.trainable import RECIPES, program_named
+from varfix.engine.train.trainable import RECIPES, trainable_named
 
 NARROW = VarformerConfig(
     vqvae=VqvaeConfig(channels=16, multipliers=(1, 2), blocks=1, latent=8, codes=16, groups=8),
@@ -53,20 +53,20 @@ def recipe(**steps):
 
 
 class Run:
-    """Training of the narrow network, and how good it is on a batch that it was not trained on."""
+    """Training of the narrow network, and its quality on a batch that was not used for training."""
 
     def __init__(self, folder, out):
         self.source = Synthetic(load_photos([folder]), recipe().degradations)
-        self.program = replace(program_named("varformer"), build=narrow)
+        self.trainable = replace(trainable_named("varformer"), build=narrow)
         self.out = out
 
     def after(self, **steps):
-        trainer = Trainer(recipe(**steps), self.program, self.source, self.out)
+        trainer = Trainer(recipe(**steps), self.trainable, self.source, self.out)
         trainer.run()
         return trainer.averaged.eval()
 
     @torch.no_grad()
-    def judged(self, model):
+    def measured(self, model):
         settings = msgspec.structs.replace(recipe().stages["adapter"], batch_size=8)
         batch = Batches(self.source, settings, 77, torch.device("cpu"))[0]
         losses = AdapterStage().losses(model, batch)
@@ -80,8 +80,8 @@ def run(folder, tmp_path):
     return Run(folder, tmp_path)
 
 
-def moved(before, after):
-    """Which parts of the network differ."""
+def changed_parts(before, after):
+    """Return the parts of the network that differ."""
     changed = [name.split(".") for name, value in after.items() if not value.equal(before[name])]
     return {".".join(parts[: 2 if parts[0] == "var" else 1]) for parts in changed}
 
@@ -91,30 +91,30 @@ def weights(model):
 
 
 @pytest.mark.slow
-def test_both_stages_learn_what_they_are_for(run):
+def test_both_stages_improve_their_part(run):
     untrained = narrow()
     first = run.after(adapter=60)
-    before, middle = run.judged(untrained), run.judged(first)
+    before, middle = run.measured(untrained), run.measured(first)
     assert middle["tokens"] < 0.8 * before["tokens"]
     assert middle["latent"] < before["latent"]
     kept = weights(first)
-    assert moved(weights(untrained), kept) == {"adapter", "var.cross"}
+    assert changed_parts(weights(untrained), kept) == {"adapter", "var.cross"}
     second = run.after(adapter=60, restoration=60)
-    after = run.judged(second)
+    after = run.measured(second)
     assert after["psnr"] > middle["psnr"] + 2.0
-    assert moved(kept, weights(second)) == {"encoder", "decoder"}
+    assert changed_parts(kept, weights(second)) == {"encoder", "decoder"}
 
 
-def test_a_few_steps_move_only_the_parts_of_their_stage(run):
+def test_a_stage_changes_its_own_parts_only(run):
     untrained = weights(narrow())
     first = weights(run.after(adapter=2))
-    assert moved(untrained, first) == {"adapter", "var.cross"}
+    assert changed_parts(untrained, first) == {"adapter", "var.cross"}
     second = weights(run.after(adapter=2, restoration=2))
-    assert moved(first, second) == {"encoder", "decoder"}
+    assert changed_parts(first, second) == {"encoder", "decoder"}
 
 
 @pytest.mark.parametrize("stage", [AdapterStage(), RestorationStage()])
-def test_every_parameter_of_a_stage_is_reached(run, stage):
+def test_every_parameter_of_a_stage_gets_a_gradient(run, stage):
     model = narrow().requires_grad_(False)
     for parameter in stage.parameters(model):
         parameter.requires_grad_(True)
@@ -145,13 +145,13 @@ def test_straight_through_has_the_value_of_one_and_the_gradient_of_the_other():
     assert torch.equal(latent.grad, torch.full((3,), 2.0))
 
 
-def test_a_main_encoder_that_was_trained_is_not_overwritten():
+def test_a_trained_main_encoder_is_not_overwritten():
     model = narrow()
     with torch.no_grad():
         model.decoder.theta.fill_(0.5)
     before = weights(model)
     RestorationStage().start(model, None)
-    assert moved(before, weights(model)) == set()
+    assert changed_parts(before, weights(model)) == set()
     with torch.no_grad():
         model.decoder.theta.zero_()
     RestorationStage().start(model, None)
@@ -162,13 +162,13 @@ def test_a_main_encoder_that_was_trained_is_not_overwritten():
 def test_every_section_of_the_shipped_recipe_is_a_stage_of_the_network():
     shipped = load_recipe(RECIPES / "varformer.yaml")
     assert list(shipped.stages) == [stage.name for stage in STAGES]
-    program_named("varformer").check(shipped)
+    trainable_named("varformer").check(shipped)
     for stage in shipped.stages.values():
         assert (stage.patches, stage.patch) == (1, 256)
 
 
-def public_files(folder, seed=1):
-    """VAR's two public files, as they would be for the smallest network, and that network."""
+def published_files(folder, seed=1):
+    """Write VAR's two published files for the smallest network; return that network."""
     network = tiny_network(seed=seed)
     state = public_state(network)
     parts = {
@@ -180,29 +180,29 @@ def public_files(folder, seed=1):
     return network
 
 
-def test_training_begins_with_vars_public_files(tmp_path):
-    theirs = public_files(tmp_path).state_dict()
+def test_training_begins_with_the_published_files_of_var(tmp_path):
+    theirs = published_files(tmp_path).state_dict()
     model = Varformer(SMALLEST)
     fresh = weights(model)
-    untouched = load_initial(model, tmp_path)
-    parts = {".".join(name.split(".")[: 2 if name[:3] == "var" else 1]) for name in untouched}
+    unset = load_initial(model, tmp_path)
+    parts = {".".join(name.split(".")[: 2 if name[:3] == "var" else 1]) for name in unset}
     assert parts == {"adapter", "encoder", "decoder", "var.cross"}
     for name, value in model.state_dict().items():
-        assert torch.equal(value, fresh[name] if name in untouched else theirs[name]), name
+        assert torch.equal(value, fresh[name] if name in unset else theirs[name]), name
 
 
-def test_training_goes_on_from_a_released_varformer(tmp_path):
+def test_training_begins_with_a_published_varformer(tmp_path):
     network = tiny_network(seed=2)
     torch.save({"params_ema": public_state(network)}, tmp_path / "net_g_last.pth")
     model = Varformer(SMALLEST)
     assert load_initial(model, tmp_path / "net_g_last.pth") == []
-    assert moved(weights(network), weights(model)) == set()
+    assert changed_parts(weights(network), weights(model)) == set()
 
 
-def test_public_files_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(ModelMissingError, match="no public checkpoint"):
+def test_published_files_of_other_networks_are_rejected(tmp_path):
+    with pytest.raises(ModelMissingError, match="no published checkpoint"):
         load_initial(narrow(), tmp_path)
-    public_files(tmp_path)
+    published_files(tmp_path)
     with pytest.raises(ModelContractError, match="not of this network"):
         load_initial(narrow(), tmp_path / "var.pth")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")

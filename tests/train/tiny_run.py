@@ -1,4 +1,4 @@
-"""Trains a very small VarFormer-S: imported by tests, and run as a program that can be killed.
+"""Trains a very small VarFormer-S: imported by tests, and run as a program that tests interrupt.
 
 python tiny_run.py DEVICES PHOTOS OUT [KEY=VALUE ...]
 """
@@ -19,7 +19,7 @@ from varfix.engine.train.data.source import Synthetic
 from varfix.engine.train.devices import hardware
 from varfix.engine.train.loop import SHIPPED_RECIPE, Trainer
 from varfix.engine.train.recipes.recipe import load_recipe
-from varfix.engine.train.trainable import program_named
+from varfix.engine.train.trainable import trainable_named
 
 RECIPE = [
     "save_every=2",
@@ -42,15 +42,15 @@ def build():
     )
 
 
-def program():
-    return replace(program_named("varformer-s"), build=build)
+def trainable():
+    return replace(trainable_named("varformer-s"), build=build)
 
 
 def trainer(photos, out, *overrides, kind=Trainer, machine=None):
     recipe = load_recipe(SHIPPED_RECIPE, [*RECIPE, *overrides])
     out.mkdir(parents=True, exist_ok=True)
     source = Synthetic(load_photos([photos]), recipe.degradations)
-    return kind(recipe, program(), source, out, machine)
+    return kind(recipe, trainable(), source, out, machine)
 
 
 if __name__ == "__main__":

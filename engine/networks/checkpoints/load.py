@@ -228,7 +228,7 @@ def flat_state(content: object, nestings: tuple[str, ...] = NESTINGS) -> dict[st
 
 
 def require_entry(state: Mapping[str, Tensor], entry: str, wanted: str) -> None:
-    """Reject the checkpoint of another network, with a guess which one it is."""
+    """Reject the checkpoint of another network, and name the network that it resembles."""
     if entry in state:
         return
     guesses = (kind for prefix, kind in FOREIGN.items() for name in state if prefix in name)

@@ -55,8 +55,8 @@ class AttentionBlock(nn.Module):
         B, C, H, W = x.shape
         q, k, v = self.qkv(self.norm(x)).reshape(B, 3, C, H * W).unbind(1)  # (B, C, L)
         logits = q.transpose(1, 2) @ k * C**-0.5  # (B, L, L)
-        attended = v @ logits.softmax(-1).transpose(1, 2)  # (B, C, L)
-        projected: Tensor = self.proj_out(attended.reshape(B, C, H, W))
+        attention = v @ logits.softmax(-1).transpose(1, 2)  # (B, C, L)
+        projected: Tensor = self.proj_out(attention.reshape(B, C, H, W))
         return x + projected
 
 
@@ -99,18 +99,18 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one resolution, each followed by attention where `attended`.
+    """Residual blocks of one resolution, each followed by attention if `has_attention`.
 
     `block` and `attn` are names of the published checkpoint; the resampling that follows a level
     is called `downsample` or `upsample` there and belongs to the encoder or decoder.
     """
 
-    def __init__(self, channels: list[int], attended: bool, groups: int = 32) -> None:
+    def __init__(self, channels: list[int], has_attention: bool, groups: int = 32) -> None:
         """Build the blocks; `channels` lists the input's and then each block's channels."""
         super().__init__()
         pairs = list(pairwise(channels))
         self.block = nn.ModuleList(ResBlock(a, b, groups) for a, b in pairs)
-        self.attn = nn.ModuleList(AttentionBlock(b, groups) for _, b in pairs if attended)
+        self.attn = nn.ModuleList(AttentionBlock(b, groups) for _, b in pairs if has_attention)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels[0], H, W) to (B, channels[-1], H, W)."""

@@ -58,8 +58,8 @@ class WindowAttention(nn.Module):
         if mask is not None:
             logits = logits.unflatten(0, (-1, len(mask))) + mask[:, None]
             logits = logits.flatten(0, 1)
-        attended = logits.softmax(-1) @ v
-        return self.project(attended.transpose(1, 2).reshape(N, L, C))
+        attention = logits.softmax(-1) @ v
+        return self.project(attention.transpose(1, 2).reshape(N, L, C))
 
 
 class SwinBlock(nn.Module):

@@ -27,14 +27,14 @@ class VqvaeConfig:
     """Sizes of a VQ-VAE; the defaults are those of the published `vae_ch160v4096z32`.
 
     Attributes:
-        channels: width of the first level.
-        multipliers: width of each level in units of `channels`, fine to coarse.
-        blocks: residual blocks per encoder level; decoder levels have one more.
-        latent: channels of the latent.
-        codes: entries of the codebook.
-        groups: groups of the group normalizations.
-        patch: pixels folded into channels before the first level (1: none).
-        scales: sides of the token maps; the last one is the latent's.
+        channels: Width of the first level.
+        multipliers: Width of each level in units of `channels`, fine to coarse.
+        blocks: Residual blocks per encoder level; decoder levels have one more.
+        latent: Channels of the latent.
+        codes: Entries of the codebook.
+        groups: Groups of the group normalizations.
+        patch: Pixels folded into channels before the first level; 1 = none.
+        scales: Sides of the token maps; the last is that of the latent.
     """
 
     channels: int = 160
@@ -59,8 +59,8 @@ class VqvaeConfig:
 class EncoderLevel(Level):
     """A level and the downsampling after it (none after the last)."""
 
-    def __init__(self, channels: list[int], attended: bool, last: bool, groups: int) -> None:
-        super().__init__(channels, attended, groups)
+    def __init__(self, channels: list[int], has_attention: bool, last: bool, groups: int) -> None:
+        super().__init__(channels, has_attention, groups)
         self.downsample = nn.Identity() if last else Downsample(channels[-1])
 
     def refine(self, x: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ class EncoderLevel(Level):
 class DecoderLevel(Level):
     """A level and the upsampling after it (none after the finest)."""
 
-    def __init__(self, channels: list[int], attended: bool, last: bool, groups: int) -> None:
-        super().__init__(channels, attended, groups)
+    def __init__(self, channels: list[int], has_attention: bool, last: bool, groups: int) -> None:
+        super().__init__(channels, has_attention, groups)
         self.upsample = nn.Identity() if last else Upsample(channels[-1])
 
     def refine(self, x: Tensor) -> Tensor:

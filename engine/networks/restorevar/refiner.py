@@ -82,9 +82,9 @@ class RefinerBlock(nn.Module):
 
     def forward(self, x: Tensor, states: Tensor, probe: Probe = no_probe) -> Tensor:
         """Map (B, M, width) to the same shape, given states (B, L, width)."""
-        attended = self.attention(self.norm_self(x))
-        probe("attention", attended)
-        x = x + attended
+        attention = self.attention(self.norm_self(x))
+        probe("attention", attention)
+        x = x + attention
         fed = self.feed(x)
         probe("feed", fed)
         x = x + fed

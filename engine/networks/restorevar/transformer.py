@@ -151,11 +151,11 @@ class RestoreVarBlock(nn.Module):
         self, x: Tensor, context: AttentionContext, probe: Probe = no_probe
     ) -> tuple[Tensor, KeyValueCache]:
         """Map (B, L, width) to the same shape; also return the cache with these tokens added."""
-        attended, extended = self.attention(
+        attention, extended = self.attention(
             self.norm(x), context.coarser, context.rotary, context.mask
         )
-        probe("attention", attended)
-        x = x + self.drop_path(attended)
+        probe("attention", attention)
+        x = x + self.drop_path(attention)
         fed = self.feed(self.norm(x))
         probe("feed", fed)
         x = x + self.drop_path(fed)

@@ -73,8 +73,8 @@ class VarBlock(nn.Module):
         parts = self.modulation(functional.silu(condition)).chunk(6, -1)
         gain_attention, gain_feed, scale_attention, scale_feed, shift_attention, shift_feed = parts
         moved = self.norm(x) * (1.0 + scale_attention) + shift_attention
-        attended, known = self.attention(moved, cache)
-        x = x + gain_attention * attended
+        heads_output, known = self.attention(moved, cache)
+        x = x + gain_attention * heads_output
         fed: Tensor = self.feed(self.norm(x) * (1.0 + scale_feed) + shift_feed)
         return x + gain_feed * fed, known
 
@@ -104,15 +104,15 @@ class CrossAttention(nn.Module):
         return self.project(merge_heads_as_published(weights @ v))
 
 
-def merge_heads_as_published(attended: Tensor) -> Tensor:
+def merge_heads_as_published(heads_output: Tensor) -> Tensor:
     """Return (2 B, heads, L, d) as (2 B, L, heads * d) in the order of the published network.
 
     The published code transposes the wrong axes: per image, it lists all vectors by head, guidance
     row and position, and splits the list into rows. Heads and positions mix, and the two rows,
     equal until then, become different. The weights were trained so.
     """
-    N, heads, L, d = attended.shape
-    listed = attended.reshape(N // GUIDANCE_ROWS, GUIDANCE_ROWS, heads, L, d).transpose(1, 2)
+    N, heads, L, d = heads_output.shape
+    listed = heads_output.reshape(N // GUIDANCE_ROWS, GUIDANCE_ROWS, heads, L, d).transpose(1, 2)
     return listed.reshape(N, L, heads * d)
 
 

@@ -1,8 +1,9 @@
-"""What is wrong with an image, judged once from the whole of it.
+"""Recognizes which degradations a whole image shows.
 
-A window frame and a streak of rain look the same from near. The restorer, which sees a tile, is
-told which degradations the image as a whole shows, so that it leaves the windows of a dry day
-alone (measured: without it, clean images of houses came back at 28 dB and worse).
+In a small crop, a window frame and a streak of rain look the same. The restorer processes tiles, so
+it receives the degradation scores of the whole image. With them it does not change the windows in
+an
+image without rain (measured: without them, clean images of houses were restored to 28 dB and less).
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 KINDS = ("noise", "rain", "haze", "lowlight", "blur", "snow")
-"""The degradations that are told apart; the tasks of `engine.models.TASKS` but `auto`."""
+"""The recognized degradations: the tasks of `varfix.engine.models.card.TASKS` except `auto`."""
 
 LUMA = (0.299, 0.587, 0.114)
 STATISTICS = 33
-"""Of a cell: extremes, mean and deviation of the colors (13), differences of pixels (7), and the
-first 13 again as logarithms: in the dark a small difference of light is a great one."""
+"""Values per cell: minimum, mean, maximum and deviation of the colors, with the dark channel (13);
+pixel differences (7); and the logarithms of the first 13, because a small difference matters more
+in dark cells."""
 
-FAINT = 0.02
-"""Added to what a logarithm is taken of: less than this is black."""
+LOG_OFFSET = 0.02
+"""Added before the logarithm; smaller values count as black."""
 
 
 def cell_statistics(thumbnail: Tensor, cells: int = 16) -> Tensor:
-    """What haze, darkness, streaks and noise are known by, for each cell of an image.
+    """Return statistics that characterize haze, darkness, streaks and noise, for each cell.
 
-    Networks find such extremes and averages late, and they cost nothing here.
+    Networks are slow to learn such extremes and averages, and computing them is cheap.
 
     Args:
         thumbnail: (B, 3, H, W) in [0, 1], H and W multiples of 4 * cells.
-        cells: cells along each side.
+        cells: Cells along each side.
 
     Returns:
         (B, 33, cells, cells), about in [0, 1].
@@ -42,30 +44,33 @@ def cell_statistics(thumbnail: Tensor, cells: int = 16) -> Tensor:
 
 
 def _colors(thumbnail: Tensor, cells: int) -> Tensor:
-    """Least, mean, greatest value and deviation of each color, and the least of all (13).
+    """Return minimum, mean, maximum and deviation of each color, and the dark channel (13).
 
-    Of means over 4x4 pixels, so that noise matters little. The least value of all colors is the
-    dark channel of He et al. 2009.
+    The values are those of means over 4 x 4 pixels, to reduce noise. The dark channel is the least
+    value of all colors (He et al. 2009).
     """
-    calm = functional.avg_pool2d(thumbnail, 4)
-    side = calm.shape[-1] // cells
-    mean = functional.avg_pool2d(calm, side)
-    least = -functional.max_pool2d(-calm, side)
-    greatest = functional.max_pool2d(calm, side)
-    spread = functional.avg_pool2d(calm.square(), side) - mean.square()
+    means = functional.avg_pool2d(thumbnail, 4)
+    side = means.shape[-1] // cells
+    mean = functional.avg_pool2d(means, side)
+    least = -functional.max_pool2d(-means, side)
+    greatest = functional.max_pool2d(means, side)
+    spread = functional.avg_pool2d(means.square(), side) - mean.square()
     deviation = (spread.clamp_min(0.0) + 1e-6).sqrt()
     return torch.cat([least, mean, greatest, deviation, least.amin(1, keepdim=True)], 1)
 
 
 def _logarithms(values: Tensor) -> Tensor:
-    """Values in [0, 1] on a logarithmic scale, in [0, 1] again."""
-    return 1.0 - ((values + FAINT) / (1.0 + FAINT)).log() / math.log(FAINT / (1.0 + FAINT))
+    """Map values in [0, 1] to a logarithmic scale in [0, 1]."""
+    return 1.0 - ((values + LOG_OFFSET) / (1.0 + LOG_OFFSET)).log() / math.log(
+        LOG_OFFSET / (1.0 + LOG_OFFSET)
+    )
 
 
 def _differences(thumbnail: Tensor, cells: int) -> Tensor:
-    """Mean size of neighbors' differences: luma in four directions, color, curvature twice (7).
+    """Return mean absolute differences of neighboring pixels (7).
 
-    Streaks differ across, not along; noise differs everywhere, and in color too.
+    Luma in four directions, color, and curvature along two axes. Streaks have differences across
+    but not along them; noise has them in all directions, and in color.
     """
     luma = (thumbnail * thumbnail.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
     tint = thumbnail[:, :1] - thumbnail[:, 2:]
@@ -81,14 +86,16 @@ def _differences(thumbnail: Tensor, cells: int) -> Tensor:
 
 
 LR_MULTIPLIER = 6.0
-"""The head's layers learn so much faster than the networks around it, which need a low rate."""
+"""Learning rate of the head's layers, relative to the rest of the network, which needs a low
+one."""
 
 
 class DegradationHead(nn.Module):
-    """Tells which degradations an image shows.
+    """Predicts which degradations an image shows.
 
-    Every layer's input is enlarged, and its weights begin as much smaller: for Adam, whose steps
-    have the size of the rate whatever the gradient, this is a higher learning rate.
+    Each layer's input is multiplied by `LR_MULTIPLIER`, and its initial weights are divided by it.
+    Adam's steps do not depend on the size of gradients, so this raises the learning rate. The
+    attribute `seen` (layers of the statistics) is part of the keys of checkpoints.
     """
 
     def __init__(self, channels: int, hidden: int = 96) -> None:
@@ -106,7 +113,7 @@ class DegradationHead(nn.Module):
                 layer.weight.data.div_(LR_MULTIPLIER)
 
     def forward(self, features: Tensor, statistics: Tensor) -> Tensor:
-        """Logits (B, 6), in the order of `KINDS`, each of its degradation being there.
+        """Return the logits (B, 6) of each degradation, in the order of `KINDS`.
 
         Args:
             features: (B, channels, 16, 16) of the prior.
@@ -122,7 +129,7 @@ class DegradationHead(nn.Module):
 
 
 class DegradationFilm(nn.Module):
-    """Scales and shifts features by what is wrong with an image; the identity at first."""
+    """Scales and shifts features by the degradation scores (FiLM); initially the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -130,7 +137,7 @@ class DegradationFilm(nn.Module):
         nn.init.zeros_(self.to_change.weight)
         nn.init.zeros_(self.to_change.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, evidence: Tensor) -> Tensor:
-        """Change (B, C, h, w) by the evidence (B, 6, h, w)."""
-        scale, shift = self.to_change(evidence).chunk(2, 1)
+    def forward(self, x: Tensor, scores: Tensor) -> Tensor:
+        """Modulate (B, C, h, w) by scores (B, 6, h, w)."""
+        scale, shift = self.to_change(scores).chunk(2, 1)
         return x + x * scale + shift

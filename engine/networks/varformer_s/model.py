@@ -1,4 +1,7 @@
-"""VarFormer-S, the default model: the only place for its sizes (engine/networks/README.md)."""
+"""VarFormer-S, the default network; the defaults of the configurations are the shipped sizes.
+
+Source: engine/networks/README.md.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,16 @@ class VarformerS(nn.Module):
         self.prior = prior
         self.restorer = restorer
 
-    def forward(self, picture: Tensor, task: Tensor) -> Tensor:
-        """Restore images that are their own thumbnails: (B, 3, 256, 256) in [0, 1] to the same.
+    def forward(self, image: Tensor, task: Tensor) -> Tensor:
+        """Restore images (B, 3, 256, 256) in [0, 1], which are their own thumbnails.
 
-        Larger images are cut into tiles by `varfix.engine.restoration.restore_image`.
+        `varfix.engine.restoration.restore_image` restores larger images in tiles.
         """
-        restored, _ = self.restorer(picture, self.prior(picture, task).maps)
+        restored, _ = self.restorer(image, self.prior(image, task).maps)
         return restored.clamp(0.0, 1.0)
 
 
 def build_varformer_s(config: VarformerSConfig | None = None) -> VarformerS:
-    """Build VarFormer-S with fresh weights."""
+    """Build VarFormer-S with untrained weights."""
     sizes = config or VarformerSConfig()
     return VarformerS(PriorNetwork(sizes.prior), RestorerNetwork(sizes.restorer))

@@ -1,9 +1,10 @@
-"""The image-level prior of VarFormer-S: a thumbnail in, the paper's S and a tone grid out.
+"""The image-level prior of VarFormer-S: from a thumbnail to the paper's S and a tone grid.
 
-The degraded thumbnail is encoded, its latent moved toward clean ones by the adapter, the
-next-scale transformer predicts the clean tokens, and the softmax expectation over the codebook
-(instead of the most likely code) makes S continuous. Sources: VarFormer, section 3.2 and
-figure 4; engine/networks/README.md for what differs.
+The degraded thumbnail is encoded, and the adapter moves its latent toward clean ones. The
+next-scale
+transformer predicts the clean tokens. S is the softmax expectation over the codebook instead of the
+most likely code, so that it is continuous. Sources: VarFormer, section 3.2 and figure 4;
+engine/networks/README.md lists the differences.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SMALL_VQVAE = VqvaeConfig(
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Sizes of the prior."""
+    """Sizes of the prior; `adapter` is the width of the adapter."""
 
     vqvae: VqvaeConfig = SMALL_VQVAE
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
@@ -46,38 +47,38 @@ class PriorConfig:
 
 @dataclass(frozen=True)
 class Prior:
-    """What the prior says about an image.
+    """The prior of an image.
 
     Attributes:
-        increments: S, (B, 10, 32, 16, 16): the predicted increment of every scale (eq. 2).
+        increments: S, (B, 10, 32, 16, 16), the predicted increment of each scale (eq. 2).
         grid: (B, 96, 16, 16), the tone grid; zero is the identity.
-        evidence: (B, 6) in [0, 1], how likely each of `evidence.KINDS` is there.
+        scores: (B, 6) in [0, 1], probability of each of `KINDS`.
         logits: (B, 680, codes) of the tokens, for the feature-matching loss.
         adapted: (B, 32, 16, 16), the adapter's output F_a of eq. 7.
     """
 
     increments: Tensor
     grid: Tensor
-    evidence: Tensor
+    scores: Tensor
     logits: Tensor
     adapted: Tensor
 
     @property
     def maps(self) -> Tensor:
-        """S, the grid and the evidence as the map (B, 422, 16, 16) that is cropped to tiles."""
-        return join_maps(self.increments, self.grid, self.evidence)
+        """S, tone grid and scores as one map (B, 422, 16, 16), from which tiles get their part."""
+        return join_maps(self.increments, self.grid, self.scores)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the prior knows before it decides on tone.
+class PriorFeatures:
+    """Results of the prior before it predicts tone and degradations.
 
     Attributes:
         increments: S, as in `Prior`.
-        features: (B, C, 16, 16), what the tone head decides from, together with
-        statistics: (B, 33, 16, 16) of the thumbnail's cells.
-        logits: as in `Prior`.
-        adapted: as in `Prior`.
+        features: (B, C, 16, 16), the first input of the tone head and the degradation head.
+        statistics: (B, 33, 16, 16) of the thumbnail's cells, their second input.
+        logits: As in `Prior`.
+        adapted: As in `Prior`.
     """
 
     increments: Tensor
@@ -90,18 +91,18 @@ class Seen:
 MAP_CHANNELS = len(SCALES) * SMALL_VQVAE.latent + GRID_CHANNELS + len(KINDS)
 
 
-def join_maps(increments: Tensor, grid: Tensor, evidence: Tensor) -> Tensor:
-    """What is cropped to tiles: S, the tone grid, and the evidence, alike everywhere.
+def join_maps(increments: Tensor, grid: Tensor, scores: Tensor) -> Tensor:
+    """Return S, the tone grid and the scores, which are the same in every cell, as one map.
 
     Args:
         increments: (B, 10, 32, 16, 16).
         grid: (B, 96, 16, 16).
-        evidence: (B, 6).
+        scores: (B, 6).
 
     Returns:
         (B, 422, 16, 16).
     """
-    spread = evidence[:, :, None, None] + torch.zeros_like(grid[:, : len(KINDS)])
+    spread = scores[:, :, None, None] + torch.zeros_like(grid[:, : len(KINDS)])
     return torch.cat([increments.flatten(1, 2), grid, spread], 1)
 
 
@@ -125,7 +126,10 @@ class Adapter(nn.Module):
 
 
 class PriorNetwork(nn.Module):
-    """Encoder, adapter, transformer, codebook and tone head."""
+    """Encoder, adapter, transformer, codebook, tone head and degradation head.
+
+    The attribute `evidence` is the degradation head; it is part of the keys of checkpoints.
+    """
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
@@ -139,8 +143,8 @@ class PriorNetwork(nn.Module):
         self.tone = ToneHead(known)
         self.evidence = DegradationHead(known)
 
-    def adopt_vqvae(self) -> None:
-        """Start the trainable encoder of degraded images from the clean VQ-VAE's."""
+    def init_encoder(self) -> None:
+        """Initialize the encoder of degraded images from the clean VQ-VAE's encoder."""
         self.encoder.load_state_dict(self.vqvae.encoder.state_dict())
         self.quant_conv.load_state_dict(self.vqvae.quant_conv.state_dict())
 
@@ -151,15 +155,15 @@ class PriorNetwork(nn.Module):
             thumbnail: (B, 3, 256, 256) in [0, 1], the whole degraded image.
             task: (B,) int64, 0 for unknown.
         """
-        seen = self.look(thumbnail, task)
-        evidence = self.evidence(seen.features, seen.statistics).sigmoid()
-        belief = torch.maximum(confident(evidence), confident_in_task(evidence, task))
-        grid = self.tone(seen.features, seen.statistics, belief)
-        grid = suppress_uncertain(grid, thumbnail, belief)
-        return Prior(seen.increments, grid, evidence, seen.logits, seen.adapted)
+        found = self.features(thumbnail, task)
+        scores = self.evidence(found.features, found.statistics).sigmoid()
+        confidence = torch.maximum(confident(scores), confident_in_task(scores, task))
+        grid = self.tone(found.features, found.statistics, confidence)
+        grid = suppress_uncertain(grid, thumbnail, confidence)
+        return Prior(found.increments, grid, scores, found.logits, found.adapted)
 
-    def look(self, thumbnail: Tensor, task: Tensor) -> Seen:
-        """Everything but the tone grid; arguments as in `forward`."""
+    def features(self, thumbnail: Tensor, task: Tensor) -> PriorFeatures:
+        """Compute everything before the two heads; arguments as in `forward`."""
         quantize = self.vqvae.quantize
         features = self.encoder.features(2.0 * thumbnail - 1.0)
         adapted = self.adapter(self.quant_conv(self.encoder.project(features)))
@@ -169,12 +173,12 @@ class PriorNetwork(nn.Module):
         increments = self.expectation(logits)
         finest = split_scales(tokens)[-1].transpose(1, 2).unflatten(2, (SCALES[-1], SCALES[-1]))
         together = torch.cat([features, finest, increments.sum(1)], 1)
-        return Seen(increments, together, cell_statistics(thumbnail), logits, adapted)
+        return PriorFeatures(increments, together, cell_statistics(thumbnail), logits, adapted)
 
     def expectation(self, logits: Tensor) -> Tensor:
-        """S (B, 10, 32, 16, 16): the expected code of every token, as increments.
+        """Return S (B, 10, 32, 16, 16): the increments of each token's expected code.
 
-        Continuous, so that no token flips between devices and precisions
+        It is continuous, so that no token changes between devices and precisions
         (engine/networks/README.md).
         """
         quantize = self.vqvae.quantize

@@ -1,8 +1,9 @@
-"""Tone as a bilateral grid of affine color transforms, decided once for the whole image.
+"""Tone as a bilateral grid of affine color transforms, computed once for the whole image.
 
-Haze, exposure and color cast are smooth in space and brightness; a coarse grid over both
-describes their removal, starting at the identity. Source: engine/networks/README.md,
-"Tone and detail"; the grid itself is Chen et al. 2007 and HDRNet (Gharbi et al. 2017).
+Haze, exposure and color cast vary smoothly over the image and with brightness. A coarse grid over
+both represents their correction; its initial value is the identity. Sources:
+engine/networks/README.md, "Tone and detail"; Chen et al. 2007 and HDRNet (Gharbi et al. 2017) for
+the grid.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from varfix.engine.networks.varformer_s.degradation_head import (
     DegradationFilm,
 )
 
-LIKELY: Mapping[str, tuple[float, float]] = MappingProxyType(
+SCORE_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "noise": (0.3, 0.6),
         "rain": (0.4, 0.7),
@@ -33,17 +34,18 @@ LIKELY: Mapping[str, tuple[float, float]] = MappingProxyType(
         "snow": (0.2, 0.5),
     }
 )
-"""Below the first probability a degradation is taken for absent, from the second on for there.
-For haze and darkness: the lowest at which no other kind of training photograph loses by it (least
-mean error would be 0.7 to 0.8 for both, but blurred and noisy images lost 0.6 to 0.9 dB then). A
-night scene must not be turned into day. Good images of lines and bars pass for a little rain."""
+"""Scores at which the confidence in a degradation begins to rise above 0, and at which it reaches
+1. The values for haze and low light are the lowest at which no other kind of training image loses
+quality: a night scene must not be brightened. (0.7 to 0.8 would have the least mean error for both,
+but blurred and noisy images lost 0.6 to 0.9 dB.) Clean images of lines and bars get low scores for
+rain."""
 
-ASKED = (0.7, 0.8)
-"""The same for what the user asks for: what errs least on training photographs. A good image
-among dark ones, all restored with `lowlight`, must not be brightened."""
+REQUESTED_RANGE = (0.7, 0.8)
+"""The same for a degradation that the user requests, with the least error on training images. A
+clean image in a folder that is restored with `lowlight` must not be brightened."""
 
-SHIFTING = ("rain", "haze", "lowlight", "snow")
-"""What shifts tones: a veil, or darkness."""
+TONE_KINDS = ("rain", "haze", "lowlight", "snow")
+"""Degradations that shift tones."""
 
 BINS = 8
 """Cells along brightness."""
@@ -53,23 +55,23 @@ COEFFICIENTS = 12
 
 GRID_CHANNELS = BINS * COEFFICIENTS
 REFINEMENTS = 2
-"""Residual blocks of the head between gathering what is seen and deciding."""
+"""Residual blocks of the head."""
 
-LEAST_CHANGE = 0.02
-"""A mean change of the thumbnail below this is no tone fault but a doubt, and is dropped."""
+MIN_CHANGE = 0.02
+"""Grids that change the thumbnail less than this on average are noise, and are suppressed."""
 
 
 class ToneHead(nn.Module):
-    """Decodes prior features to the grid; zero at first, which is the identity.
+    """Predicts the tone grid from features of the prior; initially zero, the identity.
 
-    It is told what is wrong with the image. If it had to guess, it would do half of what haze
-    needs to every image that might be hazy: what a loss on tones pays best for (measured: dark
-    images stayed dark).
+    An input gives the degradations of the image. Without it, training with a loss on tones makes
+    the head apply half of a correction to every image that may need it (measured: dark images
+    remained dark).
     """
 
     def __init__(self, channels: int, hidden: int = 128) -> None:
         super().__init__()
-        # Encoder features, tokens and latents differ a hundredfold in size.
+        # Encoder features, tokens and latents differ in scale by a factor of 100.
         self.norm = nn.GroupNorm(1, channels)
         self.local = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.SiLU())
         self.seen = nn.Sequential(
@@ -77,7 +79,7 @@ class ToneHead(nn.Module):
         )
         self.overall = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.SiLU())
         self.inform = DegradationFilm(hidden)
-        # A dark or pale cell is judged by its surroundings too.
+        # The correction of a cell also depends on its surroundings.
         self.refine = nn.Sequential(*(ResBlock(hidden, hidden, 16) for _ in range(REFINEMENTS)))
         for block in self.refine:
             cast(ResBlock, block).conv2.weight.data.mul_(0.1)
@@ -85,53 +87,55 @@ class ToneHead(nn.Module):
         nn.init.zeros_(self.to_grid.weight)
         nn.init.zeros_(self.to_grid.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, statistics: Tensor, belief: Tensor) -> Tensor:
-        """Decide on tone.
+    def forward(self, features: Tensor, statistics: Tensor, confidence: Tensor) -> Tensor:
+        """Predict the tone grid.
 
         Args:
             features: (B, channels, 16, 16) of the prior.
             statistics: (B, 33, 16, 16) of the thumbnail's cells.
-            belief: (B, 6) in [0, 1], what is wrong with the image.
+            confidence: (B, 6) in [0, 1], of each degradation.
 
         Returns:
-            Grid (B, 96, 16, 16).
+            (B, 96, 16, 16).
         """
         local = self.local(self.norm(features)) + self.seen(statistics)
         whole = torch.cat([local.mean((2, 3)), local.amax((2, 3)), local.amin((2, 3))], 1)
         known = local + self.overall(whole)[:, :, None, None]
-        return self.to_grid(self.refine(self.inform(known, belief[:, :, None, None])))
+        return self.to_grid(self.refine(self.inform(known, confidence[:, :, None, None])))
 
 
-def confident(evidence: Tensor) -> Tensor:
-    """What is taken to be wrong, (B, 6) in [0, 1], of how likely each of `KINDS` is, (B, 6)."""
-    low, high = evidence.new_tensor([LIKELY[kind] for kind in KINDS]).T
-    return ((evidence - low) / (high - low)).clamp(0.0, 1.0)
+def confident(scores: Tensor) -> Tensor:
+    """Return the confidence (B, 6) in [0, 1] in each degradation, given its score (B, 6)."""
+    low, high = scores.new_tensor([SCORE_RANGES[kind] for kind in KINDS]).T
+    return ((scores - low) / (high - low)).clamp(0.0, 1.0)
 
 
-def confident_in_task(evidence: Tensor, task: Tensor) -> Tensor:
-    """What is taken to be wrong because the user says so and little speaks against it.
+def confident_in_task(scores: Tensor, task: Tensor) -> Tensor:
+    """Return the confidence in the degradation that the user requests, which needs a lower score.
 
     Args:
-        evidence: (B, 6) in [0, 1], how likely each of `KINDS` is.
-        task: (B,) int64, 0 for `auto`, else one more than the number of the kind.
+        scores: (B, 6) in [0, 1], probability of each of `KINDS`.
+        task: (B,) int64, index in `TASKS`; 0 is `auto`.
 
     Returns:
-        (B, 6) in [0, 1], 0 for all but the kind that was asked for.
+        (B, 6) in [0, 1]; 0 for all kinds except the requested one.
     """
-    low, high = ASKED
+    low, high = REQUESTED_RANGE
     kinds = torch.arange(1, len(KINDS) + 1, device=task.device)
-    asked = (task[:, None] == kinds).to(evidence.dtype)
-    return asked * ((evidence - low) / (high - low)).clamp(0.0, 1.0)
+    requested = (task[:, None] == kinds).to(scores.dtype)
+    return requested * ((scores - low) / (high - low)).clamp(0.0, 1.0)
 
 
 def guide(colors: Tensor) -> Tensor:
-    """Position along the grid's brightness axis, in [0, BINS - 1].
+    """Return the position on the grid's brightness axis, in [0, BINS - 1].
+
+    The square root gives more cells to dark tones, which need the largest gains.
 
     Args:
         colors: (B, 3, H, W) in [0, 1].
 
     Returns:
-        (B, 1, H, W). The square root gives dark tones, which need the largest gains, more cells.
+        (B, 1, H, W).
     """
     weights = colors.new_tensor(LUMA).reshape(1, 3, 1, 1)
     luma = (colors * weights).sum(1, keepdim=True).clamp(1e-4, 1.0)
@@ -139,11 +143,11 @@ def guide(colors: Tensor) -> Tensor:
 
 
 def slice_grid(grid: Tensor, position: Tensor) -> Tensor:
-    """Affine coefficients (B, 12, H, W) at each pixel, by linear interpolation of the cells.
+    """Return affine coefficients (B, 12, H, W) for each pixel, interpolated linearly between cells.
 
     Args:
         grid: (B, 96, H, W), already enlarged to the pixels.
-        position: (B, 1, H, W) from `guide`.
+        position: (B, 1, H, W), from `guide`.
     """
     cells = grid.unflatten(1, (BINS, COEFFICIENTS))
     bins = torch.arange(BINS, device=grid.device, dtype=grid.dtype).reshape(1, BINS, 1, 1)
@@ -152,17 +156,16 @@ def slice_grid(grid: Tensor, position: Tensor) -> Tensor:
 
 
 def apply_tone(folded: Tensor, grid: Tensor) -> Tensor:
-    """Apply a grid to an image folded by `pixel_unshuffle(picture, 2)`.
+    """Apply a grid to an image folded by `pixel_unshuffle(image, 2)`.
 
-    The transform is decided per 2x2 block: that is a quarter of the work, and the restorer that
-    follows sees single pixels.
+    Each block of 2 x 2 pixels has one transform, which takes a quarter of the computation.
 
     Args:
         folded: (B, 12, H, W), the image in [0, 1].
-        grid: (B, 96, h, w) with (H, W) a multiple of it.
+        grid: (B, 96, h, w); H and W are multiples of h and w.
 
     Returns:
-        (B, 12, H, W), unbounded.
+        (B, 12, H, W), not clamped.
     """
     pixels = folded.unflatten(1, (3, 4))  # (B, 3, 4, H, W)
     enlarged = functional.interpolate(
@@ -175,20 +178,20 @@ def apply_tone(folded: Tensor, grid: Tensor) -> Tensor:
     return (pixels + torch.stack(moved, 1)).flatten(1, 2)
 
 
-def suppress_uncertain(grid: Tensor, thumbnail: Tensor, belief: Tensor) -> Tensor:
-    """Fade out grids that would hardly change the image, or that nothing speaks for.
+def suppress_uncertain(grid: Tensor, thumbnail: Tensor, confidence: Tensor) -> Tensor:
+    """Reduce grids that hardly change the image, or whose degradations are unlikely.
 
-    A head that has learned what haze and darkness are still sees a little of them in every good
-    image. The grid counts in full from twice `LEAST_CHANGE` on, and not at all below it; likewise
-    by how likely the image shows any of what shifts tones.
+    A trained head still predicts small corrections for clean images. A grid is zeroed if it changes
+    the thumbnail by less than `MIN_CHANGE`, and kept from twice that on. It is also multiplied by
+    the highest confidence in a degradation that shifts tones.
 
     Args:
-        grid: (B, 96, 16, 16) from the head.
+        grid: (B, 96, 16, 16), from the head.
         thumbnail: (B, 3, H, W) in [0, 1], of even size.
-        belief: (B, 6) in [0, 1], in the order of `evidence.KINDS`.
+        confidence: (B, 6) in [0, 1], in the order of `KINDS`.
     """
     folded = functional.pixel_unshuffle(thumbnail, 2)
     change = (apply_tone(folded, grid) - folded).abs().mean((1, 2, 3), keepdim=True)
-    shifting = [KINDS.index(kind) for kind in SHIFTING]
-    sure = belief[:, shifting].amax(1).reshape(-1, 1, 1, 1)
-    return grid * sure * ((change - LEAST_CHANGE) / LEAST_CHANGE).clamp(0.0, 1.0)
+    shifting = [KINDS.index(kind) for kind in TONE_KINDS]
+    certainty = confidence[:, shifting].amax(1).reshape(-1, 1, 1, 1)
+    return grid * certainty * ((change - MIN_CHANGE) / MIN_CHANGE).clamp(0.0, 1.0)

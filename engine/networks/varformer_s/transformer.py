@@ -1,8 +1,8 @@
 """Next-scale transformer with cross-attention to the degraded image (VarFormer, section 3).
 
-VAR predicts the tokens of a scale from all coarser ones. VarFormer-S runs all scales in one
-pass, teacher-forced on the degraded image's own pyramid, under a mask that lets a token see
-its own scale and the coarser ones.
+VAR predicts the tokens of a scale from all coarser scales. VarFormer-S predicts all scales in one
+pass, teacher-forced on the pyramid of the degraded image. A mask restricts each token to its own
+scale and coarser ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from varfix.engine.networks.layers.quantizer import SCALES, next_scale_mask, sca
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes of the transformer: channels, heads, blocks, and what enters and leaves it."""
+    """Sizes of the transformer.
+
+    Attributes:
+        width: Channels.
+        heads: Heads of both attentions.
+        depth: Number of blocks.
+        latent: Channels of the latent.
+        memory: Channels of the image features for the cross-attention.
+        codes: Entries of the codebook.
+        tasks: Number of tasks, with `auto`.
+    """
 
     width: int = 192
     heads: int = 4
@@ -52,7 +62,7 @@ class Block(nn.Module):
 
 
 class NextScaleTransformer(nn.Module):
-    """Predicts the clean image's tokens of all scales from the degraded image's pyramid."""
+    """Predicts the tokens of all scales of the clean image from the degraded image's pyramid."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -76,16 +86,16 @@ class NextScaleTransformer(nn.Module):
         Args:
             pyramid: (B, 679, latent), the degraded latent pooled to scales 1..9.
             memory: (B, 256, memory), features of the degraded image.
-            task: (B,) int64; 0 means unknown. It takes the place of VAR's class (the SOS slot).
+            task: (B,) int64; 0 means unknown. It replaces VAR's class at the start of the sequence.
 
         Returns:
             Features (B, 680, width) and logits (B, 680, codes).
         """
-        asked = self.task(task)[:, None]  # (B, 1, width)
+        task_embedding = self.task(task)[:, None]  # (B, 1, width)
         words = torch.cat([self.start.expand(len(task), -1, -1), self.word(pyramid)], 1)
-        x = words + asked + self.position + self.scale(self.get_buffer("scale_of_token"))
-        seen = self.read_memory(memory) + self.memory_position
+        x = words + task_embedding + self.position + self.scale(self.get_buffer("scale_of_token"))
+        image = self.read_memory(memory) + self.memory_position
         for block in self.blocks:
-            x = block(x, seen, self.get_buffer("mask"))
+            x = block(x, image, self.get_buffer("mask"))
         features = self.norm(x)
         return features, self.head(features)

@@ -1,8 +1,8 @@
-"""The local network of VarFormer-S: a tile and its piece of the prior in, the restored tile out.
+"""The tile network of VarFormer-S: restores a tile, given its part of the prior.
 
-A U-Net of dense 3x3 convolutions behind a 2x pixel-unshuffle: what a CPU runs fastest per
-quality (engine/networks/README.md, "Size and cost"). Tone comes first, from the prior's grid; the
-U-Net sees the image before and after and corrects what remains.
+A U-Net of dense 3 x 3 convolutions after a 2x pixel-unshuffle, the best quality for the time on a
+CPU (engine/networks/README.md, "Size and cost"). The prior's tone grid is applied first; the U-Net
+receives the tile before and after it, and corrects the rest.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from varfix.engine.networks.varformer_s.tone_grid import GRID_CHANNELS, apply_to
 
 @dataclass(frozen=True)
 class RestorerConfig:
-    """Sizes of the local network.
+    """Sizes of the tile network.
 
     Attributes:
-        widths: channels at 1/2, 1/4, 1/8 and 1/16 of the tile's side.
-        blocks: residual blocks per level, on the way down and again on the way up.
-        middle: residual blocks at the coarsest level.
-        latent: channels of each increment of S.
+        widths: Channels at 1/2, 1/4, 1/8 and 1/16 of the tile's side.
+        blocks: Residual blocks per level, in the encoder and again in the decoder.
+        middle: Residual blocks at the coarsest level.
+        latent: Channels of each increment of S.
     """
 
     widths: tuple[int, int, int, int] = (48, 96, 160, 224)
@@ -38,14 +38,14 @@ class RestorerConfig:
 
 
 MULTIPLE = 64
-"""Tiles are multiples of this many pixels: one attention window at 1/8 and at 1/16."""
+"""Sides of tiles are multiples of this: one attention window at 1/8 and at 1/16."""
 
 
 class PlainBlock(nn.Module):
-    """Two 3x3 convolutions and a residual.
+    """Two 3 x 3 convolutions and a residual.
 
-    Normalization by a tile's own statistics would make neighboring tiles disagree; over channels
-    it does not. At the fine levels it would cost more than it gives.
+    Normalization by statistics of a tile would make neighboring tiles disagree; normalization over
+    channels does not. At the fine levels, its time outweighs its benefit.
     """
 
     def __init__(self, channels: int, norm: nn.Module) -> None:
@@ -53,7 +53,7 @@ class PlainBlock(nn.Module):
         self.norm = norm
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        # Near the identity at first, so that depth does not amplify.
+        # Initially close to the identity, so that depth does not amplify.
         self.conv2.weight.data.mul_(0.2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,17 +63,17 @@ class PlainBlock(nn.Module):
 
 
 def fine_stack(channels: int, count: int) -> nn.Sequential:
-    """A row of plain blocks for the fine levels."""
+    """Return plain blocks for the fine levels, without normalization."""
     return nn.Sequential(*(PlainBlock(channels, nn.Identity()) for _ in range(count)))
 
 
 def deep_stack(channels: int, count: int) -> nn.Sequential:
-    """A row of plain blocks for the coarse levels, whose features would grow without bound."""
+    """Return plain blocks for the coarse levels, normalized because their features would grow."""
     return nn.Sequential(*(PlainBlock(channels, ChannelNorm(channels)) for _ in range(count)))
 
 
 class RestorerNetwork(nn.Module):
-    """Encoder, decoder and the places where the prior enters."""
+    """Encoder, decoder, and the fusion of the prior."""
 
     def __init__(self, config: RestorerConfig) -> None:
         super().__init__()
@@ -93,8 +93,8 @@ class RestorerNetwork(nn.Module):
         self.inform_sixteenth = DegradationFilm(widths[3])
         self.inform_decoder = DegradationFilm(widths[2])
         self.conv_out = nn.Conv2d(widths[0], 12, 3, padding=1)
-        # Small, not zero: behind a zero the other layers' gradients begin at nothing, then grow
-        # faster than Adam's second moment follows, and training explodes (measured).
+        # Not zero: the gradients of the other layers would start at zero, then grow faster than
+        # Adam's second moment, and training would diverge (measured).
         nn.init.normal_(self.conv_out.weight, std=1e-3)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
@@ -106,45 +106,46 @@ class RestorerNetwork(nn.Module):
         return nn.ModuleList([*fine, deep_stack(eighth, count)])
 
     def forward(self, tile: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Restore.
+        """Restore a tile.
 
         Args:
             tile: (B, 3, H, W) in [0, 1], H and W multiples of 64.
-            prior: (B, 422, H / 16, W / 16), S, tone grid and evidence sampled on the tile.
+            prior: (B, 422, H / 16, W / 16): S, tone grid and scores, sampled on the tile.
 
         Returns:
-            The restored tile and the tile after tone alone, both (B, 3, H, W) and not clamped.
+            The restored tile, and the tile after tone correction only; both (B, 3, H, W), not
+            clamped.
         """
         folded = functional.pixel_unshuffle(tile, 2)
-        increments, grid, evidence = prior.split(self.parts, 1)
+        increments, grid, scores = prior.split(self.parts, 1)
         toned = apply_tone(folded, grid)
-        # What enters the U-Net is bounded and sends no gradient back to tone: a gain that shoots
-        # over would otherwise run away with the whole network, which has no normalization.
-        seen = torch.cat([folded, toned.detach().clamp(-0.5, 1.5)], 1)
-        correction = self.correction(seen, increments, evidence)
+        # The input of the U-Net is bounded, and no gradient flows back to tone: an excessive gain
+        # would otherwise make the network diverge, because it has no normalization.
+        images = torch.cat([folded, toned.detach().clamp(-0.5, 1.5)], 1)
+        correction = self.correction(images, increments, scores)
         return (
             functional.pixel_shuffle(toned + correction, 2),
             functional.pixel_shuffle(toned, 2),
         )
 
-    def correction(self, pictures: Tensor, coarse: Tensor, evidence: Tensor) -> Tensor:
-        """What the U-Net adds, (B, 12, H / 2, W / 2).
+    def correction(self, images: Tensor, coarse: Tensor, scores: Tensor) -> Tensor:
+        """Return the correction by the U-Net, (B, 12, H / 2, W / 2).
 
         Args:
-            pictures: (B, 24, H / 2, W / 2), the folded tile before and after tone.
+            images: (B, 24, H / 2, W / 2), the folded tile before and after tone correction.
             coarse: S at 1/16, (B, 320, H / 16, W / 16).
-            evidence: (B, 6, H / 16, W / 16), alike everywhere.
+            scores: (B, 6, H / 16, W / 16), the same everywhere.
         """
         fine = functional.interpolate(coarse, scale_factor=2.0, mode="bilinear")
-        told = functional.interpolate(evidence, scale_factor=2.0, mode="nearest")
-        half = self.encoder[0](self.conv_in(pictures))
+        fine_scores = functional.interpolate(scores, scale_factor=2.0, mode="nearest")
+        half = self.encoder[0](self.conv_in(images))
         quarter = self.encoder[1](self.down[0](half))
-        eighth = self.inform_eighth(self.fuse_eighth(self.down[1](quarter), fine), told)
+        eighth = self.inform_eighth(self.fuse_eighth(self.down[1](quarter), fine), fine_scores)
         eighth = self.encoder[2](eighth)
         x = self.fuse_sixteenth(self.down[2](eighth), coarse)
-        x = self.middle(self.inform_sixteenth(x, evidence))
+        x = self.middle(self.inform_sixteenth(x, scores))
         x = self.skip[2](functional.pixel_shuffle(self.up[2](x), 2), eighth)
-        x = self.decoder[2](self.inform_decoder(self.fuse_decoder(x, fine), told))
+        x = self.decoder[2](self.inform_decoder(self.fuse_decoder(x, fine), fine_scores))
         x = self.skip[1](functional.pixel_shuffle(self.up[1](x), 2), quarter)
         x = self.decoder[1](x)
         x = self.skip[0](functional.pixel_shuffle(self.up[0](x), 2), half)

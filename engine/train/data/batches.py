@@ -1,8 +1,8 @@
-"""Batches and pools of training images: cut, degraded, shrunk, and taken apart into patches.
+"""Batches and pools of training images: cropped, degraded, shrunk, and split into patches.
 
-A pool is degraded at once and dealt out to many steps: in small steps, each of patches of several
-images, a network learns several times as fast as in large ones of whole images, and the prior of
-an image is computed once for all of its patches.
+A pool is degraded once and split into the batches of many steps. In small steps with patches of
+several images, the network learns several times as fast as in large steps with whole images, and
+the prior of an image is computed only once for all of its patches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from varfix.engine.networks.varformer_s.degradation_head import KINDS
-from varfix.engine.networks.varformer_s.tone_grid import SHIFTING
+from varfix.engine.networks.varformer_s.tone_grid import TONE_KINDS
 from varfix.engine.train.data.pairs import OWN
 from varfix.engine.train.data.source import Source
 from varfix.engine.train.degradations.mix import DEGRADATIONS, Degraded
@@ -26,70 +26,71 @@ STRIDE = 16
 THUMBNAIL = 256
 
 GROUPS = (*DEGRADATIONS, OWN)
-"""Kinds that losses are reported and balanced by."""
+"""Kinds by which losses are reported and balanced."""
 
 WIDE = 2
-"""Wide patches have this times the side of others."""
+"""Side of wide patches, relative to other patches."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step sees, or a pool that several steps are dealt from.
+    """The data of a step, or a pool for several steps.
 
     Attributes:
         thumbnail: (P, 3, 256, 256), whole degraded images.
-        clean: (P, 3, 256, 256), the same images clean.
+        clean: (P, 3, 256, 256), the same images without degradation.
         task: (P,) int64.
-        present: (P, 6) float32, 1 where a kind of `evidence.KINDS` is in the image, 0 where it is
-            not, -1 where nobody knows.
-        told: (P, 6) float32, evidence to tell the restorer; -1 for what the prior finds.
-        fitted: (P,) float32, how far the tone grid is moved from what the prior decides to the one
-            that fits the target.
-        group: (P,) int64, places in `GROUPS`.
-        patches: (N, 3, p, p) cut from the degraded images, uint8, in random order.
-        targets: the same patches, clean.
-        samplers: (2, N, p / 16, 16), rows and columns that sample the prior on each patch.
+        present: (P, 6) float32: 1 if the image has a degradation of `KINDS`, 0 if not, -1 if
+            unknown.
+        given_scores: (P, 6) float32, degradation scores for the restorer; -1 to use those of the
+            prior.
+        fitted: (P,) float32, weight of the fitted tone grid, against that of the prior.
+        group: (P,) int64, indices in `GROUPS`.
+        patches: (N, 3, p, p) of the degraded images, uint8, in random order.
+        targets: The same patches of the clean images.
+        sampling: (2, N, p / 16, 16), matrices that sample the prior on each patch, by row and
+            column.
         owner: (N,) int64, the image of each patch.
-        maps: (P, 422, 16, 16), the prior of each image; empty before it is computed.
+        maps: (P, 422, 16, 16), the prior of each image; empty until it is computed.
     """
 
     thumbnail: Tensor
     clean: Tensor
     task: Tensor
     present: Tensor
-    told: Tensor
+    given_scores: Tensor
     fitted: Tensor
     group: Tensor
     patches: Tensor
     targets: Tensor
-    samplers: Tensor
+    sampling: Tensor
     owner: Tensor
     maps: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device."""
+        """Return the batch on another device."""
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
 
     @property
     def kinds(self) -> Tensor:
-        """(N,) int64, the place in `GROUPS` of each patch."""
+        """(N,) int64, the index in `GROUPS` of each patch."""
         return self.group[self.owner]
 
-    def dealt(self, part: int, parts: int) -> Batch:
-        """One of `parts` equal parts of the patches, as float32 in [0, 1]; all of the images."""
+    def split(self, part: int, parts: int) -> Batch:
+        """Return one of `parts` equal parts of the patches in float32, with all images."""
         count = len(self.patches) // parts
         mine = slice(part * count, (part + 1) * count)
         return replace(
             self,
             patches=self.patches[mine].float() / 255.0,
             targets=self.targets[mine].float() / 255.0,
-            samplers=self.samplers[:, mine],
+            sampling=self.sampling[:, mine],
             owner=self.owner[mine],
         )
 
 
 class Batches(torch.utils.data.Dataset[Batch]):
-    """Batch or pool number `i` of a stage, always the same for the same recipe."""
+    """The batches or pools of a stage; equal arguments give equal batches."""
 
     def __init__(self, source: Source, stage: StageRecipe, seed: int, device: torch.device) -> None:
         self.source, self.stage, self.seed, self.device = source, stage, seed, device
@@ -98,41 +99,41 @@ class Batches(torch.utils.data.Dataset[Batch]):
         return self.stage.steps
 
     def __getitem__(self, step: int) -> Batch:
-        """Cut, degrade, shrink."""
+        """Create batch or pool number `step`."""
         rng = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
         side = self.stage.image_sizes[integer(0, len(self.stage.image_sizes), rng)]
         degraded = self.source.draw(self.stage.batch_size, side, rng)
-        patches, targets, samplers, owner = cut_patches(degraded, self.stage, rng)
+        patches, targets, sampling, owner = extract_patches(degraded, self.stage, rng)
         present = present_kinds(degraded.names).to(self.device)
         return Batch(
-            thumbnail=shrink(degraded.picture),
+            thumbnail=shrink(degraded.image),
             clean=shrink(degraded.target),
             task=degraded.task,
             present=present,
-            told=truth_told(present, self.stage.informed, rng),
+            given_scores=draw_given_scores(present, self.stage.informed, rng),
             fitted=fitted_shares(present, self.stage.fitted, rng),
             group=torch.tensor([GROUPS.index(name) for name in degraded.names], device=self.device),
             patches=patches,
             targets=targets,
-            samplers=samplers,
+            sampling=sampling,
             owner=owner,
             maps=patches.new_empty(0, dtype=torch.float32),
         )
 
 
-def truth_told(present: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """The truth (P, 6) with some doubt for a share of the images, -1 for the others."""
+def draw_given_scores(present: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Return the true scores (P, 6), slightly perturbed, for a share of the images; else -1."""
     doubt = uniform(tuple(present.shape), 0.0, 1.0, rng) ** 3 * 0.5
     sure = (present - doubt).abs()
-    told = (uniform((len(present), 1), 0.0, 1.0, rng) < share) & (present >= 0.0)
-    return torch.where(told, sure, -torch.ones_like(sure))
+    given = (uniform((len(present), 1), 0.0, 1.0, rng) < share) & (present >= 0.0)
+    return torch.where(given, sure, -torch.ones_like(sure))
 
 
 def present_kinds(names: Sequence[str]) -> Tensor:
-    """Which of `evidence.KINDS` each degradation brings, (P, 6); -1 for images of a user's own.
+    """Return which of `KINDS` each degradation contains, (P, 6); -1 for the user's own pairs.
 
     Args:
-        names: keys of `DEGRADATIONS`, or `OWN`.
+        names: Keys of `DEGRADATIONS`, or `OWN`.
     """
     return torch.tensor([_present(name) for name in names])
 
@@ -144,35 +145,35 @@ def _present(name: str) -> list[float]:
     return [float(kind in found) for kind in KINDS]
 
 
-def shrink(pictures: Tensor) -> Tensor:
-    """Thumbnails (B, 3, 256, 256) by area averaging, as at inference."""
-    if pictures.shape[-1] == THUMBNAIL:
-        return pictures
-    return functional.interpolate(pictures, size=(THUMBNAIL, THUMBNAIL), mode="area")
+def shrink(images: Tensor) -> Tensor:
+    """Return thumbnails (B, 3, 256, 256) by area averaging, as in inference."""
+    if images.shape[-1] == THUMBNAIL:
+        return images
+    return functional.interpolate(images, size=(THUMBNAIL, THUMBNAIL), mode="area")
 
 
 def fitted_shares(present: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """How far the grid (P,) is moved to the fitted one: for a share of those with shifted tones."""
-    shifting = [KINDS.index(kind) for kind in SHIFTING]
+    """Return the weights (P,) of fitted grids, above 0 for a share of images with shifted tones."""
+    shifting = [KINDS.index(kind) for kind in TONE_KINDS]
     shifted = present[:, shifting].amax(1) > 0.5
     chosen = shifted & (uniform((len(present),), 0.0, 1.0, rng) < share)
     return chosen * uniform((len(present),), 0.6, 1.0, rng)
 
 
-def cut_patches(
+def extract_patches(
     degraded: Degraded, stage: StageRecipe, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random patches of each image, their targets, the samplers of their prior, their images.
+    """Extract random patches; return patches, targets, sampling matrices and images of the patches.
 
-    By gathers and not by slices: on a GPU every slice of every patch costs a kernel.
+    Indexing extracts all patches at once: on a GPU, every slice of every patch would be a kernel.
     """
-    device, side = degraded.picture.device, degraded.picture.shape[-1]
+    device, side = degraded.image.device, degraded.image.shape[-1]
     p, each = stage.patch, stage.patches
     if stage.wide and chance(stage.wide, rng):
         p, each = WIDE * p, each // WIDE**2
-    count = len(degraded.picture) * each
+    count = len(degraded.image) * each
     corners = torch.randint(0, side - p + 1, (count, 2), generator=rng, device=rng.device)
-    owner = torch.arange(len(degraded.picture), device=device).repeat_interleave(each)
+    owner = torch.arange(len(degraded.image), device=device).repeat_interleave(each)
     if stage.per_step:
         owner = owner[torch.randperm(count, generator=rng, device=rng.device)]
     span = torch.arange(p, device=device)
@@ -181,22 +182,22 @@ def cut_patches(
     place = owner[:, None, None], rows, columns
     patches, targets = (
         (whole * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1)[place]
-        for whole in (degraded.picture, degraded.target)
+        for whole in (degraded.image, degraded.target)
     )
-    samplers = torch.stack([sampler(corner, p, side) for corner in corners.T])
-    return patches.permute(0, 3, 1, 2), targets.permute(0, 3, 1, 2), samplers, owner
+    sampling = torch.stack([sampling_matrix(corner, p, side) for corner in corners.T])
+    return patches.permute(0, 3, 1, 2), targets.permute(0, 3, 1, 2), sampling, owner
 
 
-def sampler(start: Tensor, length: int, whole: int, cells: int = 16) -> Tensor:
-    """Bilinear sampling of 16 prior cells at the centers of a tile's 16-pixel strips.
+def sampling_matrix(start: Tensor, length: int, whole: int, cells: int = 16) -> Tensor:
+    """Return matrices that sample 16 prior cells at the centers of a tile's strips of 16 pixels.
 
-    The same rule as `varfix.engine.restoration.prior_maps`; a test compares them.
+    The rule is that of `varfix.engine.restoration.prior_maps`; a test compares both.
 
     Args:
         start: (N,) first pixels of the tiles.
-        length: of a tile in pixels.
-        whole: side of the image.
-        cells: of the prior along it.
+        length: Length of a tile in pixels.
+        whole: Side of the image in pixels.
+        cells: Cells of the prior along the image.
 
     Returns:
         (N, length / 16, 16).

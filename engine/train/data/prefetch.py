@@ -1,7 +1,7 @@
-"""Batches made ahead of the step that needs them.
+"""Creates batches in advance.
 
-On a CPU another process makes them. On a GPU they are made there, by operations on whole batches,
-in a thread with a stream of its own: what the thread has to wait for does not hold up training.
+On a CPU, another process creates them. On a GPU, a thread creates them there with operations on
+whole batches, on a CUDA stream of its own, so that its waits do not delay training.
 """
 
 from __future__ import annotations
@@ -17,53 +17,53 @@ from torch.multiprocessing.reductions import shared_cache
 from torch.utils.data import DataLoader, Dataset
 
 AHEAD = 2
-"""Batches that wait, ready made. (A pool of 64 images in patches of 8 bits is 50 MB.)"""
+"""Number of finished batches that wait. (A pool of 64 images in 8-bit patches takes 50 MB.)"""
 
 PATIENCE = 0.1
-"""Seconds between looks at whether the other side is still there."""
+"""Seconds between checks whether the consumer still runs."""
 
 
 def feed(batches: Dataset[Any], steps: Sequence[int], device: torch.device) -> Generator[Any]:
-    """The batches of those steps, in order, on that device; close it to stop early."""
+    """Yield the batches of some steps, in order, on a device; close the generator to stop early."""
     return from_process(batches, steps) if device.type == "cpu" else from_thread(batches, steps)
 
 
 def from_process(batches: Dataset[Any], steps: Sequence[int]) -> Generator[Any]:
-    """Batches made by one other process."""
+    """Yield batches created by another process."""
     loader = DataLoader(
         batches, batch_size=None, sampler=steps, num_workers=1, prefetch_factor=AHEAD
     )
     try:
         yield from loader
     finally:
-        # Its weak references would outlive the module that frees them, and say so at exit.
+        # Its weak references would outlive the module that frees them, which prints errors at exit.
         shared_cache.clear()
 
 
 def from_thread(batches: Dataset[Any], steps: Sequence[int]) -> Generator[Any]:
-    """Batches made by a thread of this process, on a CUDA stream of its own where there is one."""
+    """Yield batches created by a thread of this process, with a CUDA stream of its own on a GPU."""
     ready: Queue[Any] = Queue(AHEAD)
     left = threading.Event()
-    maker = threading.Thread(target=_make, args=(batches, steps, ready, left), daemon=True)
-    maker.start()
+    thread = threading.Thread(target=_make, args=(batches, steps, ready, left), daemon=True)
+    thread.start()
     try:
         for _ in steps:
             batch, made = ready.get()
             if isinstance(batch, BaseException):
                 raise batch
             if made is not None:
-                _hand_over(batch, made)
+                _synchronize(batch, made)
             yield batch
     finally:
         left.set()
         _drain(ready)
-        maker.join()
+        thread.join()
 
 
-def _hand_over(batch: Any, made: torch.cuda.Event) -> None:
-    """Let this thread's stream wait for a batch, and keep its memory until it is read here.
+def _synchronize(batch: Any, made: torch.cuda.Event) -> None:
+    """Make this thread's stream wait for a batch, and keep the memory of the batch until then.
 
-    The stream that made it would otherwise give the memory to its next batch.
+    Otherwise the stream that created it would reuse the memory for its next batch.
     """
     here = torch.cuda.current_stream()
     here.wait_event(made)
@@ -87,7 +87,7 @@ def _make(
 
 
 def _put(item: Any, ready: Queue[Any], left: threading.Event) -> bool:
-    """Hand an item over; False if nobody wants it any more."""
+    """Add an item to the queue; return False if the consumer has stopped."""
     while not left.is_set():
         try:
             ready.put(item, timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""Where images and their targets come from: damaged photographs, and people's own pairs."""
+"""Sources of degraded images and their targets: synthetic degradations, and the user's pairs."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from varfix.engine.train.degradations.mix import Degraded, Mix, degrade
 from varfix.engine.train.degradations.random_draws import chance
 
 
-class Pictures(Protocol):
-    """Clean photographs, such as `varfix.engine.train.data.photos.Photos`."""
+class CleanImages(Protocol):
+    """Clean images, such as `varfix.engine.train.data.photos.Photos`."""
 
     def batch(self, count: int, side: int, rng: torch.Generator) -> Tensor:
-        """Random square cuts (count, 3, side, side) in [0, 1]."""
+        """Return random square crops (count, 3, side, side) in [0, 1]."""
         ...
 
 
 class Source(Protocol):
-    """Gives whole square images, degraded and clean."""
+    """Returns square images, degraded and clean."""
 
     def draw(self, count: int, side: int, rng: torch.Generator) -> Degraded:
-        """`count` images (count, 3, side, side); equal generators give equal images."""
+        """Return `count` images (count, 3, side, side); equal generators give equal images."""
         ...
 
     def mixed(self, weights: Mapping[str, float]) -> Source:
-        """The same with other shares of the degradations, where it makes them itself."""
+        """Return the source with other shares of the degradations, if they are synthetic."""
         ...
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Clean photographs that are damaged as the mix says."""
+    """Clean images with synthetic degradations."""
 
-    photos: Pictures
+    photos: CleanImages
     mix: Mix
 
     def draw(self, count: int, side: int, rng: torch.Generator) -> Degraded:
-        """Cut and degrade."""
+        """Crop and degrade images."""
         return degrade(self.photos.batch(count, side, rng), self.mix, rng)
 
     def mixed(self, weights: Mapping[str, float]) -> Synthetic:
-        """The same photographs, damaged in other shares."""
+        """Return the same images with other shares of the degradations."""
         return replace(self, mix=replace(self.mix, weights=weights))
 
 
 @dataclass(frozen=True)
 class Blended:
-    """Two sources; each image comes from the second one with probability `share`."""
+    """Two sources; each image is from the second one with probability `share`."""
 
     first: Source
     second: Source
     share: float
 
     def draw(self, count: int, side: int, rng: torch.Generator) -> Degraded:
-        """Draw from both and join; the order does not matter to training."""
+        """Draw from both sources, and join the images; training does not depend on their order."""
         others = sum(chance(self.share, rng) for _ in range(count))
         parts = [
             source.draw(number, side, rng)
@@ -67,11 +67,11 @@ class Blended:
         ]
         return Degraded(
             target=torch.cat([part.target for part in parts]),
-            picture=torch.cat([part.picture for part in parts]),
+            image=torch.cat([part.image for part in parts]),
             task=torch.cat([part.task for part in parts]),
             names=tuple(name for part in parts for name in part.names),
         )
 
     def mixed(self, weights: Mapping[str, float]) -> Blended:
-        """Both sources so."""
+        """Return both sources with other shares of the degradations."""
         return Blended(self.first.mixed(weights), self.second.mixed(weights), self.share)

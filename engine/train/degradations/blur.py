@@ -14,20 +14,20 @@ KERNEL = 31
 """Side of the largest kernel in pixels."""
 
 STEPS = 96
-"""Points along a path."""
+"""Points of a path."""
 
 
 def motion_blur(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Blur each image of (B, 3, H, W) by its own path, straight or shaken, of 3 to 31 pixels.
+    """Blur each image of (B, 3, H, W) along its own path, straight or shaken, of 3 to 31 pixels.
 
-    Two images in five were taken by a camera that also rolled: their blur changes from one side
-    to the other, from one path to the same one turned and shortened.
+    In two of five images the camera also rolls: the path changes across the image, to one that is
+    rotated and shorter.
     """
     B, _, H, W = clean.shape
     path = random_paths(B, rng)
     rolled = (uniform((B, 1, 1), 0.0, 1.0, rng) < 0.4).float()
     shorter = 1.0 - rolled * uniform((B, 1, 1), 0.0, 0.5, rng)
-    other = _turned(path, rolled[:, 0] * 0.5 * normal((B, 1), rng)) * shorter
+    other = _rotate(path, rolled[:, 0] * 0.5 * normal((B, 1), rng)) * shorter
     angle = uniform((B, 1, 1, 1), 0.0, 2.0 * math.pi, rng)
     rows = torch.linspace(-1.0, 1.0, H, device=clean.device).reshape(1, 1, H, 1)
     columns = torch.linspace(-1.0, 1.0, W, device=clean.device).reshape(1, 1, 1, W)
@@ -37,7 +37,7 @@ def motion_blur(clean: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def random_paths(batch: int, rng: torch.Generator) -> Tensor:
-    """Paths (batch, STEPS, 2) of a point of light, in pixels around their middle."""
+    """Return paths (batch, STEPS, 2) of a point of light, in pixels around their center."""
     turning = uniform((batch, 1), 0.0, 0.35, rng) * (uniform((batch, 1), 0.0, 1.0, rng) < 0.7)
     heading = uniform((batch, 1), 0.0, 2.0 * math.pi, rng)
     angles = heading + (turning * normal((batch, STEPS), rng)).cumsum(1)
@@ -50,29 +50,29 @@ def random_paths(batch: int, rng: torch.Generator) -> Tensor:
 
 
 def path_kernels(batch: int, rng: torch.Generator) -> Tensor:
-    """Kernels (batch, KERNEL, KERNEL) that sum to one: how long the light stayed at each place."""
+    """Return kernels (batch, KERNEL, KERNEL) with sum 1: the time of the light at each place."""
     return _rasterize(random_paths(batch, rng))
 
 
-def _turned(path: Tensor, angle: Tensor) -> Tensor:
-    """Paths (B, STEPS, 2) turned by angles (B, 1)."""
+def _rotate(path: Tensor, angle: Tensor) -> Tensor:
+    """Rotate paths (B, STEPS, 2) by angles (B, 1)."""
     y, x = path[..., 0], path[..., 1]
     return torch.stack([y * angle.cos() - x * angle.sin(), y * angle.sin() + x * angle.cos()], -1)
 
 
 def _rasterize(path: Tensor) -> Tensor:
-    """Spread points (B, STEPS, 2) in pixels from the center over their four neighbors."""
+    """Distribute points (B, STEPS, 2), in pixels from the center, to their four neighbors."""
     places = torch.arange(KERNEL, device=path.device) - KERNEL // 2
     weights = (1.0 - (path[..., None] - places).abs()).clamp_min(0.0)  # (B, STEPS, 2, KERNEL)
     kernels = torch.einsum("bsi,bsj->bij", weights[:, :, 0], weights[:, :, 1])
     return kernels / kernels.sum((1, 2), keepdim=True)
 
 
-def convolve(pictures: Tensor, kernels: Tensor) -> Tensor:
-    """Convolve each of (B, C, H, W) with its own (B, k, k) kernel; borders mirrored."""
-    B, C, H, W = pictures.shape
+def convolve(images: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve each of (B, C, H, W) with its own kernel (B, k, k); borders are mirrored."""
+    B, C, H, W = images.shape
     half = kernels.shape[-1] // 2
-    padded = functional.pad(pictures, (half, half, half, half), mode="reflect")
+    padded = functional.pad(images, (half, half, half, half), mode="reflect")
     size = (H + 2 * half, W + 2 * half)
     spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernels, s=size)[:, None]
     full = torch.fft.irfft2(spectrum, s=size)

@@ -1,4 +1,4 @@
-"""Low light, and harmless changes of tone that a restorer must leave alone."""
+"""Low light, and harmless changes of tone that a restorer must not correct."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def to_linear(encoded: Tensor) -> Tensor:
-    """Linear light of sRGB-encoded values, by the power law that is near enough here."""
+    """Convert sRGB values to linear light, approximately, by a power function."""
     return encoded.clamp_min(0.0) ** 2.2
 
 
 def to_encoded(linear: Tensor) -> Tensor:
-    """Inverse of `to_linear`."""
+    """Convert linear light to sRGB values; the inverse of `to_linear`."""
     return linear.clamp_min(0.0) ** (1.0 / 2.2)
 
 
 def low_light(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Under-expose in linear light, uneven, with cast, shot and read noise.
+    """Underexpose in linear light, unevenly, with color cast, shot and read noise.
 
-    Against a well exposed image of the same place, those of SICE follow `gain * light ** slope`:
-    slope 1.1 to 1.8, gain 0.04 to 0.46, their shadows darker by more than their lights, which may
-    still be white. A slope of one is a short exposure and nothing else. Their noise is small.
+    The dark images of SICE are related to well-exposed images of the same scene by `gain * light **
+    slope`, with slopes of 1.1 to 1.8 and gains of 0.04 to 0.46. Shadows become darker than
+    highlights, which may remain white. A slope of 1 is a shorter exposure. Their noise is low.
     """
     B, _, H, W = clean.shape
-    # Steeper curves keep more of the lights.
+    # A higher slope keeps highlights brighter.
     slope = 1.0 + 0.8 * uniform((B, 1, 1, 1), 0.0, 1.0, rng) * uniform((B, 1, 1, 1), 0.0, 1.3, rng)
     gain = log_uniform((B, 1, 1, 1), 0.03, 0.55, rng) * slope
     fall_off = 1.0 - uniform((B, 1, 1, 1), 0.0, 0.5, rng) * smooth_field(B, (H, W), 2, rng)
     cast = (1.0 + 0.06 * normal((B, 3, 1, 1), rng)).clamp(0.8, 1.2)
-    light = beyond_white(to_linear(clean), rng) ** slope * gain * fall_off * cast
+    light = extend_highlights(to_linear(clean), rng) ** slope * gain * fall_off * cast
     shot = log_uniform((B, 1, 1, 1), 1e-7, 5e-4, rng)
     read = log_uniform((B, 1, 1, 1), 1e-5, 2e-3, rng)
     grain = correlate(normal((B, 3, H, W), rng), uniform((B, 1, 1, 1), 0.0, 0.5, rng))
@@ -43,22 +43,22 @@ def low_light(clean: Tensor, rng: torch.Generator) -> Tensor:
     return to_encoded(light) ** gamma
 
 
-def beyond_white(light: Tensor, rng: torch.Generator) -> Tensor:
-    """Undo the clipping of half of the images (B, 3, H, W): lamps, windows and skies shine on.
+def extend_highlights(light: Tensor, rng: torch.Generator) -> Tensor:
+    """Undo the clipping of half of the images (B, 3, H, W): lamps, windows and skies get brighter.
 
-    What a good exposure shows as white is often many times brighter, and still white in a dark one.
-    Only white counts, so that colors keep their hue.
+    White in a good exposure is often many times as bright, and still white in a dark image. Only
+    the least channel counts, so that colors keep their hue.
     """
     shape = (len(light), 1, 1, 1)
     boost = uniform(shape, 0.0, 1.0, rng).round() * uniform(shape, 0.0, 12.0, rng)
     return light * (1.0 + boost * light.amin(1, keepdim=True) ** 4)
 
 
-def mood(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Change a photograph as another photographer might have: it is still a good photograph.
+def jitter_tone(clean: Tensor, rng: torch.Generator) -> Tensor:
+    """Change the tone of clean images so that they are still good images.
 
-    Used on targets, so that the model learns which images need nothing: dusk, high key, low
-    contrast, muted or warm colors.
+    It is applied to targets, so that the model learns which images need no correction: dusk, high
+    key, low contrast, muted or warm colors.
     """
     B = len(clean)
     gamma = log_uniform((B, 1, 1, 1), 0.75, 1.5, rng)
@@ -66,9 +66,9 @@ def mood(clean: Tensor, rng: torch.Generator) -> Tensor:
     brightness = uniform((B, 1, 1, 1), 0.7, 1.05, rng)
     saturation = uniform((B, 1, 1, 1), 0.5, 1.1, rng)
     warmth = 1.0 + 0.03 * normal((B, 3, 1, 1), rng)
-    picture = clean.clamp(0.0, 1.0) ** gamma
-    middle = picture.mean((1, 2, 3), keepdim=True)
-    picture = middle + contrast * (picture - middle)
-    gray = (picture * picture.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
-    picture = gray + saturation * (picture - gray)
-    return (picture * brightness * warmth).clamp(0.0, 1.0)
+    image = clean.clamp(0.0, 1.0) ** gamma
+    middle = image.mean((1, 2, 3), keepdim=True)
+    image = middle + contrast * (image - middle)
+    gray = (image * image.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
+    image = gray + saturation * (image - gray)
+    return (image * brightness * warmth).clamp(0.0, 1.0)

@@ -1,4 +1,4 @@
-"""Haze, and the depth that it needs."""
+"""Haze, and the depth maps for it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch.nn import functional
 from varfix.engine.train.degradations.random_draws import log_uniform, normal, smooth_field, uniform
 
 REDUCED = 4
-"""Depth is made at a quarter of the side and follows the image's edges when enlarged."""
+"""Reduction of the size at which depth is drawn; it is then enlarged along the image's edges."""
 
 REACH = 4
-"""Radius of the guided filter at that size."""
+"""Radius of the guided filter at the reduced size, in pixels."""
 
 SHARPNESS = 2e-3
-"""Variance of brightness from which on the guided filter sees an edge."""
+"""Variance of brightness above which the guided filter keeps an edge."""
 
 
 def haze(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Scattering model `J t + A (1 - t)`, `t = exp(-beta depth)`; the light A is mostly white.
+    """Apply the scattering model `J t + A (1 - t)`, `t = exp(-beta depth)`; A is mostly white.
 
-    In SOTS indoor A is 1.00 and t 0.64 in the median, 0.42 to 0.80 within an image.
+    In SOTS indoor, A is 1.00, and the median of t is 0.64 (0.42 to 0.80 within an image).
     """
     B = len(clean)
     beta = log_uniform((B, 1, 1, 1), 0.4, 2.0, rng)
@@ -35,11 +35,11 @@ def haze(clean: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def random_depth(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Plausible depth (B, 1, H, W) in [0.05, 1.4]: a room or a receding ground, objects in it.
+    """Return plausible depth (B, 1, H, W) in [0.05, 1.4]: a room or ground, with objects.
 
-    Objects are had from the image itself: a random wave over its smoothed colors is constant
-    on a surface and jumps where surfaces meet, as depth does. A guided filter lets all of it follow
-    the image's edges.
+    Objects are derived from the image: a random sine of its smoothed colors is constant on a
+    surface and changes between surfaces, as depth does. A guided filter aligns the map with the
+    image's edges.
     """
     B = len(clean)
     small = functional.avg_pool2d(clean, REDUCED, ceil_mode=True)
@@ -54,16 +54,17 @@ def random_depth(clean: Tensor, rng: torch.Generator) -> Tensor:
     )
     limits = clean.new_tensor([0.6, 1.0, 1.0, 0.35]).reshape(4, 1, 1, 1, 1)
     shares = uniform((4, B, 1, 1, 1), 0.0, 1.0, rng).square() * limits + 1e-3
-    depth = _stretched((parts * shares).sum(0) / shares.sum(0), rng)
+    depth = _stretch((parts * shares).sum(0) / shares.sum(0), rng)
     depth = follow_edges(depth, small.mean(1, keepdim=True), clean.mean(1, keepdim=True))
     near, far = uniform((2, B, 1, 1, 1), 0.0, 1.0, rng)
     return (0.05 + 0.3 * near + (0.5 + 0.6 * far) * depth).clamp(0.05, 1.4)
 
 
-def _stretched(depth: Tensor, rng: torch.Generator) -> Tensor:
-    """Bring depth (B, 1, h, w) nearer to the whole of [0, 1].
+def _stretch(depth: Tensor, rng: torch.Generator) -> Tensor:
+    """Stretch depth (B, 1, h, w) toward the range [0, 1].
 
-    A mean of several has little contrast: t then spanned 0.16 within an image, and 0.33 in rooms.
+    A mean of several maps has low contrast: t had a range of 0.16 within an image, against 0.33 in
+    real rooms.
     """
     least, greatest = depth.amin((2, 3), keepdim=True), depth.amax((2, 3), keepdim=True)
     whole = (depth - least) / (greatest - least).clamp_min(0.1)
@@ -78,7 +79,7 @@ def _surfaces(small: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _ground(batch: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Near below, far from a random horizon on upwards."""
+    """Return depth that increases from the bottom to a random horizon."""
     rows = torch.linspace(0.0, 1.0, size[0], device=rng.device).reshape(1, 1, -1, 1)
     horizon = uniform((batch, 1, 1, 1), -0.3, 0.6, rng)
     down = ((rows - horizon) / (1.0 - horizon)).clamp(0.0, 1.0)
@@ -86,12 +87,12 @@ def _ground(batch: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
 
 
 def _room(batch: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Walls, floor and ceiling that recede toward a random point."""
+    """Return the depth of walls, floor and ceiling around a random vanishing point."""
     rows = torch.linspace(0.0, 1.0, size[0], device=rng.device).reshape(1, 1, -1, 1)
     columns = torch.linspace(0.0, 1.0, size[1], device=rng.device).reshape(1, 1, 1, -1)
     y, x = uniform((2, batch, 1, 1, 1), 0.1, 0.9, rng)
     reach = torch.maximum((rows - y).abs(), (columns - x).abs())
-    back = uniform((batch, 1, 1, 1), 0.1, 0.4, rng)  # the wall at the end
+    back = uniform((batch, 1, 1, 1), 0.1, 0.4, rng)  # the back wall
     return back / reach.clamp_min(back)
 
 
@@ -100,7 +101,7 @@ def follow_edges(depth: Tensor, small: Tensor, guide: Tensor) -> Tensor:
 
     Args:
         depth: (B, 1, h, w).
-        small: (B, 1, h, w), the guide reduced to the maps' size.
+        small: (B, 1, h, w), the guide at the size of the maps.
         guide: (B, 1, H, W), the brightness of the image.
     """
     mean, mean_depth = _box(small), _box(depth)

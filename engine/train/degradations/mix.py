@@ -1,4 +1,4 @@
-"""Which degradations a batch gets: the training mix (design/varformer-s.md, "Degradations")."""
+"""The training mix: which degradations the images of a batch get."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from varfix.engine.models.card import TASKS
 from varfix.engine.train.degradations.blur import motion_blur
 from varfix.engine.train.degradations.camera import sensor_noise
-from varfix.engine.train.degradations.exposure import low_light, mood
+from varfix.engine.train.degradations.exposure import jitter_tone, low_light
 from varfix.engine.train.degradations.haze import haze
 from varfix.engine.train.degradations.noise import camera_noise, gaussian_noise, jpeg, light_jpeg
 from varfix.engine.train.degradations.rain_snow import rain, snow
@@ -22,7 +22,7 @@ Degradation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def identity(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Leave the images alone."""
+    """Return the images unchanged."""
     del rng
     return clean
 
@@ -47,7 +47,7 @@ DEGRADATIONS: Mapping[str, tuple[tuple[Degradation, ...], str]] = MappingProxyTy
         "identity": ((identity,), "auto"),
     }
 )
-"""Name -> (operations in order, task that a user would ask for)."""
+"""Operations in order, and the task that a user would select, by name."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Mix:
     """Shares of the degradations and of the changes around them.
 
     Attributes:
-        weights: name in `DEGRADATIONS` -> relative share.
-        tone_jitter: share of images whose target is re-toned first.
-        jpeg_share: share of degraded images that are JPEG-compressed at last.
-        task_hint_share: share of images whose task is told to the model.
+        weights: Relative share by name in `DEGRADATIONS`.
+        tone_jitter: Share of images whose tone is changed before the degradation.
+        jpeg_share: Share of degraded images that are finally compressed as JPEG.
+        task_hint_share: Share of images whose task the model receives.
     """
 
     weights: Mapping[str, float]
@@ -72,7 +72,7 @@ class Degraded:
     """A batch: clean targets and degraded images (B, 3, H, W) in [0, 1], tasks (B,) int64."""
 
     target: Tensor
-    picture: Tensor
+    image: Tensor
     task: Tensor
     names: tuple[str, ...]
 
@@ -80,16 +80,18 @@ class Degraded:
 def degrade(clean: Tensor, mix: Mix, rng: torch.Generator) -> Degraded:
     """Degrade a batch of clean images (B, 3, H, W) in [0, 1], each in its own way.
 
-    Results are rounded to 8 bits, as files are.
+    Results are rounded to 8 bits, as in files.
     """
     names = _choose(len(clean), mix, rng)
-    moody = uniform((len(clean),), 0.0, 1.0, rng) < mix.tone_jitter
-    target = to_eight_bits(torch.where(moody[:, None, None, None], mood(clean, rng), clean))
-    picture = torch.empty_like(target)
+    jittered = uniform((len(clean),), 0.0, 1.0, rng) < mix.tone_jitter
+    target = to_eight_bits(
+        torch.where(jittered[:, None, None, None], jitter_tone(clean, rng), clean)
+    )
+    image = torch.empty_like(target)
     for name in sorted(set(names)):
         rows = torch.tensor([i for i, n in enumerate(names) if n == name], device=clean.device)
-        picture[rows] = _apply(target[rows], name, mix, rng)
-    return Degraded(target, to_eight_bits(picture), _tasks(names, mix, rng), names)
+        image[rows] = _apply(target[rows], name, mix, rng)
+    return Degraded(target, to_eight_bits(image), _tasks(names, mix, rng), names)
 
 
 def _choose(count: int, mix: Mix, rng: torch.Generator) -> tuple[str, ...]:
@@ -100,28 +102,28 @@ def _choose(count: int, mix: Mix, rng: torch.Generator) -> tuple[str, ...]:
 
 
 def _apply(target: Tensor, name: str, mix: Mix, rng: torch.Generator) -> Tensor:
-    picture = target
+    image = target
     for operation in DEGRADATIONS[name][0]:
-        picture = operation(picture, rng).clamp(0.0, 1.0)
+        image = operation(image, rng).clamp(0.0, 1.0)
     if name in ("identity", "jpeg", "camera"):
-        return picture
-    squeezed = uniform((len(picture),), 0.0, 1.0, rng) < mix.jpeg_share
-    if bool(squeezed.any()):
-        rounded = to_eight_bits(picture[squeezed])
-        picture[squeezed] = jpeg(rounded, rng).clamp(0.0, 1.0)
-    return picture
+        return image
+    compressed = uniform((len(image),), 0.0, 1.0, rng) < mix.jpeg_share
+    if bool(compressed.any()):
+        rounded = to_eight_bits(image[compressed])
+        image[compressed] = jpeg(rounded, rng).clamp(0.0, 1.0)
+    return image
 
 
 def _tasks(names: tuple[str, ...], mix: Mix, rng: torch.Generator) -> Tensor:
-    """Task indices: the true one for a share of the images, any at all for clean ones."""
+    """Return task indices: the true task for a share of the images, any for clean images."""
     count = len(names)
-    told = uniform((count,), 0.0, 1.0, rng) < mix.task_hint_share
+    hinted = uniform((count,), 0.0, 1.0, rng) < mix.task_hint_share
     anything = torch.randint(0, len(TASKS), (count,), generator=rng, device=rng.device)
     true = torch.tensor([TASKS.index(DEGRADATIONS[n][1]) for n in names], device=rng.device)
     clean = torch.tensor([n == "identity" for n in names], device=rng.device)
-    return torch.where(told, torch.where(clean, anything, true), torch.zeros_like(true))
+    return torch.where(hinted, torch.where(clean, anything, true), torch.zeros_like(true))
 
 
-def to_eight_bits(picture: Tensor) -> Tensor:
+def to_eight_bits(image: Tensor) -> Tensor:
     """Round values in [0, 1] to multiples of 1 / 255."""
-    return (picture.clamp(0.0, 1.0) * 255.0).round() / 255.0
+    return (image.clamp(0.0, 1.0) * 255.0).round() / 255.0

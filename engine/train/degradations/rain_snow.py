@@ -17,24 +17,24 @@ from varfix.engine.train.degradations.random_draws import (
 )
 
 STREAK = 121
-"""Side of the longest streak's kernel in pixels."""
+"""Side of the kernel of the longest streak in pixels."""
 
 
 @dataclass(frozen=True)
-class Shower:
-    """A kind of rain: least and greatest values that are drawn from for each image.
+class RainStyle:
+    """A kind of rain: ranges of the values that are drawn for each image.
 
     Attributes:
-        cover: how many streaks of a layer lie over a pixel on average.
-        strength: light that the brightest streak adds.
-        width: standard deviation across a streak, in pixels.
-        length: of a streak, in pixels.
-        lean: largest angle from the vertical, in radians.
-        fan: deviation of the layers' angles from it, in radians.
-        edge: how hard the sides of a streak are, 0 for a bell and 1 for a bar.
-        patchy: how much of the rain comes in patches, 0 to 1.
-        veil: share of gray light that far drops put over the image.
-        share: how often this kind is drawn.
+        cover: Mean number of streaks of a layer over a pixel.
+        strength: Light that the brightest streak adds.
+        width: Standard deviation across a streak, in pixels.
+        length: Length of a streak, in pixels.
+        lean: Largest angle from the vertical, in radians.
+        fan: Deviation of the layers' angles, in radians.
+        edge: Profile across a streak, from 0 (Gaussian) to 1 (box).
+        patchy: Share of the rain that is concentrated in patches, 0 to 1.
+        veil: Share of gray light from distant drops.
+        share: Relative frequency of this kind.
     """
 
     cover: tuple[float, float]
@@ -49,9 +49,9 @@ class Shower:
     share: tuple[float]
 
 
-SHOWERS = (
-    # Dense, long, hard-edged bars, as in Rain100H: half of an image or more under streaks.
-    Shower(
+RAIN_STYLES = (
+    # Dense, long streaks with hard edges, as in Rain100H: they cover at least half of an image.
+    RainStyle(
         cover=(0.35, 1.6),
         strength=(0.2, 0.6),
         width=(0.4, 1.1),
@@ -63,8 +63,8 @@ SHOWERS = (
         veil=(0, 1e-3),
         share=(0.45,),
     ),
-    # Soft and faint, in patches, as in Rain1400: an added brightness of 0.05 on average.
-    Shower(
+    # Soft and faint, in patches, as in Rain1400: they add 0.05 on average.
+    RainStyle(
         cover=(0.2, 1.8),
         strength=(0.06, 0.3),
         width=(0.5, 1.4),
@@ -76,8 +76,8 @@ SHOWERS = (
         veil=(0, 0.12),
         share=(0.3,),
     ),
-    # Single bright streaks, as a flash or a lamp shows them.
-    Shower(
+    # Single bright streaks, as in the light of a flash or a lamp.
+    RainStyle(
         cover=(0.03, 0.25),
         strength=(0.2, 0.7),
         width=(0.4, 1.1),
@@ -89,8 +89,8 @@ SHOWERS = (
         veil=(0, 0.1),
         share=(0.17,),
     ),
-    # A downpour: short fine streaks, the far ones a gray veil (the HeavyRain images).
-    Shower(
+    # Short fine streaks; distant ones form a gray veil (HeavyRain).
+    RainStyle(
         cover=(0.4, 1.5),
         strength=(0.1, 0.3),
         width=(0.6, 1.1),
@@ -106,38 +106,40 @@ SHOWERS = (
 
 
 def rain(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """One to five layers of streaks of one of `SHOWERS`; they add gray light, as files show."""
+    """Add one to five layers of gray streaks of one of `RAIN_STYLES`."""
     B, _, H, W = clean.shape
-    shower = _showers(B, rng)
+    style = _draw_styles(B, rng)
     light = clean.new_zeros(B, 1, H, W)
-    lean = shower["lean"] * uniform((B,), -1.0, 1.0, rng)
+    lean = style["lean"] * uniform((B,), -1.0, 1.0, rng)
     layers = integer(1, 6, rng)
     for _ in range(layers):
-        length = shower["length"] * uniform((B,), 0.7, 1.05, rng)
-        # A drop's streak covers its length times the width of its bell.
-        area = (length * shower["width"] * 2.5).reshape(B, 1, 1, 1)
-        drops = _drops((B, 1, H, W), shower["cover"].reshape(B, 1, 1, 1) / layers / area, rng)
-        angle = lean + shower["fan"] * normal((B,), rng)
-        width = shower["width"] * uniform((B,), 0.8, 1.25, rng)
-        kernels = line_kernels(angle, length, width, shower["edge"])
+        length = style["length"] * uniform((B,), 0.7, 1.05, rng)
+        # Area of a streak: its length times its effective width.
+        area = (length * style["width"] * 2.5).reshape(B, 1, 1, 1)
+        drops = _drops((B, 1, H, W), style["cover"].reshape(B, 1, 1, 1) / layers / area, rng)
+        angle = lean + style["fan"] * normal((B,), rng)
+        width = style["width"] * uniform((B,), 0.8, 1.25, rng)
+        kernels = line_kernels(angle, length, width, style["edge"])
         light = light + convolve(drops, kernels).clamp_min(0.0)
-    light = light * shower["strength"].reshape(B, 1, 1, 1) * _patches((B, H, W), shower, rng)
-    veil = shower["veil"].reshape(B, 1, 1, 1) * uniform((B, 1, 1, 1), 0.3, 1.0, rng)
+    light = light * style["strength"].reshape(B, 1, 1, 1) * _patches((B, H, W), style, rng)
+    veil = style["veil"].reshape(B, 1, 1, 1) * uniform((B, 1, 1, 1), 0.3, 1.0, rng)
     veil = veil * (0.6 + 0.4 * smooth_field(B, (H, W), 2, rng))
     hidden = clean * (1.0 - veil) + veil * uniform((B, 1, 1, 1), 0.45, 0.85, rng)
     screened = (uniform((B, 1, 1, 1), 0.0, 1.0, rng) < 0.25).float()
     return hidden + light * (1.0 - screened * hidden)
 
 
-def _showers(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
-    """A value (batch,) of every attribute of `Shower`, each image's from one kind."""
-    shares = torch.tensor([kind.share[0] for kind in SHOWERS], device=rng.device)
+def _draw_styles(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
+    """Return a value (batch,) of every attribute of `RainStyle`, from one style for each image."""
+    shares = torch.tensor([kind.share[0] for kind in RAIN_STYLES], device=rng.device)
     kinds = torch.multinomial(shares, batch, replacement=True, generator=rng)
     drawn = {}
-    for place, name in enumerate(Shower.__dataclass_fields__):
+    for place, name in enumerate(RainStyle.__dataclass_fields__):
         if name == "share":
             continue
-        bounds = torch.tensor([astuple(kind)[place] for kind in SHOWERS], device=rng.device)[kinds]
+        bounds = torch.tensor([astuple(kind)[place] for kind in RAIN_STYLES], device=rng.device)[
+            kinds
+        ]
         low, high = bounds[:, 0], bounds[:, 1]
         where = uniform((batch,), 0.0, 1.0, rng)
         even, factors = low + where * (high - low), low.clamp_min(1e-6) ** (1.0 - where)
@@ -145,10 +147,10 @@ def _showers(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
     return drawn
 
 
-def _patches(size: tuple[int, int, int], shower: dict[str, Tensor], rng: torch.Generator) -> Tensor:
-    """Where it rains how much: (B, 1, H, W) around one."""
+def _patches(size: tuple[int, int, int], style: dict[str, Tensor], rng: torch.Generator) -> Tensor:
+    """Return the local density of rain, (B, 1, H, W), with a mean of about 1."""
     B, H, W = size
-    share = shower["patchy"].reshape(B, 1, 1, 1)
+    share = style["patchy"].reshape(B, 1, 1, 1)
     return 1.0 - share + 2.0 * share * smooth_field(B, (H, W), 3, rng).square()
 
 
@@ -157,9 +159,9 @@ FLAKES = (0.6, 0.9, 1.3, 1.9, 2.8, 4.2)
 
 
 def snow(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Flakes of several sizes, discs and lines along the wind, over a veil.
+    """Add flakes of several sizes, as discs or lines along the wind, and a veil.
 
-    Near flakes are larger, fewer and faster; those out of focus are fainter and softer.
+    Near flakes are larger, fewer and faster; defocused flakes are fainter and softer.
     """
     B, _, H, W = clean.shape
     cover = clean.new_zeros(B, 1, H, W)
@@ -183,7 +185,7 @@ def snow(clean: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _drops(shape: tuple[int, ...], density: Tensor, rng: torch.Generator) -> Tensor:
-    """Isolated points of random brightness; `density` (B, 1, 1, 1) of the pixels carry one."""
+    """Return isolated points of random brightness; `density` (B, 1, 1, 1) is their share."""
     present = uniform(shape, 0.0, 1.0, rng) < density
     return present * uniform(shape, 0.3, 1.0, rng)
 
@@ -191,14 +193,14 @@ def _drops(shape: tuple[int, ...], density: Tensor, rng: torch.Generator) -> Ten
 def line_kernels(
     angle: Tensor, length: Tensor, width: Tensor, edge: Tensor, *, round_ends: bool = False
 ) -> Tensor:
-    """Strokes (B, STREAK, STREAK) whose brightest pixel is one.
+    """Return strokes (B, STREAK, STREAK) with a maximum of 1.
 
     Args:
         angle: (B,) radians from the vertical.
         length: (B,) pixels.
         width: (B,) standard deviation across, in pixels.
-        edge: (B,) in [0, 1], 0 for a bell across and 1 for a bar.
-        round_ends: ends like half a disc, so that a stroke of no length is a disc.
+        edge: (B,) in [0, 1], profile across, from 0 (Gaussian) to 1 (box).
+        round_ends: Use round ends, so that a stroke of length 0 is a disc.
     """
     axis = torch.arange(STREAK, device=angle.device, dtype=angle.dtype) - STREAK // 2
     y, x = axis[None, :, None], axis[None, None, :]

@@ -1,4 +1,4 @@
-"""Random draws for whole batches; every one comes from an explicit generator, so runs repeat."""
+"""Random values for whole batches, from explicit generators, so that runs can be repeated."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch.nn import functional
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:
-    """Uniform values in [low, high)."""
+    """Return uniform values in [low, high)."""
     return torch.rand(shape, generator=rng, device=rng.device) * (high - low) + low
 
 
 def log_uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:
-    """Values in [low, high) whose logarithm is uniform."""
+    """Return values in [low, high) whose logarithm is uniform."""
     return uniform(shape, math.log(low), math.log(high), rng).exp()
 
 
 def normal(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
-    """Standard normal values."""
+    """Return standard normal values."""
     return torch.randn(shape, generator=rng, device=rng.device)
 
 
 def smooth_field(batch: int, size: tuple[int, int], cells: int, rng: torch.Generator) -> Tensor:
-    """Smooth random maps (batch, 1, H, W) in [0, 1] with about `cells` bumps a side."""
+    """Return smooth random maps (batch, 1, H, W) in [0, 1] with about `cells` maxima per side."""
     seeds = uniform((batch, 1, cells + 2, cells + 2), 0.0, 1.0, rng)
     field = functional.interpolate(seeds, size=size, mode="bicubic", align_corners=True)
     low, high = field.amin((2, 3), keepdim=True), field.amax((2, 3), keepdim=True)
@@ -33,10 +33,10 @@ def smooth_field(batch: int, size: tuple[int, int], cells: int, rng: torch.Gener
 
 
 def integer(low: int, high: int, rng: torch.Generator) -> int:
-    """One integer in [low, high)."""
+    """Return an integer in [low, high)."""
     return int(torch.randint(low, high, (), generator=rng, device=rng.device))
 
 
 def chance(probability: float, rng: torch.Generator) -> bool:
-    """True with the given probability."""
+    """Return True with the given probability."""
     return bool(torch.rand((), generator=rng, device=rng.device) < probability)

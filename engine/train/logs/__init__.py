@@ -1,1 +1,1 @@
-"""What a training run writes for people: metrics, curves, sample sheets."""
+"""Outputs of a training run for people: metrics, curves, sample sheets."""

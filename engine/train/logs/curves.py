@@ -1,4 +1,4 @@
-"""The curves of a run: every quantity of `metrics.jsonl` over the steps of its stage."""
+"""Draws the learning curves of a run from `metrics.jsonl`, by stage and step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_DRAWN = frozenset({"stage", "step", "time", "elapsed", "took"})
 
 
 def read_curves(metrics: Path) -> dict[str, dict[str, Curve]]:
-    """Stage -> quantity -> (steps, values). `wait` becomes the share of time spent waiting.
+    """Return steps and values of each quantity of each stage; `wait` as a share of the time.
 
     Raises:
         NothingToDoError: There are no metrics.
@@ -38,11 +38,11 @@ def read_curves(metrics: Path) -> dict[str, dict[str, Curve]]:
             steps.append(line["step"])
             values.append(line[name])
     if not stages:
-        raise NothingToDoError(f"{metrics}: no steps were written down")
+        raise NothingToDoError(f"{metrics}: no steps recorded")
     return {stage: dict(curves) for stage, curves in stages.items()}
 
 
-def draw_curves(metrics: Path, picture: Path) -> None:
+def draw_curves(metrics: Path, image: Path) -> None:
     """Draw one row of small plots for each stage.
 
     Raises:
@@ -59,12 +59,12 @@ def draw_curves(metrics: Path, picture: Path) -> None:
             plot.set_axis_off()
         for plot, name in zip(row, sorted(curves), strict=False):
             _draw(plot, f"{stage}: {name}", curves[name])
-    with replacement(picture) as part:
+    with replacement(image) as part:
         figure.savefig(part, format="png", dpi=90)
 
 
 def _draw(plot: Axes, title: str, curve: Curve) -> None:
-    """The median and the middle half of the values, in up to `MOST_POINTS` groups of steps."""
+    """Draw the median and the middle half of the values, in up to `MOST_POINTS` groups of steps."""
     steps, values = (np.asarray(column, np.float64) for column in curve)
     span = max(LEAST_SPAN, len(steps) // MOST_POINTS)
     whole = len(steps) // span * span

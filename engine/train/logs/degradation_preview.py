@@ -1,7 +1,7 @@
-"""What the degradations look like: a contact sheet for each, to be judged by eye.
+"""Contact sheets of the degradations, for visual checks.
 
-The strengths on a sheet are those that training meets: many versions of an image are drawn, sorted
-by how far they are from it, and shown at even steps, from the mildest tenth to the worst one.
+The strengths are those of training: many versions of an image are drawn, sorted by their difference
+from it, and shown at equal steps, from the weakest to the strongest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from varfix.engine.train.data.photos import Photos, cut_picture, random_cut, stacked
+from varfix.engine.train.data.photos import Photos, apply_crop, random_crop, to_batch
 from varfix.engine.train.degradations.mix import DEGRADATIONS, Mix, degrade
 from varfix.engine.train.degradations.random_draws import integer
 from varfix.engine.train.logs.sheet import Cell, save_sheet
@@ -24,30 +24,31 @@ SHOWN, ROWS, SIDE = 5, 4, 320
 
 
 def write_previews(photos: Photos, out: Path, seed: int = 0) -> Iterator[Path]:
-    """Write `out/NAME.png` for every degradation, and yield it when it is there."""
+    """Write `out/NAME.png` for every degradation; yield each path when the file is written."""
     rng = torch.Generator().manual_seed(seed)
-    cuts = torch.cat([_wide_cut(photos, rng) for _ in range(ROWS)])
+    crops = torch.cat([_wide_crop(photos, rng) for _ in range(ROWS)])
     for name in DEGRADATIONS:
         rows = [
-            _row(cut, name, torch.Generator().manual_seed(seed + i)) for i, cut in enumerate(cuts)
+            _row(crop, name, torch.Generator().manual_seed(seed + i))
+            for i, crop in enumerate(crops)
         ]
         path = out / f"{name.replace('+', '-')}.png"
         save_sheet(rows, path)
         yield path
 
 
-def _wide_cut(photos: Photos, rng: torch.Generator) -> Tensor:
-    """Half of a photograph or more: a sheet of details says little about haze."""
-    photo = photos.pictures[integer(0, len(photos), rng)]
+def _wide_crop(photos: Photos, rng: torch.Generator) -> Tensor:
+    """Return half of an image or more: details show little of haze."""
+    photo = photos.images[integer(0, len(photos), rng)]
     side = max(SIDE, min(photo.shape[:2]) // 2)
-    cut = random_cut(photo.shape[:2], side, rng)
-    return stacked([cut_picture(photo, cut, SIDE)], rng.device)
+    crop = random_crop(photo.shape[:2], side, rng)
+    return to_batch([apply_crop(photo, crop, SIDE)], rng.device)
 
 
 def _row(clean: Tensor, name: str, rng: torch.Generator) -> list[Cell]:
-    """The image (3, H, W), then `SHOWN` damaged ones, from mild to bad."""
+    """Return the image (3, H, W), then `SHOWN` degraded versions, from weak to strong."""
     mix = Mix({name: 1.0}, tone_jitter=0.0, jpeg_share=0.0)
-    damaged = degrade(clean.expand(DRAWN, -1, -1, -1), mix, rng).picture
+    damaged = degrade(clean.expand(DRAWN, -1, -1, -1), mix, rng).image
     error = (damaged - clean).square().mean((1, 2, 3)).clamp_min(1e-6)
     order = error.argsort()
     picks = [int(order[(2 * i + 1) * DRAWN // (2 * SHOWN)]) for i in range(SHOWN)]

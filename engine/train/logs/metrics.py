@@ -1,4 +1,4 @@
-"""The run's diary: one JSON line per step, in `metrics.jsonl`."""
+"""The metrics of a run, as JSON lines in `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from varfix.engine.system.atomic import write_file
 
 
-class Journal:
-    """Appends lines, and forgets those of steps that a restored state has not done."""
+class MetricsLog:
+    """Appends lines; removes those of steps after a restored state."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -21,10 +21,10 @@ class Journal:
             file.write(json.dumps(line) + "\n")
 
     def rewind(self, done: Mapping[str, int]) -> None:
-        """Drop what was written after the state that the run goes on from.
+        """Remove lines of steps after the state from which the run resumes.
 
         Args:
-            done: finished steps by stage.
+            done: Finished steps by stage.
         """
         if not self.path.exists():
             return
@@ -36,6 +36,6 @@ class Journal:
 def _is_done(line: str, done: Mapping[str, int]) -> bool:
     try:
         entry = json.loads(line)
-    except json.JSONDecodeError:  # torn by a kill
+    except json.JSONDecodeError:  # cut off by an interruption
         return False
     return bool(entry["step"] < done.get(entry["stage"], 0))

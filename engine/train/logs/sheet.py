@@ -1,4 +1,4 @@
-"""Contact sheets: rows of small images, each with a label above it."""
+"""Contact sheets: rows of small images with labels above them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from varfix.engine.system.atomic import replacement
 
 GAP = 6
 LINE = 16
-"""Height of a line of Pillow's built-in font, with some air."""
+"""Height of a line of Pillow's built-in font, with a margin."""
 
 PAPER, INK = (24, 24, 24), (235, 235, 235)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An image (3, H, W) in [0, 1] and what to write above it."""
+    """An image (3, H, W) in [0, 1] and its label."""
 
     label: str
-    picture: Tensor
+    image: Tensor
 
 
 def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
-    """Write a sheet as a PNG; its folder is made.
+    """Write a sheet as PNG, atomically; create its folder.
 
     Args:
-        rows: cells, all images of one size.
-        path: of the file; it appears when it is whole.
+        rows: Cells; all images have the same size.
+        path: Path of the file.
     """
-    height, width = rows[0][0].picture.shape[1:]
+    height, width = rows[0][0].image.shape[1:]
     size = (
         GAP + max(len(row) for row in rows) * (width + GAP),
         GAP + len(rows) * (LINE + height + GAP),
@@ -45,12 +45,12 @@ def save_sheet(rows: Sequence[Sequence[Cell]], path: Path) -> None:
         for x, cell in enumerate(row):
             left, top = GAP + x * (width + GAP), GAP + y * (LINE + height + GAP)
             pen.text((left, top), cell.label, fill=INK)
-            sheet.paste(_image(cell.picture), (left, top + LINE))
+            sheet.paste(_image(cell.image), (left, top + LINE))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacement(path) as part:
         sheet.save(part, format="PNG")
 
 
-def _image(picture: Tensor) -> Image.Image:
-    samples = (picture.clamp(0.0, 1.0) * 255.0).round().permute(1, 2, 0).numpy()
+def _image(image: Tensor) -> Image.Image:
+    samples = (image.clamp(0.0, 1.0) * 255.0).round().permute(1, 2, 0).numpy()
     return Image.fromarray(samples.astype(np.uint8))

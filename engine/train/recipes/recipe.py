@@ -1,4 +1,4 @@
-"""The training recipe: everything that decides a run, read from one YAML file."""
+"""The training recipe: all parameters of a run, read from a YAML file."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ from varfix.engine.train.recipes.renamed_keys import (
 
 
 class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One stage of training.
+    """A stage of training.
 
     Attributes:
-        steps: optimizer steps; a stage of 0 steps is left out.
-        batch_size: whole images per step, or per pool where a step takes some patches of it.
-        image_sizes: sides of the images, one of them chosen for each step.
-        patches: patches cut from each image (restorer only).
-        patch: side of a patch in pixels.
-        per_step: patches of an optimizer step, of as many images as there are; 0 for all of them
-            at once. The pool is used up before the next one is made.
-        wide: share of pools dealt in patches of twice the side, a quarter as many for each step.
-        informed: share of images whose evidence is the truth, blurred a little, and not what the
-            prior finds.
-        fitted: share of images with shifted tones whose tone grid is one that fits the target.
-        learning_rate: the highest, after `warmup` steps; falls to `min_learning_rate` by cosine.
-        mix: shares of the degradations in this stage; None for the recipe's.
+        steps: Optimizer steps; 0 omits the stage.
+        batch_size: Whole images per step; per pool if steps use a part of its patches.
+        image_sizes: Sides of the images; one is drawn for each batch or pool.
+        patches: Patches of each image (restorer only).
+        patch: Side of a patch in pixels.
+        per_step: Patches of a step, of different images if possible; 0 = all patches. All patches
+            of a pool are used before the next pool is created.
+        wide: Share of pools with patches of twice the side, and a quarter as many of them.
+        informed: Share of images for which the restorer gets the true degradation scores, slightly
+            perturbed, instead of those of the prior.
+        fitted: Share of images with shifted tones whose tone grid is fitted to the target.
+        learning_rate: Highest rate, after `warmup` steps; falls to `min_learning_rate` as a cosine.
+        min_learning_rate: Rate at the end of the stage.
+        warmup: Steps of the linear warm-up.
+        mix: Shares of the degradations in this stage; None for the recipe's.
     """
 
     steps: int
@@ -57,36 +59,36 @@ class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def parts(self) -> int:
-        """Steps that a pool is dealt out to."""
+        """Steps of a pool."""
         return max(1, self.batch_size * self.patches // self.per_step) if self.per_step else 1
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole run.
 
-    In the file the stages stand beside the other keys, each under its name.
+    In the file, each stage is a section with its name, next to the other keys.
 
     Attributes:
-        model: what is trained, a key of `varfix.engine.train.program.PROGRAMS`.
-        stages: recipe of every stage by name.
-        mix: relative share of each degradation.
-        seed: of weights, cuts and degradations.
-        tone_jitter: share of images whose target is re-toned.
-        jpeg_share: share of degraded images that are JPEG-compressed at last.
-        task_hint_share: share of images whose task is told to the model.
-        pairs_share: share of images that come from the user's own pairs, where there are any.
-        pairs_task: what those pairs are an example of: a member of `varfix.engine.models.TASKS`.
-        ema: decay of the averaged weights that are exported.
-        grad_clip: largest gradient norm.
-        skip_above_grad_norm: gradient norm from which on a step is left out; NaN always is.
-        rollback_after_skips: steps left out in a row after which the weights return to the
-            averaged ones.
-        minutes: that training may take, instead of the stages' steps, all sessions together; None
-            for the steps. Only one stage can be trained so.
-        compile: whether networks are compiled.
-        report_every: seconds between lines of the journal.
-        save_every: steps between saved states.
-        sample_every: steps between sample sheets and curves; 0 for none.
+        model: The network, a key of `varfix.engine.train.trainable.TRAINABLES`.
+        stages: Recipe of each stage by name.
+        mix: Relative share of each degradation.
+        seed: Seed of weights, crops and degradations.
+        tone_jitter: Share of images whose tone is changed before the degradation.
+        jpeg_share: Share of degraded images that are finally compressed as JPEG.
+        task_hint_share: Share of images whose task the model receives.
+        pairs_share: Share of images from the user's own pairs, if given.
+        pairs_task: Task of those pairs, a member of `varfix.engine.models.card.TASKS`.
+        ema: Decay of the averaged weights, which are the result.
+        grad_clip: Largest gradient norm.
+        skip_above_grad_norm: Steps with a larger gradient norm, or NaN, are skipped.
+        rollback_after_skips: Number of consecutive skipped steps after which the weights return to
+            the averaged ones.
+        minutes: Time limit in place of the stages' steps, over all sessions; None = steps. Only one
+            stage can be trained with a time limit.
+        compile: Whether to compile the networks.
+        report_every: Seconds between lines of metrics.
+        save_every: Steps between saved states.
+        sample_every: Steps between sample sheets and curves; 0 = none.
     """
 
     model: str = "varformer-s"
@@ -110,7 +112,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def degradations(self) -> Mix:
-        """The mix in the form that `degrade` takes."""
+        """The mix as `degrade` takes it."""
         return Mix(self.mix, self.tone_jitter, self.jpeg_share, self.task_hint_share)
 
 
@@ -118,12 +120,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), warn: Warn = ignore) 
     """Read a recipe.
 
     Args:
-        path: a YAML file.
+        path: A YAML file.
         overrides: `KEY=VALUE` with dotted keys and YAML values.
-        warn: receives a message for each key that is given under its old name.
+        warn: Receives a message for each key under its old name.
 
     Raises:
-        ConfigError: If the file cannot be read, or names an unknown key or degradation.
+        ConfigError: The file cannot be read, or contains an unknown key or degradation.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -132,8 +134,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), warn: Warn = ignore) 
         data = _current(data, path.name, warn)
         for override in overrides:
             _override(data, override, warn)
-        # Not strict: YAML 1.1 takes 5e-4, written without a point, for a word.
-        recipe = msgspec.convert(_sorted(data, path.name), Recipe, strict=False)
+        # Not strict: in YAML 1.1, a number such as 5e-4, without a point, is text.
+        recipe = msgspec.convert(_grouped(data, path.name), Recipe, strict=False)
     except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path.name}: {error}") from error
     _check(recipe, path.name)
@@ -149,8 +151,8 @@ def _current(data: dict[str, Any], place: str, warn: Warn) -> dict[str, Any]:
     return renamed
 
 
-def _sorted(data: dict[str, Any], name: str) -> dict[str, Any]:
-    """Move the sections of the stages, which are all keys not known here, under `stages`."""
+def _grouped(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """Move the sections of the stages, the keys that are not fields of `Recipe`, under `stages`."""
     known = {field for field in Recipe.__struct_fields__ if field != "stages"}
     stages = {key: value for key, value in data.items() if key not in known}
     for key, value in stages.items():
@@ -172,7 +174,7 @@ def _check(recipe: Recipe, name: str) -> None:
     trained = [stage for stage, settings in recipe.stages.items() if settings.steps]
     if recipe.minutes is not None and len(trained) > 1:
         raise ConfigError(
-            f"{name}: minutes: {len(trained)} stages are to be trained, expected one",
+            f"{name}: minutes: {len(trained)} stages have steps, expected one",
             hint=" ".join(f"--set {stage}.steps=0" for stage in trained[:-1]),
         )
     if recipe.pairs_task not in TASKS:

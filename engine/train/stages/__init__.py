@@ -1,1 +1,1 @@
-"""What each stage trains, from which batches, by which losses."""
+"""The stages of training: trained weights, batches and losses."""

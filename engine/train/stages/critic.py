@@ -1,7 +1,8 @@
-"""An adversary that learns to tell drawn patches from photographed ones (PatchGAN).
+"""An adversary that learns to distinguish generated from real patches (PatchGAN).
 
-It trains inside the stage it serves: one sum of losses moves the network and the critic at once,
-each by its own part of it, because each part sees the other's weights as constants.
+It is trained in the stage that uses it. One sum of losses trains the network and the critic at
+once:
+each term treats the weights of the other one as constants.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ SLOPE = 0.2
 
 
 class PatchCritic(nn.Module):
-    """Judges overlapping patches of about 70 pixels: positive means photographed."""
+    """Scores overlapping patches of about 70 pixels; positive means real."""
 
     def __init__(self, channels: int = 64) -> None:
         super().__init__()
@@ -34,25 +35,26 @@ class PatchCritic(nn.Module):
         )
         self.judge = nn.Conv2d(widths[-1], 1, 4, padding=1)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """Judgments (B, 1, h, w) of images (B, 3, H, W) in [-1, 1]."""
-        x = functional.leaky_relu(self.enter(picture), SLOPE)
+    def forward(self, image: Tensor) -> Tensor:
+        """Return scores (B, 1, h, w) of images (B, 3, H, W) in [-1, 1]."""
+        x = functional.leaky_relu(self.enter(image), SLOPE)
         return self.judge(self.halve(x))
 
 
-def adversarial(critic: PatchCritic, drawn: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Hinge losses of both sides.
+def adversarial(critic: PatchCritic, generated: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """Return the hinge losses of both sides.
 
     Args:
-        critic: the adversary.
-        drawn: (B, 3, H, W) in about [-1, 1], of the network that is to deceive.
-        real: the same shape.
+        critic: The adversary.
+        generated: (B, 3, H, W) in about [-1, 1], from the trained network.
+        real: The same shape.
 
     Returns:
-        `deceive`, which moves only what drew, and `critic`, which moves only the critic.
+        `deceive`, whose gradient reaches only the network, and `critic`, whose gradient reaches
+        only the critic.
     """
     fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
-    deceive = -functional_call(critic, fixed, (drawn,)).mean()
-    on_real, on_drawn = critic(real), critic(drawn.detach())
-    caught = functional.relu(1.0 - on_real).mean() + functional.relu(1.0 + on_drawn).mean()
+    deceive = -functional_call(critic, fixed, (generated,)).mean()
+    on_real, on_generated = critic(real), critic(generated.detach())
+    caught = functional.relu(1.0 - on_real).mean() + functional.relu(1.0 + on_generated).mean()
     return {"deceive": deceive, "critic": 0.5 * caught}

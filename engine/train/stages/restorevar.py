@@ -1,7 +1,8 @@
-"""How RestoreVAR is trained: writer, refiner and decoder, one after the other.
+"""The stages of RestoreVAR: VQ-VAE, transformer, refiner and decoder, one after the other.
 
-Source: parity/restorevar/SPEC.md, section 7, and the paper's section 3.3. The released training
-begins with VAR's public VQ-VAE; where there is none, its training is the first stage.
+Source: engine/networks/README.md, "RestoreVAR", and section 3.3 of the paper. The published
+training
+begins with VAR's published VQ-VAE; without it, the first stage trains one.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from varfix.engine.networks.restorevar.refiner import Refiner
 from varfix.engine.networks.restorevar.transformer import RestoreVarTransformer
 from varfix.engine.train.data.batches import Batch
 from varfix.engine.train.stages.critic import PatchCritic, adversarial
-from varfix.engine.train.stages.perception import seen_difference, structure
+from varfix.engine.train.stages.perception import perceptual_distance, structural_similarity
 from varfix.engine.train.stages.stage import PlainStage
 from varfix.engine.train.stages.varformer_s import Losses, VqvaeStage
 
 WEIGHTS = {"structure": 0.5, "seen": 0.5, "deceive": 0.02, "critic": 1.0}
-"""Of the decoder's losses beside L1; those of the released training are not published."""
+"""Weights of the decoder's losses, relative to L1; the published training does not state its
+weights."""
 
 
-class Studio(RestoreVar):
-    """RestoreVAR and the critic that the decoder learns from."""
+class RestoreVarWithCritic(RestoreVar):
+    """RestoreVAR and the critic of the decoder's stage."""
 
     def __init__(self, config: RestoreVarConfig, critic: int = 64) -> None:
-        """Build untrained parts; `critic` is the critic's width."""
+        """Build untrained parts; `critic` is the width of the critic."""
         super().__init__(
             Vqvae(config.vqvae), RestoreVarTransformer(config.writer), Refiner(config.refiner)
         )
@@ -38,109 +40,109 @@ class Studio(RestoreVar):
         self.refiner.initialize()
 
 
-class WholeVqvaeStage(VqvaeStage):
-    """The VQ-VAE on clean images of the network's own size."""
+class FullSizeVqvaeStage(VqvaeStage):
+    """Trains the VQ-VAE on clean images of the network's own size."""
 
-    def vqvae(self, model: Studio) -> Vqvae:
-        """What this stage trains."""
+    def vqvae(self, model: RestoreVarWithCritic) -> Vqvae:
+        """Return the VQ-VAE."""
         return model.vqvae
 
-    def pictures(self, batch: Batch) -> Tensor:
-        """What it learns to draw."""
+    def images(self, batch: Batch) -> Tensor:
+        """Return the clean images (B, 3, side, side) to reconstruct."""
         return batch.targets
 
 
-class WriterStage(PlainStage):
-    """Cross-entropy of all tokens under teacher forcing; the condition is the damaged image."""
+class TransformerStage(PlainStage):
+    """Trains the transformer: teacher-forced cross-entropy, given the degraded image."""
 
     name = "writer"
 
-    def parameters(self, model: Studio) -> list[nn.Parameter]:
-        """What this stage trains."""
+    def parameters(self, model: RestoreVarWithCritic) -> list[nn.Parameter]:
+        """Return the weights of the transformer."""
         return list(model.writer.parameters())
 
-    def losses(self, model: Studio, batch: Batch) -> Losses:
-        """Every token counts the same, whatever its scale."""
+    def losses(self, model: RestoreVarWithCritic, batch: Batch) -> Losses:
+        """Return the cross-entropy; tokens of all scales have the same weight."""
         model.writer.train()
-        clean, latent = learned_tokens(model, batch)
-        logits = forced_logits(model, clean, latent)
+        clean, latent = clean_tokens(model, batch)
+        logits = teacher_forced_logits(model, clean, latent)
         return {"tokens": functional.cross_entropy(logits.flatten(0, 1), clean.tokens.flatten())}
 
 
 class RefinerStage(PlainStage):
-    """The continuous latent of the clean image, from what the writer writes by itself."""
+    """Trains the refiner: the clean image's latent, given the transformer's own prediction."""
 
     name = "refiner"
 
-    def parameters(self, model: Studio) -> list[nn.Parameter]:
-        """What this stage trains."""
+    def parameters(self, model: RestoreVarWithCritic) -> list[nn.Parameter]:
+        """Return the weights of the refiner."""
         return list(model.refiner.parameters())
 
-    def losses(self, model: Studio, batch: Batch) -> Losses:
-        """Mean absolute difference of latents, the target after `quant_conv`."""
+    def losses(self, model: RestoreVarWithCritic, batch: Batch) -> Losses:
+        """Return the mean absolute difference of latents; the target is that after `quant_conv`."""
         with torch.no_grad(), torch.autocast(batch.patches.device.type, enabled=False):
-            model.writer.eval()  # it writes as it will in use: no block is left out
-            damaged = model.vqvae.encoder(signed(batch.patches))
-            written = model.writer(damaged, model.vqvae.quantize)
+            model.writer.eval()  # predicts as in inference: no block is dropped
+            degraded = model.vqvae.encoder(signed(batch.patches))
+            written = model.writer(degraded, model.vqvae.quantize)
             wanted = model.vqvae.encode(signed(batch.targets))
         refined = model.refiner(written.prediction.latent, written.states)
         return {"latent": functional.l1_loss(refined.float(), wanted)}
 
 
 class DecoderStage(PlainStage):
-    """Clean images from their continuous latents; encoder and codebook stay as they are."""
+    """Trains the decoder on continuous latents of clean images; encoder and codebook are frozen."""
 
     name = "decoder"
 
-    def parameters(self, model: Studio) -> list[nn.Parameter]:
-        """What this stage trains."""
+    def parameters(self, model: RestoreVarWithCritic) -> list[nn.Parameter]:
+        """Return the weights of decoder and critic."""
         vqvae = model.vqvae
         trained = (vqvae.decoder, vqvae.post_quant_conv, model.critic)
         return [parameter for part in trained for parameter in part.parameters()]
 
-    def losses(self, model: Studio, batch: Batch) -> Losses:
-        """L1, SSIM, what the encoder sees, and the critic."""
+    def losses(self, model: RestoreVarWithCritic, batch: Batch) -> Losses:
+        """Return L1, SSIM, the perceptual distance, and the losses of the critic."""
         real = signed(batch.targets)
         with torch.no_grad():
             latent = model.vqvae.encode(real)
-        drawn = model.vqvae.decode(latent)
+        generated = model.vqvae.decode(latent)
         losses = {
-            "structure": 1.0 - structure((drawn + 1.0) / 2.0, batch.targets),
-            "seen": seen_difference(model.vqvae.encoder, drawn, real),
-            **adversarial(model.critic, drawn, real),
+            "structure": 1.0 - structural_similarity((generated + 1.0) / 2.0, batch.targets),
+            "seen": perceptual_distance(model.vqvae.encoder, generated, real),
+            **adversarial(model.critic, generated, real),
         }
         weighted = {name: WEIGHTS[name] * loss for name, loss in losses.items()}
-        return {"l1": functional.l1_loss(drawn.float(), real), **weighted}
+        return {"l1": functional.l1_loss(generated.float(), real), **weighted}
 
 
-def signed(pictures: Tensor) -> Tensor:
-    """From [0, 1] to [-1, 1]."""
-    return 2.0 * pictures - 1.0
+def signed(images: Tensor) -> Tensor:
+    """Map [0, 1] to [-1, 1]."""
+    return 2.0 * images - 1.0
 
 
-def learned_tokens(model: Studio, batch: Batch) -> tuple[Quantized, Tensor]:
-    """The clean images' tokens, and the damaged ones' latents; in single precision."""
+def clean_tokens(model: RestoreVarWithCritic, batch: Batch) -> tuple[Quantized, Tensor]:
+    """Return the tokens of the clean images, and the latents of the degraded ones, in fp32."""
     with torch.no_grad(), torch.autocast(batch.patches.device.type, enabled=False):
         clean = model.vqvae.quantized(signed(batch.targets))
         return clean, model.vqvae.encoder(signed(batch.patches))
 
 
-def forced_logits(model: Studio, clean: Quantized, latent: Tensor) -> Tensor:
-    """Logits (B, L, codes) of all tokens, given the clean tokens before them."""
+def teacher_forced_logits(model: RestoreVarWithCritic, clean: Quantized, latent: Tensor) -> Tensor:
+    """Return the logits (B, L, codes) of all tokens, given the clean tokens of coarser scales."""
     pyramid = model.vqvae.quantize.pyramid(clean.increments)
     return model.writer.teacher_forced_logits(model.writer.conditioning(latent), pyramid).float()
 
 
-def restore_resized(model: Studio, pictures: Tensor, tasks: Tensor) -> Tensor:
+def restore_resized(model: RestoreVarWithCritic, images: Tensor, tasks: Tensor) -> Tensor:
     """Restore square images of any size in [0, 1], as the official script does.
 
-    The network restores at its own size, and it is told no task.
+    The network restores at its own size, and has no input for a task.
     """
     del tasks
-    side, own = pictures.shape[-1], model.vqvae.side
-    resized = functional.interpolate(pictures, size=(own, own), mode="bicubic").clamp(0.0, 1.0)
+    side, own = images.shape[-1], model.vqvae.side
+    resized = functional.interpolate(images, size=(own, own), mode="bicubic").clamp(0.0, 1.0)
     restored = model.eval().restore(signed(resized))
     return functional.interpolate(restored, size=(side, side), mode="bilinear", antialias=True)
 
 
-STAGES = (WholeVqvaeStage(), WriterStage(), RefinerStage(), DecoderStage())
+STAGES = (FullSizeVqvaeStage(), TransformerStage(), RefinerStage(), DecoderStage())

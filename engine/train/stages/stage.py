@@ -1,4 +1,4 @@
-"""A stage of training: what it trains, and the losses it minimizes."""
+"""The interface of a stage of training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Stage(Protocol):
-    """One stage of training. `model` is what the program's `build` returns."""
+    """A stage of training; `model` is the result of the trainable's `build`."""
 
     @property
     def name(self) -> str:
@@ -16,35 +16,36 @@ class Stage(Protocol):
         ...
 
     def parameters(self, model: Any) -> list[nn.Parameter]:
-        """What this stage trains, always in the same order; all else is frozen meanwhile."""
+        """Return the trained weights, always in the same order; all others are frozen."""
         ...
 
     def prepare(self, model: Any, pool: Any) -> Any:
-        """Do to a pool what needs doing once, before the steps that are dealt from it."""
+        """Prepare a pool once, before its steps."""
         ...
 
     def losses(self, model: Any, batch: Any) -> dict[str, Tensor]:
-        """Losses by name, whose sum is minimized; runs under bf16 autocast where that is fast.
+        """Return losses by name, whose sum is minimized; computed in bf16 where that is fast.
 
-        Each is a scalar, or one for each of the batch's `kinds` (N,): then kinds are balanced.
+        Each is a scalar, or has a value for each of the batch's `kinds` (N,), which are then
+        balanced.
         """
         ...
 
     def start(self, model: Any, batches: Any) -> None:
-        """Prepare the model before the stage's first step.
+        """Prepare the network before the first step of the stage.
 
-        Not called again on resuming, nor where `--init` gave every weight of the network.
+        Not called when a run resumes, nor if `--init` set every weight of the network.
         """
         ...
 
 
 class PlainStage:
-    """What most stages have in common: they learn from batches as they come."""
+    """A stage without preparation, as a base class."""
 
     def prepare(self, model: Any, pool: Any) -> Any:
-        """The pool as it is."""
+        """Return the pool unchanged."""
         del model
         return pool
 
     def start(self, model: Any, batches: Any) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -1,8 +1,8 @@
-"""The tone grid that fits a thumbnail to its target: what a good judge of tone would say.
+"""Fits a tone grid to a thumbnail and its target.
 
-A restorer that is only ever shown the grids of a poor judge learns to correct them, and spoils
-those of a good one. Solved in closed form: a ridge regression for each of a few overlapping
-regions, whose coefficients are then interpolated to the cells of the grid.
+If a restorer is only trained with imprecise grids, it learns to correct them, and degrades the
+result of precise ones. The fit has a closed form: ridge regression in a few overlapping regions,
+whose coefficients are interpolated to the cells of the grid.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from varfix.engine.networks.varformer_s.tone_grid import BINS, COEFFICIENTS, gui
 
 CELLS = 16
 REGIONS = 4
-"""Regions along each side; each fades into its neighbors."""
+"""Regions along each side; neighbors overlap."""
 
 RIDGE = 2e-3
 """Weight of the identity, per pixel of a region."""
 
 
 def fit_grid(thumbnail: Tensor, target: Tensor) -> Tensor:
-    """Grids (B, 96, 16, 16) that bring thumbnails nearest to their targets, both (B, 3, 256, 256).
+    """Return grids (B, 96, 16, 16) that map thumbnails to targets, both (B, 3, 256, 256).
 
-    Values in [0, 1]; zero is the identity.
+    Values are in [0, 1]; a grid of zero is the identity.
     """
     colors, wanted = (functional.avg_pool2d(each, 4) for each in (thumbnail, target))
     B, _, H, W = colors.shape
@@ -46,7 +46,7 @@ def fit_grid(thumbnail: Tensor, target: Tensor) -> Tensor:
 
 
 def _regions(height: int, width: int, like: Tensor) -> Tensor:
-    """Weights (REGIONS^2, H * W) of the pixels in each region, a bell around its middle."""
+    """Return the weights (REGIONS^2, H * W) of pixels in each region, a Gaussian."""
     axes = []
     for length in (height, width):
         centers = (torch.arange(REGIONS) + 0.5) * (length / REGIONS)

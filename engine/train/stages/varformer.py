@@ -1,7 +1,8 @@
-"""How the released VarFormer is trained: the prior's stage, then the restorer's.
+"""The stages of VarFormer as published: the prior, then the restoration.
 
-Source: the paper's sections 3.1 to 3.3. Both begin with VAR's public VQ-VAE and transformer, which
-stay as they are (`--init`); the losses are the paper's but for the two named below.
+Source: sections 3.1 to 3.3 of the paper. Both begin with VAR's published VQ-VAE and transformer,
+which are frozen (`--init`). The losses are those of the paper, except for two that are described
+where they are computed.
 """
 
 from __future__ import annotations
@@ -13,44 +14,45 @@ from torch.nn import functional
 from varfix.engine.networks.varformer.model import Varformer
 from varfix.engine.train.data.batches import Batch, Batches
 from varfix.engine.train.stages.losses import charbonnier
-from varfix.engine.train.stages.perception import seen_difference
+from varfix.engine.train.stages.perception import perceptual_distance
 from varfix.engine.train.stages.restorevar import restore_resized, signed
 from varfix.engine.train.stages.stage import PlainStage
 from varfix.engine.train.stages.varformer_s import Losses
 
-SEEN_WEIGHT = 0.05
-"""Of what the VQ-VAE's encoder sees, in place of the VGG of eq. 8, which is not public domain."""
+PERCEPTUAL_WEIGHT = 0.05
+"""Weight of the perceptual distance, which replaces the VGG loss of eq. 8: VGG's weights are not in
+the public domain."""
 
 
 class AdapterStage(PlainStage):
-    """Stage 1: the degraded image's latent toward the clean one's, and its tokens likewise.
+    """Stage 1: trains adapter and cross-attention to predict the clean latent and tokens.
 
-    VAR is frozen; the adapter and the cross-attention through which it is asked learn.
+    VAR is frozen.
     """
 
     name = "adapter"
 
     def parameters(self, model: Varformer) -> list[nn.Parameter]:
-        """What this stage trains."""
+        """Return the weights of adapter and cross-attention."""
         return [*model.adapter.parameters(), *model.var.cross.parameters()]
 
     def losses(self, model: Varformer, batch: Batch) -> Losses:
-        """Feature matching (eq. 7), each scale given the clean tokens of the coarser ones.
+        """Return feature matching (eq. 7), with the clean tokens of the coarser scales given.
 
-        In single precision: half of it changes tokens.
+        It is computed in single precision, because half precision changes tokens.
         """
         with torch.autocast(batch.patches.device.type, enabled=False):
             with torch.no_grad():
                 clean = model.vqvae.quantized(signed(batch.targets))
-            seen = model.prior(signed(batch.patches), tokens=clean.tokens)
-        logits = seen.prediction.logits.flatten(0, 1)
+            found = model.prior(signed(batch.patches), tokens=clean.tokens)
+        logits = found.prediction.logits.flatten(0, 1)
         return {
             "tokens": functional.cross_entropy(logits, clean.tokens.flatten()),
-            "latent": functional.mse_loss(seen.adapted, clean.latent),
+            "latent": functional.mse_loss(found.adapted, clean.latent),
         }
 
     def start(self, model: Varformer, batches: Batches) -> None:
-        """Let the adapter begin as almost nothing: its gates would otherwise stay at zero."""
+        """Set the adapter's gates to small values, because gates of zero get no gradient."""
         del batches
         with torch.no_grad():
             for name, gate in model.adapter.named_parameters():
@@ -59,33 +61,36 @@ class AdapterStage(PlainStage):
 
 
 class RestorationStage(PlainStage):
-    """Stage 2: main encoder and decoder with DAE and AFT, given the prior, which is frozen."""
+    """Stage 2: main encoder and decoder with DAE and AFT; the prior is frozen."""
 
     name = "restoration"
 
     def parameters(self, model: Varformer) -> list[nn.Parameter]:
-        """What this stage trains."""
+        """Return the weights of main encoder and decoder."""
         return [*model.encoder.parameters(), *model.decoder.parameters()]
 
     def losses(self, model: Varformer, batch: Batch) -> Losses:
-        """Charbonnier in place of eq. 8's -PSNR (see `losses.reconstruction`), and perception."""
-        picture, real = signed(batch.patches), signed(batch.targets)
-        with torch.no_grad(), torch.autocast(picture.device.type, enabled=False):
-            guidance = model.prior(picture)
-        restored = model.restore_with_prior(picture, guidance).float()
-        seen = seen_difference(model.vqvae.encoder, signed(restored), real)
-        return {"pixels": charbonnier(restored - batch.targets).mean(), "seen": SEEN_WEIGHT * seen}
+        """Return the Charbonnier loss (see `losses.reconstruction`) and the perceptual distance."""
+        image, real = signed(batch.patches), signed(batch.targets)
+        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+            guidance = model.prior(image)
+        restored = model.restore_with_prior(image, guidance).float()
+        distance = perceptual_distance(model.vqvae.encoder, signed(restored), real)
+        return {
+            "pixels": charbonnier(restored - batch.targets).mean(),
+            "seen": PERCEPTUAL_WEIGHT * distance,
+        }
 
     def start(self, model: Varformer, batches: Batches) -> None:
-        """Begin with the VQ-VAE's layers, where the main branch is still untouched."""
+        """Copy the VQ-VAE's layers into an untrained main encoder."""
         del batches
-        adopt_vqvae(model)
+        init_main_encoder(model)
 
 
-def adopt_vqvae(model: Varformer) -> None:
-    """Copy the VQ-VAE's encoder into a main encoder that nobody has trained.
+def init_main_encoder(model: Varformer) -> None:
+    """Copy the VQ-VAE's encoder, which has the same layers, into an untrained main encoder.
 
-    Both have the same layers. Whether it was trained shows in the decoder's mix: it begins at zero.
+    The decoder's mix-up weights are zero until they are trained.
     """
     if model.decoder.theta.any():
         return
@@ -94,9 +99,9 @@ def adopt_vqvae(model: Varformer) -> None:
     model.encoder.load_state_dict(shared, strict=False)
 
 
-def restore(model: Varformer, pictures: Tensor, tasks: Tensor) -> Tensor:
-    """Restore images of any size in [0, 1] at the network's own, for the sample sheets."""
-    return restore_resized(model, pictures, tasks)  # type: ignore[arg-type]
+def restore(model: Varformer, images: Tensor, tasks: Tensor) -> Tensor:
+    """Restore images of any size in [0, 1] at the network's own size, for the sample sheets."""
+    return restore_resized(model, images, tasks)  # type: ignore[arg-type]
 
 
 STAGES = (AdapterStage(), RestorationStage())

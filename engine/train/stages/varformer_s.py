@@ -1,4 +1,4 @@
-"""The four stages of training: what each learns, from which batches, by which loss."""
+"""The four stages of VarFormer-S: trained weights, batches and losses."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ TONE_WEIGHT = 10.0
 Losses = dict[str, Tensor]
 
 
-def evidence_loss(told: Tensor, present: Tensor) -> Tensor:
-    """Cross-entropy of logits (P, 6) with what is there, where that is known."""
-    known = (present >= 0.0).to(told.dtype)
+def degradation_loss(logits: Tensor, present: Tensor) -> Tensor:
+    """Return the cross-entropy of logits (P, 6) with the known degradations."""
+    known = (present >= 0.0).to(logits.dtype)
     each = functional.binary_cross_entropy_with_logits(
-        told, present.clamp_min(0.0), reduction="none"
+        logits, present.clamp_min(0.0), reduction="none"
     )
     return (each * known).sum() / known.sum().clamp_min(1.0)
 
@@ -45,128 +45,130 @@ class VqvaeStage(PlainStage):
     name = "vqvae"
 
     def vqvae(self, model: Any) -> Vqvae:
-        """The part of the model that this stage trains."""
+        """Return the VQ-VAE."""
         return model.prior.vqvae
 
-    def pictures(self, batch: Batch) -> Tensor:
-        """The clean images (B, 3, side, side) that it learns to draw."""
+    def images(self, batch: Batch) -> Tensor:
+        """Return the clean images (B, 3, side, side) to reconstruct."""
         return batch.clean
 
     def parameters(self, model: nn.Module) -> list[nn.Parameter]:
-        """What this stage trains."""
+        """Return the weights of the VQ-VAE."""
         return list(self.vqvae(model).parameters())
 
     def losses(self, model: nn.Module, batch: Batch) -> Losses:
-        """L1 reconstruction and the two halves of the vector-quantization loss."""
+        """Return the L1 error and the two halves of the vector-quantization loss."""
         vqvae = self.vqvae(model)
-        picture = 2.0 * self.pictures(batch) - 1.0
-        latent = vqvae.encode(picture).float()
+        image = 2.0 * self.images(batch) - 1.0
+        latent = vqvae.encode(image).float()
         with torch.autocast(latent.device.type, enabled=False):
             found: Quantized = vqvae.quantize(latent)
             codes = commitment(latent.detach(), found)
-            pulled = commitment(latent, found.detach())
+            latents = commitment(latent, found.detach())
         through = latent + (found.latent - latent).detach()
-        drawn = vqvae.decode(through).float()
-        return {"l1": functional.l1_loss(drawn, picture), "codes": codes, "commit": 0.25 * pulled}
+        decoded = vqvae.decode(through).float()
+        return {"l1": functional.l1_loss(decoded, image), "codes": codes, "commit": 0.25 * latents}
 
     def start(self, model: nn.Module, batches: Batches) -> None:
-        """Start the codebook from latents that really occur, so that no code begins dead."""
+        """Initialize the codebook with latents of images, so that every code is used."""
         vqvae = self.vqvae(model)
         codes = vqvae.quantize.embedding.weight
         with torch.no_grad():
-            latents = [vqvae.encode(2.0 * self.pictures(batches[i]) - 1.0) for i in range(2)]
-            vectors = torch.cat([v.permute(0, 2, 3, 1).flatten(0, 2) for v in latents])
+            encoded = [vqvae.encode(2.0 * self.images(batches[i]) - 1.0) for i in range(2)]
+            vectors = torch.cat([v.permute(0, 2, 3, 1).flatten(0, 2) for v in encoded])
             picks = torch.linspace(0, len(vectors) - 1, len(codes)).long()
             scale = torch.linspace(1.0, 0.1, len(codes))[torch.randperm(len(codes)), None]
             codes.copy_(vectors[picks] * scale)
 
 
 class PriorStage(PlainStage):
-    """Stage 1b: degraded thumbnails to clean tokens and tone; the VQ-VAE stays as it is."""
+    """Stage 1b: degraded thumbnails to clean tokens and tone; the VQ-VAE is frozen."""
 
     name = "prior"
 
     def parameters(self, model: VarformerS) -> list[nn.Parameter]:
-        """What this stage trains."""
+        """Return the weights of the prior without the VQ-VAE."""
         return [p for n, p in model.prior.named_parameters() if not n.startswith("vqvae.")]
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
-        """Feature matching (eq. 7) and tone."""
+        """Return feature matching (eq. 7) and the tone loss."""
         with torch.no_grad(), torch.autocast(batch.clean.device.type, enabled=False):
             clean = model.prior.vqvae.quantized(2.0 * batch.clean - 1.0)
-        seen = model.prior.look(batch.thumbnail, batch.task)
-        grid = model.prior.tone(seen.features, seen.statistics, batch.present.clamp_min(0.0))
+        found = model.prior.features(batch.thumbnail, batch.task)
+        grid = model.prior.tone(found.features, found.statistics, batch.present.clamp_min(0.0))
         toned = tone_thumbnails(batch.thumbnail, grid.float())
         return {
-            "feature": feature_matching(seen, clean),
+            "feature": feature_matching(found, clean),
             "tone": TONE_WEIGHT * tone_loss(toned, batch.clean),
         }
 
     def start(self, model: VarformerS, batches: Batches) -> None:
-        """Start the encoder of degraded images from the clean one."""
+        """Initialize the encoder of degraded images from the clean one."""
         del batches
-        model.prior.adopt_vqvae()
+        model.prior.init_encoder()
 
 
 class HeadsStage(PlainStage):
-    """Stage 1c: whole images to what is wrong with them, and to their tone.
+    """Stage 1c: whole images to their degradations and their tone.
 
-    Both are judged from thumbnails alone, which come several times faster than patches do.
+    Both heads need only thumbnails, which are created several times as fast as patches.
     """
 
     name = "heads"
 
     def parameters(self, model: VarformerS) -> list[nn.Parameter]:
-        """What this stage trains."""
+        """Return the weights of the tone head and the degradation head."""
         return [*model.prior.tone.parameters(), *model.prior.evidence.parameters()]
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
-        """Cross-entropy of the evidence, and tone for what is really there.
+        """Return the cross-entropy of the scores, and the tone loss for the degradations present.
 
-        Tone counts before doubts are dropped: a dropped grid would teach nothing.
+        The tone loss is computed before grids are suppressed: a suppressed grid has no gradient.
         """
         with torch.no_grad():
-            seen = model.prior.look(batch.thumbnail, batch.task)
-        told = model.prior.evidence(seen.features, seen.statistics).float()
-        guess = confident(told.detach().sigmoid())
+            found = model.prior.features(batch.thumbnail, batch.task)
+        logits = model.prior.evidence(found.features, found.statistics).float()
+        guess = confident(logits.detach().sigmoid())
         true = torch.where(batch.present < 0.0, guess, batch.present)
-        grid = model.prior.tone(seen.features, seen.statistics, true).float()
+        grid = model.prior.tone(found.features, found.statistics, true).float()
         return {
             "tone": tone_loss(tone_thumbnails(batch.thumbnail, grid), batch.clean),
-            "evidence": evidence_loss(told, batch.present),
+            "evidence": degradation_loss(logits, batch.present),
         }
 
 
 CHUNK = 8
-"""Images whose prior is computed at once: more do not fit into a CPU's caches."""
+"""Images whose prior is computed at once; more do not fit the caches of a CPU."""
 
 
 class RestorerStage(PlainStage):
-    """Stage 2: patches with their piece of the prior (eq. 8)."""
+    """Stage 2: patches with their part of the prior (eq. 8)."""
 
     name = "restorer"
 
     def parameters(self, model: VarformerS) -> list[nn.Parameter]:
-        """What this stage trains."""
+        """Return the weights of the restorer."""
         return list(model.restorer.parameters())
 
     def prepare(self, model: VarformerS, pool: Batch) -> Batch:
         """Compute the prior of every image, once for all of its patches.
 
-        Some are told the truth and given the tone grid that fits it: so the restorer neither
-        depends on the faults of today's judge nor spoils what a better one decides.
+        Some images get the true scores and a fitted tone grid, so that the restorer does not depend
+        on the current errors of the prior, and supports a better one.
         """
         with torch.no_grad():
             chunks = zip(pool.thumbnail.split(CHUNK), pool.task.split(CHUNK), strict=True)
             maps = torch.cat([model.prior(*chunk).maps.float() for chunk in chunks])
-        increments, grid, evidence = maps.split(model.restorer.parts, 1)
-        told = pool.told[..., None, None].expand_as(evidence)
-        evidence = torch.where(told < 0.0, evidence, told)
-        return replace(pool, maps=torch.cat([increments, better_grid(grid, pool), evidence], 1))
+        increments, grid, scores = maps.split(model.restorer.parts, 1)
+        given = pool.given_scores[..., None, None].expand_as(scores)
+        scores = torch.where(given < 0.0, scores, given)
+        return replace(
+            pool, maps=torch.cat([increments, blend_fitted_grids(grid, pool), scores], 1)
+        )
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
-        """Reconstruction of each patch (N,)."""
-        pieces = sample_prior(batch.maps[batch.owner], batch.samplers)
+        """Return the reconstruction loss of each patch (N,)."""
+        pieces = sample_prior(batch.maps[batch.owner], batch.sampling)
         restored, _ = run_restorer(model.restorer, batch.patches, pieces)
         restored = restored.float()
         blurred = batch.present[batch.owner, KINDS.index("blur")] > 0.5
@@ -174,8 +176,8 @@ class RestorerStage(PlainStage):
         return {"pixels": reconstruction(restored, batch.targets) + blurred * sharpness}
 
 
-def better_grid(grid: Tensor, pool: Batch) -> Tensor:
-    """Tone grids (P, 96, 16, 16) moved toward those that fit, where the pool says so."""
+def blend_fitted_grids(grid: Tensor, pool: Batch) -> Tensor:
+    """Blend tone grids (P, 96, 16, 16) with fitted ones, by the weights of the pool."""
     chosen = pool.fitted.nonzero()[:, 0]
     if len(chosen) == 0:
         return grid
@@ -185,21 +187,21 @@ def better_grid(grid: Tensor, pool: Batch) -> Tensor:
 
 
 def tone_thumbnails(thumbnails: Tensor, grid: Tensor) -> Tensor:
-    """Thumbnails (B, 3, 256, 256) after their tone grids."""
+    """Apply tone grids to thumbnails (B, 3, 256, 256)."""
     folded = functional.pixel_unshuffle(thumbnails, 2)
     return functional.pixel_shuffle(apply_tone(folded, grid), 2)
 
 
-def sample_prior(maps: Tensor, samplers: Tensor) -> Tensor:
-    """Pieces (N, C, h, w) of maps (N, C, 16, 16), sampled by (2, N, h, 16)."""
-    rows, columns = samplers[0][:, None], samplers[1][:, None]
+def sample_prior(maps: Tensor, sampling: Tensor) -> Tensor:
+    """Sample maps (N, C, 16, 16) with matrices (2, N, h, 16); return (N, C, h, w)."""
+    rows, columns = sampling[0][:, None], sampling[1][:, None]
     return rows @ maps @ columns.transpose(-1, -2)
 
 
 def run_restorer(
     network: RestorerNetwork, patches: Tensor, pieces: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Restored and toned patches, in the memory layout that convolutions are fastest in."""
+    """Return restored and toned patches, in the memory layout in which convolutions are fastest."""
     layout = torch.channels_last
     restored, toned = network(
         patches.contiguous(memory_format=layout), pieces.contiguous(memory_format=layout)

@@ -1,6 +1,6 @@
-"""Weights that others published, as a beginning: VAR's two parts, VarFormer and RestoreVAR.
+"""Loads published weights as initial ones: VAR's two parts, VarFormer and RestoreVAR.
 
-Which of them a file holds shows in its entries; each goes to the part of the network that it is of.
+The entries of a file show what it contains; each goes to the matching part of the network.
 """
 
 from __future__ import annotations
@@ -33,58 +33,60 @@ PARTS: Mapping[str, tuple[str, Callable[[Mapping[str, Tensor]], nn.Module]]] = {
     VQVAE_ENTRY: ("vqvae", load_var_vqvae),
     VAR_ENTRY: ("var", load_var),
 }
-"""Entry by which a file is known, the part of the network that it fills, and its loader. The
-larger files, which hold the entries of the smaller ones too, stand first."""
+"""For each network: an entry that identifies it, the part of the network to load, and the loader.
+Files that contain the entries of others come first."""
 
 
-def load_public(model: nn.Module, path: Path) -> list[str]:
-    """Load public weights into a network, in place.
+def load_published(model: nn.Module, path: Path) -> list[str]:
+    """Load published weights into a network, in place.
 
     Args:
-        model: the network.
-        path: a public checkpoint, or a folder of several.
+        model: The network.
+        path: A published checkpoint, or a folder of several.
 
     Returns:
-        Names of weights that are in none of the files, and stay as they were.
+        Names of weights that no file contains, which are not changed.
 
     Raises:
-        ModelMissingError: There is no such file, or none in the folder.
-        ModelContractError: A file is not one of those, or its weights do not fit the network.
+        ModelMissingError: The file does not exist, or the folder contains none.
+        ModelContractError: A file is another network's, or its weights do not fit the network.
     """
     files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
     if not files:
-        raise ModelMissingError(f"{path}: no public checkpoint in it ({', '.join(SUFFIXES)})")
+        raise ModelMissingError(
+            f"{path}: no published checkpoint in this folder ({', '.join(SUFFIXES)})"
+        )
     filled = {name for file in files for name in _load(model, file)}
     return sorted(model.state_dict().keys() - filled)
 
 
 def _load(model: nn.Module, path: Path) -> list[str]:
-    """Load one file; return the names of the weights that it held."""
+    """Load one file; return the names of its weights."""
     state = load_checkpoint(path)
     entry = next((entry for entry in PARTS if entry in state), None)
     if entry is None:
         raise ModelContractError(
-            f"{path.name}: neither VAR's VQ-VAE nor its transformer nor a VarFormer",
-            hint="training begins with vae_ch160v4096z32.pth, var_d16.pth or a released network",
+            f"{path.name}: not a published checkpoint of VAR, VarFormer or RestoreVAR",
+            hint="use vae_ch160v4096z32.pth, var_d16.pth, or a published network",
         )
     part, load = PARTS[entry]
     try:
-        part, weights = _placed(model, part, load(state).state_dict())
+        part, weights = _locate(model, part, load(state).state_dict())
         own = model.get_submodule(part)
         unknown = own.load_state_dict(weights, strict=False).unexpected_keys
-    except (AttributeError, RuntimeError) as error:  # no such part, or of other sizes
+    except (AttributeError, RuntimeError) as error:  # another part, or other sizes
         raise ModelContractError(f"{path.name}: not of this network ({error})") from error
     if unknown:
         raise ModelContractError(f"{path.name}: not of this network (it has no {unknown[0]})")
     return [f"{part}.{name}" if part else name for name in weights]
 
 
-def _placed(
+def _locate(
     model: nn.Module, part: str, weights: dict[str, Tensor]
 ) -> tuple[str, dict[str, Tensor]]:
-    """Where weights belong in this network, and which of them.
+    """Return the part of the network for the weights, and those that it has.
 
-    RestoreVAR's writer is VAR with neither AdaLN nor tables of positions: it takes the rest.
+    RestoreVAR's transformer (`writer`) is VAR without AdaLN and position tables; it takes the rest.
     """
     if part == "var" and hasattr(model, "writer"):
         own = model.get_submodule("writer").state_dict()

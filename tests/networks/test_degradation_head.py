@@ -1,4 +1,4 @@
-"""What the prior can tell of an image as a whole."""
+"""The degradation head: statistics of cells, and scores of degradations."""
 
 import pytest
 import torch
@@ -11,12 +11,12 @@ from varfix.engine.networks.varformer_s.degradation_head import (
 )
 from varfix.engine.train.data.batches import present_kinds
 from varfix.engine.train.degradations.mix import DEGRADATIONS
-from varfix.engine.train.stages.varformer_s import evidence_loss
+from varfix.engine.train.stages.varformer_s import degradation_loss
 
 RIGHT, BELOW, FALLING, RISING, TINT, ACROSS, DOWN = range(13, 20)
 
 
-def test_a_flat_image_is_its_color_and_nothing_else():
+def test_a_flat_image_has_the_statistics_of_its_color():
     color = torch.tensor([0.2, 0.5, 0.8])
     found = cell_statistics(color.reshape(1, 3, 1, 1).expand(1, 3, 256, 256))
     assert found.shape == (1, STATISTICS, 16, 16)
@@ -27,7 +27,7 @@ def test_a_flat_image_is_its_color_and_nothing_else():
     assert found[0, 13:20].abs().max() < 1e-5
 
 
-def test_on_the_logarithmic_scale_a_twentieth_of_light_is_far_from_a_tenth():
+def test_the_logarithmic_scale_separates_dark_values():
     scaled = [cell_statistics(torch.full((1, 3, 256, 256), x))[0, 20:] for x in (0.0, 0.05, 0.1, 1)]
     black, dim, dark, white = (found[:3].mean() for found in scaled)
     assert black == pytest.approx(0.0, abs=1e-6)
@@ -46,7 +46,7 @@ def test_streaks_differ_across_and_not_along(shift, least, greatest):
     assert found[greatest] > 1.0
 
 
-def test_colored_noise_shows_in_color_and_gray_noise_does_not():
+def test_only_colored_noise_has_differences_in_color():
     rng = torch.Generator().manual_seed(0)
     gray = 0.5 + 0.1 * torch.randn(1, 1, 256, 256, generator=rng).expand(1, 3, 256, 256)
     color = 0.5 + 0.1 * torch.randn(1, 3, 256, 256, generator=rng)
@@ -54,7 +54,7 @@ def test_colored_noise_shows_in_color_and_gray_noise_does_not():
     assert cell_statistics(color)[0, TINT].mean() > 1.0
 
 
-def test_the_evidence_does_not_depend_on_the_other_images_of_a_batch():
+def test_the_scores_do_not_depend_on_the_other_images_of_a_batch():
     torch.manual_seed(0)
     head = DegradationHead(24)
     features, statistics = torch.randn(3, 24, 16, 16), torch.rand(3, STATISTICS, 16, 16)
@@ -64,7 +64,7 @@ def test_the_evidence_does_not_depend_on_the_other_images_of_a_batch():
     assert together.shape == (3, len(KINDS))
 
 
-def test_every_degradation_says_what_it_brings():
+def test_every_degradation_names_its_kinds():
     present = present_kinds(list(DEGRADATIONS))
     by_name = dict(zip(DEGRADATIONS, present.tolist(), strict=True))
     assert not any(by_name["identity"])
@@ -72,8 +72,8 @@ def test_every_degradation_says_what_it_brings():
     assert all(sum(row) == 2 for name, row in by_name.items() if "+" in name)
 
 
-def test_own_pairs_teach_the_evidence_nothing():
-    told = torch.zeros(2, len(KINDS), requires_grad=True)
-    evidence_loss(told, present_kinds(["own", "haze"])).backward()
-    assert not told.grad[0].any()
-    assert told.grad[1].all()
+def test_user_pairs_do_not_train_the_scores():
+    logits = torch.zeros(2, len(KINDS), requires_grad=True)
+    degradation_loss(logits, present_kinds(["own", "haze"])).backward()
+    assert not logits.grad[0].any()
+    assert logits.grad[1].all()

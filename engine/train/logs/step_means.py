@@ -1,4 +1,4 @@
-"""Sums of what happens between two lines of the journal, kept on the device until then."""
+"""Means of the values of several steps, summed on the device."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 
-class Tally:
-    """Adds up facts of steps and losses of kinds; the host reads it once for each line."""
+class StepMeans:
+    """Sums values of steps and losses by kind; the CPU reads them once per line of metrics."""
 
     def __init__(self, kinds: Sequence[str], device: torch.device) -> None:
-        """Begin with nothing.
+        """Begin with empty sums.
 
         Args:
-            kinds: names of the kinds that losses are told apart by.
-            device: of the losses.
+            kinds: Names of the kinds of losses.
+            device: Device of the losses.
         """
         self._kinds, self._device = kinds, device
         self._clear()
@@ -36,26 +36,26 @@ class Tally:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count what happens meanwhile as waiting for batches."""
+        """Count the duration of the block as waiting for batches."""
         started = time.perf_counter()
         yield
         self._waited += time.perf_counter() - started
 
-    def add(self, facts: Mapping[str, Tensor]) -> None:
-        """Count facts of a step, scalars by name."""
-        for name, value in facts.items():
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add values of a step, scalars by name."""
+        for name, value in values.items():
             number = value.detach().float()
             known = self._counts.get(name, 0)
             self._sums[name] = self._sums[name] + number if known else number
             self._counts[name] = known + 1
 
     def add_kinds(self, losses: Tensor, kinds: Tensor) -> None:
-        """Count losses (N,) of kinds (N,) int64."""
+        """Add losses (N,) of kinds (N,) int64."""
         found = losses.detach().float()
         self._by_kind.index_add_(1, kinds, torch.stack([found, torch.ones_like(found)]))
 
     def read(self) -> dict[str, float]:
-        """Means since the last reading, of facts and seconds by step, of kinds by image."""
+        """Return means since the last reading: values and seconds per step, losses per image."""
         took, waited, steps = self.age, self._waited, max(self._counts.values(), default=1)
         names = list(self._sums)
         sums = torch.stack([self._sums[name] for name in names]).tolist() if names else []
