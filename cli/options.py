@@ -37,7 +37,7 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
 class SectionOption(click.Option):
-    """An option that knows its section of the help page."""
+    """An option with the section of the help page that lists it."""
 
     def __init__(self, *declarations: Any, section: Section = "Other", **attributes: Any) -> None:
         super().__init__(*declarations, **attributes)
@@ -230,7 +230,7 @@ model_options = options_record(
         multiple=True,
         metavar="NAME|FILE",
         shell_complete=preset_items,
-        help="What to correct: auto, denoise, dejpeg, derain, dehaze, lowlight,"
+        help="Degradation to correct: auto, denoise, dejpeg, derain, dehaze, lowlight,"
         " deblur, desnow; 'fast' for 8-bit integers on a CPU; or a YAML file of settings."
         " 'denoise,dehaze', or -p repeated, corrects all of them; of other settings the last"
         " preset counts."

@@ -186,6 +186,6 @@ class RunSession:
 
 
 def _unit(plan: Plan) -> str:
-    """Return what a run finishes before it stops: a video stops after the current frame."""
+    """Return the unit that a run finishes before it stops: an image, or a frame of a video."""
     units = {"frame" if item.is_video else "image" for item in plan.items}
     return " or ".join(sorted(units, reverse=True))

@@ -56,7 +56,7 @@ def handle_signals(
         announce: Prints a line.
         status: Returns the status line for SIGUSR1 (and SIGINFO where it exists).
         drop: Removes temporary files; called before the immediate exit on a second signal.
-        unit: Name of what is finished before the run stops.
+        unit: Name of the item that is finished before the run stops.
     """
 
     def handle(number: signal.Signals) -> None:

@@ -1,7 +1,8 @@
-"""What happens during a run, as values: schema 1 of the NDJSON events (cli/README.md).
+"""The events of a run: schema 1 of the NDJSON events (cli/README.md).
 
-The engine tells an observer; the command line shows, writes or counts. Field names and `code`
-values are a public interface: within a schema version they are only ever added to.
+The engine emits events; the command line shows, writes or counts them. Field names and `code`
+values
+are a public interface: within a schema version, fields are added but do not change.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ Status = Literal["ok", "partial", "failed", "stopped"]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
-    """Anything that is told."""
+    """An event of a run."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model."""
+    """The model of a run."""
 
     name: str
     sha256: str
 
 
 class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it runs; `used` is the truth, whatever was requested."""
+    """The device of a run; `used` is the actual device, whatever was requested."""
 
     requested: str
     used: str
@@ -49,9 +50,9 @@ class RunStart(Event, frozen=True, kw_only=True, tag="run.start"):
 
 
 class PlanDone(Event, frozen=True, kw_only=True, tag="plan"):
-    """What is to be done is known; `pixels` counts the images that are to be restored.
+    """The plan is complete; `pixels` counts the images to restore.
 
-    `ignored` counts files below the source that are no images or were filtered out.
+    `ignored` counts files below the source that are not images or were filtered out.
     """
 
     items: int
@@ -74,9 +75,10 @@ class ItemStart(Event, frozen=True, kw_only=True, tag="item.start"):
 
 
 class ItemProgress(Event, frozen=True, kw_only=True, tag="item.progress"):
-    """Some of an image's tiles or a clip's frames are done; at most two a second for each.
+    """Tiles of an image or frames of a video are done; at most two events per second for each.
 
-    For clips, `fps` is the frames done per second, and `eta` the seconds left; null otherwise.
+    For videos, `fps` is the number of frames per second, and `eta` the remaining seconds; else
+    null.
     """
 
     id: int
@@ -88,7 +90,7 @@ class ItemProgress(Event, frozen=True, kw_only=True, tag="item.progress"):
 
 
 class RetryCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Work repeated for one image."""
+    """Repeated work for an image."""
 
     fp32: int = 0
     oom: int = 0
@@ -134,7 +136,7 @@ class ItemJudged(Event, frozen=True, kw_only=True, tag="item.judged"):
 
 
 class ItemSkip(Event, frozen=True, kw_only=True, tag="item.skip"):
-    """An image needs nothing: its output is `done`, `stale` or `foreign`."""
+    """An image is skipped: its output is `done`, `stale` or `foreign`."""
 
     id: int
     src: str
@@ -142,7 +144,7 @@ class ItemSkip(Event, frozen=True, kw_only=True, tag="item.skip"):
 
 
 class ItemFail(Event, frozen=True, kw_only=True, tag="item.fail"):
-    """An image failed; the others go on."""
+    """An image failed; the run continues."""
 
     id: int
     src: str
@@ -153,7 +155,7 @@ class ItemFail(Event, frozen=True, kw_only=True, tag="item.fail"):
 
 
 class Warn(Event, frozen=True, kw_only=True, tag="warning"):
-    """Something to know that stops nothing."""
+    """A problem that does not stop the run."""
 
     code: str
     message: str
@@ -161,10 +163,10 @@ class Warn(Event, frozen=True, kw_only=True, tag="warning"):
 
 
 class RunEnd(Event, frozen=True, kw_only=True, tag="run.end"):
-    """The run is over; `exit` is the process's exit code, `busy` holds shares of the time.
+    """The run has ended; `exit` is the exit code, `busy` holds shares of the time.
 
-    `applied` counts the images that were treated for each kind of damage; it is absent if the
-    model judged none.
+    `applied` is the number of images treated for each kind of damage; it is absent if the model
+    predicts no degradations.
     """
 
     status: Status
@@ -182,12 +184,12 @@ EventHandler = Callable[[Event], None]
 
 
 def encode(event: Event, run_id: str, now: datetime) -> bytes:
-    """One line of NDJSON, newline included.
+    """Return one line of NDJSON with its newline.
 
     Args:
-        event: what happened.
-        run_id: the same for all events of a run.
-        now: when, in UTC.
+        event: The event.
+        run_id: Identifier of the run, the same for all of its events.
+        now: Time of the event in UTC.
     """
     stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields = msgspec.to_builtins(event)

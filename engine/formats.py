@@ -1,6 +1,6 @@
 """File formats as data: names, limits, signatures.
 
-Imports no imaging library, so that planning a run and printing help stay cheap.
+No imaging library is imported, so that planning a run and printing help are fast.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from varfix.engine.errors import AlphaLostError, FormatLimitError, PlanError
 
 @dataclass(frozen=True)
 class Format:
-    """Facts about one file format.
+    """Properties of a file format.
 
     Attributes:
         name: Key of `FORMATS`.
         label: Name in messages.
-        extensions: The first is used for new files.
+        extensions: Extensions; the first is used for new files.
         max_side: Largest width or height in pixels.
-        alpha: Transparency is kept.
-        alpha_is_rare: Few programs read it: a color to put under it is used where one is given.
+        alpha: Whether transparency is kept.
+        alpha_is_rare: Whether few programs support its transparency; the image is then blended with
+            a background color if the settings contain one.
         depths: Bits per channel that can be stored.
-        icc: A color profile is kept.
-        exif: EXIF and XMP are kept.
-        cmyk: CMYK can be stored.
-        iptc: An IPTC record is kept.
-        module: Import name of the optional package that reads and writes it; empty = none is
+        icc: Whether a color profile is kept.
+        exif: Whether EXIF and XMP are kept.
+        cmyk: Whether CMYK can be stored.
+        iptc: Whether an IPTC record is kept.
+        module: Import name of the optional package that reads and writes it; empty if none is
             needed.
     """
 
@@ -54,12 +55,12 @@ class Format:
 
     @property
     def remedy(self) -> str:
-        """What to do where the format is not available."""
+        """A hint that makes the format available."""
         return f'install it: pip install "varfix[{self.name}]"'
 
 
 FORMATS: Final[dict[str, Format]] = {
-    # libjpeg refuses what the format itself would allow (65535).
+    # limit of libjpeg; the format itself allows 65535
     "jpeg": Format(
         "jpeg",
         "JPEG",
@@ -209,15 +210,15 @@ def is_transport_stream(head: bytes) -> bool:
 
 
 def result_suffix(suffix: str, codec: str, fallback: str = ".mkv") -> str:
-    """Return the end of the name of a restored video, which decides its container.
+    """Return the extension of a restored video, which determines its container.
 
-    It is the source's own where varfix writes that container and it holds the codec.
+    It is that of the source if varfix writes the container and the container holds the codec.
 
     Args:
-        suffix: End of the source's name, with its dot.
+        suffix: Extension of the source, with its dot.
         codec: The setting `video.codec`, or FFmpeg's name of the encoder.
-        fallback: For sources in other containers. Matroska holds almost every stream; a caller that
-            knows the streams may prefer another.
+        fallback: Extension for sources in other containers. Matroska holds almost every stream; a
+            caller that knows the streams may pass another.
     """
     if codec in _USUAL_CONTAINERS:
         return _USUAL_CONTAINERS[codec]

@@ -209,11 +209,11 @@ def _report(
         "provider": used.provider,
         "precision": used.precision,
         "start_seconds": round(start, 3),
-        "sizes": [_row_facts(row) for row in rows],
+        "sizes": [_row_record(row) for row in rows],
     }
 
 
-def _row_facts(row: SizeResult) -> dict[str, Any]:
+def _row_record(row: SizeResult) -> dict[str, Any]:
     speed = row.speed
     return {
         "megapixels": round(speed.megapixels, 3),

@@ -116,7 +116,7 @@ def command(src: Path, dst: Path, out: Path, options: BlendOptions, terminal: Te
     _check_apart(src, dst, out)
     plan = _plan(src, dst, out, options.overwrite)
     for name in plan.missing:
-        terminal.warn(f"{src / name}: {dst} holds no result of it")
+        terminal.warn(f"{src / name}: {dst} holds no result of this image")
     if plan.videos:
         terminal.warn(f"{len(plan.videos)} videos are skipped: only images are blended")
     if not plan.items:
@@ -162,7 +162,7 @@ def _plan(src: Path, dst: Path, out: Path, overwrite: bool) -> BlendPlan:
 
 
 def _check_apart(src: Path, dst: Path, out: Path) -> None:
-    """Reject an OUT that is one of the others: a second blend would begin with the first."""
+    """Reject an OUT that is SRC or DST: a second blend would start from the first blend."""
     for name, path in (("SRC", src), ("DST", dst)):
         if out.resolve() == path.resolve():
             raise click.UsageError(f"OUT is {name}: name another file or folder")

@@ -51,7 +51,7 @@ the protocol of Levin et al. 2009). --json prints one object per line instead.
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What to measure: file pairs, pairs to restore, images to degrade and restore, or all sets."""
+    """Images to measure: file pairs, pairs to restore, images to degrade, or all test sets."""
 
     degrade: str | None
     pairs: bool

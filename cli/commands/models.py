@@ -47,7 +47,7 @@ for _command in (import_model, pull, remove):
 @command.command("list", cls=Command)
 @_json
 def list_models(as_json: bool = False) -> None:
-    """List the models that varfix knows by name."""
+    """List the named models."""
     from varfix.onnx.files.model_files import imported_names
 
     rows = [_row(entry) for entry in _entries(imported_names())]

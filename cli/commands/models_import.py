@@ -42,7 +42,7 @@ network, and installed only if both agree. Extra: pip install "varfix[import]".
 
 @dataclass(frozen=True)
 class Stated:
-    """What the user states about the weights."""
+    """Statements of the user about the weights."""
 
     license_: str | None
     terms: Path | None
@@ -100,7 +100,7 @@ class ExportOptions:
     ),
 )
 @options_record(
-    "wishes",
+    "preferences",
     ExportOptions,
     click.option(
         "--tile",
@@ -127,7 +127,7 @@ class ExportOptions:
         "--memory",
         type=click.FloatRange(min=0.5),
         metavar="GB",
-        help="Memory that the export may use.  [default: 12, or 90 % of what is available]",
+        help="Memory that the export may use.  [default: 12, or 90 % of the available memory]",
     ),
 )
 @option("Output", "--overwrite", is_flag=True, help="Replace the model if it is installed.")
@@ -137,7 +137,7 @@ def import_model(  # noqa: PLR0913 (one parameter for each option)
     files: tuple[Path, ...],
     arch: str,
     stated: Stated,
-    wishes: ExportOptions,
+    preferences: ExportOptions,
     overwrite: bool,
     terminal: Terminal,
 ) -> None:
@@ -155,11 +155,11 @@ def import_model(  # noqa: PLR0913 (one parameter for each option)
         sources = source_files(files)
     job = ImportJob(name, files, sources, stated, terminal)
     if len(files) == 1 and files[0].suffix == ".onnx":
-        job.import_onnx(wishes)
+        job.import_onnx(preferences)
     elif arch != "auto" or _released_as(name) or len(files) > 1:
         job.convert(arch)
     else:
-        job.import_published(wishes)
+        job.import_published(preferences)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class ImportJob:
     terminal: Terminal
 
     def convert(self, arch: str) -> None:
-        """Export a checkpoint of a network that varfix knows itself, and install the model."""
+        """Export a checkpoint of a network of varfix itself, and install the model."""
         release = _released_as(self.name)
         with self.terminal.busy("Loading PyTorch"), require_train_extra("models import"):
             from varfix.onnx.export.architectures import (
@@ -196,14 +196,14 @@ class ImportJob:
             )
         self.terminal.say(f"{self.name}: installed, verified against the network")
 
-    def import_published(self, wishes: ExportOptions) -> None:
+    def import_published(self, preferences: ExportOptions) -> None:
         """Export a checkpoint of a published network, and install the model."""
         from varfix.onnx.files.model_files import model_folder
 
         model_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".import-", dir=model_folder()) as folder:
             with self.terminal.busy(f"Converting {self._named_files}; takes minutes"):
-                answer = self._exported(Path(folder) / f"{self.name}.onnx", wishes)
+                answer = self._exported(Path(folder) / f"{self.name}.onnx", preferences)
             for note in answer.notes:
                 self.terminal.warn(note)
             if answer.card is None:
@@ -213,13 +213,13 @@ class ImportJob:
             self._install(
                 answer.card.network, text, lambda target: _move(Path(folder), target.parent)
             )
-        self._report(answer.card, wishes)
+        self._report(answer.card, preferences)
 
-    def import_onnx(self, wishes: ExportOptions) -> None:
+    def import_onnx(self, preferences: ExportOptions) -> None:
         """Check an ONNX file, and install it as a model."""
         from varfix.onnx.export.import_onnx import StatedCard, import_onnx
 
-        given = StatedCard(self.stated.license_ or UNSTATED, self.stated.training, wishes.tile)
+        given = StatedCard(self.stated.license_ or UNSTATED, self.stated.training, preferences.tile)
         cards: list[ModelCard] = []
         with self.terminal.busy(f"Checking {self._named_files}"):
             self._install(
@@ -227,9 +227,9 @@ class ImportJob:
                 self.stated.text or _NO_TERMS,
                 lambda target: cards.append(import_onnx(self.files[0], target, given)),
             )
-        self._report(cards[0], wishes)
+        self._report(cards[0], preferences)
 
-    def _exported(self, target: Path, wishes: ExportOptions) -> ImportAnswer:
+    def _exported(self, target: Path, preferences: ExportOptions) -> ImportAnswer:
         from varfix.onnx.export.import_checkpoint import default_limit, import_checkpoint
         from varfix.onnx.export.import_job import ImportRequest
         from varfix.onnx.inference.hardware import usable_cores
@@ -239,13 +239,13 @@ class ImportJob:
             target=str(target),
             licence=self.stated.license_ or UNSTATED,
             training=self.stated.training,
-            tile=wishes.tile,
-            free_size=wishes.free_size,
-            fp16=wishes.fp16,
-            allow_noncommercial=wishes.allow_noncommercial,
+            tile=preferences.tile,
+            free_size=preferences.free_size,
+            fp16=preferences.fp16,
+            allow_noncommercial=preferences.allow_noncommercial,
             threads=usable_cores(),
         )
-        limit = int(wishes.memory * 1e9) if wishes.memory else default_limit()
+        limit = int(preferences.memory * 1e9) if preferences.memory else default_limit()
         return import_checkpoint(request, limit)
 
     def _install(self, arch: str, text: str, export: Callable[[Path], None]) -> None:
@@ -257,7 +257,7 @@ class ImportJob:
     def _named_files(self) -> str:
         return ", ".join(path.name for path in self.files)
 
-    def _report(self, card: ModelCard, wishes: ExportOptions) -> None:
+    def _report(self, card: ModelCard, preferences: ExportOptions) -> None:
         """Print what was installed and what should be known about it."""
         size = "any size" if card.multiple < card.tile else f"{card.tile} x {card.tile}"
         network = card.network or "ONNX file"
@@ -273,9 +273,9 @@ class ImportJob:
             self.terminal.warn(f"{self.name}: no license of the weights was stated (--license)")
         if card.noncommercial:
             self.terminal.warn(f"{self.name}: {card.network} is for noncommercial use only")
-        if wishes.free_size and card.multiple == card.tile:
+        if preferences.free_size and card.multiple == card.tile:
             self.terminal.warn(f"{self.name}: other sizes do not agree; tiles have a fixed size")
-        if wishes.fp16 and card.fp16 != "ok":
+        if preferences.fp16 and card.fp16 != "ok":
             self.terminal.warn(f"{self.name}: fp16 does not agree, no fp16 variant was written")
 
 
@@ -291,7 +291,7 @@ def _terms_of(release: Release | None) -> str:
 
 
 def _license_text(card: ModelCard) -> str:
-    """Return what is known about the terms of use of an imported checkpoint."""
+    """Return the known terms of use of an imported checkpoint."""
     use = "forbids commercial use" if card.noncommercial else "allows commercial use"
     weights = "not stated" if card.licence == UNSTATED else card.licence
     return (

@@ -67,7 +67,7 @@ class HtmlWriter:
     def compose(self, report: RunReport, out: IO[bytes]) -> None:
         """Fill the template and insert the temporary files."""
         template = files("varfix.cli.report").joinpath("report.html").read_text(encoding="utf-8")
-        rest = Template(template).substitute(_facts(report, self._shifted) | self._notes())
+        rest = Template(template).substitute(_page_values(report, self._shifted) | self._notes())
         for name, spool in self._spools.items():
             before, _, rest = rest.partition(f"<!--{name}-->")
             out.write(before.encode())
@@ -98,7 +98,7 @@ def _limited(count: int) -> str:
     return f"the first {ROWS:,} of {count:,}; --report FILE.csv or FILE.json lists all of them"
 
 
-def _facts(report: RunReport, shifted: int) -> dict[str, str]:
+def _page_values(report: RunReport, shifted: int) -> dict[str, str]:
     heading, end = report.heading, report.end
     status = end.status if end else "stopped"
     return {
@@ -164,7 +164,7 @@ def _settings(report: RunReport) -> Iterable[str]:
 
 def _failure(row: ReportRow) -> str:
     hint = f'<p class="soft">{escape(row.hint)}</p>' if row.hint else ""
-    # The message names the image for those who see no other column.
+    # The message names the image for readers who see no other column.
     reason = (row.message or "").partition(f"{row.src}: ")[2] or row.message or ""
     return (
         f'<tr><td class="name">{escape(row.src)}</td>'

@@ -88,7 +88,7 @@ class Measured:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return the images under a folder without hidden ones, sorted by relative path as text.
+    """Return all images under a folder except hidden ones, sorted by relative path as text.
 
     Raises:
         NothingToDoError: The folder does not exist, or contains no image.

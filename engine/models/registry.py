@@ -1,4 +1,4 @@
-"""The models that varfix knows by name."""
+"""The models with a name in varfix."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Release:
-    """A published checkpoint from which a model is made.
+    """A published checkpoint that is converted to a model.
 
     Attributes:
         architecture: Name of the network, for the export.
         urls: Addresses of the files, in the order of the export.
         licence: SPDX expression for the card.
         terms: Name of the license text in the package data.
-        depth: Blocks of the transformer, which must match the checkpoint; None = any.
+        depth: Required number of transformer blocks; None for any.
     """
 
     architecture: str

@@ -30,11 +30,11 @@ class DeviceUsed:
 
 @dataclass(frozen=True)
 class Retries:
-    """Repetitions that a result needed.
+    """Repetitions of work for a result.
 
     Attributes:
         fp32: Tiles repeated in fp32 after invalid values.
-        oom: Batches repeated in halves after lack of memory.
+        oom: Batches split in two and repeated after out-of-memory errors.
     """
 
     fp32: int = 0
@@ -63,7 +63,7 @@ class Restorer(Protocol):
 
     @property
     def card(self) -> ModelCard:
-        """Facts about the model."""
+        """Card of the model."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Adds up the repetitions of one item's tiles."""
+"""Counts the repetitions of work for an item."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from varfix.engine.restoration.restorer_proxy import RestorerProxy
 
 
 class RetryCounter(RestorerProxy):
-    """Adds up what `restore` returns of repetitions; each item has a counter of its own.
+    """Adds up the repetitions that `restore` reports; each item has its own counter.
 
     Attributes:
         retries: Repetitions since the counter was created.
     """
 
     def __init__(self, restorer: Restorer) -> None:
-        """Wrap a restorer; nothing is counted yet."""
+        """Wrap a restorer; all counts are 0."""
         super().__init__(restorer)
         self.retries = Retries()
 

@@ -214,7 +214,7 @@ class TileBlender:
         self._count += 1
 
     def _finish(self, row: int) -> None:
-        """Blend a row of tiles with the previous one; emit what the next one does not cover."""
+        """Blend a row of tiles with the previous row; emit the rows that no later tile covers."""
         axis, strip = self.grid.rows, self._strip
         start, end = axis.starts[row], [*axis.starts, axis.length][row + 1]
         if row > 0:

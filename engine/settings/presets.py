@@ -30,7 +30,7 @@ def preset_names() -> list[str]:
 
 
 def preset_summary(name: str) -> str:
-    """Return the first comment of a built-in preset's file, which describes it in one line.
+    """Return the first comment of a built-in preset's file, a description of one line.
 
     Raises:
         ConfigError: There is no preset of this name.

@@ -11,7 +11,7 @@ from varfix.engine.storage.store import Place
 
 # Two letters at least: `C://x` is a path of Windows.
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-# A password may contain slashes, so anything with a colon up to an at sign counts as one.
+# A password may contain slashes, so anything with a colon up to an at sign counts as a password.
 _SECRET: Final = re.compile(r"(?<=://)(?:[^/@\s]*|[^@\s]*:[^@\s]*)@")
 _QUERY: Final = re.compile(r"(?<=://)([^\s?]*)\?[^\s'\")>]*")
 

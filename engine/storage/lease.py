@@ -35,7 +35,7 @@ class Lease:
     """The right to write below an address.
 
     Attributes:
-        lost: Another run has taken it, because this one did not renew it in time.
+        lost: Another run has taken it, because it was not renewed in time.
     """
 
     def __init__(self, objects: Objects, renew_every: float = RENEW_EVERY) -> None:
@@ -140,7 +140,7 @@ def _process_fields() -> dict[str, Any]:
 
 
 def _space() -> str:
-    """Return the namespace of process numbers: containers of one host name have their own."""
+    """Return the namespace of process numbers: containers may have equal host names."""
     with suppress(OSError):
         return os.fspath(Path("/proc/self/ns/pid").readlink())
     return ""

@@ -1,4 +1,4 @@
-"""A folder on a disk as one end of a run."""
+"""A folder on a disk as source or destination of a run."""
 
 from __future__ import annotations
 

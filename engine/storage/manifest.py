@@ -95,7 +95,7 @@ class Manifest(Protocol):
         ...
 
     def close(self) -> None:
-        """Write what is still pending; the next run finds out what could not be written."""
+        """Write pending records; the next run checks results whose records could not be written."""
         ...
 
     def status(self, dst: str, source: Identity | None, fingerprint: str) -> ResultStatus:
@@ -128,8 +128,8 @@ class FileManifest:
     def recording(self, entry: Entry, replaces: bool) -> Iterator[None]:
         """Record a result that the block publishes; see `Manifest`.
 
-        The entry waits only where an older result is replaced: it would confirm the old one. (In
-        place it need not wait: the digest of the result is compared.)
+        The entry is written after the result only where an older result is replaced, because it
+        would confirm the old result. (In place this is not necessary: the digest is compared.)
         """
         if not replaces:
             self.append(entry)

@@ -91,7 +91,7 @@ class ObjectManifest:
         self._entries[entry.dst] = entry
 
     def close(self) -> None:
-        """Write what is not yet written."""
+        """Write pending records."""
         if self._journal is not None:
             self._journal.close()
 

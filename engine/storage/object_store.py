@@ -1,4 +1,4 @@
-"""An address as one end of a run: S3 and similar stores, and everything else that fsspec opens."""
+"""An address as source or destination of a run: S3, or any other store that fsspec opens."""
 
 from __future__ import annotations
 

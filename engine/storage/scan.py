@@ -49,7 +49,7 @@ class Filters:
     """Which files count; globs follow the rules of gitignore.
 
     Attributes:
-        include: Keep only names that match one of these; empty keeps all. One that names
+        include: Keep only names that match one of these; empty keeps all. A pattern that names
             a hidden or system file or folder brings it back.
         exclude: Leave out names that match one of these.
         recursive: Include subfolders.
@@ -156,7 +156,7 @@ def _matcher(globs: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
 
 
 def _ordered(names: list[str]) -> list[str]:
-    """Return names in natural order; equal ones (`1.jpg`, `01.jpg`) by bytes, on every system."""
+    """Return names in natural order; equal names (`1.jpg`, `01.jpg`) by bytes, on every system."""
     return natsort.natsorted(sorted(names, key=_sortable), key=_sortable)
 
 
@@ -175,7 +175,7 @@ class _Walk:
         self._filters, self._result = filters, result
 
     def names(self) -> Iterator[str]:
-        """Yield the names of files; what is neither a file nor a folder is counted as ignored."""
+        """Yield the names of files; count other entries that are not folders as ignored."""
         waiting = [""]  # not recursion: folders can be nested deeper than Python's stack
         while waiting:
             below = waiting.pop()

@@ -19,7 +19,10 @@ from varfix.engine.system.file_times import FileTimes
 
 
 class Store(Protocol):
-    """One end of a run. It is pickled as its address: a worker opens its own connection."""
+    """Source or destination of a run.
+
+    It is pickled as its address: each worker opens its own connection.
+    """
 
     @property
     def address(self) -> str:

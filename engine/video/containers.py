@@ -122,7 +122,7 @@ def main_stream(container: InputContainer) -> VideoStream:
 
 
 def _check_ends(path: Path) -> None:
-    """Reject an empty file, and one that is shorter than its container says."""
+    """Reject an empty file, and a file that is shorter than its container states."""
     with open_source(path) as file:
         size = file.seek(0, 2)
         if not size:

@@ -58,13 +58,13 @@ class DeflickerSettings:
 
     Attributes:
         window: Neighboring frames on each side, at least 0; 0 restores each frame independently.
-        keys: Distance of key frames, whose priors are computed, in frames; at least 1.
-        lock: Whether to average low frequencies after restoration.
+        prior_interval: Distance of key frames, whose priors are computed, in frames; at least 1.
+        lowpass: Whether to average low frequencies after restoration.
     """
 
     window: int = 4
-    keys: int = 2
-    lock: bool = True
+    prior_interval: int = 2
+    lowpass: bool = True
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -72,15 +72,15 @@ class DeflickerSettings:
         Raises:
             ValueError: A number is out of range.
         """
-        if self.window < 0 or self.keys < 1:
-            raise ValueError("window must be at least 0, and keys at least 1")
+        if self.window < 0 or self.prior_interval < 1:
+            raise ValueError("window must be at least 0, and prior_interval at least 1")
 
 
 def temporal_context(deflicker_settings: DeflickerSettings) -> int:
     """Return the number of frames before and after a segment on which its result depends."""
     if deflicker_settings.window == 0:
         return 0
-    return deflicker_settings.window * (2 if deflicker_settings.lock else 1) + REACH - 1
+    return deflicker_settings.window * (2 if deflicker_settings.lowpass else 1) + REACH - 1
 
 
 def deflicker(
@@ -123,13 +123,13 @@ def deflicker(
 
 @dataclass(frozen=True)
 class _Analyzed:
-    """A source frame: what its neighbors need of it, and its pixels until it is restored.
+    """A source frame, with the data that its neighbors need, and its pixels until it is restored.
 
     Attributes:
         index: Number of the frame.
         small: (SIDE, SIDE, 3) float32 in [0, 1], for comparisons.
         thumbnail: Input of the prior, (S, S, 3); None for models without image guidance.
-        pixels: (H, W, 3); None where they are not needed, or no longer.
+        pixels: (H, W, 3); None when they are not needed.
         scene: Number of the scene.
     """
 
@@ -166,11 +166,11 @@ class _Deflicker:
         self._on_tone_shift = on_tone_shift
         self._full = msgspec.structs.replace(settings, strength=1.0)
         self._guided = restorer.card.guidance == "image"
-        self._keys = deflicker_settings.keys
+        self._interval = deflicker_settings.prior_interval
         self._span = deflicker_settings.window if self._guided else 0
-        self._hold = deflicker_settings.window if deflicker_settings.lock else 0
+        self._lowpass_span = deflicker_settings.window if deflicker_settings.lowpass else 0
         self._wanted = wanted
-        self._needed = range(wanted.start - self._hold, wanted.stop + self._hold)
+        self._needed = range(wanted.start - self._lowpass_span, wanted.stop + self._lowpass_span)
         self._priors: dict[int, Floats] = {}
 
     def analyze(self, frames: Iterable[NumberedPixels]) -> Iterator[_Analyzed]:
@@ -182,7 +182,7 @@ class _Deflicker:
 
     def detect_scenes(self, frames: Iterator[_Analyzed]) -> Iterator[_Analyzed]:
         """Number the scenes."""
-        scene, reach = 0, REACH if self._span or self._hold else 0
+        scene, reach = 0, REACH if self._span or self._lowpass_span else 0
         for past, now, ahead in windows(frames, reach, max(0, reach - 1), _without_pixels):
             scene += is_cut(
                 [frame.small for frame in past], [frame.small for frame in (now, *ahead)]
@@ -203,7 +203,9 @@ class _Deflicker:
 
     def average_low_frequencies(self, frames: Iterator[_Restored]) -> Iterator[NumberedPixels]:
         """Average the low frequencies of the wanted frames over time; yield the frames."""
-        for past, now, ahead in windows(frames, self._hold, self._hold, _without_restored_pixels):
+        for past, now, ahead in windows(
+            frames, self._lowpass_span, self._lowpass_span, _without_restored_pixels
+        ):
             if now.pixels is None:
                 continue
             if now.low_frequencies is not None:
@@ -217,7 +219,7 @@ class _Deflicker:
         maps = self._maps(now, near) if self._guided else None
         restored = restore_and_measure(self._restorer, pixels, self._full, maps=maps)
         full = restored.pixels
-        measured = low_frequencies(pixels, full) if self._hold else None
+        measured = low_frequencies(pixels, full) if self._lowpass_span else None
         if now.index not in self._wanted:
             return _Restored(now.index, now.scene, None, measured)
         self._on_tone_shift(tone_shift(restored.tone_change, self._strength))
@@ -230,11 +232,14 @@ class _Deflicker:
         """Yield weight by distance, and low frequencies, of the frames of the same scene."""
         for other in others:
             if other.scene == now.scene and other.low_frequencies is not None:
-                yield temporal_weight(other.index - now.index, self._hold), other.low_frequencies
+                yield (
+                    temporal_weight(other.index - now.index, self._lowpass_span),
+                    other.low_frequencies,
+                )
 
     def _maps(self, now: _Analyzed, near: list[_Analyzed]) -> Floats:
         """Return the average prior (C, 16, 16) of the key frames of the same scene."""
-        keys = [frame for frame in near if frame.index % self._keys == 0]
+        keys = [frame for frame in near if frame.index % self._interval == 0]
         similar = [similarity(now.small, key.small, TONE) for key in keys]
         if max((float(values.mean()) for values in similar), default=0.0) < MIN_SIMILARITY:
             keys.append(now)
@@ -282,7 +287,7 @@ def windows(
         items: The stream.
         before: Items before the current one; there are fewer at the beginning.
         after: Items after the current one; there are fewer at the end.
-        bare: Strips a past item of what is no longer needed.
+        bare: Removes data of past items that is not needed any more.
 
     Yields:
         The items before, the item, and the items after it.

@@ -26,14 +26,14 @@ NEIGHBORS: Final = 2
 # Telecine spreads four frames of film over five of video: two of five are combed.
 _CYCLE: Final = 5
 _COMBED: Final = 2
-_CYCLES: Final = 8  # least number of cycles to judge
+_CYCLES: Final = 8  # least number of cycles for a decision
 _COMB_RATIO: Final = 1.5  # least ratio of combing in combed frames to that in the others
 
 
 def for_fields(clip: Clip) -> Clip:
-    """Return the header of a video with one frame for each field.
+    """Return the header of a video with a frame for each field.
 
-    The ticks are halved: in some files a frame lasts only one.
+    The ticks are halved, because frames of some files last only one tick.
     """
     frames = None if clip.frames is None else 2 * clip.frames
     end = None if clip.end is None else 2 * clip.end
@@ -49,7 +49,7 @@ def for_fields(clip: Clip) -> Clip:
 
 
 class Deinterlacer:
-    """Deinterlaces the frames of one video that are marked as interlaced; the others stay."""
+    """Deinterlaces the frames of a video that are marked as interlaced; others do not change."""
 
     def __init__(self, mode: str, ticks: Fraction) -> None:
         """Prepare the filter.
@@ -122,7 +122,7 @@ def is_telecined(lumas: Iterable[npt.NDArray[np.uint8]]) -> bool:
 
 
 def combing(luma: npt.NDArray[np.uint8]) -> float:
-    """Return by how much neighboring lines differ more than lines of one field."""
+    """Return how much more neighboring lines differ than lines of the same field."""
     lines = luma[:, ::2].astype(np.int16)
     between = np.abs(2 * lines[1:-1] - lines[:-2] - lines[2:]).astype(np.float64)
     within = np.abs(lines[2:] - lines[:-2]).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Facts that a frame and its stream state: layout of samples, color tags, rotation, rate."""
+"""Properties of a frame and its stream: layout of samples, color tags, rotation, rate."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def is_rgb(frame: VideoFrame) -> bool:
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    """Return the nine numbers that turn a frame; None for an upright one."""
+    """Return the nine numbers that rotate a frame; None for an upright frame."""
     for number in range(len(frame.side_data)):
         data = cast(Any, frame.side_data)[number]
         if data.type.name == "DISPLAYMATRIX":

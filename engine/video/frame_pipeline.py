@@ -88,7 +88,7 @@ class FrameSink(Protocol):
 
 @dataclass(frozen=True)
 class FrameStreamContext:
-    """What all frames of a stream share.
+    """Values that all frames of a stream share.
 
     Attributes:
         layout: Layout of the source frames and of the restored ones.
@@ -261,6 +261,6 @@ def deflicker_settings(settings: Settings) -> DeflickerSettings:
     video = settings.video
     return DeflickerSettings(
         window=video.deflicker_window,
-        keys=video.prior_interval,
-        lock=video.deflicker_lowpass,
+        prior_interval=video.prior_interval,
+        lowpass=video.deflicker_lowpass,
     )

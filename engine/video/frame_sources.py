@@ -14,7 +14,7 @@ from varfix.engine.video.encode.segments import Segment
 from varfix.engine.video.pixel_formats import convert_planes
 from varfix.engine.video.reader import ClipReader, ReadOptions, checksum, tick_at
 
-_MAX_WARNINGS = 3  # of each kind; a damaged video has one for every frame
+_MAX_WARNINGS = 3  # of each kind; a damaged video may cause a warning for every frame
 
 
 class PipeFrames:
@@ -53,7 +53,7 @@ class PipeFrames:
 
 @dataclass(frozen=True)
 class FileRange:
-    """What to read from a file.
+    """The part of a file to read.
 
     Attributes:
         path: The file.
@@ -82,7 +82,7 @@ class FileFrames:
         """Prepare reading; the file is opened by `frames`.
 
         Args:
-            file: What to read.
+            file: The part to read.
             video: How to treat interlaced and damaged frames.
             finished: Segments of an earlier run; their frames are not restored again.
             context: Frames before the first unfinished one on which its result depends, at

@@ -75,10 +75,10 @@ def probe_for(path: Path, settings: Settings) -> Clip:
 
 
 def time_of(frame: VideoFrame, container: str) -> int | None:
-    """Return a frame's tick; None if the file does not give it.
+    """Return a frame's tick; None if the file does not contain it.
 
-    AVI stores no presentation times: FFmpeg makes them up, out of order where frames were encoded
-    out of order. Its decoding times are those of the file.
+    AVI stores no presentation times: FFmpeg invents them, out of order if frames were encoded out
+    of order. The decoding times are those of the file.
 
     Args:
         frame: A decoded frame.
@@ -143,7 +143,8 @@ def _seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:
 def _first_frame(container: InputContainer, stream: VideoStream) -> tuple[VideoFrame, int]:
     """Return the first frame, and its tick.
 
-    Frames before 0 have no times in Matroska files; they are counted back from the first that has.
+    Frames before 0 have no times in Matroska files; their times are derived from the first frame
+    that has one.
     """
     import av.error
 

@@ -30,7 +30,7 @@ class ReadOptions:
     """How to read a video.
 
     Attributes:
-        layout: Layout of the frames to return: the video's own, or one that an encoder supports.
+        layout: Layout of the frames to return: that of the video, or of an encoder.
         interlaced: `refuse`; `ignore` to treat interlaced frames as progressive; `frames` or
             `fields` to deinterlace them.
         damaged: `fail`, or `conceal` to use what the decoder reconstructs from damaged data.
@@ -96,7 +96,7 @@ class ClipReader:
         clip = self._clip
         stream = container.streams.video[_video_index(container, clip.stream)]
         assert stream.time_base is not None
-        ratio = clip.time_base / stream.time_base  # 1/2 for one frame for each field
+        ratio = clip.time_base / stream.time_base  # 1/2 with a frame for each field
         step = max(1, round(1 / (clip.rate * clip.time_base)))
         deinterlaces = self._options.interlaced in MODES
         if first is not None:

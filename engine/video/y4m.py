@@ -40,7 +40,7 @@ class Y4mReader:
 
         Args:
             stream: Read from its position to its end; not necessarily seekable.
-            interlaced: `ignore` to treat interlaced frames as progressive; all else refuses.
+            interlaced: `ignore` to treat interlaced frames as progressive; else they are rejected.
 
         Raises:
             DecodeEmptyError: The stream is empty.

@@ -178,9 +178,9 @@ def export_trained_restorevar(
     checkpoints: Sequence[Path], target: Path, fields: CardFields
 ) -> None:
     """Export a RestoreVAR that varfix trained."""
-    from varfix.engine.train.stages.restorevar import Studio
+    from varfix.engine.train.stages.restorevar import RestoreVarWithCritic
 
-    network = _trained(Studio(RestoreVarConfig()), checkpoints)
+    network = _trained(RestoreVarWithCritic(RestoreVarConfig()), checkpoints)
     export_released(released_restorevar(network, target.stem, fields), target)
 
 

@@ -1,8 +1,9 @@
-"""Imports spandrel, which knows the published networks, and the packages that it needs.
+"""Imports spandrel, which recognizes published networks, and the packages that it needs.
 
 spandrel imports torchvision for two networks that are not restorers (LaMa and RestoreFormer). A
-torchvision that was built for another PyTorch cannot be imported at all. It is then replaced, while
-spandrel is imported, by functions that raise an error, and the user is shown how to repair it.
+torchvision that was built for another PyTorch cannot be imported. While spandrel is imported, such
+a
+torchvision is replaced by functions that raise an error, and the user gets a hint to repair it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Spandrel:
     """The imported library.
 
     Attributes:
-        registry: The networks that it knows.
+        registry: The networks that it recognizes.
         extra: Names of the networks whose licenses forbid commercial use; empty if they are not
             installed.
         notes: What the user should know about the installed packages.
@@ -84,7 +85,7 @@ def _importing() -> Iterator[None]:
         ) from error
     except Exception as error:  # a broken package can raise anything while it is imported
         raise ConfigError(
-            f"spandrel {_version('spandrel')}: does not load beside torch {_version('torch')}"
+            f"spandrel {_version('spandrel')}: does not load with torch {_version('torch')}"
             f" ({_first_line(error)})",
             hint=INSTALL,
         ) from error
@@ -110,7 +111,7 @@ def _usable_torchvision(notes: list[str]) -> Iterator[None]:
 
 
 def torchvision_note(error: Exception) -> str:
-    """Return what is wrong with the installed torchvision, and what to install."""
+    """Return the fault of the installed torchvision, and the command that repairs it."""
     found, torch = _version(_TORCHVISION), _version("torch")
     wanted = f"0.{int(torch.split('.')[1]) + _MINOR_APART}"
     if found.startswith(f"{wanted}."):  # the right version, built for another kind of device
@@ -118,7 +119,7 @@ def torchvision_note(error: Exception) -> str:
     else:
         install = f'pip install "torchvision=={wanted}.*"'
     return (
-        f"torchvision {found}: does not load beside torch {torch} ({_first_line(error)}) and is not"
+        f"torchvision {found}: does not load with torch {torch} ({_first_line(error)}) and is not"
         f" used; to repair it, run: {install}"
     )
 

@@ -1,10 +1,10 @@
-"""Half precision: as a way to store weights, and as a way to compute.
+"""fp16: as a way to store weights, and as a way to compute.
 
-`store_weights_as_fp16` halves the size of a file: the runtime folds the casts back to single
-precision when it loads the graph. `convert_to_fp16` also makes convolutions and matrix products
-with a weight compute in half precision; everything between them (normalization, softmax,
-residuals, products of attention) stays in single precision, and so do the weights that the caller
-names, such as those of the layers that decide between tokens.
+`store_weights_as_fp16` halves the size of a file: the runtime folds the casts back to fp32 when it
+loads the graph. With `convert_to_fp16`, convolutions and matrix products with a weight are also
+computed in fp16. Everything between them (normalization, softmax, residuals, products of attention)
+stays in fp32, and so do weights that the caller names, such as those of the layers that decide
+between tokens.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from varfix.onnx.export.trace import SMALL, constant, is_weight
 FP16: Final = ir.DataType.FLOAT16
 FP32: Final = ir.DataType.FLOAT
 SUFFIX: Final = ".half"
-"""Ends the name of a value in half precision."""
+"""Suffix of the name of a value in fp16."""
 
 _PRODUCTS: Final = ("Conv", "Gemm", "MatMul")
 
 
 def round_weights_to_fp16(model: nn.Module) -> None:
-    """Round large weights to half precision, in place, as the files store them."""
+    """Round large weights to fp16, in place, as the files store them."""
     with torch.no_grad():
         for weight in model.parameters():
             if weight.numel() >= SMALL:
@@ -37,7 +37,7 @@ def round_weights_to_fp16(model: nn.Module) -> None:
 
 
 def store_weights_as_fp16(model: ir.Model) -> int:
-    """Store large weights in half precision, in place; they keep their names behind a cast.
+    """Store large weights as fp16, in place; the results of casts have their names.
 
     Returns:
         The number of converted weights.
@@ -56,14 +56,14 @@ def store_weights_as_fp16(model: ir.Model) -> int:
 
 
 def convert_to_fp16(model: ir.Model, kept: re.Pattern[str]) -> int:
-    """Make products with weights compute in half precision, in place.
+    """Convert products with weights to fp16, in place.
 
     Args:
-        model: The graph in single precision.
-        kept: Matches somewhere in the names of weights that stay in single precision.
+        model: The graph in fp32.
+        kept: Matches in the names of weights that stay in fp32.
 
     Returns:
-        The number of products that compute in half precision.
+        The number of converted products.
     """
     graph, values = model.graph, Fp16Values(model.graph)
     count = 0
@@ -76,19 +76,19 @@ def convert_to_fp16(model: ir.Model, kept: re.Pattern[str]) -> int:
                 node.replace_input_with(place, values.of(value, node))
         _widen(graph, node)
         count += 1
-    common.RemoveUnusedNodesPass()(model)  # above all, the weights in single precision
+    common.RemoveUnusedNodesPass()(model)  # mainly the weights in fp32
     return count
 
 
 class Fp16Values:
-    """Values of a graph in half precision, each converted once."""
+    """Values of a graph in fp16, each converted once."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._converted: dict[int, ir.Value] = {}
 
     def of(self, value: ir.Value, user: ir.Node) -> ir.Value:
-        """Return the value in half precision, available before `user` runs."""
+        """Return the value in fp16, available before `user` runs."""
         if id(value) not in self._converted:
             self._converted[id(value)] = (
                 self.stored(value) if value.is_initializer() else self._cast(value, user)
@@ -96,7 +96,7 @@ class Fp16Values:
         return self._converted[id(value)]
 
     def stored(self, value: ir.Value) -> ir.Value:
-        """Return a constant of the graph that holds an initializer in half precision."""
+        """Return a constant of the graph that holds an initializer in fp16."""
         tensor = value.const_value
         assert tensor is not None
         name = f"{value.name}{SUFFIX}"
@@ -117,7 +117,7 @@ class Fp16Values:
 
 
 def _widen(graph: ir.Graph, node: ir.Node) -> None:
-    """Cast a node's result back to single precision, under the name that it had."""
+    """Cast a node's result back to fp32, under its former name."""
     result = node.outputs[0]
     users = list(result.uses())
     cast = _cast_node(result, FP32, str(result.name))

@@ -10,7 +10,7 @@ from varfix.engine.models.card import ModelCard
 
 
 class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to import, and how.
+    """The checkpoint to import, and options.
 
     Attributes:
         checkpoint: Path of the file.
@@ -49,12 +49,12 @@ class ImportFailure(msgspec.Struct, frozen=True):
 
 
 class ImportAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process found or wrote.
+    """The results of the process.
 
     Attributes:
-        card: The card of the model that was written; None if none was.
+        card: The card of the written model; None if none was written.
         own: Architecture of a checkpoint that varfix exports without spandrel.
-        notes: What the user should know about the installed packages.
+        notes: Notes for the user about the installed packages.
         failure: Why nothing was written.
     """
 

@@ -1,7 +1,7 @@
 """Imports ONNX files from elsewhere: checks what they compute, and gives them a card.
 
 The same files run with `--model FILE.onnx`; imported, they have a name, a license, a checksum, and
-tiles that fit what the network sees. Needs no PyTorch.
+tiles that fit the reach of the network. Needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class StatedCard:
 def import_onnx(source: Path, target: Path, stated: StatedCard) -> ModelCard:
     """Copy an ONNX file, check it, and write its card.
 
-    A file that has a card already, such as one of `varfix export-onnx`, keeps it, under the new
-    name, and so do the files that belong to it.
+    A file that already has a card, such as those of `varfix export-onnx`, keeps it under the new
+    name, and so do the other files of its model.
 
     Args:
         source: The file.

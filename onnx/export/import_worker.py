@@ -30,7 +30,7 @@ def run_request(request: ImportRequest) -> ImportAnswer:
     import torch
 
     from varfix.engine.networks.checkpoints.tensors import read_tensors
-    from varfix.onnx.export.published_export import ExportWishes, export_published
+    from varfix.onnx.export.published_export import ExportPreferences, export_published
     from varfix.onnx.export.published_networks import own_architecture, recognize
 
     if request.threads is not None:
@@ -56,8 +56,10 @@ def run_request(request: ImportRequest) -> ImportAnswer:
         training=request.training,
         about=_about(network.name, sum(weight.numel() for weight in state.values())),
     )
-    wishes = ExportWishes(request.tile, request.free_size, request.fp16)
-    return ImportAnswer(card=export_published(network, target, card, wishes), notes=library.notes)
+    preferences = ExportPreferences(request.tile, request.free_size, request.fp16)
+    return ImportAnswer(
+        card=export_published(network, target, card, preferences), notes=library.notes
+    )
 
 
 def _about(network: str, parameters: int) -> str:

@@ -40,7 +40,7 @@ FP16_PSNR: Final = 45.0
 
 LEVELS: Final = (LEVEL_DEFAULT, 40.0)
 _OPSETS: Final = {"TorchScript": 17, "dynamo": 20}
-_NOTHING: Final = re.compile(r"(?!)")  # no weight is kept in single precision
+_NOTHING: Final = re.compile(r"(?!)")  # no weight is kept in fp32
 _LARGEST_BATCH: Final = 64
 _STEP: Final = 8  # edges of free tiles are multiples of this
 
@@ -93,8 +93,8 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class ExportWishes:
-    """What the user wants.
+class ExportPreferences:
+    """Options of the export.
 
     Attributes:
         tile: Edge of the tiles in pixels; None = the smallest that needs no seam.
@@ -108,7 +108,7 @@ class ExportWishes:
 
 
 def export_published(
-    network: PublishedNetwork, target: Path, card: ModelCard, wishes: ExportWishes
+    network: PublishedNetwork, target: Path, card: ModelCard, preferences: ExportPreferences
 ) -> ModelCard:
     """Write the files of a network.
 
@@ -116,7 +116,7 @@ def export_published(
         network: The network.
         target: The restore graph, `NAME.onnx`.
         card: Name, license, training and description; the other fields are filled in.
-        wishes: Tile size and variants.
+        preferences: Tile size and variants.
 
     Returns:
         The card as written.
@@ -124,13 +124,13 @@ def export_published(
     Raises:
         ModelContractError: No exported file computes the network's results; none is left then.
     """
-    wanted = TILES if wishes.tile is None else (wishes.tile,)
+    wanted = TILES if preferences.tile is None else (preferences.tile,)
     sizes = [max(size, network.smallest) for size in wanted]
     tiling = measured_tiling(lambda pixels: _reference(network, pixels), network.multiple, sizes)
     try:
-        proof = _proven(network, target, tiling.tile, wishes.free_size)
+        proof = _proven(network, target, tiling.tile, preferences.free_size)
         card = _completed(card, network, tiling, proof)
-        if wishes.fp16:
+        if preferences.fp16:
             card = _with_fp16(network, target, card)
     except BaseException:
         for path in (target, fp16_path(target)):
@@ -280,7 +280,7 @@ def _with_fp16(network: PublishedNetwork, target: Path, card: ModelCard) -> Mode
     half = fp16_path(target)
     model = ir.load(target)
     if not convert_to_fp16(model, _NOTHING):
-        return card  # only small layers, which stay in single precision
+        return card  # only small layers, which stay in fp32
     ir.save(model, half)
     worst = min(_agreements(network, target, half, card.tile))
     if worst < FP16_PSNR:

@@ -38,10 +38,10 @@ LICENSES: Final = {
 
 PERMISSIVE: Final = "LicenseRef-permissive"
 NONCOMMERCIAL: Final = "LicenseRef-noncommercial"
-"""What spandrel states about the other networks of its two packages."""
+"""The licenses that spandrel states for the other networks of its two packages."""
 
 FP16_BREAKS: Final = frozenset({"DRUNet", "SCUNet"})
-"""Networks whose values are known to leave the range of half precision."""
+"""Networks whose values exceed the range of fp16."""
 
 OWN: Final = {VARFORMER_ENTRY: "varformer", "prior.vqvae.encoder.conv_in.weight": "varformer-s"}
 """Entries of the networks that varfix exports itself, and their architectures."""

@@ -1,4 +1,4 @@
-"""Export published networks in single and half precision, and compare both with the network.
+"""Export published networks in fp32 and fp16, and compare both files with the network.
 
 A protobuf message cannot be larger than 2 GB, so the weights are in a separate file next to the
 graph (`NAME.onnx.data`), from which the runtime maps them.
@@ -37,7 +37,7 @@ Where two tokens are almost equally likely, another order of summation may prefe
 
 FP16_TOKENS: Final = 0.995
 FP16_PSNR: Final = 45.0
-"""Limits from which half precision is safe: 1 in 200 tokens differs, pixels by 1.4 of 255."""
+"""Limits from which fp16 is safe: 1 in 200 tokens differs, pixels by 1.4 of 255."""
 
 Reference = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Restores a tile in [0, 1] with given tokens; also returns the tokens it predicts itself."""
@@ -53,7 +53,7 @@ class Released:
             them.
         results: Names of the results that the file returns, `restored` first.
         reference: The network itself.
-        single: Matches in names of weights that stay in single precision in the fp16 file.
+        single: Matches in names of weights that stay in fp32 in the fp16 file.
         decoder: Maps a latent of the shape `latent` to `restored`, to show the prior.
         latent: Shape of the decoder's input.
     """

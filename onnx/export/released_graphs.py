@@ -69,10 +69,10 @@ class VarformerGraph(nn.Module):
 
         Returns:
             `restored` (1, 3, 256, 256) in [0, 1]; `tokens` (1, 680) of the predicted clean image;
-            `asked` and `increments` (1, 10, 32, 16, 16), what each scale adds to the latent of the
-            degraded and of the predicted image; `scales` (1, levels, 10) and `regions`
-            (1, levels, 128, 128), the prior's weights by level, in the order of `levels`; and every
-            intermediate result that the network reports, by its name.
+            `asked` and `increments` (1, 10, 32, 16, 16), the contribution of each scale to the
+            latent of the degraded and of the predicted image; `scales` (1, levels, 10) and
+            `regions` (1, levels, 128, 128), the prior's weights by level, in the order of `levels`;
+            and every intermediate result that the network reports, by its name.
         """
         stages: dict[str, Tensor] = {}
         image = 2.0 * tile - 1.0
@@ -107,7 +107,7 @@ class VarformerGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """Latent to image: shows what the prior predicts (`varfix image --explain`)."""
+    """Maps a latent to an image, to show the prior's prediction (`varfix image --explain`)."""
 
     def __init__(self, network: Varformer) -> None:
         super().__init__()

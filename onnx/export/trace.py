@@ -25,10 +25,10 @@ from varfix.onnx.export.graph_passes import expand_group_norm
 OPSET: Final = 20
 TILE: Final = "tile"
 SMALL: Final = 1024
-"""Constants of fewer values than this may be copied, folded, and stay in single precision."""
+"""Constants of fewer values than this may be copied, folded, and stay in fp32."""
 
 TRANSPOSED: Final = ".T"
-"""Ends the name of a weight that is stored with its axes exchanged."""
+"""Suffix of the name of a weight that is stored with its axes exchanged."""
 
 
 class _TupleOutputs(nn.Module):
@@ -123,7 +123,7 @@ def _store_transposed(graph: ir.Graph) -> None:
 
 
 def is_weight(value: ir.Value | None) -> bool:
-    """Return whether a value is a large constant in single precision."""
+    """Return whether a value is a large constant in fp32."""
     return (
         value is not None
         and value.is_initializer()

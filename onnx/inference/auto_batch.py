@@ -27,7 +27,7 @@ _SMALLEST_MB: Final = 1  # per tile; less is rounding of the driver
 
 @dataclass(frozen=True)
 class MemoryLine:
-    """Device memory in MB that runs of one and of two tiles take."""
+    """Device memory in MB of runs with one tile, and with two tiles."""
 
     one: int
     two: int
@@ -68,7 +68,7 @@ def measured_batch(
 def _measured(
     restorer: OnnxRestorer, look: Callable[[], Gpu | None], free_mb: int
 ) -> MemoryLine | None:
-    """Measure the memory of runs of one and two tiles; None if two do not fit."""
+    """Measure the memory of runs with one and two tiles; None if two tiles do not fit."""
     taken = []
     try:
         for count in (1, 2):

@@ -106,7 +106,7 @@ def _can_keep(model: Path, folder: Path) -> bool:
 
 
 def _publish(part: Path, kept: Path) -> None:
-    """Give a written graph its name, and make room: a power cut must not leave half of one."""
+    """Rename a written graph to its final name, after flushing it, and remove old graphs."""
     flush_and_rename(part, kept)
     _prune(kept.parent)
 

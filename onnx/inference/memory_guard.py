@@ -40,7 +40,7 @@ def estimated_batch(card: ModelCard, device: Device, tile: int) -> int:
     """Return the number of tiles of edge `tile` per run when none is requested.
 
     It is 1 on a CPU, which all cores share. On a GPU it is the largest power of two that fits in
-    the free memory, if card and driver know the sizes.
+    the free memory, if card and driver state the sizes.
     """
     if device == CPU:
         return 1

@@ -222,7 +222,7 @@ class OnnxRestorer:
         return dict(zip(names, found, strict=True))
 
     def _switch_to_fp32(self) -> None:
-        """Continue in fp32: overflows repeat, and each one costs two runs."""
+        """Continue in fp32: overflows repeat, and each overflow costs two runs."""
         self._session, self._precision = self._graphs.restore, "fp32"
         self._warn(
             "fp16_overflow",

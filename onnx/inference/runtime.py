@@ -168,10 +168,10 @@ def _begun(runtime: Any, model: Path | bytes, plan: SessionPlan) -> Session:
     # Graphs optimized by other providers cannot always be saved.
     if unrolled or not on_cpu or not plan.optimize or not model.is_file():
         return begin(GraphSource(model))
-    return start_cached(model, lambda: _facts(runtime, model, plan), begin)
+    return start_cached(model, lambda: _cache_properties(runtime, model, plan), begin)
 
 
-def _facts(runtime: Any, model: Path, plan: SessionPlan) -> list[str]:
+def _cache_properties(runtime: Any, model: Path, plan: SessionPlan) -> list[str]:
     """Return everything that an optimized graph depends on, except the processor."""
     sizes = [f"{name}={size}" for name, size in sorted(plan.dims.items())]
     return [runtime.__version__, runtime.get_build_info(), graph_digest(model), *sizes]

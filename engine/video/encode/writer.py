@@ -79,7 +79,7 @@ def encoding_for(clip: Clip, video: VideoSettings) -> Encoding:
 
 
 def _nearest_layout(layout: Layout, name: str) -> Layout:
-    """Return the supported layout nearest to the source's own, without loss if possible."""
+    """Return the supported layout nearest to that of the source, lossless if possible."""
     formats = formats_of(name)
     if layout.gray and layout.name in formats:
         return layout

@@ -32,7 +32,7 @@ def assemble(mux_input: MuxInput, encoded: EncodedSegments, part: Path) -> MuxRe
     """Write frames and copied streams into one file.
 
     Args:
-        mux_input: What to write besides the frames.
+        mux_input: Copied streams and container.
         encoded: The frames.
         part: File to write.
 

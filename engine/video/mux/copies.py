@@ -47,7 +47,7 @@ class StreamCopies:
     """The streams that are copied.
 
     Attributes:
-        mux_input: What to copy.
+        mux_input: The streams to copy.
         source: The opened source.
         result: Receives digests and descriptions.
     """
@@ -212,7 +212,7 @@ def _decoding_tick(packet: Packet[Any], default: int, last: dict[int, int]) -> i
         stamp = default
     number = packet.stream.index
     if packet.stream.type == "video":
-        # Matroska stores no decoding times: the guessed ones can begin with none, out of order.
+        # Matroska stores no decoding times; FFmpeg's guesses can be missing or unordered.
         before = last.get(number, stamp - 1)
         stamp = before + 1 if packet.dts is None else max(before + 1, stamp)
     last[number] = stamp

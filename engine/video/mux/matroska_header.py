@@ -1,8 +1,9 @@
-"""The header of a Matroska file, where FFmpeg's muxer cannot be given what it needs.
+"""Edits the header of a Matroska file where FFmpeg's muxer is not sufficient.
 
-PyAV cannot hand the pixel aspect ratio of a track to the muxer, nor chapters through the muxer
-`tee`. Both are put into the finished file. FFmpeg leaves free bytes at the beginning of a file, so
-no frame moves.
+PyAV cannot pass the pixel aspect ratio of a track to the muxer, nor chapters through the muxer
+`tee`.
+Both are inserted into the finished file. FFmpeg leaves free bytes at the beginning of a file, so no
+frame moves.
 """
 
 from __future__ import annotations
@@ -191,15 +192,15 @@ def _video(video: Element, aspect: Fraction) -> Element:
     sides = {part.kind: part.number for part in parts}
     width, height = sides[_WIDTH] * aspect, sides[_HEIGHT]
     if width.denominator == 1:
-        shown = [(_DISPLAY_WIDTH, int(width)), (_DISPLAY_HEIGHT, height)]
+        display = [(_DISPLAY_WIDTH, int(width)), (_DISPLAY_HEIGHT, height)]
     else:
         ratio = width / height
-        shown = [
+        display = [
             (_DISPLAY_WIDTH, ratio.numerator),
             (_DISPLAY_HEIGHT, ratio.denominator),
             (_DISPLAY_UNIT, _ASPECT_UNIT),
         ]
-    return Element(_VIDEO, _joined([*parts, *(Element(kind, _number(n)) for kind, n in shown)]))
+    return Element(_VIDEO, _joined([*parts, *(Element(kind, _number(n)) for kind, n in display)]))
 
 
 def _seek(kind: int, place: int) -> Element:
@@ -259,7 +260,7 @@ def _id_bytes(kind: int) -> bytes:
 
 
 def _size_bytes(size: int, length: int | None = None) -> bytes:
-    """Return a size; a field of only ones would mean an unknown size."""
+    """Return a size; a field whose bits are all 1 would mean an unknown size."""
     if length is None:
         length = next(n for n in range(1, 9) if size < (1 << 7 * n) - 1)
     return ((1 << 7 * length) | size).to_bytes(length, "big")

@@ -1,4 +1,4 @@
-"""Values that describe a result to mux: encoded frames, and what to copy from the source."""
+"""Values that describe a result to mux: encoded frames, and the streams to copy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EncodedSegments:
 
 @dataclass(frozen=True)
 class MuxInput:
-    """What to write besides the frames.
+    """The copied streams and the container of a result.
 
     Attributes:
         clip: Header of the source.
@@ -42,7 +42,7 @@ class MuxInput:
         time_range: Part of the source.
         traits: Container to write.
         left_out: Indexes of streams of the source that are not copied.
-        packets: Packets to copy of each stream at most, for a trial; None for all.
+        packets: Most packets of each stream to copy, for a trial; None for all.
     """
 
     clip: Clip
@@ -88,7 +88,7 @@ class MuxInput:
 
 @dataclass
 class MuxResult:
-    """What was written, for comparison with the file.
+    """The written streams, for comparison with the file.
 
     Attributes:
         digests: Digests of the copied streams.

@@ -1,4 +1,4 @@
-"""Opens the file of a result, and adds what FFmpeg's muxer was not given."""
+"""Opens the file of a result, and inserts data that FFmpeg's muxer cannot write."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def open_output(part: Path, form: OutputForm, clip: Clip) -> Iterator[OutputCont
 
 @dataclass(frozen=True)
 class Additions:
-    """What is put into the finished file.
+    """Data that is inserted into the finished file.
 
     Attributes:
         clip: Header of the source.

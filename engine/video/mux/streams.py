@@ -49,11 +49,11 @@ StreamKey = tuple[bool, int]
 
 @dataclass(frozen=True)
 class ContainerTraits:
-    """What a container to write can hold.
+    """The streams that a container can hold.
 
     Attributes:
         muxer: FFmpeg's name of the muxer.
-        codecs: FFmpeg's names of the encoders and decoders that it has own identifiers for.
+        codecs: FFmpeg's names of the encoders and decoders with identifiers in the container.
         origin: FFmpeg's names of the source's container, separated by commas.
     """
 
@@ -68,7 +68,7 @@ class ContainerTraits:
 
 
 def container_traits(target: Path, origin: str) -> ContainerTraits:
-    """Return what the container of a file name can hold.
+    """Return the traits of the container of a file name.
 
     Raises:
         PlanError: varfix does not write files of this extension.

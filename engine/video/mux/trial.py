@@ -42,7 +42,7 @@ _PACKETS: Final = 2  # of each copied stream
 
 @dataclass(frozen=True)
 class MuxTrial:
-    """What a container cannot hold of a result.
+    """The streams of a result that a container cannot hold.
 
     Attributes:
         refused: Frames and streams without which there is no result, as texts for a message.
@@ -98,7 +98,7 @@ class _Trial:
         self._input, self._encoded, self._folder = mux_input, encoded, folder
 
     def run(self, selection: str, time_range: TimeRange) -> MuxTrial:
-        """Return what cannot be held; streams are tried one by one only if together they fail."""
+        """Return the streams that fail; streams are tried singly only if all together fail."""
         if self._input.source is None:
             fault = self._fault(frozenset())
             return MuxTrial((f"these frames ({fault})",) if fault else ())
@@ -147,7 +147,7 @@ class _Trial:
         return description is None or not description.is_single
 
     def _fault(self, left_out: frozenset[int]) -> str:
-        """Mux and compare; return what is wrong, empty if nothing is."""
+        """Mux and compare; return the fault as text, or an empty text."""
         part = self._folder / "trial"
         mux_input = replace(self._input, left_out=left_out)
         try:

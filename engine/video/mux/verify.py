@@ -65,24 +65,24 @@ def verify(mux_input: MuxInput, encoded: EncodedSegments, part: Path, result: Mu
         EncodeError: A frame, a time or a byte of another stream differs.
     """
     found = _Found(part)
-    moved = _check_times(mux_input, encoded, found.frames)
+    shift = _check_times(mux_input, encoded, found.frames)
     _check_length(mux_input, encoded, found.duration)
     for key, digest in result.digests.items():
         kind = "attachment" if key[0] else "stream"
         other = found.digests.get(key)
         if digest.size and not digest.same_as(other):
             raise EncodeError(f"{kind} {key[1]} differs from the source")
-        _check_begin(f"{kind} {key[1]}", digest, other, moved)
+        _check_begin(f"{kind} {key[1]}", digest, other, shift)
     _check_descriptions(part, result)
 
 
 def _check_begin(
-    name: str, digest: StreamDigest, other: StreamDigest | None, moved: Fraction
+    name: str, digest: StreamDigest, other: StreamDigest | None, shift: Fraction
 ) -> None:
     """Compare the time of a stream's first packet with that of the frames."""
     if other is None or digest.first is None or other.first is None:
         return
-    drift = other.first - digest.first - moved
+    drift = other.first - digest.first - shift
     if abs(drift) > _MILLISECOND:
         raise EncodeError(f"{name} moved by {float(drift):.4f} s")
 
@@ -117,12 +117,12 @@ def _check_times(
         raise EncodeError(f"wrote {len(found)} frames, expected {len(wanted)}")
     # Matroska counts milliseconds, and moves all streams alike if one begins below zero.
     slack = _MILLISECOND if mux_input.traits.muxer not in ISO else tick / 2
-    moved = found[0][0] - wanted[0][0]
-    if abs(moved) > Fraction(1, 5) or (mux_input.traits.muxer in ISO and abs(moved) > slack):
-        raise EncodeError(f"the first frame moved by {float(moved):.4f} s")
+    shift = found[0][0] - wanted[0][0]
+    if abs(shift) > Fraction(1, 5) or (mux_input.traits.muxer in ISO and abs(shift) > slack):
+        raise EncodeError(f"the first frame moved by {float(shift):.4f} s")
     for number, ((at, _), (due, _)) in enumerate(zip(found, wanted, strict=True)):
-        if abs(at - moved - due) > slack:
+        if abs(at - shift - due) > slack:
             raise EncodeError(
                 f"frame {number} is at {float(at):.4f} s, expected {float(due):.4f} s"
             )
-    return moved
+    return shift

@@ -19,7 +19,7 @@ _HEADER_BYTES: Final = 1 << 20  # Matroska's tracks are near the beginning
 
 
 def needs_dolby_vision(path: Path) -> bool:
-    """Return whether a file says that its frames are shown correctly only with Dolby Vision.
+    """Return whether a file declares that its colors can be shown only with Dolby Vision.
 
     Args:
         path: The file.
@@ -43,7 +43,7 @@ def _record(path: Path) -> bytes | None:
     kind = container_of(head[:12])
     if kind == "mp4":
         tracks = [track for track in track_descriptions(path) if track is not None]
-        return next((found for one in tracks if (found := _in_box(one.entries.payload))), None)
+        return next((found for track in tracks if (found := _in_box(track.entries.payload))), None)
     return _in_element(head) if kind == "mkv" else None
 
 
@@ -60,5 +60,5 @@ def _in_element(head: bytes) -> bytes | None:
         _, found, rest = head.partition(_TYPE_ID + name)
         _, data, record = rest[:64].partition(_DATA_ID)
         if found and data and len(record) > _RECORD_BYTES:
-            return record[1:]  # after its size, which is one byte
+            return record[1:]  # after its size of 1 byte
     return None
