@@ -239,6 +239,6 @@ def test_every_field_is_always_there(line_schema, missing):
     assert not line_schema.is_valid(line)
 
 
-def test_later_versions_may_tell_more(line_schema):
+def test_later_versions_may_add_fields(line_schema):
     line = json.loads(encode(CASES[1][0], "01JRUN", NOW))
     line_schema.validate({**line, "weather": "fine"})

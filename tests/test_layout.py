@@ -184,7 +184,7 @@ def test_every_package_is_declared():
     assert found == set(config()["tool"]["setuptools"]["packages"])
 
 
-def test_every_module_says_why_it_exists():
+def test_every_module_has_a_docstring():
     for path, tree in sources().items():
         assert ast.get_docstring(tree), path
 
@@ -335,5 +335,5 @@ def test_presets_ship_as_data():
         assert files("varfix.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def test_the_script_is_the_entry_that_knows_the_exit_codes():
+def test_the_script_is_the_entry_point_with_the_exit_codes():
     assert config()["project"]["scripts"] == {"varfix": "varfix.cli.main:run"}

@@ -1,14 +1,14 @@
-"""Measure how steady clips come back: `python tests/bench/deflicker.py PHOTO [PHOTO …]`.
+"""Measure the flicker of restored videos: `python tests/bench/deflicker.py PHOTO [PHOTO …]`.
 
-Clips are made from photographs: stills and pans (2 pixels per frame), with noise that is new in
-every frame, under haze that stays or varies, or in the dark. Each is restored frame by frame and
-steadied. JSON goes to stdout, with machine and commit; a table to stderr.
+Videos are created from images: stills and pans (2 pixels per frame), with new noise in every frame,
+with constant or varying haze, or dark. Each is restored frame by frame, and with the deflicker
+filter. JSON goes to stdout, with machine and commit; a table to stderr.
 
 Figures, mean over frames:
     flicker: mean absolute difference, in 8-bit code values, of the change from each frame to the
         next to that of the clean clip.
-    coarse: the same for means over squares of 16 pixels, which is what the eye takes for pumping.
-    psnr: against the clean clip, in dB, so that steadiness is not bought with blur.
+    coarse: the same for means over squares of 16 pixels, which are visible as pumping.
+    psnr: against the clean video, in dB, which shows whether the filter blurs.
 """
 
 from __future__ import annotations
@@ -121,31 +121,33 @@ def measure(clip: Clip, clean: Clip) -> dict[str, float]:
     }
 
 
-def restored(restorer: Restorer, clip: Clip, settings: Settings, steady: DeflickerSettings) -> Clip:
-    """The clip, restored."""
-    frames = deflicker(restorer, enumerate(clip), range(len(clip)), settings, steady)
+def restored(
+    restorer: Restorer, clip: Clip, settings: Settings, deflicker_settings: DeflickerSettings
+) -> Clip:
+    """Return the restored video."""
+    frames = deflicker(restorer, enumerate(clip), range(len(clip)), settings, deflicker_settings)
     return [pixels for _, pixels in frames]
 
 
 def rows(
     photo: Path, restorer: Restorer, settings: Settings, count: int
 ) -> Iterator[dict[str, object]]:
-    """One row for each clip and way of restoring it."""
+    """Yield a row for each video and way of restoring it."""
     pixels = decode_image(photo.read_bytes(), max_pixels=settings.limits.max_pixels).pixels
     for name, (move, degrade) in CLIPS.items():
         clean = move(pixels, count)
         source = degrade(clean)
         yield {"photo": photo.name, "clip": name, "run": "source", **measure(source, clean)}
-        for run, steady in RUNS.items():
+        for run, deflicker_settings in RUNS.items():
             began = time.perf_counter()
-            figures = measure(restored(restorer, source, settings, steady), clean)
+            figures = measure(restored(restorer, source, settings, deflicker_settings), clean)
             seconds = (time.perf_counter() - began) / count
             row = {"photo": photo.name, "clip": name, "run": run, **figures}
             yield {**row, "seconds_per_frame": seconds}
 
 
-def told(row: dict[str, object]) -> str:
-    """A row as a line of the table."""
+def line(row: dict[str, object]) -> str:
+    """Return a row as a line of the table."""
     figures = " ".join(f"{row[key]:8.3f}" for key in ("flicker", "coarse", "psnr"))
     return f"{row['photo']:12} {row['clip']:26} {row['run']:15} {figures}\n"
 
@@ -159,7 +161,7 @@ def commit() -> str:
 
 def main() -> None:
     """Measure every clip of every photograph."""
-    parser = argparse.ArgumentParser(description="Measure how steady clips come back.")
+    parser = argparse.ArgumentParser(description="Measure the flicker of restored videos.")
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--model", default="varformer-s")
@@ -171,7 +173,7 @@ def main() -> None:
     table = []
     for photo in given.photos:
         for row in rows(photo, restorer, settings, given.frames):
-            sys.stderr.write(told(row))
+            sys.stderr.write(line(row))
             table.append(row)
     machine = {"machine": platform.processor() or platform.machine(), "commit": commit()}
     used = {"provider": restorer.used.provider, "precision": restorer.used.precision}

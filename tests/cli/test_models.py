@@ -16,7 +16,7 @@ def test_every_known_model_is_listed(varfix, arguments):
         assert entry.summary in result.stdout
 
 
-def test_the_list_in_json_says_what_is_installed(varfix):
+def test_the_list_in_json_shows_what_is_installed(varfix):
     rows = json.loads(varfix("models", "list", "--json").stdout)
     assert [row["name"] for row in rows] == list(MODELS)
     assert all(isinstance(row["installed"], bool) for row in rows)

@@ -183,7 +183,7 @@ def test_a_protocol_takes_no_number():
         parse_degradation("rain:3")
 
 
-def test_jpeg_is_what_an_encoder_makes_of_the_picture():
+def test_jpeg_damage_is_that_of_an_encoder():
     clean = smooth((64, 80))
     decoded = parse_degradation("jpeg:20")(clean, 3)
     file = io.BytesIO()
@@ -203,7 +203,7 @@ def test_jpeg_is_worse_at_lower_quality():
 
 
 @pytest.mark.parametrize("text", ["jpeg", "jpeg:0", "jpeg:101", "jpeg:x"])
-def test_jpeg_wants_a_quality(text):
+def test_jpeg_requires_a_quality(text):
     with pytest.raises(ConfigError, match="expected a number from 1 to 100, as in jpeg:20"):
         parse_degradation(text)
 

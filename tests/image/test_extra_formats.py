@@ -50,7 +50,7 @@ def missing(monkeypatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
 
 
-def test_an_image_that_is_larger_than_its_header_says_is_refused(heif):
+def test_an_image_larger_than_in_its_header_is_rejected(heif):
     """Found by the fuzzer: the crop of a damaged file is not applied, which nothing reports."""
     out = io.BytesIO()
     heif.from_pillow(Image.fromarray(noise()).convert("RGBA")).save(out, quality=90)
@@ -317,6 +317,6 @@ def test_the_command_line_offers_what_is_installed(extra):
     assert {"heif": "heic", "jxl": "jxl"}[extra] in FormatChoice().choices
 
 
-def test_an_image_box_of_no_particular_brand_is_what_it_says():
+def test_an_image_box_of_a_general_brand_has_the_type_in_its_header():
     assert sniff(b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1avifmiaf") == "avif"
     assert sniff(b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1heicmiaf") == "heif"

@@ -279,7 +279,7 @@ def test_exif_that_is_no_tiff_is_a_warning_wherever_it_goes(head):
 
 
 @pytest.mark.parametrize("error", [SyntaxError("no TIFF"), struct.error("short"), EOFError("end")])
-def test_whatever_a_library_says_of_metadata_no_image_is_lost(error, monkeypatch):
+def test_no_error_about_metadata_loses_an_image(error, monkeypatch):
     image = read(saved(Image.fromarray(noise()), "PNG", exif=Image.Exif().tobytes()))
     real = encoders.ENCODERS["png"]
 

@@ -143,7 +143,7 @@ def test_a_comment_becomes_the_description(target):
 
 
 @pytest.mark.parametrize("target", ["tiff", "avif"])
-def test_a_comment_beside_a_description_becomes_the_comment_of_windows(target):
+def test_a_comment_next_to_a_description_becomes_the_comment_of_windows(target):
     exif = exif_block.pack(ExifBlock(">", {270: text("other words")}))
     encoded = encode_image(kit.read(commented("Größe", exif)), target, kit.KEEP)
     found = tags_of(encoded.data).main
@@ -423,7 +423,7 @@ def test_pointers_to_a_video_go_with_it(form, target):
 @pytest.mark.parametrize(
     "name, gone", [("j_motion.jpg", "motion photo"), ("j_ultrahdr.jpg", "HDR gain map")]
 )
-def test_what_lies_behind_the_image_is_dropped_with_its_pointers(name, gone):
+def test_data_after_the_image_is_dropped_with_its_pointers(name, gone):
     image = kit.read(shared(name))
     assert len(image.info.warnings) == 1
     assert gone in image.info.warnings[0]

@@ -65,6 +65,6 @@ def test_a_small_image_needs_no_detail():
     assert detail(pixels, pixels, 120) is None
 
 
-def test_a_detail_lies_inside_the_image_where_nothing_has_changed():
+def test_a_detail_is_inside_the_image_even_if_nothing_has_changed():
     pixels = np.zeros((121, 1000, 3), np.float32)
     assert detail(pixels, pixels, 120) == (slice(0, 80), slice(0, 120))

@@ -86,7 +86,7 @@ def test_where_two_do_not_fit_one_is_run_and_nothing_is_remembered(shelf, book, 
     assert not book.exists()
 
 
-def test_a_card_that_knows_is_believed(shelf):
+def test_the_memory_in_a_card_is_used(shelf):
     gpu = Card()
     restorer, _ = restorer_of(shelf, gpu, batch=16)
     assert restorer.card.vram_mb

@@ -127,7 +127,7 @@ def test_a_folder_is_no_model(tmp_path):
         read_card(tmp_path)
 
 
-def test_a_graph_without_card_says_whose_it_is(shelf):
+def test_a_graph_without_a_card_has_the_name_of_its_file(shelf):
     with pytest.raises(ModelContractError, match=r"net\.onnx: no varfix model card") as caught:
         read_card(shelf.foreign())
     assert "varfix export-onnx" in caught.value.hint

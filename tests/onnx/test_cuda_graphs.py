@@ -126,7 +126,7 @@ def test_recording_is_asked_for_by_the_environment(value, wanted, monkeypatch):
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_the_provider_is_told(recorded):
+def test_the_provider_gets_the_option(recorded):
     (_, options), _ = provider_list(SessionPlan(CUDA, recorded=recorded), "", "1.31")
     assert options.get("enable_cuda_graph") == ("1" if recorded else None)
 

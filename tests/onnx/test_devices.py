@@ -153,7 +153,7 @@ def test_auto_never_waits_for_a_tensorrt_build(machine, tmp_path):
     assert fake.asked == [CUDA]
 
 
-def test_auto_says_once_that_the_gpu_could_not_be_used_and_why(machine, tmp_path):
+def test_auto_warns_once_why_the_gpu_is_not_used(machine, tmp_path):
     machine(compiled=[CUDA], working=[], missing="libcudnn.so.9")
     session, device, warnings = start("auto", tmp_path)
     assert device == CPU
@@ -162,7 +162,7 @@ def test_auto_says_once_that_the_gpu_could_not_be_used_and_why(machine, tmp_path
     assert warnings == [("device_fallback", message)]
 
 
-def test_auto_says_that_the_installed_package_has_no_cuda(machine, tmp_path):
+def test_auto_warns_if_the_installed_package_has_no_cuda(machine, tmp_path):
     machine(compiled=[], packages=["onnxruntime 1.31.1"])
     _, device, warnings = start("auto", tmp_path)
     assert device == CPU
@@ -258,7 +258,7 @@ def test_installed_packages_are_those_of_this_environment():
     assert all(metadata.version(name) == version for name, version in found.items())
 
 
-def test_facts_try_each_provider_instead_of_believing_the_list(machine):
+def test_the_check_tries_each_provider_instead_of_trusting_the_list(machine):
     machine([TENSORRT, CUDA], [CUDA], ["onnxruntime-gpu 1.31.1"])
     facts = check_devices()
     works = {fact.device: fact.works for fact in facts.providers}

@@ -83,7 +83,7 @@ def with_weights(network, path):
 
 
 @torch.no_grad()
-def test_what_the_graph_tells_is_what_the_network_decides(shipped, feeds):
+def test_the_outputs_of_the_graph_are_those_of_the_network(shipped, feeds):
     network = with_weights(RestorerNetwork(RestorerConfig()), shipped.restore)
     decided = {}
     for place in explain.FUSIONS.values():
@@ -113,7 +113,7 @@ def test_the_shipped_model_draws_all_sheets(tmp_path):
     assert drawn == {"regions.png", "scales.png", "steps.png", "kinds.png"}
 
 
-def test_rain_is_told_as_rain(shipped):
+def test_rain_is_recognized_as_rain(shipped):
     image = cv2.resize(cv2.imread(str(PICTURES / "animals" / "osprey-rain.jpg")), (256, 128))
     pixels = image[..., ::-1] / np.float32(255)
     told = explain.explanation_of(open_restorer("varformer-s", ON_CPU), shipped, pixels, "auto")
@@ -138,7 +138,7 @@ def test_any_image_is_fitted_to_about_one_tile(sides, fitting):
     assert explain.fitted(np.zeros((*sides, 3), np.float32), 512, 64).shape[:2] == fitting
 
 
-def test_graphs_of_other_programs_tell_nothing(shelf, tmp_path):
+def test_graphs_of_other_programs_have_no_outputs_to_explain(shelf, tmp_path):
     path = shelf.foreign((1, 3, "H", "W"))
     with pytest.raises(ConfigError, match="no outputs for --explain"):
         explain.require_explainable(str(path), open_restorer(str(path), ON_CPU))

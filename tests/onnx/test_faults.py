@@ -25,7 +25,7 @@ from varfix.onnx.inference.signature import Signature
         "std::bad_alloc",
     ],
 )
-def test_running_out_of_memory_halves_the_batch_until_it_fits(shelf, message):
+def test_out_of_memory_errors_halve_the_batch_until_it_fits(shelf, message):
     session = Faulty(most=3, message=message)
     restorer, told = restorer_of(shelf, session)
     tiles = noise(8)
@@ -103,7 +103,7 @@ def test_a_tile_that_overflows_in_fp16_is_repeated_in_fp32_and_alone(shelf):
     assert told == ["fp16_overflow"]
 
 
-def test_after_an_overflow_the_run_goes_on_in_fp32(shelf):
+def test_after_an_overflow_the_run_continues_in_fp32(shelf):
     tiles = noise(2)
     half, exact = Faulty(bad=[tiles[0].flat[0]]), Faulty()
     restorer, told = restorer_of(shelf, exact, half)
@@ -145,7 +145,7 @@ def test_an_invalid_tile_on_fp32_fails_at_once(shelf):
     assert exact.batches == [2]
 
 
-def test_a_real_graph_that_divides_by_zero_fails_instead_of_going_black(shelf):
+def test_a_graph_that_divides_by_zero_fails_instead_of_returning_black(shelf):
     path = shelf.restore(nodes=[("Div", ["tile", "tile"], ["restored"], {})])
     restorer = open_restorer(str(path), ON_CPU)
     tiles = np.stack([np.ones((64, 64, 3), np.float32), np.zeros((64, 64, 3), np.float32)])

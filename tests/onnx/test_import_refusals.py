@@ -33,15 +33,19 @@ def library():
         pytest.skip(error.message)
 
 
-def request(path, **wishes):
+def request(path, **preferences):
     return ImportRequest(
-        checkpoint=str(path), target=str(path.with_name("net.onnx")), tile=64, threads=1, **wishes
+        checkpoint=str(path),
+        target=str(path.with_name("net.onnx")),
+        tile=64,
+        threads=1,
+        **preferences,
     )
 
 
-def refusal(path, **wishes):
+def refusal(path, **preferences):
     """The error of an import; nothing is written."""
-    failure = answer(request(path, **wishes)).failure
+    failure = answer(request(path, **preferences)).failure
     assert failure is not None
     assert not path.with_name("net.onnx").exists()
     return failure.error()
@@ -204,7 +208,7 @@ def test_a_torchvision_that_does_not_fit_is_named(monkeypatch, torch_version, fo
     versions = {"torch": torch_version, "torchvision": found}
     monkeypatch.setattr(companions, "metadata_version", versions.get)
     note = torchvision_note(RuntimeError("operator torchvision::nms does not exist"))
-    assert f"torchvision {found}: does not load beside torch {torch_version}" in note
+    assert f"torchvision {found}: does not load with torch {torch_version}" in note
     assert "operator torchvision::nms does not exist" in note
     assert wanted in note
 
@@ -228,5 +232,5 @@ def test_a_broken_torchvision_does_not_prevent_an_import(library, tmp_path):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     count, (note,), loaded = json.loads(run.stdout)
     assert count >= len(library.registry) > 30
-    assert note.startswith("torchvision 0.1.0: does not load beside torch")
+    assert note.startswith("torchvision 0.1.0: does not load with torch")
     assert loaded == []

@@ -106,7 +106,7 @@ def twins(shelf):
     return path
 
 
-def test_the_twin_runs_where_it_was_asked_for(twins):
+def test_the_int8_variant_runs_if_requested(twins):
     restorer = open_restorer(str(twins), INT8)
     assert restorer.used.precision == "int8"
     tiles, prior = np.full((1, 64, 64, 3), 0.5, np.float32), np.full((1, 3, 4, 4), 0.25, np.float32)
@@ -114,11 +114,11 @@ def test_the_twin_runs_where_it_was_asked_for(twins):
     assert verify_model(twins).name == "hand-made"
 
 
-def test_nobody_gets_the_twin_without_asking(twins):
+def test_the_int8_variant_does_not_run_unless_requested(twins):
     assert open_restorer(str(twins), Settings(device="cpu")).used.precision == "fp32"
 
 
-def test_a_twin_of_older_weights_is_refused_with_the_way_to_a_new_one(twins):
+def test_an_int8_variant_of_older_weights_is_rejected_with_a_hint(twins):
     graph = onnx.load(twins)
     graph.graph.doc_string = "other weights"
     onnx.save(graph, twins)
@@ -130,7 +130,7 @@ def test_a_twin_of_older_weights_is_refused_with_the_way_to_a_new_one(twins):
         verify_model(twins)
 
 
-def test_a_model_without_twin_says_so(shelf):
+def test_a_model_without_an_int8_variant_is_an_error(shelf):
     with pytest.raises(ModelMissingError, match="int8 variant not found"):
         open_restorer(str(shelf.pair()), INT8)
 
@@ -144,7 +144,7 @@ def test_on_a_gpu_integers_are_left_out_with_a_warning(shelf, on_cuda):
     assert restorer.used.precision == "fp32"
 
 
-def test_the_twin_that_ships_was_made_from_the_model_that_ships():
+def test_the_shipped_int8_variant_belongs_to_the_shipped_model():
     found = find_model("varformer-s")
     check_int8_companion(read_card(found.restore), found.int8, found.restore)
     together = sum(path.stat().st_size for path in (found.restore, found.prior, found.int8))
@@ -152,7 +152,7 @@ def test_the_twin_that_ships_was_made_from_the_model_that_ships():
 
 
 @pytest.mark.slow
-def test_exporting_learns_from_photographs_and_says_how_far_it_is(tmp_path, monkeypatch):
+def test_exporting_calibrates_on_images_and_returns_the_difference(tmp_path, monkeypatch):
     found = find_model("varformer-s")
     for path in (found.restore, found.prior):
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -62,7 +62,7 @@ def test_one_that_runs_out_of_memory_fails_the_batch_and_is_counted(shelf):
         spread(shelf, Faulty(), Exhausted()).restore(noise(8), None)
 
 
-def test_it_says_which_devices_it_uses(shelf, monkeypatch):
+def test_it_reports_its_devices(shelf, monkeypatch):
     restorer = spread(shelf, Faulty(), Faulty())
     assert restorer.used.requested == "cuda:0,1"
     assert restorer.used.device == "cuda:0,0"  # the doubles all pretend to be the first

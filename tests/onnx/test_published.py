@@ -56,9 +56,9 @@ def saved(library, tmp_path):
     return save
 
 
-def request(path, **wishes):
+def request(path, **preferences):
     target = path.with_name("net.onnx")
-    wanted = {"tile": SIDE, "threads": 1, "allow_noncommercial": True, **wishes}
+    wanted = {"tile": SIDE, "threads": 1, "allow_noncommercial": True, **preferences}
     return ImportRequest(checkpoint=str(path), target=str(target), **wanted)
 
 
@@ -98,8 +98,8 @@ def test_an_imported_network_restores_as_spandrel_does(library, saved, name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_network_of_published_size_is_imported_and_restores_an_image(library, saved, name):
     path = saved(name, PUBLISHED[name])
-    wishes = {"tile": 128, "threads": 2} if name == "SwinIR" else {"tile": 256, "threads": 2}
-    card = import_checkpoint(request(path, **wishes), MEMORY_LIMIT).card
+    preferences = {"tile": 128, "threads": 2} if name == "SwinIR" else {"tile": 256, "threads": 2}
+    card = import_checkpoint(request(path, **preferences), MEMORY_LIMIT).card
     target = path.with_name("net.onnx")
     restorer = open_restorer(str(target), Settings(device="cpu"))
     tiles = contents(card.tile)

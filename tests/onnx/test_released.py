@@ -78,7 +78,7 @@ def test_the_model_has_its_name_and_nothing_is_left_of_the_making(folder):
     assert [p.name for p in folder.iterdir() if not p.name.endswith(".lock")] == ["tiny"]
 
 
-def test_the_card_says_what_is_known(path):
+def test_the_card_has_the_known_fields(path):
     card = read_card(path)
     assert (card.name, card.licence, card.training) == ("tiny", "MIT", "nothing yet")
     assert (card.guidance, card.tile, card.multiple) == ("tile", SIDE, SIDE)
@@ -88,7 +88,7 @@ def test_the_card_says_what_is_known(path):
     assert verify_model(path) == card
 
 
-def test_its_origin_and_licence_lie_beside_it(path, checkpoint):
+def test_its_origin_and_license_are_next_to_it(path, checkpoint):
     origin = json.loads((path.parent / "origin.json").read_text())
     (file,) = origin["files"]
     assert file["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
@@ -265,7 +265,7 @@ def test_the_prior_is_drawn(tmp_path, network):
     assert np.abs(shown - expected.clip(0.0, 1.0)).max() < 0.01
 
 
-def test_a_model_that_tells_nothing_is_refused_before_it_runs(tmp_path, capsys, shelf):
+def test_a_model_without_outputs_to_explain_is_rejected_before_it_runs(tmp_path, capsys, shelf):
     from PIL import Image
 
     Image.new("RGB", (8, 8)).save(tmp_path / "in.png")

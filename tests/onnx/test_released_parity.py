@@ -96,7 +96,7 @@ def test_free_running_the_file_predicts_the_same_tokens_and_image(golden, path):
     assert np.abs(restored - golden["out"]).max() < tolerance("out")
 
 
-def test_the_card_says_how_half_precision_compares(path):
+def test_the_card_has_the_agreement_of_fp16(path):
     card = read_card(path)
     assert card.fp16 in ("ok", "unsafe")
     assert "of tokens equal" in card.agreement

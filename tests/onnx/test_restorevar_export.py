@@ -99,7 +99,7 @@ def test_from_the_image_only_uncertain_tokens_may_differ(golden, graph):
     assert differing > 0.0 or refused == []
 
 
-def test_the_exported_file_gives_the_golden_image_and_says_what_it_is(tmp_path):
+def test_the_exported_file_gives_the_golden_image_and_has_a_card(tmp_path):
     golden = golden_case(3)
     network = released_network(golden)
     released = released_restorevar(network, "tiny", CardFields(training="nothing"))

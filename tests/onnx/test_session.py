@@ -108,7 +108,7 @@ def test_the_batch_is_the_one_asked_for_or_one_on_a_cpu(shelf, asked, batch):
     assert open_restorer(str(shelf.restore()), settings).batch == batch
 
 
-def test_half_precision_on_a_cpu_is_declined_and_said(shelf):
+def test_fp16_on_a_cpu_is_not_used_and_causes_a_warning(shelf):
     told = []
     settings = Settings(device="cpu", model=ModelSettings(precision="fp16"))
     restorer = open_restorer(
@@ -118,7 +118,7 @@ def test_half_precision_on_a_cpu_is_declined_and_said(shelf):
     assert told == ["precision_fp32"]
 
 
-def test_what_nobody_listens_to_becomes_a_python_warning(shelf):
+def test_warnings_without_a_receiver_become_python_warnings(shelf):
     settings = Settings(device="cpu", model=ModelSettings(precision="fp16"))
     with pytest.warns(UserWarning, match="fp16 gains nothing on a CPU"):
         open_restorer(str(shelf.restore()), settings)
@@ -133,7 +133,7 @@ def test_what_nobody_listens_to_becomes_a_python_warning(shelf):
         ({"tasks": ("auto",)}, None),
     ],
 )
-def test_what_hurts_the_result_is_said(shelf, facts, code):
+def test_limits_of_a_model_cause_a_warning(shelf, facts, code):
     told = []
     settings = Settings(device="cpu", model=ModelSettings(task="noise"))
     path = shelf.restore(card=shelf.card(**facts))

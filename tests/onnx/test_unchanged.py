@@ -110,7 +110,7 @@ def test_several_devices(restorer, image, plain):
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_decoding_and_encoding_beside_the_model(jobs, restorer, image, tmp_path):
+def test_decoding_and_encoding_in_parallel_with_the_model(jobs, restorer, image, tmp_path):
     source, kinds = tmp_path / "in", ("jpg", "png", "jpg")
     source.mkdir()
     images = [np.roll(image, 30 * number, axis=1) for number in range(len(kinds))]

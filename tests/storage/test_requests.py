@@ -38,7 +38,7 @@ def test_a_run_asks_once_for_each_source_and_puts_each_result_once(places, s3):
     assert sum(journal) == len(names) + 1  # each result is entered before it is put
 
 
-def test_a_run_that_goes_on_asks_for_nothing_it_knows(places, s3):
+def test_a_resumed_run_requests_nothing_twice(places, s3):
     for number in range(20):
         places.put(f"{number}.png", image())
     restore(planned(places))

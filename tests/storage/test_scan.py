@@ -167,7 +167,7 @@ def test_links_to_nothing_and_videos_of_other_kinds_count_as_ignored(tree):
     assert sorted(result.ignored) == ["b.mxf", "c.rm", "d.ts", "e.jpg"]
 
 
-def test_a_folder_that_cannot_be_opened_is_told_with_its_reason(tree, monkeypatch):
+def test_a_folder_that_cannot_be_opened_is_reported_with_its_reason(tree, monkeypatch):
     source = tree("a.jpg", "long/b.jpg")
     real = os.scandir
 

@@ -50,12 +50,18 @@ def noisy(clip, sigma=0.05, first=0):
     ]
 
 
-def run(restorer, clip, steady=None, settings=None, first=0):
+def run(restorer, clip, filter_settings=None, settings=None, first=0):
     """All frames of a clip whose first has that number."""
     frames = [(first + at, frame) for at, frame in enumerate(clip)]
     wanted = range(first, first + len(clip))
     found = list(
-        deflicker(restorer, frames, wanted, settings or Settings(), steady or DeflickerSettings())
+        deflicker(
+            restorer,
+            frames,
+            wanted,
+            settings or Settings(),
+            filter_settings or DeflickerSettings(),
+        )
     )
     assert [index for index, _ in found] == list(wanted)
     return [pixels for _, pixels in found]

@@ -135,7 +135,7 @@ def test_a_disk_that_is_really_full_keeps_what_fits_and_nothing_partial(writer, 
     writer.write(tiny_disk / "fits too.png", bytes(20_000))
 
 
-def test_a_disk_without_room_for_another_name_says_so(writer, tiny_disk):
+def test_a_disk_without_space_for_a_name_is_reported(writer, tiny_disk):
     subprocess.run(["mount", "-o", "remount,size=9m,nr_inodes=4", str(tiny_disk)], check=True)
     with pytest.raises(DiskFullError, match="no inodes left"):
         for number in range(9):
@@ -394,7 +394,7 @@ def test_other_names_of_a_file_are_counted(tmp_path):
         (5_000_000, errno.EDQUOT, r"\(disk quota exceeded, next file needs about 5.0 MB\)"),
     ],
 )
-def test_a_full_disk_is_told_with_real_figures(tmp_path, size, code, words):
+def test_a_full_disk_is_reported_with_the_actual_sizes(tmp_path, size, code, words):
     with (
         pytest.raises(DiskFullError, match=words),
         translate_os_errors(tmp_path / "a.jpg", size),

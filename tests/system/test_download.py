@@ -57,7 +57,7 @@ def test_a_cut_connection_is_taken_up_where_it_was_cut(get, server):
     assert server.asked == [None, "bytes=1000000-", "bytes=3500000-"]
 
 
-def test_a_later_call_goes_on_with_what_an_earlier_one_left(get, server, tmp_path):
+def test_a_later_call_resumes_an_earlier_download(get, server, tmp_path):
     server.cut_after = [1_500_000] + [0] * 9
     with pytest.raises(ModelDownloadError, match="1500000 of 5120000") as raised:
         get()
@@ -79,7 +79,7 @@ def test_another_version_of_the_file_is_fetched_from_the_start(get, server):
 
 
 @pytest.mark.parametrize(("ranges", "etag"), [(False, '"one"'), (True, None)])
-def test_a_server_that_cannot_go_on_begins_again(get, server, ranges, etag):
+def test_without_resuming_a_download_begins_again(get, server, ranges, etag):
     server.ranges, server.etag = ranges, etag
     server.cut_after = [1_000_000]
     assert get() == (DIGEST, CONTENT)
@@ -102,7 +102,7 @@ def test_the_wrong_bytes_are_removed(get, tmp_path):
     assert left(tmp_path) == []
 
 
-def test_a_digest_that_the_server_tells_is_held_against_the_bytes(get, server, tmp_path):
+def test_a_digest_from_the_server_is_compared_with_the_bytes(get, server, tmp_path):
     server.redirect_digest = DIGEST.upper()
     assert get() == (DIGEST, CONTENT)
     (tmp_path / "models" / "net.pth").unlink()

@@ -165,7 +165,7 @@ def test_a_refusal_is_an_event_with_a_hint_and_exit_code_1(film, video):
     assert not source.with_name("clip.varfix.mp4").exists()
 
 
-def test_dry_run_writes_nothing_and_says_what_would_be(film, video):
+def test_dry_run_writes_nothing_and_prints_the_plan(film, video):
     source = film()
     result = video(source, "-n")
     assert result.exit_code == 0
@@ -371,7 +371,7 @@ def test_the_shipped_model_restores_a_clip(film):
     assert [crc for _, crc in images(target)] != [crc for _, crc in images(source)]
 
 
-def test_help_tells_of_every_option():
+def test_help_describes_every_option():
     text = run_here("video", "--help").stdout
     for word in ("--codec", "--crf", "--from", "--to", "--sample", "DST.varfix", "y4m", "HDR"):
         assert word in text

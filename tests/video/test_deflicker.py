@@ -35,7 +35,7 @@ def test_at_strength_zero_nothing_runs_and_the_frames_themselves_come_back():
     assert restorer.asked == []
 
 
-def test_strength_blends_the_source_with_the_steady_result():
+def test_strength_blends_the_source_with_the_deflickered_result():
     clip = noisy([scene(1)] * 9)
     whole = run(Pumping(), clip)
     half = run(Pumping(), clip, settings=Settings(strength=0.5))
@@ -102,8 +102,11 @@ clips = st.lists(
     min_size=1,
     max_size=5,
 )
-steadies = st.builds(
-    DeflickerSettings, window=st.integers(0, 5), keys=st.integers(1, 6), lock=st.booleans()
+filters = st.builds(
+    DeflickerSettings,
+    window=st.integers(0, 5),
+    prior_interval=st.integers(1, 6),
+    lowpass=st.booleans(),
 )
 
 
@@ -118,52 +121,53 @@ def clip_of(parts):
 
 
 @examples(max_examples=40)
-@given(clips, steadies, st.integers(0, 9), st.data())
-def test_segments_computed_apart_fit_together_bit_for_bit(parts, steady, first, data):
+@given(clips, filters, st.integers(0, 9), st.data())
+def test_segments_computed_apart_fit_together_bit_for_bit(parts, filter_settings, first, data):
     clip = clip_of(parts)
     end = first + len(clip)
     bounds = sorted({first, *data.draw(st.lists(st.integers(first, end), max_size=3)), end})
     joined = []
     for start, stop in pairwise(bounds):
         given_ = range(
-            max(first, start - temporal_context(steady)), min(end, stop + temporal_context(steady))
+            max(first, start - temporal_context(filter_settings)),
+            min(end, stop + temporal_context(filter_settings)),
         )
         frames = ((index, clip[index - first]) for index in given_)
-        found = deflicker(Pumping(), frames, range(start, stop), Settings(), steady)
+        found = deflicker(Pumping(), frames, range(start, stop), Settings(), filter_settings)
         joined += [pixels for _, pixels in found]
-    assert same(joined, run(Pumping(), clip, steady, first=first))
+    assert same(joined, run(Pumping(), clip, filter_settings, first=first))
 
 
 @pytest.mark.parametrize("lock", [False, True])
-def test_it_matters_nowhere_where_a_clip_is_divided(lock):
+def test_the_result_does_not_depend_on_where_a_video_is_divided(lock):
     """What decides about a cut may lie at the far end of the context: try every place."""
-    steady = DeflickerSettings(window=2, keys=1, lock=lock)
+    filter_settings = DeflickerSettings(window=2, prior_interval=1, lowpass=lock)
     flash = [scene(2) + 0.05]  # so faint that the frames about it go by each other's priors
     clip = [scene(1)] * 9 + [scene(2)] * 5 + flash * 2 + [scene(2)] * 6 + flash + [scene(2)] * 3
     clip = noisy(clip, 0.005)
-    whole, ahead = run(Pumping(), clip, steady), temporal_context(steady)
+    whole, ahead = run(Pumping(), clip, filter_settings), temporal_context(filter_settings)
     for at in range(len(clip)):
         part = list(enumerate(clip))[max(0, at - ahead) : at + ahead + 1]
-        ((_, found),) = deflicker(Pumping(), part, range(at, at + 1), Settings(), steady)
+        ((_, found),) = deflicker(Pumping(), part, range(at, at + 1), Settings(), filter_settings)
         assert same([found], [whole[at]])
 
 
 def test_frames_before_the_lead_are_missed():
     """Otherwise the context would be longer than necessary, and segments would cost more."""
-    steady = DeflickerSettings(window=3, keys=1)
+    filter_settings = DeflickerSettings(window=3, prior_interval=1)
     clip = noisy([scene(1)] * 30)
-    whole = run(Pumping(), clip, steady)
-    short = list(enumerate(clip))[15 - 2 * steady.window + 1 :]
-    found = dict(deflicker(Pumping(), short, range(15, 30), Settings(), steady))
+    whole = run(Pumping(), clip, filter_settings)
+    short = list(enumerate(clip))[15 - 2 * filter_settings.window + 1 :]
+    found = dict(deflicker(Pumping(), short, range(15, 30), Settings(), filter_settings))
     assert not same([found[15]], [whole[15]])
 
 
-@pytest.mark.parametrize("keys", [1, 2, 5])
-def test_nothing_crosses_a_cut(keys):
-    steady = DeflickerSettings(keys=keys)
+@pytest.mark.parametrize("prior_interval", [1, 2, 5])
+def test_nothing_crosses_a_cut(prior_interval):
+    filter_settings = DeflickerSettings(prior_interval=prior_interval)
     one, other = noisy([scene(1)] * 9), noisy([scene(2)] * 7, first=9)
-    apart = run(Pumping(), one, steady) + run(Pumping(), other, steady, first=9)
-    assert same(run(Pumping(), one + other, steady), apart)
+    apart = run(Pumping(), one, filter_settings) + run(Pumping(), other, filter_settings, first=9)
+    assert same(run(Pumping(), one + other, filter_settings), apart)
 
 
 def test_frames_come_as_soon_as_their_neighbors_are_known():
@@ -174,11 +178,11 @@ def test_frames_come_as_soon_as_their_neighbors_are_known():
             taken.append(index)
             yield index, frame
 
-    steady = DeflickerSettings()
-    found = deflicker(Pumping(), frames(), range(40), Settings(), steady)
+    filter_settings = DeflickerSettings()
+    found = deflicker(Pumping(), frames(), range(40), Settings(), filter_settings)
     for index, _ in found:
-        assert len(taken) <= index + temporal_context(steady) + 1
-    assert len(taken) == 40 + temporal_context(steady)
+        assert len(taken) <= index + temporal_context(filter_settings) + 1
+    assert len(taken) == 40 + temporal_context(filter_settings)
 
 
 def test_only_frames_that_count_are_restored(monkeypatch):
@@ -189,9 +193,9 @@ def test_only_frames_that_count_are_restored(monkeypatch):
         return restore_and_measure(restorer, pixels, settings, maps=maps)
 
     monkeypatch.setattr(module, "restore_and_measure", watched)
-    steady = DeflickerSettings()
-    list(deflicker(Pumping(), enumerate(clip), range(20, 25), Settings(), steady))
-    assert restored == list(range(20 - steady.window, 25 + steady.window))
+    filter_settings = DeflickerSettings()
+    list(deflicker(Pumping(), enumerate(clip), range(20, 25), Settings(), filter_settings))
+    assert restored == list(range(20 - filter_settings.window, 25 + filter_settings.window))
 
 
 def test_memory_does_not_grow_with_the_clip():
@@ -199,7 +203,7 @@ def test_memory_does_not_grow_with_the_clip():
         def prior(self, thumbnail, task):
             return np.zeros((60, 16, 16), np.float32)
 
-    shape, steady = (200, 300), DeflickerSettings()
+    shape, filter_settings = (200, 300), DeflickerSettings()
     clip = noisy([scene(1, shape)] * 2)
 
     def peak(count):
@@ -208,7 +212,7 @@ def test_memory_does_not_grow_with_the_clip():
 
         tracemalloc.start()
         try:
-            for _ in deflicker(Deep(), frames(), range(count), Settings(), steady):
+            for _ in deflicker(Deep(), frames(), range(count), Settings(), filter_settings):
                 pass
             return tracemalloc.get_traced_memory()[1]
         finally:
@@ -217,29 +221,29 @@ def test_memory_does_not_grow_with_the_clip():
     frame = clip[0].nbytes
     peak(3)  # what is made once
     assert peak(32) < peak(16) + frame / 2
-    assert peak(16) < (2 * steady.window + 12) * frame
+    assert peak(16) < (2 * filter_settings.window + 12) * frame
 
 
 def test_a_still_needs_the_prior_of_its_key_frames_only():
-    for keys in (1, 2, 3):
+    for prior_interval in (1, 2, 3):
         restorer = Pumping()
-        run(restorer, noisy([scene(1)] * 12), DeflickerSettings(keys=keys))
-        assert len(restorer.asked) == 12 / keys
+        run(restorer, noisy([scene(1)] * 12), DeflickerSettings(prior_interval=prior_interval))
+        assert len(restorer.asked) == 12 / prior_interval
 
 
 def test_a_frame_unlike_its_key_frames_is_one_itself():
     clip = [scene(1)] * 12
     clip[5] = np.clip(clip[5] + 0.4, 0, 1)
     restorer = Pumping()
-    run(restorer, clip, DeflickerSettings(keys=2, lock=False))
+    run(restorer, clip, DeflickerSettings(prior_interval=2, lowpass=False))
     assert len(restorer.asked) == 7
     assert max(restorer.asked) == pytest.approx(clip[5].mean(), abs=0.01)
 
 
 def test_a_scene_too_short_for_a_key_frame_has_priors_all_the_same():
     clip = noisy([scene(1)] * 6 + [scene(2)] * 3 + [scene(3)] * 6)
-    steady = DeflickerSettings(keys=20, lock=False)
-    assert same(run(Pumping(), clip, steady)[6:9], run(Pumping(), clip, ALONE)[6:9])
+    filter_settings = DeflickerSettings(prior_interval=20, lowpass=False)
+    assert same(run(Pumping(), clip, filter_settings)[6:9], run(Pumping(), clip, ALONE)[6:9])
 
 
 def test_models_without_guidance_are_asked_for_no_prior():
@@ -265,7 +269,7 @@ def test_invalid_values_name_the_frame():
         run(Broken(), clip, first=10)
 
 
-@pytest.mark.parametrize("wrong", [{"window": -1}, {"keys": 0}])
+@pytest.mark.parametrize("wrong", [{"window": -1}, {"prior_interval": 0}])
 def test_settings_without_meaning_are_refused(wrong):
     with pytest.raises(ValueError, match="at least"):
         DeflickerSettings(**wrong)

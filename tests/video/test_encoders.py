@@ -73,7 +73,7 @@ def test_an_encoder_named_as_ffmpeg_does_is_the_same_one(codec):
     ],
     ids=lambda video: video["codec"],
 )
-def test_what_an_encoder_knows_is_taken(video):
+def test_options_of_an_encoder_are_accepted(video):
     if "encoder_options" in video:
         asked = dict(pair.split("=") for pair in video["encoder_options"].split(","))
         assert asked.items() <= encoding(**video).options.items()

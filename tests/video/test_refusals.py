@@ -231,14 +231,14 @@ def test_an_existing_file_is_kept_without_overwrite(film, restore):
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
-def test_containers_tell_where_they_end(film, kind):
+def test_containers_state_where_they_end(film, kind):
     source = film(f"a.{kind}", codec="mpeg4", options={})
     with source.open("rb") as file:
         assert container_of(file.read(12)) == kind
         assert expected_end(file) == source.stat().st_size
 
 
-def test_a_live_recording_need_not_tell_its_end(film, restore):
+def test_a_live_recording_need_not_state_its_end(film, restore):
     source = film("live.mkv", container={"live": "1"})
     with source.open("rb") as file:
         assert expected_end(file) is None

@@ -42,15 +42,15 @@ def test_it_has_a_card(restorer):
     assert restorer.card.tile % restorer.card.multiple == 0
 
 
-def test_it_takes_tiles_of_the_size_it_says(restorer):
+def test_it_takes_tiles_of_its_size(restorer):
     assert restorer.tile == restorer.card.tile
 
 
-def test_it_says_how_many_tiles_it_wants_at_once(restorer):
+def test_it_has_a_batch_of_at_least_one_tile(restorer):
     assert restorer.batch >= 1
 
 
-def test_it_says_what_really_computes(restorer):
+def test_it_reports_the_device_and_the_precision(restorer):
     used = restorer.used
     assert all((used.requested, used.device, used.provider))
     assert used.precision in ("fp32", "fp16")
