@@ -42,7 +42,7 @@ SQUARE = 16
 
 RUNS = {
     "frame by frame": DeflickerSettings(window=0),
-    "prior": DeflickerSettings(lock=False),
+    "prior": DeflickerSettings(lowpass=False),
     "prior and lock": DeflickerSettings(),
 }
 
