@@ -330,6 +330,17 @@ def test_nothing_imports_the_folders_by_their_short_names():
         assert not libraries(tree) & {"cli", "engine", "presets"}, path
 
 
+def test_every_direct_dependency_is_pinned():
+    project, groups = config()["project"], config()["dependency-groups"]
+    extras = project["optional-dependencies"].values()
+    stated = [*project["dependencies"], *(text for texts in extras for text in texts)]
+    stated += [text for texts in groups.values() for text in texts if isinstance(text, str)]
+    names = {re.match(r"[\w.-]+", text)[0].lower() for text in stated} - {"varfix"}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert len(names) > 30
+    assert names <= {line.partition("==")[0].lower() for line in lines if "==" in line}
+
+
 def test_presets_ship_as_data():
     for name in preset_names():
         assert files("varfix.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")

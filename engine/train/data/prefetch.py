@@ -6,21 +6,18 @@ whole batches, on a CUDA stream of its own, so that its waits do not delay train
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Generator, Sequence
-from contextlib import nullcontext
-from queue import Empty, Full, Queue
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import shared_cache
 from torch.utils.data import DataLoader, Dataset
 
+from varfix.engine.system.background import Prefetcher
+
 AHEAD = 2
 """Number of finished batches that wait. (A pool of 64 images in 8-bit patches takes 50 MB.)"""
-
-PATIENCE = 0.1
-"""Seconds between checks whether the consumer still runs."""
 
 
 def feed(batches: Dataset[Any], steps: Sequence[int], device: torch.device) -> Generator[Any]:
@@ -42,22 +39,11 @@ def from_process(batches: Dataset[Any], steps: Sequence[int]) -> Generator[Any]:
 
 def from_thread(batches: Dataset[Any], steps: Sequence[int]) -> Generator[Any]:
     """Yield batches created by a thread of this process, with a CUDA stream of its own on a GPU."""
-    ready: Queue[Any] = Queue(AHEAD)
-    left = threading.Event()
-    thread = threading.Thread(target=_make, args=(batches, steps, ready, left), daemon=True)
-    thread.start()
-    try:
-        for _ in steps:
-            batch, made = ready.get()
-            if isinstance(batch, BaseException):
-                raise batch
+    with closing(Prefetcher(_created(batches, steps), AHEAD)) as prefetcher:
+        for batch, made in prefetcher:
             if made is not None:
                 _synchronize(batch, made)
             yield batch
-    finally:
-        left.set()
-        _drain(ready)
-        thread.join()
 
 
 def _synchronize(batch: Any, made: torch.cuda.Event) -> None:
@@ -71,35 +57,11 @@ def _synchronize(batch: Any, made: torch.cuda.Event) -> None:
         value.record_stream(here)
 
 
-def _make(
-    batches: Dataset[Any], steps: Sequence[int], ready: Queue[Any], left: threading.Event
-) -> None:
+def _created(batches: Dataset[Any], steps: Sequence[int]) -> Iterator[tuple[Any, Any]]:
+    """Yield batches, each with the CUDA event that follows its creation; None on a CPU."""
     stream = torch.cuda.Stream() if torch.cuda.is_available() else None
-    try:
-        for step in steps:
-            with torch.cuda.stream(stream) if stream is not None else nullcontext():
-                batch = batches[step]
-                made = stream.record_event() if stream is not None else None
-            if not _put((batch, made), ready, left):
-                return
-    except BaseException as error:  # the training thread raises it
-        _put((error, None), ready, left)
-
-
-def _put(item: Any, ready: Queue[Any], left: threading.Event) -> bool:
-    """Add an item to the queue; return False if the consumer has stopped."""
-    while not left.is_set():
-        try:
-            ready.put(item, timeout=PATIENCE)
-            return True
-        except Full:
-            continue
-    return False
-
-
-def _drain(ready: Queue[Any]) -> None:
-    try:
-        while True:
-            ready.get_nowait()
-    except Empty:
-        return
+    for step in steps:
+        with torch.cuda.stream(stream) if stream is not None else nullcontext():
+            batch = batches[step]
+            made = stream.record_event() if stream is not None else None
+        yield batch, made

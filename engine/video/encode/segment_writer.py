@@ -7,6 +7,7 @@ from pathlib import Path
 
 from varfix.engine.errors import DiskFullError, EncodeError
 from varfix.engine.system.atomic import translate_os_errors
+from varfix.engine.system.disk_space import free_bytes
 from varfix.engine.video.clip import Frame, Samples
 from varfix.engine.video.encode.segments import Segment, SegmentFolder
 from varfix.engine.video.encode.writer import Encoding, SegmentEncoder, count_frames
@@ -86,10 +87,8 @@ class SegmentWriter:
 
     def _incomplete(self) -> DiskFullError | EncodeError:
         """Return the error for missing frames: libraries do not always report a full disk."""
-        import psutil
-
         size = self._part.stat().st_size
-        if psutil.disk_usage(str(self._folder.path)).free < max(size, 1 << 20):
+        if free_bytes(self._folder.path) < max(size, 1 << 20):
             return DiskFullError(
                 f"{self._folder.path.parent}: no space left",
                 hint="free space and run the same command again",
