@@ -6,7 +6,7 @@ import types
 import pytest
 
 from varfix.cli.missing_extras import require_train_extra
-from varfix.engine.train.request import Job
+from varfix.engine.train.request import TrainRequest
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_train_passes_its_options_on(varfix, engine, tmp_path):
     options = ["--photos", tmp_path, "--photos", tmp_path, "--out", tmp_path / "out"]
     result = varfix("train", recipe, *options, "--set", "seed=2")
     assert result.exit_code == 0, result.stderr
-    job = Job(tmp_path / "out", (tmp_path, tmp_path), config=recipe, overrides=("seed=2",))
+    job = TrainRequest(tmp_path / "out", (tmp_path, tmp_path), config=recipe, overrides=("seed=2",))
     ((given, warn),) = calls
     assert given == job
     assert warn.__name__ == "warn"  # of the terminal: old keys are shown
@@ -60,7 +60,9 @@ def test_train_passes_on_pairs_weights_and_devices(varfix, engine, weights, tmp_
     result = varfix("train", "--out", tmp_path, *options)
     assert result.exit_code == 0, result.stderr
     pairs = (tmp_path, tmp_path)
-    job = Job(tmp_path, pairs=pairs, initial=(weights,), devices=2, minutes=2.5, compile=True)
+    job = TrainRequest(
+        tmp_path, pairs=pairs, initial=(weights,), devices=2, minutes=2.5, compile=True
+    )
     assert [given for given, _ in calls] == [job]
     assert job.changes == ["minutes=2.5", "compile=true"]
 

@@ -1,4 +1,4 @@
-"""A specialist learns from patches alone, and a stopped run goes on to the same result."""
+"""A specialist is trained with patches alone, and a resumed run has the same result."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from varfix.engine.train.data.photos import load_photos
 from varfix.engine.train.data.source import Synthetic
 from varfix.engine.train.loop import Trainer
 from varfix.engine.train.recipes.recipe import load_recipe
-from varfix.engine.train.trainable import RECIPES, program_named
+from varfix.engine.train.trainable import RECIPES, trainable_named
 
 SMALL = SpecialistConfig(widths=(8, 8, 8, 8), blocks=1, middle=1)
 STAGE = "specialist={steps: 6, batch_size: 2, patches: 4, patch: 32, per_step: 4, warmup: 1}"
@@ -20,15 +20,15 @@ STAGE = "specialist={steps: 6, batch_size: 2, patches: 4, patch: 32, per_step: 4
 def trainer(folder):
     def make(out, *overrides):
         recipe = load_recipe(RECIPES / "denoise.yaml", ["report_every=0", STAGE, *overrides])
-        program = replace(program_named("specialist"), build=lambda: SpecialistNetwork(SMALL))
+        trainable = replace(trainable_named("specialist"), build=lambda: SpecialistNetwork(SMALL))
         out.mkdir(exist_ok=True)
         source = Synthetic(load_photos([folder]), recipe.degradations)
-        return Trainer(recipe, program, source, out)
+        return Trainer(recipe, trainable, source, out)
 
     return make
 
 
-def test_a_stopped_run_ends_like_an_unbroken_one(trainer, tmp_path, weights, diary):
+def test_a_resumed_run_has_the_same_result(trainer, tmp_path, weights, metrics):
     trainer(tmp_path / "whole").run()
     first = trainer(tmp_path / "broken", "save_every=2")
     steps = first._steps
@@ -45,7 +45,7 @@ def test_a_stopped_run_ends_like_an_unbroken_one(trainer, tmp_path, weights, dia
     trainer(tmp_path / "broken", "save_every=2").run()
     whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
-    assert diary(tmp_path / "whole") == diary(tmp_path / "broken")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "broken")
 
 
 def test_it_learns_to_remove_noise(trainer, tmp_path):

@@ -1,4 +1,4 @@
-"""How a specialist is trained: patches of a few kinds of degradation to their targets."""
+"""The stage of a specialist: patches with a few kinds of degradation, and their targets."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from varfix.engine.train.stages.stage import PlainStage
 
 
 class SpecialistStage(PlainStage):
-    """The only stage: patches alone, without a prior."""
+    """Trains a specialist with patches, without a prior."""
 
     name = "specialist"
 
     def parameters(self, model: SpecialistNetwork) -> list[nn.Parameter]:
-        """What this stage trains."""
+        """Return the weights of the network."""
         return list(model.parameters())
 
     def losses(self, model: SpecialistNetwork, batch: Batch) -> dict[str, Tensor]:
-        """Charbonnier loss of each patch (N,)."""
+        """Return the Charbonnier loss of each patch (N,)."""
         restored = model(batch.patches.contiguous(memory_format=torch.channels_last))
         return {"pixels": charbonnier(restored.float() - batch.targets)}
 
 
-def restore(model: SpecialistNetwork, pictures: Tensor, tasks: Tensor) -> Tensor:
-    """Restore images (B, 3, H, W) in [0, 1], for the sample sheets; it is told no task."""
+def restore(model: SpecialistNetwork, images: Tensor, tasks: Tensor) -> Tensor:
+    """Restore images (B, 3, H, W) in [0, 1], for the sample sheets; tasks are not used."""
     del tasks
-    return model(pictures).clamp(0.0, 1.0)
+    return model(images).clamp(0.0, 1.0)
 
 
 STAGES = (SpecialistStage(),)
