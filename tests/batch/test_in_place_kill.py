@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from support.full_disks import small_disk
@@ -204,6 +206,24 @@ def test_a_full_disk_loses_nothing(tmp_path, place, share, monkeypatch):
         assert_nothing_lost(place, before, expected)
         assert place.undo()[1:] == (0, 0)
         assert states(place.source) == before
+
+
+def test_a_full_folder_loses_nothing_and_goes_on_when_space_is_free(tmp_path, place):
+    expected = uninterrupted(Setup(place.source, place.source.parent / "out"))
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        here = InPlaceSetup(disk / "in", disk / "in")
+        shutil.copytree(place.source, here.source)
+        before = states(here.source)
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(psutil.disk_usage(str(disk)).free - 6 * 4096))
+        with pytest.raises(DiskFullError):
+            here.run()
+        assert_nothing_lost(here, before, expected)
+        ballast.unlink()
+        assert here.run().failed == 0
+        assert contents(here) == expected
+        assert here.undo() == (9, 0, 0)
+        assert states(here.source) == before
 
 
 def command(*words):
