@@ -57,9 +57,11 @@ and verified: the number and timestamps of its frames, and the bytes of every co
 stream.
 
 \b
-Not supported (the message gives a command that helps): HDR (PQ and HLG), Dolby Vision,
-transparent and damaged videos; interlaced ones without --deinterlace. Settings for
-videos, with --set or in a preset file:
+HDR (PQ and HLG) is restored in a tone-mapped copy, and stays HDR. Transparency is kept
+in mov (ProRes 4444) and mkv (FFV1); output.flatten=white puts a color under it.
+Not supported (the message gives a command that helps): Dolby Vision profile 5, damaged
+videos; interlaced ones without --deinterlace. Settings for videos, with --set or in a
+preset file:
   video.segment_seconds=4  segment length: at most this much is redone after an
                            interruption; also the key-frame interval
   video.speed=slow         preset of the encoder

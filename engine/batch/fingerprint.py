@@ -21,7 +21,7 @@ _LENGTH: Final = 16  # hex digits
 _STORED_KEYS: Final = {
     new.removeprefix("video."): old.removeprefix("video.") for old, new in RENAMED_KEYS.items()
 }
-_ADDED: Final[dict[str, Any]] = {"fps": None, "compare": False}
+_ADDED: Final[dict[str, Any]] = {"fps": None, "alpha": "auto", "compare": False}
 
 
 def settings_fingerprint(settings: Settings, model_sha256: str, tile: int) -> str:

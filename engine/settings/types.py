@@ -141,6 +141,8 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         fps: Frames per second of numbered images; None = 25.
         interlaced: `refuse`; `frames` or `fields` to deinterlace, with one frame for each frame or
             for each field; `ignore` for videos that are wrongly marked as interlaced.
+        alpha: `auto` = keep the transparency of a video that has any in its first frames; `keep` =
+            keep it in any case. `output.flatten` puts a color under it instead.
         compare: Show the source on the left of the result, for a preview.
         damaged: `fail`, or `conceal` to accept the decoder's reconstruction of damaged data.
     """
@@ -156,6 +158,7 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     deflicker_lowpass: bool = True
     fps: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
     interlaced: Literal["refuse", "ignore", "frames", "fields"] = "refuse"
+    alpha: Literal["auto", "keep"] = "auto"
     compare: bool = False
     damaged: Literal["fail", "conceal"] = "fail"
 

@@ -22,7 +22,7 @@ FULL: Final = 2  # range in FFmpeg's numbers; 1 is narrow, 0 is unspecified and 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Storage of a frame's samples: planes of Y, Cb and Cr.
+    """Storage of a frame's samples: planes of Y, Cb and Cr, and of alpha.
 
     Attributes:
         width: Pixels.
@@ -33,6 +33,7 @@ class Layout:
         gray: Only Y is stored.
         full: Full range; otherwise black is 16 and white 235 of 256.
         centered: Chroma samples are between their pixels, not at the left pixel.
+        alpha: A plane of alpha, in full range, follows.
     """
 
     width: int
@@ -43,13 +44,15 @@ class Layout:
     gray: bool = False
     full: bool = False
     centered: bool = False
+    alpha: bool = False
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """Height and width of every plane."""
         whole = (self.height, self.width)
         part = (-(-self.height // self.down), -(-self.width // self.across))
-        return (whole,) if self.gray else (whole, part, part)
+        planes = (whole,) if self.gray else (whole, part, part)
+        return (*planes, whole) if self.alpha else planes
 
     @property
     def dtype(self) -> npt.DTypeLike:
@@ -63,7 +66,7 @@ class Layout:
         if self.gray:
             return f"gray{deep}"
         kind = {(2, 2): "420", (2, 1): "422", (1, 1): "444"}[self.across, self.down]
-        return f"yuv{kind}p{deep}"
+        return f"yuv{'a' if self.alpha else ''}{kind}p{deep}"
 
     @property
     def frame_bytes(self) -> int:
@@ -97,6 +100,22 @@ class Tags:
     range: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class HdrMetadata:
+    """How an HDR video was mastered.
+
+    Attributes:
+        mastering: Of the mastering display: x and y of red, green, blue and white, then the least
+            and the greatest light in cd/m2; empty if unknown.
+        light: The greatest light of a pixel and of the mean of a frame in cd/m2; None if unknown.
+        dynamic: Name of metadata that changes from frame to frame; empty without any.
+    """
+
+    mastering: tuple[Fraction, ...] = ()
+    light: tuple[int, int] | None = None
+    dynamic: str = ""
+
+
 @dataclass(frozen=True)
 class Clip:
     """A video's header.
@@ -117,6 +136,7 @@ class Clip:
         aspect: Width of a pixel divided by its height; None if unspecified.
         display_matrix: Nine numbers; None for upright frames.
         tags: Color tags.
+        hdr: How an HDR video was mastered.
         fields: One frame is made of each field of an interlaced video.
     """
 
@@ -135,6 +155,7 @@ class Clip:
     aspect: Fraction | None = None
     display_matrix: tuple[int, ...] | None = None
     tags: Tags = Tags()
+    hdr: HdrMetadata = HdrMetadata()
     fields: bool = False
 
     @property

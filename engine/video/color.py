@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.video.clip import UNSPECIFIED, Layout, Samples
+from varfix.engine.video.tone_map import tone_map_for
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,13 +42,15 @@ def known_matrix(number: int) -> bool:
 class YcbcrConverter:
     """Converts between the stored samples of one video and RGB."""
 
-    def __init__(self, layout: Layout, matrix: int) -> None:
+    def __init__(self, layout: Layout, matrix: int, transfer: int = UNSPECIFIED) -> None:
         """Prepare both directions.
 
         Args:
             layout: Layout of the stored samples.
             matrix: Number of a known matrix, or unspecified.
+            transfer: Number of the transfer characteristic; HDR is tone mapped.
         """
+        self._tone_map = tone_map_for(transfer)
         if matrix == UNSPECIFIED:
             matrix = 1 if layout.height > _MAX_SD_LINES else 6
         self._layout = layout
@@ -64,17 +67,31 @@ class YcbcrConverter:
         self._c_codes = np.float32(most if layout.full else 224 * step)
 
     def to_rgb(self, planes: tuple[Samples, ...]) -> Floats:
-        """Convert stored planes to RGB.
+        """Convert stored planes to RGB for a model.
 
         Returns:
             (H, W, 3) float32, clipped to [0, 1].
         """
+        signal = self._signal(planes)
+        return signal if self._tone_map is None else self._tone_map.to_model(signal)
+
+    def codes_of(self, rgb: Floats) -> tuple[float, float, float]:
+        """Return the codes (Y, Cb, Cr) of one color, (3,) float32 in [0, 1]."""
+        y, cb, cr = (float(value) for value in self._to_ycc @ rgb)
+        neutral = float(self._neutral)
+        return (
+            self._black + y * float(self._y_codes),
+            neutral + cb * float(self._c_codes),
+            neutral + cr * float(self._c_codes),
+        )
+
+    def _signal(self, planes: tuple[Samples, ...]) -> Floats:
         import cv2
 
         y = (planes[0].astype(np.float32) - self._black) / self._y_codes
         if self._layout.gray:
             return np.clip(np.repeat(y[..., np.newaxis], 3, axis=2), 0, 1)
-        colors = [self._upsampled(plane) for plane in planes[1:]]
+        colors = [self._upsampled(plane) for plane in planes[1:3]]
         rgb = cv2.transform(cv2.merge([y, *colors]), self._to_rgb)
         return np.clip(rgb, 0, 1, out=rgb).astype(np.float32, copy=False)
 
@@ -93,7 +110,7 @@ class YcbcrConverter:
         """
         import cv2
 
-        change = restored - self.to_rgb(planes)
+        change = self._change(planes, restored)
         if not np.isfinite(change).all():
             raise NonFiniteError("the model produced invalid values")
         if self._layout.gray:
@@ -103,9 +120,16 @@ class YcbcrConverter:
         y = self._added(planes[0], parts[0] * self._y_codes)
         cb, cr = (
             self._added(plane, self._subsampled(np.asarray(part)) * self._c_codes)
-            for plane, part in zip(planes[1:], parts[1:], strict=True)
+            for plane, part in zip(planes[1:3], parts[1:], strict=True)
         )
-        return y, cb, cr
+        return y, cb, cr, *planes[3:]
+
+    def _change(self, planes: tuple[Samples, ...], restored: Floats) -> Floats:
+        """Return the model's change of the RGB signal."""
+        before = self.to_rgb(planes)
+        if self._tone_map is None or not np.isfinite(restored).all():
+            return restored - before
+        return self._tone_map.to_signal(restored) - self._tone_map.to_signal(before)
 
     def _added(self, plane: Samples, change: Floats) -> Samples:
         codes: Samples = np.clip(np.rint(plane + change), 0, self._most).astype(plane.dtype)

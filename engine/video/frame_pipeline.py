@@ -140,7 +140,8 @@ def stream_frames(
         Interrupted: The run is stopping.
         VarfixError: Source, model or sink failed.
     """
-    converter = YcbcrConverter(context.layout, context.clip.tags.matrix)
+    tags = context.clip.tags
+    converter = YcbcrConverter(context.layout, tags.matrix, tags.transfer)
     turns = quarter_turns(context.clip.display_matrix)
     frames = _ModelInput(source, converter, turns, context)
 

@@ -60,12 +60,14 @@ class FileRange:
         clip: Its header.
         time_range: Part of the video to yield.
         layout: Layout of the frames to yield.
+        flatten: Color to put under transparency; None keeps it if the layout does.
     """
 
     path: Path
     clip: Clip
     time_range: TimeRange
     layout: Layout
+    flatten: str | None = None
 
 
 class FileFrames:
@@ -90,7 +92,9 @@ class FileFrames:
             warn: Receives code and text of each warning.
         """
         self._clip, self._range = file.clip, file.time_range
-        options = ReadOptions(file.layout, video.interlaced, video.damaged, _limited(warn))
+        options = ReadOptions(
+            file.layout, video.interlaced, video.damaged, file.flatten, _limited(warn)
+        )
         self._reader = ClipReader(file.path, file.clip, options)
         self._times = [at for segment in finished for at, _ in segment.times]
         self._last_checksum = finished[-1].last if finished else 0

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from varfix.engine.errors import DecodeTruncatedError, DecodeUnsupportedError
 from varfix.engine.settings.types import Settings
+from varfix.engine.video.alpha import becomes_transparent
 from varfix.engine.video.clip import Clip
 from varfix.engine.video.containers import main_stream, open_container, reason, with_path
 from varfix.engine.video.deinterlace import FIELDS, for_fields
 from varfix.engine.video.frame_facts import display_matrix, layout_of, rate_of, tags_of
 from varfix.engine.video.refusals import check_first_frame
 from varfix.engine.video.sources.animated_webp import is_webp
+from varfix.engine.video.sources.hdr_metadata import hdr_metadata
 from varfix.engine.video.sources.numbered_images import DEFAULT_RATE, frame_rate, is_pattern
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def probe_clip(
     interlaced: str = "refuse",
     max_pixels: int | None = None,
     rate: Fraction = DEFAULT_RATE,
+    alpha: str = "auto",
 ) -> Clip:
     """Read the header and the first frame.
 
@@ -43,6 +46,7 @@ def probe_clip(
             `fields` to deinterlace them.
         max_pixels: Largest accepted frame; None for no limit.
         rate: Frames per second of numbered images.
+        alpha: `auto` = keep transparency if one of the first frames has it; `keep`; `flatten`.
 
     Raises:
         DecodeError: The file is not a video, is damaged, or cannot be restored correctly.
@@ -59,6 +63,8 @@ def probe_clip(
         frame, first = _first_frame(container, stream)
         check_first_frame(path, stream, frame, interlaced)
         clip = _clip(container, stream, frame, first)
+        if alpha == "keep" or (alpha == "auto" and _becomes_transparent(path)):
+            clip = replace(clip, layout=replace(clip.layout, alpha=True))
         if not is_pattern(path) and is_webp(path):
             clip = replace(clip, codec="webp")  # not that of the temporary file
         return for_fields(clip) if frame.interlaced_frame and interlaced == FIELDS else clip
@@ -71,7 +77,13 @@ def probe_for(path: Path, settings: Settings) -> Clip:
         interlaced=settings.video.interlaced,
         max_pixels=settings.limits.max_pixels,
         rate=frame_rate(settings.video.fps),
+        alpha=settings.video.alpha if settings.output.flatten is None else "flatten",
     )
+
+
+def _becomes_transparent(path: Path) -> bool:
+    with open_container(path) as container:
+        return becomes_transparent(_decoded(container, main_stream(container)))
 
 
 def time_of(frame: VideoFrame, container: str) -> int | None:
@@ -110,6 +122,7 @@ def _clip(container: InputContainer, stream: VideoStream, frame: VideoFrame, fir
         aspect=stream.sample_aspect_ratio or None,
         display_matrix=display_matrix(frame),
         tags=tags_of(frame),
+        hdr=hdr_metadata(frame),
     )
 
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from varfix.engine.errors import DecodeError, DecodeTruncatedError, DecodeUnsupportedError
-from varfix.engine.video.clip import Clip, Frame, Layout
+from varfix.engine.video.alpha import Background, is_transparent
+from varfix.engine.video.clip import Clip, Frame, Layout, Samples
 from varfix.engine.video.containers import open_container, with_path
 from varfix.engine.video.deinterlace import FIELDS, FRAMES, MODES, NEIGHBORS, Deinterlacer
 from varfix.engine.video.pixel_formats import planes_of
 from varfix.engine.video.probe import time_of
-from varfix.engine.video.refusals import check_frame
+from varfix.engine.video.refusals import check_frame, transparent
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
@@ -34,12 +35,14 @@ class ReadOptions:
         interlaced: `refuse`; `ignore` to treat interlaced frames as progressive; `frames` or
             `fields` to deinterlace them.
         damaged: `fail`, or `conceal` to use what the decoder reconstructs from damaged data.
+        flatten: Color to put under transparency; None keeps it if the layout does.
         warn: Receives code and text of each warning.
     """
 
     layout: Layout
     interlaced: str = "refuse"
     damaged: str = "fail"
+    flatten: str | None = None
     warn: Callable[[str, str], None] = lambda code, text: None
 
 
@@ -48,6 +51,9 @@ class ClipReader:
 
     def __init__(self, path: Path, clip: Clip, options: ReadOptions) -> None:
         self._path, self._clip, self._options = path, clip, options
+        self._background = None
+        if options.flatten is not None:
+            self._background = Background(options.flatten, options.layout, clip.tags.matrix)
 
     def frames(
         self, first: int | None = None, end: int | None = None
@@ -106,11 +112,17 @@ class ClipReader:
         timed = self._timed(decoded_frames, round(clip.first * ratio), max(1, round(step * ratio)))
         if not deinterlaces:
             for tick, decoded in timed:
-                yield Frame(planes_of(decoded, self._options.layout), tick, decoded.duration or 0)
+                yield Frame(self._planes(decoded), tick, decoded.duration or 0)
             return
         filter_ = Deinterlacer(FIELDS if clip.fields else FRAMES, ratio)
         for tick, decoded in filter_.frames(timed):
-            yield Frame(planes_of(decoded, self._options.layout), tick, 0)
+            yield Frame(self._planes(decoded), tick, 0)
+
+    def _planes(self, frame: VideoFrame) -> tuple[Samples, ...]:
+        layout = self._options.layout
+        if self._background is None or not is_transparent(frame):
+            return planes_of(frame, layout)
+        return self._background.under(planes_of(frame, replace(layout, alpha=True)))
 
     def _timed(
         self, frames: Iterator[VideoFrame], first: int, step: int
@@ -170,6 +182,9 @@ class ClipReader:
                 hint="split the video there, and restore each part",
             )
         check_frame(frame, self._options.interlaced)
+        is_kept = layout.alpha or self._background is not None
+        if not is_kept and is_transparent(frame):
+            raise transparent(number)
 
 
 def _paired(head: Frame, rest: Iterator[Frame]) -> Iterator[tuple[Frame, Frame | None]]:

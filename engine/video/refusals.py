@@ -17,12 +17,8 @@ from varfix.engine.video.sources.dolby_vision import needs_dolby_vision
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
 
-# Numbers of ISO/IEC 23091-2, with names for messages and for zscale.
-_HDR: Final = {16: ("PQ, HDR10", "smpte2084"), 18: ("HLG", "arib-std-b67")}
 _TELECINE_RATE: Final = (29, 31)  # frames per second
 _TELECINE_FRAMES: Final = 60
-# Pixel formats with alpha begin with these.
-_WITH_ALPHA: Final = ("yuva", "gbrap", "rgba", "bgra", "argb", "abgr", "ya", "pal8")
 _TONE_MAP: Final = (
     "format=gbrpf32le,zscale=p=bt709,tonemap=hable,zscale=t=bt709:m=bt709:r=tv,format=yuv420p"
     " -c copy -c:v libx264 -crf 14 out.mkv"
@@ -51,7 +47,7 @@ def check_first_frame(path: Path, stream: VideoStream, frame: VideoFrame, interl
     if int(frame.color_trc) == UNSPECIFIED and needs_dolby_vision(path):
         raise _dolby_vision()
     if stream.metadata.get("alpha_mode") == "1":
-        raise transparent()
+        raise _apart(stream.codec_context.codec.canonical_name)
 
 
 def check_frame(frame: VideoFrame, interlaced: str) -> None:
@@ -62,41 +58,19 @@ def check_frame(frame: VideoFrame, interlaced: str) -> None:
         interlaced: `refuse`, or `ignore` to accept interlaced frames.
 
     Raises:
-        DecodeUnsupportedError: It is interlaced, HDR, transparent, or has an unknown matrix.
+        DecodeUnsupportedError: It is interlaced, or has an unknown matrix.
     """
     if frame.interlaced_frame and interlaced == "refuse":
         raise DecodeUnsupportedError(
             "interlaced video (each frame holds two moments, which the model would blend)",
             hint="add --deinterlace, or `--set video.interlaced=ignore` if only its flag is wrong",
         )
-    if int(frame.color_trc) in _HDR:
-        raise _hdr(int(frame.color_trc))
-    if has_alpha(frame):
-        raise transparent()
     if not is_rgb(frame) and not known_matrix(int(frame.colorspace)):
         raise DecodeUnsupportedError(
             f"color matrix {int(frame.colorspace)} is not supported",
             hint="convert it with `ffmpeg -i VIDEO -map 0 -vf scale=out_color_matrix=bt709"
             ",format=yuv420p -c copy -c:v ffv1 out.mkv`",
         )
-
-
-def has_alpha(frame: VideoFrame) -> bool:
-    """Return whether a frame is transparent anywhere."""
-    if not frame.format.name.startswith(_WITH_ALPHA):
-        return False
-    deep = max(component.bits for component in frame.format.components) > 8
-    alpha = frame.reformat(format="rgba64le" if deep else "rgba").to_ndarray()[..., 3]
-    return bool((alpha < (65535 if deep else 255)).any())
-
-
-def _hdr(transfer: int) -> DecodeUnsupportedError:
-    name, filter_name = _HDR[transfer]
-    return DecodeUnsupportedError(
-        f"HDR video ({name}; models support standard range only)",
-        hint=f"convert it with `ffmpeg -i VIDEO -map 0 -vf zscale=min=2020_ncl:tin={filter_name}"
-        f":pin=bt2020:t=linear:npl=100,{_TONE_MAP}`",
-    )
 
 
 def _telecined() -> DecodeUnsupportedError:
@@ -129,9 +103,19 @@ def _dolby_vision() -> DecodeUnsupportedError:
     )
 
 
-def transparent() -> DecodeUnsupportedError:
-    """Return the error for a transparent video."""
+def transparent(number: int) -> DecodeUnsupportedError:
+    """Return the error for a video that is transparent from a later frame on."""
     return DecodeUnsupportedError(
-        "transparent video (results cannot be transparent)",
-        hint="put it on black with `ffmpeg -i VIDEO -map 0 -vf geq=lum='lum(X,Y)*alpha(X,Y)/255'`",
+        f"frame {number} is transparent, earlier ones are not",
+        hint="add --set video.alpha=keep, or --set output.flatten=black",
+    )
+
+
+def _apart(codec: str) -> DecodeUnsupportedError:
+    """Return the error for alpha that is stored as a second video, as VP8 and VP9 do."""
+    decoder = "libvpx" if codec == "vp8" else "libvpx-vp9"
+    return DecodeUnsupportedError(
+        f"transparent video in {codec} (its transparency is stored apart)",
+        hint=f"convert it with `ffmpeg -c:v {decoder} -i VIDEO -map 0 -c copy -c:v ffv1"
+        " -pix_fmt yuva420p out.mkv`, which keeps the transparency",
     )

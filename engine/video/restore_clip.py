@@ -23,6 +23,7 @@ from varfix.engine.system.atomic import temporary_path
 from varfix.engine.system.folder_lock import lock_folder
 from varfix.engine.video.clip import NO_PIPE, ByteSink, Clip, Pipe, TimeRange
 from varfix.engine.video.deflicker import temporal_context
+from varfix.engine.video.encode.encoders import keeps_hdr
 from varfix.engine.video.encode.segment_writer import SegmentWriter
 from varfix.engine.video.encode.segments import Segment, SegmentFolder
 from varfix.engine.video.encode.side_by_side import SideBySideWriter, side_by_side
@@ -102,6 +103,8 @@ def restore_clip(
     if encoding.layout.name != clip.layout.name:
         stored = f"frames are stored as {encoding.layout.name} instead of {clip.layout.name}"
         callbacks.warn("pixel_format", f"{stored}, which {encoding.encoder} does not support")
+    for text in _lost_metadata(clip, encoding):
+        callbacks.warn("metadata_lost", text)
     folder, times = SegmentFolder(target), StageTimes()
     with _kept_if_worth(folder), lock_folder(folder.path):
         finished = folder.begin(_identity(request, encoding, settings))
@@ -120,6 +123,15 @@ def restore_clip(
         times.add("encode", began)
     folder.remove()
     return times
+
+
+def _lost_metadata(clip: Clip, encoding: Encoding) -> Iterator[str]:
+    """Yield what the result does not have of the HDR metadata."""
+    if clip.hdr.dynamic:
+        yield f"{clip.hdr.dynamic} metadata cannot be kept; the result is HDR without it"
+    is_static = bool(clip.hdr.mastering or clip.hdr.light)
+    if is_static and not keeps_hdr(encoding.encoder):
+        yield f"{encoding.encoder} does not store the HDR metadata; use --codec hevc or av1"
 
 
 @contextmanager
@@ -143,6 +155,11 @@ def _restore_to_pipe(
 ) -> StageTimes:
     """Restore a video into a pipe, as y4m."""
     clip = request.clip
+    if clip.layout.alpha:
+        raise DecodeUnsupportedError(
+            "transparent video (y4m holds no transparency)",
+            hint="add --set output.flatten=black, or write a file",
+        )
     context = FrameStreamContext(clip.layout, clip, callbacks, StageTimes())
     writer = Y4mWriter(sink, clip, clip.layout)
     source = _frame_source(request, settings, context, [])
@@ -156,7 +173,8 @@ def _frame_source(
     if request.pipe.source is not None:
         return PipeFrames(request.pipe.source, context.layout, request.time_range)
     assert request.source is not None
-    file = FileRange(request.source, request.clip, request.time_range, context.layout)
+    flatten = settings.output.flatten
+    file = FileRange(request.source, request.clip, request.time_range, context.layout, flatten)
     # The last finished frame is always read again: it shows whether the source is the same.
     frames = max(1, temporal_context(deflicker_settings(settings)))
     return FileFrames(file, settings.video, finished, frames, context.callbacks.warn)

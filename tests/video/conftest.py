@@ -103,12 +103,13 @@ class Made:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def settings_for(**video):
+def settings_for(*, flatten=None, **video):
     """Settings for clips; each frame by itself, unless `window` says otherwise."""
     chosen = msgspec.convert(
         {"deflicker_window": 0, "codec": "ffv1", **video}, type(Settings().video)
     )
-    return msgspec.structs.replace(Settings(), video=chosen)
+    output = msgspec.structs.replace(Settings().output, flatten=flatten)
+    return msgspec.structs.replace(Settings(), video=chosen, output=output)
 
 
 @pytest.fixture

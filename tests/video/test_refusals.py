@@ -27,20 +27,6 @@ from varfix.engine.video.sources.truncation import container_of, expected_end
 from .conftest import images
 
 
-@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
-def test_hdr_is_refused_with_a_hint(film, transfer, name):
-    source = film(
-        codec="libx265",
-        pix_fmt="yuv420p10le",
-        tags=(9, transfer, 9, 1),
-        count=3,  # of two, x265 makes times at random
-        options={"x265-params": "log-level=error"},
-    )
-    with pytest.raises(DecodeUnsupportedError, match=f"HDR video .{name}") as caught:
-        probe_clip(source)
-    assert f"ffmpeg -i {source}" in caught.value.hint
-
-
 def test_interlaced_is_refused_with_a_hint_and_can_be_overruled(film):
     source = film(interlaced=True, options={"crf": "10", "x264-params": "tff=1"})
     with pytest.raises(DecodeUnsupportedError, match="interlaced") as caught:
@@ -64,12 +50,6 @@ def test_a_frame_that_is_interlaced_later_on_fails_the_clip(film, restore, monke
     made = restore(film("clip.mkv"))
     assert made.summary.exit_code == ExitCode.PARTIAL
     assert not made.path.exists()
-
-
-def test_transparent_clips_are_refused(film):
-    source = film("clear.mov", codec="prores_ks", pix_fmt="yuva444p10le", options={}, count=2)
-    with pytest.raises(DecodeUnsupportedError, match="transparent"):
-        probe_clip(source)
 
 
 def test_frames_over_the_limit_are_refused(film):

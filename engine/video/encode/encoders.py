@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 from varfix.engine.errors import PlanError
 from varfix.engine.settings.types import VideoSettings
-from varfix.engine.video.clip import Clip, Layout
+from varfix.engine.video.clip import Clip, HdrMetadata, Layout
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ HARDWARE: Final = ("_nvenc", "_qsv", "_vaapi", "_amf", "_videotoolbox", "_v4l2m2
 _OTHER_CRF: Final = 19
 # Other encoders whose profile sets the quality.
 _PROFILED: Final = frozenset({"prores_ks", "prores_aw"})
+# Where encoders take HDR metadata: the option, its keys for the mastering display and for the light
+# levels, and whether it counts in the units of HEVC.
+_HDR_OPTIONS: Final = {
+    "libx264": ("x264-params", "mastering-display", "cll", True),
+    "libx265": ("x265-params", "master-display", "max-cll", True),
+    "libsvtav1": ("svtav1-params", "mastering-display", "content-light", False),
+}
+_CHROMATICITY: Final = 50_000
+_LUMINANCE: Final = 10_000
+NO_HDR: Final = HdrMetadata()
 # OpenCV's numbers of CPU features.
 _AVX2: Final = 11
 _AVX_512F: Final = 13
@@ -73,7 +84,10 @@ def encoder_for(clip: Clip, video: VideoSettings) -> Encoder:
         PlanError: No encoder has this name.
     """
     wanted = video.codec
-    if wanted == "auto":
+    if wanted == "auto" and clip.layout.alpha:
+        is_edited = clip.codec == "prores" or clip.container.startswith("mov")
+        wanted = "prores" if is_edited else "ffv1"
+    elif wanted == "auto":
         wanted = _SUCCESSORS.get(clip.codec, "h264")
         if wanted == "h264" and clip.layout.depth > 8:
             wanted = "hevc"  # players support 10 bits in HEVC, not in H.264
@@ -88,13 +102,16 @@ def encoder_for(clip: Clip, video: VideoSettings) -> Encoder:
     return known or Encoder(wanted, None if wanted in _PROFILED else _OTHER_CRF, {})
 
 
-def options_for(encoder: Encoder, layout: Layout, video: VideoSettings) -> dict[str, str]:
+def options_for(
+    encoder: Encoder, layout: Layout, video: VideoSettings, hdr: HdrMetadata = NO_HDR
+) -> dict[str, str]:
     """Return the options of an encoder: defaults and quality first, then the requested ones.
 
     Args:
         encoder: The encoder.
         layout: Layout of the frames that it gets.
         video: Quality, speed and options.
+        hdr: How an HDR video was mastered.
 
     Raises:
         PlanError: A quality is set for an encoder without one.
@@ -114,11 +131,37 @@ def options_for(encoder: Encoder, layout: Layout, video: VideoSettings) -> dict[
         options["chroma_sample_location"] = "center"
     if encoder.name == "libx264" and _has_avx512():
         options["x264-params"] = "asm=avx2"
-    for key, value in requested_options(video).items():
+    for key, value in (*_hdr_options(encoder.name, hdr), *requested_options(video).items()):
         # A nested option list: append to varfix's part.
         joined = key.endswith("-params") and key in options
         options[key] = f"{options[key]}:{value}" if joined else value
     return options
+
+
+def keeps_hdr(name: str) -> bool:
+    """Return whether an encoder writes static HDR metadata."""
+    return name in _HDR_OPTIONS
+
+
+def _hdr_options(name: str, hdr: HdrMetadata) -> Iterator[tuple[str, str]]:
+    """Yield option lists with the metadata, for encoders that write it."""
+    if name not in _HDR_OPTIONS:
+        return
+    option, mastering, light, in_codes = _HDR_OPTIONS[name]
+    if hdr.mastering:
+        values = _codes(hdr.mastering) if in_codes else [f"{float(v):g}" for v in hdr.mastering]
+        red, green, blue, white, most = (",".join(values[at : at + 2]) for at in range(0, 10, 2))
+        least, greatest = most.split(",")
+        display = f"G({green})B({blue})R({red})WP({white})L({greatest},{least})"
+        yield option, f"{mastering}={display}"
+    if hdr.light is not None:
+        yield option, f"{light}={hdr.light[0]},{hdr.light[1]}"
+
+
+def _codes(values: Sequence[Fraction]) -> list[str]:
+    """Return values of a mastering display in the units of HEVC."""
+    units = [_CHROMATICITY] * 8 + [_LUMINANCE] * 2
+    return [str(round(value * unit)) for value, unit in zip(values, units, strict=True)]
 
 
 def _without_crf(name: str) -> PlanError:

@@ -72,7 +72,7 @@ def encoding_for(clip: Clip, video: VideoSettings) -> Encoding:
     """
     chosen = encoder_for(clip, video)
     layout = _nearest_layout(clip.layout, chosen.name)
-    options = options_for(chosen, layout, video)
+    options = options_for(chosen, layout, video, clip.hdr)
     encoding = Encoding(chosen.name, options, layout, clip.rate, clip.aspect, clip.tags)
     check_accepted(chosen, video, _open_once(encoding))
     return encoding
@@ -81,7 +81,12 @@ def encoding_for(clip: Clip, video: VideoSettings) -> Encoding:
 def _nearest_layout(layout: Layout, name: str) -> Layout:
     """Return the supported layout nearest to that of the source, lossless if possible."""
     formats = formats_of(name)
-    if layout.gray and layout.name in formats:
+    if layout.alpha and (name.startswith("libvpx") or not any("yuva" in one for one in formats)):
+        raise PlanError(
+            f"{name} does not store transparency",
+            hint="use --codec prores or --codec ffv1, or add --set output.flatten=black",
+        )
+    if layout.gray and not layout.alpha and layout.name in formats:
         return layout
     odd = (layout.width % 2, layout.height % 2)
     for across, down in _SAMPLINGS[layout.across, layout.down]:
