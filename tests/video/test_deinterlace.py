@@ -19,7 +19,7 @@ X264 = {"crf": "10", "x264-params": "tff=1"}
 
 def test_one_frame_for_each_frame(film, restore):
     source = film(interlaced=True, options=X264, count=12, audio=("aac",))
-    made = restore(source, interlaced="frames")
+    made = restore(source, source.with_name("out.mp4"), interlaced="frames")
     assert made.summary.exit_code == ExitCode.OK
     assert times(made.path) == times(source)
     assert contents(made.path, 1) == contents(source, 1)
