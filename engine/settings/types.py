@@ -135,6 +135,9 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             that are named, as in FFmpeg's -map: `0:a:0,0:s:m:language:eng`.
         deflicker_window: Temporal window of the deflicker filter, in frames on each side; 0
             disables it.
+        denoise_window: Frames on each side with which a frame is averaged before it is restored,
+            where they differ by noise only; 0 disables it. For the task `noise`, and for `auto`
+            with models that remove noise.
         prior_interval: The prior runs on every N-th frame.
         deflicker_lowpass: Also remove slow changes of tone after restoration, by averaging low
             frequencies over the window.
@@ -154,6 +157,7 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     segment_seconds: Annotated[float, Meta(gt=0.0, le=600.0)] = 4.0
     streams: Annotated[str, Meta(pattern=STREAMS)] = "copy"
     deflicker_window: Annotated[int, Meta(ge=0, le=60)] = 4
+    denoise_window: Annotated[int, Meta(ge=0, le=8)] = 3
     prior_interval: Positive = 2
     deflicker_lowpass: bool = True
     fps: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None

@@ -10,17 +10,17 @@ Two measures reduce this, both within a scene:
 * The low-pass step averages low frequencies after restoration
   (`varfix.engine.video.low_frequency`).
 
+Before that, frames are averaged with their neighbors (`varfix.engine.video.temporal_denoise`).
+
 Everything depends on absolute frame numbers and on frames at most `temporal_context` away, so that
 separately computed segments of a video fit together bit for bit.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -31,8 +31,8 @@ from varfix.engine.restoration.prior_maps import thumbnail
 from varfix.engine.restoration.restore_image import restore_and_measure
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.restoration.strength import blend, scale
-from varfix.engine.restoration.tone_lock import tone_shift
-from varfix.engine.settings.types import Settings
+from varfix.engine.restoration.tone_lock import locks_tone, tone_shift
+from varfix.engine.settings.types import Settings, Strength
 from varfix.engine.video.low_frequency import (
     LowFrequencies,
     add,
@@ -40,7 +40,10 @@ from varfix.engine.video.low_frequency import (
     low_frequencies,
     similarity,
 )
+from varfix.engine.video.returned_detail import return_detail
 from varfix.engine.video.scene_cuts import REACH, SIDE, is_cut
+from varfix.engine.video.sliding_window import windows
+from varfix.engine.video.temporal_denoise import KnownNoise, average_over_time
 
 Floats = npt.NDArray[np.float32]
 NumberedPixels = tuple[int, Floats]
@@ -60,11 +63,14 @@ class DeflickerSettings:
         window: Neighboring frames on each side, at least 0; 0 restores each frame independently.
         prior_interval: Distance of key frames, whose priors are computed, in frames; at least 1.
         lowpass: Whether to average low frequencies after restoration.
+        denoise_window: Neighboring frames on each side with which a frame is averaged before it is
+            restored, at least 0; for the task `noise`, and for models that remove noise.
     """
 
     window: int = 4
     prior_interval: int = 2
     lowpass: bool = True
+    denoise_window: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -72,15 +78,16 @@ class DeflickerSettings:
         Raises:
             ValueError: A number is out of range.
         """
-        if self.window < 0 or self.prior_interval < 1:
-            raise ValueError("window must be at least 0, and prior_interval at least 1")
+        if min(self.window, self.denoise_window) < 0 or self.prior_interval < 1:
+            raise ValueError("windows must be at least 0, and prior_interval at least 1")
 
 
 def temporal_context(deflicker_settings: DeflickerSettings) -> int:
     """Return the number of frames before and after a segment on which its result depends."""
+    averaged = deflicker_settings.denoise_window
     if deflicker_settings.window == 0:
-        return 0
-    return deflicker_settings.window * (2 if deflicker_settings.lowpass else 1) + REACH - 1
+        return averaged
+    return deflicker_settings.window * (2 if deflicker_settings.lowpass else 1) + REACH - 1 + averaged
 
 
 def deflicker(
@@ -93,7 +100,8 @@ def deflicker(
 ) -> Iterator[NumberedPixels]:
     """Restore frames of a video.
 
-    At most about `2 * window + 5` frames are in memory at once, however long the video.
+    At most about `2 * window + 2 * denoise_window + 5` frames are in memory at once, however long
+    the video; at a strength below 1, of some of them source and average.
 
     Args:
         restorer: The model.
@@ -107,7 +115,8 @@ def deflicker(
 
     Yields:
         Number and pixels (H, W, 3) float32 in [0, 1] of each wanted frame, in order. At strength
-        0, and from a model that changes nothing, these are the source's bit for bit.
+        0, and without averaging from a model that changes nothing, these are the source's bit for
+        bit.
 
     Raises:
         NonFiniteError: The model produced invalid values; the message names the frame.
@@ -129,7 +138,9 @@ class _Analyzed:
         index: Number of the frame.
         small: (SIDE, SIDE, 3) float32 in [0, 1], for comparisons.
         thumbnail: Input of the prior, (S, S, 3); None for models without image guidance.
-        pixels: (H, W, 3); None when they are not needed.
+        pixels: (H, W, 3), averaged over time; None where they are not needed, or no longer.
+        source: (H, W, 3) before averaging; None where the result needs none of it.
+        noise: What the average over time tells about the noise; None where nothing was averaged.
         scene: Number of the scene.
     """
 
@@ -137,6 +148,8 @@ class _Analyzed:
     small: Floats
     thumbnail: Floats | None
     pixels: Floats | None
+    source: Floats | None
+    noise: KnownNoise | None
     scene: int = 0
 
 
@@ -171,14 +184,29 @@ class _Deflicker:
         self._lowpass_span = deflicker_settings.window if deflicker_settings.lowpass else 0
         self._wanted = wanted
         self._needed = range(wanted.start - self._lowpass_span, wanted.stop + self._lowpass_span)
+        is_asked = settings.model.task == "noise" or "noise" in restorer.card.tasks
+        self._denoise_window = deflicker_settings.denoise_window if is_asked else 0
         self._priors: dict[int, Floats] = {}
 
     def analyze(self, frames: Iterable[NumberedPixels]) -> Iterator[_Analyzed]:
-        """Compute the thumbnails of each frame."""
-        for index, pixels in frames:
+        """Average each frame with its neighbors, and compute the thumbnails of the average."""
+        # At full strength nothing of the frame itself remains, so its memory is saved.
+        is_blended = self._strength != Strength()
+        for frame in average_over_time(frames, self._denoise_window):
+            pixels, is_needed = frame.pixels, frame.index in self._needed
             prior_input = thumbnail(pixels, self._restorer.card.thumbnail) if self._guided else None
             small = thumbnail(pixels if prior_input is None else prior_input, SIDE)
-            yield _Analyzed(index, small, prior_input, pixels if index in self._needed else None)
+            analyzed = _Analyzed(
+                frame.index,
+                small,
+                prior_input,
+                pixels,
+                frame.source if is_blended else None,
+                frame.noise,
+            )
+            del frame, pixels  # no reference while the next frame is averaged
+            yield analyzed if is_needed else _without_pixels(analyzed)
+            del analyzed
 
     def detect_scenes(self, frames: Iterator[_Analyzed]) -> Iterator[_Analyzed]:
         """Number the scenes."""
@@ -220,10 +248,12 @@ class _Deflicker:
         restored = restore_and_measure(self._restorer, pixels, self._full, maps=maps)
         full = restored.pixels
         measured = low_frequencies(pixels, full) if self._lowpass_span else None
+        if now.noise is not None and locks_tone(self._full, self._restorer.card, maps):
+            return_detail(full, pixels, now.noise)
         if now.index not in self._wanted:
             return _Restored(now.index, now.scene, None, measured)
         self._on_tone_shift(tone_shift(restored.tone_change, self._strength))
-        kept = blend(pixels, full, self._strength)
+        kept = blend(pixels if now.source is None else now.source, full, self._strength)
         return _Restored(now.index, now.scene, kept, measured)
 
     def _scene_mates(
@@ -275,38 +305,8 @@ def temporal_weight(distance: int, span: int) -> float:
     return 1.0 - abs(distance) / (span + 1)
 
 
-Item = TypeVar("Item", _Analyzed, _Restored)
-
-
-def windows(
-    items: Iterable[Item], before: int, after: int, bare: Callable[[Item], Item]
-) -> Iterator[tuple[tuple[Item, ...], Item, tuple[Item, ...]]]:
-    """Slide a window over a stream.
-
-    Args:
-        items: The stream.
-        before: Items before the current one; there are fewer at the beginning.
-        after: Items after the current one; there are fewer at the end.
-        bare: Removes data of past items that is not needed any more.
-
-    Yields:
-        The items before, the item, and the items after it.
-    """
-    past: deque[Item] = deque(maxlen=before)
-    ahead: deque[Item | None] = deque()
-    for item in chain(items, repeat(None, after)):
-        ahead.append(item)
-        if len(ahead) <= after:
-            continue
-        now = ahead.popleft()
-        assert now is not None
-        yield tuple(past), now, tuple(future for future in ahead if future is not None)
-        past.append(bare(now))
-        del now, item  # no reference while the next item is computed
-
-
 def _without_pixels(frame: _Analyzed) -> _Analyzed:
-    return replace(frame, pixels=None)
+    return replace(frame, pixels=None, source=None, noise=None)
 
 
 def _without_restored_pixels(frame: _Restored) -> _Restored:

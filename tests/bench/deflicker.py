@@ -1,8 +1,9 @@
 """Measure the flicker of restored videos: `python tests/bench/deflicker.py PHOTO [PHOTO …]`.
 
-Videos are created from images: stills and pans (2 pixels per frame), with new noise in every frame,
-with constant or varying haze, or dark. Each is restored frame by frame, and with the deflicker
-filter. JSON goes to stdout, with machine and commit; a table to stderr.
+Videos are created from images: stills, pans (2 pixels per frame) and a moving square, with new noise
+in every frame, with constant or varying haze, or dark. Each is restored frame by frame, with the
+deflicker filter, and averaged over time. JSON goes to stdout, with machine and commit; a table to
+stderr.
 
 Figures, mean over frames:
     flicker: mean absolute difference, in 8-bit code values, of the change from each frame to the
@@ -44,6 +45,7 @@ RUNS = {
     "frame by frame": DeflickerSettings(window=0),
     "prior": DeflickerSettings(lowpass=False),
     "prior and lock": DeflickerSettings(),
+    "and averaged": DeflickerSettings(denoise_window=3),
 }
 
 
@@ -55,6 +57,16 @@ def still(photo: npt.NDArray[np.float32], count: int) -> Clip:
 def pan(photo: npt.NDArray[np.float32], count: int) -> Clip:
     """A crop that moves."""
     return [crop(photo, PACE * (at - count // 2)) for at in range(count)]
+
+
+def moving(photo: npt.NDArray[np.float32], count: int) -> Clip:
+    """A still over which a square of another part moves, 5 pixels per frame."""
+    clip = []
+    for at, frame in enumerate(still(photo, count)):
+        drawn, left = frame.copy(), 20 + 5 * at
+        drawn[48:112, left : left + 64] = photo[:64, :64]
+        clip.append(drawn)
+    return clip
 
 
 def crop(photo: npt.NDArray[np.float32], shift: int) -> npt.NDArray[np.float32]:
@@ -95,6 +107,7 @@ def dark(clip: Clip) -> Clip:
 CLIPS: dict[str, tuple[Callable[..., Clip], Callable[[Clip], Clip]]] = {
     "still, noise 25": (still, lambda clip: noisy(clip, 25)),
     "pan, noise 25": (pan, lambda clip: noisy(clip, 25)),
+    "object, noise 25": (moving, lambda clip: noisy(clip, 25)),
     "still, haze": (still, lambda clip: hazy(clip, None)),
     "still, haze varies slowly": (still, lambda clip: hazy(clip, 48)),
     "still, haze varies fast": (still, lambda clip: hazy(clip, 8)),

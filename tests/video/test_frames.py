@@ -241,4 +241,4 @@ def test_what_the_model_changes_is_changed_in_the_clips_own_colors(film, restore
 
 
 def test_the_default_settings_enable_the_deflicker_filter():
-    assert deflicker_settings(Settings()) == DeflickerSettings()
+    assert deflicker_settings(Settings()) == DeflickerSettings(denoise_window=3)
