@@ -68,6 +68,8 @@ preset file:
   video.encoder_options=tune=grain,aq-mode=3
   video.deflicker_window=4 temporal window of the deflicker filter, frames on each
                            side; 0 disables it
+  video.denoise_window=3   noisy frames are averaged with as many neighbors on each side
+                           where they agree; 0 disables it
   video.interlaced=fields  deinterlace into one frame for each field: twice the frame
                            rate; 'ignore' is for videos that are wrongly marked
   video.damaged=conceal    accept the decoder's reconstruction of damaged data

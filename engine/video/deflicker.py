@@ -87,7 +87,8 @@ def temporal_context(deflicker_settings: DeflickerSettings) -> int:
     averaged = deflicker_settings.denoise_window
     if deflicker_settings.window == 0:
         return averaged
-    return deflicker_settings.window * (2 if deflicker_settings.lowpass else 1) + REACH - 1 + averaged
+    windows_each_side = 2 if deflicker_settings.lowpass else 1
+    return deflicker_settings.window * windows_each_side + REACH - 1 + averaged
 
 
 def deflicker(
@@ -184,7 +185,7 @@ class _Deflicker:
         self._lowpass_span = deflicker_settings.window if deflicker_settings.lowpass else 0
         self._wanted = wanted
         self._needed = range(wanted.start - self._lowpass_span, wanted.stop + self._lowpass_span)
-        is_asked = settings.model.task == "noise" or "noise" in restorer.card.tasks
+        is_asked = "noise" in (*settings.model.tasks, *restorer.card.tasks)
         self._denoise_window = deflicker_settings.denoise_window if is_asked else 0
         self._priors: dict[int, Floats] = {}
 

@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 _ENDLESS: Final = 1 << 62
 _MAX_WAITING: Final = 16
 # Tasks that include noise; others leave the grain as it is.
-_DENOISED_TASKS: Final = frozenset({"auto", "noise"})
+_DENOISED: Final = frozenset({"auto", "noise"})
 # Bytes per pixel of a waiting frame: its samples, and RGB in float32.
 _BYTES_PER_PIXEL: Final = 18
 
@@ -266,5 +266,5 @@ def deflicker_settings(settings: Settings) -> DeflickerSettings:
         window=video.deflicker_window,
         prior_interval=video.prior_interval,
         lowpass=video.deflicker_lowpass,
-        denoise_window=video.denoise_window if settings.model.task in _DENOISED_TASKS else 0,
+        denoise_window=video.denoise_window if _DENOISED.intersection(settings.model.tasks) else 0,
     )

@@ -1,9 +1,9 @@
 """Measure the flicker of restored videos: `python tests/bench/deflicker.py PHOTO [PHOTO …]`.
 
-Videos are created from images: stills, pans (2 pixels per frame) and a moving square, with new noise
-in every frame, with constant or varying haze, or dark. Each is restored frame by frame, with the
-deflicker filter, and averaged over time. JSON goes to stdout, with machine and commit; a table to
-stderr.
+Videos are created from images: stills, pans (2 pixels per frame) and a moving square, with new
+noise in every frame, with constant or varying haze, or dark. Each is restored frame by frame, with
+the deflicker filter, and averaged over time. JSON goes to stdout, with machine and commit; a table
+to stderr.
 
 Figures, mean over frames:
     flicker: mean absolute difference, in 8-bit code values, of the change from each frame to the

@@ -181,7 +181,7 @@ def test_models_and_tasks_that_are_not_about_noise_leave_it():
     assert same(run(bare, clip, STEADY), clip)
     asked = Settings(model=ModelSettings(task="noise"))
     assert not same(run(bare, clip, STEADY, asked), clip)
-    for task, window in (("auto", 3), ("noise", 3), ("haze", 0), ("rain", 0)):
+    for task, window in (("auto", 3), ("noise", 3), ("haze,noise", 3), ("haze", 0), ("rain", 0)):
         settings = Settings(model=ModelSettings(task=task))
         assert deflicker_settings(settings).denoise_window == window
 
@@ -202,7 +202,9 @@ def test_segments_computed_apart_fit_together_bit_for_bit(denoise, window, lock,
     small = (32, 44)
     clean = [np.roll(texture(1, small), at // 2, 1) for at in range(9)] + [texture(2, small)] * 6
     clip = noisy(clean, SIGMA)
-    steady = DeflickerSettings(window=window, keys=2, lock=lock, denoise_window=denoise)
+    steady = DeflickerSettings(
+        window=window, prior_interval=2, lowpass=lock, denoise_window=denoise
+    )
     restorer, context = Smoothing(card=DENOISER), temporal_context(steady)
     bounds = sorted({0, *data.draw(st.lists(st.integers(0, 15), max_size=3)), 15})
     joined = []
