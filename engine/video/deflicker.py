@@ -10,7 +10,8 @@ Two measures reduce this, both within a scene:
 * The low-pass step averages low frequencies after restoration
   (`varfix.engine.video.low_frequency`).
 
-Before that, frames are averaged with their neighbors (`varfix.engine.video.temporal_denoise`).
+Before that, frames are averaged with their neighbors
+(`varfix.engine.video.denoise.temporal_average`).
 
 Everything depends on absolute frame numbers and on frames at most `temporal_context` away, so that
 separately computed segments of a video fit together bit for bit.
@@ -33,6 +34,8 @@ from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.restoration.strength import blend, scale
 from varfix.engine.restoration.tone_lock import locks_tone, tone_shift
 from varfix.engine.settings.types import Settings, Strength
+from varfix.engine.video.denoise.returned_detail import return_detail
+from varfix.engine.video.denoise.temporal_average import KnownNoise, average_over_time
 from varfix.engine.video.low_frequency import (
     LowFrequencies,
     add,
@@ -40,10 +43,8 @@ from varfix.engine.video.low_frequency import (
     low_frequencies,
     similarity,
 )
-from varfix.engine.video.returned_detail import return_detail
 from varfix.engine.video.scene_cuts import REACH, SIDE, is_cut
 from varfix.engine.video.sliding_window import windows
-from varfix.engine.video.temporal_denoise import KnownNoise, average_over_time
 
 Floats = npt.NDArray[np.float32]
 NumberedPixels = tuple[int, Floats]

@@ -15,11 +15,11 @@ from varfix.engine.evaluation.metrics import psnr
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import ModelSettings, Settings
-from varfix.engine.video.clipped_noise import clipping_error
 from varfix.engine.video.deflicker import DeflickerSettings, deflicker, temporal_context
-from varfix.engine.video.frame_motion import find_shift, shifted
+from varfix.engine.video.denoise.clipped_noise import clipping_error
+from varfix.engine.video.denoise.frame_motion import find_shift, shifted
+from varfix.engine.video.denoise.temporal_average import average_over_time
 from varfix.engine.video.frame_pipeline import deflicker_settings
-from varfix.engine.video.temporal_denoise import average_over_time
 
 SIGMA = 25 / 255
 DENOISER = ModelCard(

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from varfix.engine.video.temporal_denoise import PATCH, KnownNoise
+from varfix.engine.video.denoise.temporal_average import PATCH, KnownNoise
 
 Floats = npt.NDArray[np.float32]
 

@@ -19,8 +19,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from varfix.engine.video.clipped_noise import clipping_error
-from varfix.engine.video.frame_motion import Shift, find_shift, shifted
+from varfix.engine.video.denoise.clipped_noise import clipping_error
+from varfix.engine.video.denoise.frame_motion import Shift, find_shift, shifted
 from varfix.engine.video.sliding_window import windows
 
 Floats = npt.NDArray[np.float32]

@@ -1,0 +1,1 @@
+"""Noise of videos: frames are averaged with their neighbors where they agree."""
