@@ -276,7 +276,7 @@ def _check_part(part: VideoPart) -> None:
     if end is not None and end <= begin:
         raise PlanError(f"--to {float(end):g} is not after --from {float(begin):g}")
     seconds = part.clip.seconds if part.clip else None
-    if seconds is not None and begin >= seconds:
+    if seconds and begin >= seconds:
         raise PlanError(f"--from {float(begin):g}: the video is only {float(seconds):g} s long")
 
 

@@ -111,7 +111,7 @@ NOT_A_RESULT: Final = "not restored: the missing part would be gray"
 # How to extract single images from a file of several, and workarounds for unsupported types.
 _EXTRACTED: Final = {"frames": "`ffmpeg -i FILE %04d.png`", "pages": "`tiffsplit FILE`"}
 _INSTEAD: Final = {
-    "image/gif": "save it as PNG; extract an animation with `ffmpeg -i FILE %04d.png`",
+    "image/gif": "run 'varfix video' for an animation; save a single image as PNG",
     **dict.fromkeys(
         ("image/x-canon-cr3", "image/x-panasonic-rw2", "image/x-olympus-orf", "image/x-fuji-raf"),
         DEVELOP,
@@ -334,7 +334,9 @@ def reject(image: ImageFile.ImageFile, header: Header, max_pixels: int | None) -
         what = "pages" if header.format == "tiff" else "frames"
         raise DecodeUnsupportedError(
             f"has {frames} {what} (only single images are supported)",
-            hint=f"extract the {what}, for example with {_EXTRACTED[what]}",
+            hint="run 'varfix video' for an animation"
+            if header.format == "webp"
+            else f"extract the {what}, for example with {_EXTRACTED[what]}",
         )
 
 

@@ -9,15 +9,21 @@ import pytest
 from PIL import Image
 from support.cli import move_home, run_here
 
-from varfix.engine.errors import DecodeUnsupportedError, ExitCode, NothingToDoError
+from varfix.engine.errors import (
+    DecodeError,
+    DecodeUnsupportedError,
+    ExitCode,
+    NothingToDoError,
+)
 from varfix.engine.events import Warn
 from varfix.engine.formats import is_transport_stream
 from varfix.engine.image.animation import is_animated
 from varfix.engine.storage.scan import Filters, scan
 from varfix.engine.video.probe import probe_clip
+from varfix.engine.video.reader import ClipReader, ReadOptions
 from varfix.engine.video.sources.numbered_images import frame_rate, numbered_images
 
-from .conftest import contents, facts, images, offset, times
+from .conftest import CLIPS, contents, facts, images, offset, times
 
 SCENE = ("-f", "lavfi", "-i", "testsrc2=s=96x64:d=0.6:r=25", "-f", "lavfi", "-i", "sine=d=0.6")
 CODECS = {
@@ -217,3 +223,33 @@ def test_a_rate_is_for_numbered_images_only(film, tmp_path, monkeypatch):
     assert "--fps is for numbered images" in result.stderr
     missing = run_here("video", tmp_path / "none/%04d.png", "--fps", "24")
     assert missing.exit_code == 3
+
+
+def test_a_gif_with_one_frame_is_a_short_video(tmp_path, monkeypatch, shelf):
+    move_home(monkeypatch, tmp_path)
+    frames_of(1)[0].save(tmp_path / "still.gif")
+    result = run_here("video", tmp_path / "still.gif", "-m", shelf.foreign(), "-d", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert len(images(tmp_path / "still.varfix.mp4")) == 1
+
+
+REFUSED = {"dolby_vision_p5.mov": "Dolby Vision", "no_moov.mp4": "ends early"}
+
+
+@pytest.mark.parametrize("path", sorted(CLIPS.glob("*")), ids=lambda path: path.name)
+def test_every_reported_video_is_restored_or_refused_in_advance(path, restore, tmp_path):
+    words = REFUSED.get(path.name)
+    if words is not None:
+        with pytest.raises(DecodeError, match=words):
+            restore(path, tmp_path, codec="auto")
+        return
+    made = restore(path, tmp_path, codec="auto")
+    assert made.summary.exit_code == ExitCode.OK
+    assert len(times(made.path)) == len(times_of(path))
+    assert not list(tmp_path.glob("*.varfix*"))
+
+
+def times_of(path):
+    clip = probe_clip(path)
+    reader = ClipReader(path, clip, ReadOptions(clip.layout))
+    return [frame.pts for frame in reader.frames()]
