@@ -18,7 +18,7 @@ from varfix.engine.events import ItemJudged
 from varfix.engine.image.decoded_image import Floats
 from varfix.engine.image.reader import decode_draft
 from varfix.engine.restoration.findings_recorder import FindingsRecorder
-from varfix.engine.restoration.prior_maps import thumbnail
+from varfix.engine.restoration.prior_maps import native_crops, thumbnail
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.storage.identity import KnownFile
 from varfix.engine.system.display_names import printable
@@ -34,12 +34,14 @@ class Thumbnail:
 
     Attributes:
         thumbnail: (S, S, 3) float32 in [0, 1].
+        crops: (5, 64, 64, 3) of the draft, which is the image itself where that is small.
         width: Width of the image in pixels.
         height: Its height.
         seconds: Time of reading it.
     """
 
     thumbnail: Floats
+    crops: Floats
     width: int
     height: int
     seconds: float
@@ -89,7 +91,8 @@ class JudgingExecutor:
                 fetched.data, max_pixels=settings.limits.max_pixels, side=_DRAFT * side
             )
             small = thumbnail(draft.pixels, side)
-            return Thumbnail(small, draft.width, draft.height, time.monotonic() - began)
+            crops = native_crops(draft.pixels)
+            return Thumbnail(small, crops, draft.width, draft.height, time.monotonic() - began)
 
         def judge(item: Item, view: Thumbnail) -> None:
             port.emit(self._judged(item, view, settings.model.task))
@@ -112,7 +115,7 @@ class JudgingExecutor:
 
     def _judged(self, item: Item, view: Thumbnail, task: str) -> ItemJudged:
         began, recorder = time.monotonic(), FindingsRecorder(self.restorer)
-        recorder.prior(view.thumbnail, task)
+        recorder.prior(view.thumbnail, task, view.crops)
         judgement = recorder.judgement
         assert judgement is not None  # checked by `check_judges`
         stage = {"decode": view.seconds, "infer": time.monotonic() - began}

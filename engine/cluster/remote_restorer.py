@@ -29,9 +29,17 @@ class RemoteRestorer:
         """See `Restorer`."""
         return self._transport.call(self._worker, Worker.findings)
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(
+        self,
+        thumbnail: Floats,
+        task: str,
+        crops: Floats | None = None,
+        probabilities: Floats | None = None,
+    ) -> Floats | None:
         """See `Restorer`."""
-        return self._transport.call(self._worker, Worker.prior, thumbnail, task)
+        return self._transport.call(
+            self._worker, Worker.prior, thumbnail, task, crops, probabilities
+        )
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """See `Restorer`."""

@@ -81,10 +81,16 @@ class Worker:
     def _warn(self, code: str, text: str) -> None:
         self._warnings.append(WorkerWarning(code, text))
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(
+        self,
+        thumbnail: Floats,
+        task: str,
+        crops: Floats | None = None,
+        probabilities: Floats | None = None,
+    ) -> Floats | None:
         """Run the model's prior; see `Restorer`."""
         assert self._restorer is not None
-        return self._restorer.prior(thumbnail, task)
+        return self._restorer.prior(thumbnail, task, crops, probabilities)
 
     def findings(self) -> Findings | None:
         """Return what `prior` found last; see `Restorer`."""

@@ -145,10 +145,16 @@ class CallRecorder(RestorerProxy):
         super().__init__(restorer)
         self.calls: list[Callable[[], object]] = []
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(
+        self,
+        thumbnail: Floats,
+        task: str,
+        crops: Floats | None = None,
+        probabilities: Floats | None = None,
+    ) -> Floats | None:
         """Record and forward the call."""
-        self.calls.append(lambda: self._restorer.prior(thumbnail, task))
-        return self._restorer.prior(thumbnail, task)
+        self.calls.append(lambda: self._restorer.prior(thumbnail, task, crops, probabilities))
+        return self._restorer.prior(thumbnail, task, crops, probabilities)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Record and forward the call."""

@@ -6,6 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from varfix.engine.models.card import TASKS
+
+KINDS: Final = TASKS[1:]
+"""Kinds of damage that a model may tell apart: the tasks but `auto`."""
+
 TREATED: Final = 0.1
 """A kind that is acted on by less than this is not said to be treated: nobody would see it."""
 
@@ -17,10 +22,15 @@ class Finding:
     Attributes:
         probability: In [0, 1], how likely it is there.
         acted: In [0, 1], how far it is acted on, by the thresholds of the requested task.
+        strength: In [0, 1], how much it changed the image if it is there.
+        head_share: In [0, 1], how far tone follows the head on the prior's features and not the
+            judge (`varfix.engine.networks.varformer_s`).
     """
 
     probability: float
     acted: float
+    strength: float = 0.0
+    head_share: float = 0.0
 
 
 Findings = Mapping[str, Finding]

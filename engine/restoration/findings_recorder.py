@@ -13,17 +13,27 @@ class FindingsRecorder(RestorerProxy):
     def __init__(self, restorer: Restorer) -> None:
         """Wrap a restorer; nothing is recorded yet."""
         super().__init__(restorer)
-        self._recorded: list[Findings] = []
+        self._looked: list[Findings] = []
+        self._held: list[Findings] = []
 
     @property
     def judgement(self) -> Judgement | None:
-        """What was found and treated; None if the model judges nothing, or has seen nothing."""
-        return summarize(self._recorded)
+        """What was found and treated; None if the model judges nothing, or has seen nothing.
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+        Where scenes were judged first, only what was then decided for their frames counts.
+        """
+        return summarize(self._held or self._looked)
+
+    def prior(
+        self,
+        thumbnail: Floats,
+        task: str,
+        crops: Floats | None = None,
+        probabilities: Floats | None = None,
+    ) -> Floats | None:
         """Compute the prior of a whole image and record the findings; see `Restorer.prior`."""
-        maps = super().prior(thumbnail, task)
+        maps = super().prior(thumbnail, task, crops, probabilities)
         found = self._restorer.findings
         if found is not None:
-            self._recorded.append(found)
+            (self._looked if probabilities is None else self._held).append(found)
         return maps

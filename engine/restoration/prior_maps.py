@@ -1,4 +1,4 @@
-"""Input and output of the prior: the thumbnail of an image, and its maps sampled on a tile.
+"""Input and output of the prior: thumbnail and crops of an image, and its maps on a tile.
 
 See engine/README.md, "Model contract" (guidance `image`).
 """
@@ -13,6 +13,12 @@ import numpy.typing as npt
 from varfix.engine.models.card import TASKS
 
 Floats = npt.NDArray[np.float32]
+
+CROP = 64
+"""Side in pixels of the crops that a prior graph may look at beside the thumbnail."""
+
+PLACES = ((0.5, 0.5), (0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.8, 0.8))
+"""Where their centers lie, across and down, as shares of the image: the middle, four quarters."""
 
 _KINDS: Final = len(TASKS) - 1
 _TONE_CHANNELS: Final = 96
@@ -38,6 +44,27 @@ def thumbnail(pixels: Floats, size: int) -> Floats:
     for step in steps:
         pixels = np.asarray(cv2.resize(pixels, step, interpolation=cv2.INTER_AREA), np.float32)
     return pixels.reshape(size, size, 3)
+
+
+def native_crops(pixels: Floats) -> Floats:
+    """Cut pieces of an image at native size: sharpness and grain do not survive a thumbnail.
+
+    Args:
+        pixels: (H, W, 3) float32 in [0, 1]. Mirrored where it is smaller than a crop.
+
+    Returns:
+        (5, 64, 64, 3) float32 in [0, 1].
+    """
+    lacking = [max(0, CROP - length) for length in pixels.shape[:2]]
+    if any(lacking):
+        pixels = np.pad(pixels, [(0, lacking[0]), (0, lacking[1]), (0, 0)], mode="symmetric")
+    height, width = pixels.shape[:2]
+    corners = [(_start(down, height), _start(across, width)) for across, down in PLACES]
+    return np.stack([pixels[top : top + CROP, left : left + CROP] for top, left in corners])
+
+
+def _start(place: float, length: int) -> int:
+    return min(max(round(place * length) - CROP // 2, 0), length - CROP)
 
 
 def sample_prior(

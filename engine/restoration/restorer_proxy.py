@@ -44,9 +44,15 @@ class RestorerProxy:
         """What the wrapped restorer found in the image that it saw last."""
         return self._restorer.findings
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(
+        self,
+        thumbnail: Floats,
+        task: str,
+        crops: Floats | None = None,
+        probabilities: Floats | None = None,
+    ) -> Floats | None:
         """Compute the prior of a whole image; see `Restorer.prior`."""
-        return self._restorer.prior(thumbnail, task)
+        return self._restorer.prior(thumbnail, task, crops, probabilities)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Restore tiles; see `Restorer.restore`."""

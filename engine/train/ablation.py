@@ -76,9 +76,15 @@ class ZeroedPrior(TorchRestorer):
 
     zeroed: tuple[int, ...] = ()
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(
+        self,
+        thumbnail: Floats,
+        task: str,
+        crops: Floats | None = None,
+        probabilities: Floats | None = None,
+    ) -> Floats | None:
         """Return the maps with some parts set to zero."""
-        maps = super().prior(thumbnail, task)
+        maps = super().prior(thumbnail, task, crops, probabilities)
         assert maps is not None
         edges = np.cumsum([0, *self.network.restorer.parts])
         for part in self.zeroed:
@@ -92,7 +98,13 @@ class TilePrior(TorchRestorer):
 
     task: str = field(default="auto", init=False)
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(
+        self,
+        thumbnail: Floats,
+        task: str,
+        crops: Floats | None = None,
+        probabilities: Floats | None = None,
+    ) -> Floats | None:
         """Remember the task; return maps that are not used."""
         self.task = task
         return np.zeros((1, 16, 16), np.float32)

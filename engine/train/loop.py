@@ -165,7 +165,8 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, settings: StageRecipe) -> None:
         source = self.source if settings.mix is None else self.source.mixed(settings.mix)
-        batches = self.trainable.batches(source, settings, self.recipe.seed, self.machine.device)
+        make_batches = self.trainable.batches_of(stage.name)
+        batches = make_batches(source, settings, self.recipe.seed, self.machine.device)
         if self.done[stage.name] == 0 and not self.prepared:
             torch.manual_seed(self.recipe.seed)
             stage.start(self.model, batches)
@@ -236,9 +237,9 @@ class Trainer:
         for parameter in trained:
             parameter.requires_grad_(True)
         scales = list(self.balance.parameters())
-        optimizer = Optimizer(
-            trained, scales, self.recipe.grad_clip, self.recipe.skip_above_grad_norm
-        )
+        own = self.recipe.stages[stage.name].skip_above_grad_norm
+        skip = self.recipe.skip_above_grad_norm if own is None else own
+        optimizer = Optimizer(trained, scales, self.recipe.grad_clip, skip)
         if stage.name in self.optimizer_state:
             optimizer.resume(self.optimizer_state[stage.name])
         return optimizer

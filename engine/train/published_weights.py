@@ -1,4 +1,4 @@
-"""Loads published weights as initial ones: VAR's two parts, VarFormer and RestoreVAR.
+"""Loads published weights as initial ones: VAR, VarFormer, RestoreVAR and MobileNetV2.
 
 The entries of a file show what it contains; each goes to the matching part of the network.
 """
@@ -24,6 +24,7 @@ from varfix.engine.networks.checkpoints.load import (
     load_var_vqvae,
     load_varformer,
 )
+from varfix.engine.networks.layers.mobilenet import MOBILENET_ENTRY, load_mobilenet
 
 SUFFIXES = (".pth", ".ckpt", ".pt")
 
@@ -32,6 +33,7 @@ PARTS: Mapping[str, tuple[str, Callable[[Mapping[str, Tensor]], nn.Module]]] = {
     RESTOREVAR_ENTRY: ("", load_restorevar_transformer),
     VQVAE_ENTRY: ("vqvae", load_var_vqvae),
     VAR_ENTRY: ("var", load_var),
+    MOBILENET_ENTRY: ("prior.judge.trunk", load_mobilenet),
 }
 """For each network: an entry that identifies it, the part of the network to load, and the loader.
 Files that contain the entries of others come first."""
@@ -66,7 +68,7 @@ def _load(model: nn.Module, path: Path) -> list[str]:
     entry = next((entry for entry in PARTS if entry in state), None)
     if entry is None:
         raise ModelContractError(
-            f"{path.name}: not a published checkpoint of VAR, VarFormer or RestoreVAR",
+            f"{path.name}: not a published checkpoint of VAR, VarFormer, RestoreVAR or MobileNetV2",
             hint="use vae_ch160v4096z32.pth, var_d16.pth, or a published network",
         )
     part, load = PARTS[entry]

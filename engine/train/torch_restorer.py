@@ -52,11 +52,21 @@ class TorchRestorer:
         """The device as a record."""
         return DeviceUsed("auto", str(self.device), "PyTorch", "fp32")
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(
+        self,
+        thumbnail: Floats,
+        task: str,
+        crops: Floats | None = None,
+        probabilities: Floats | None = None,
+    ) -> Floats | None:
         """Return the maps (C, 16, 16) of a thumbnail (256, 256, 3) in [0, 1]."""
         task_index = torch.tensor([TASKS.index(task)], device=self.device)
+        seen = None if crops is None else self._planes(crops)[None]
+        known = None
+        if probabilities is not None:
+            known = torch.as_tensor(probabilities, device=self.device)[None]
         with torch.no_grad():
-            maps = self.network.prior(self._planes(thumbnail[None]), task_index).maps
+            maps = self.network.prior(self._planes(thumbnail[None]), task_index, seen, known).maps
         return _array(maps[0])
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:

@@ -21,7 +21,7 @@ resumed run has the same result as an uninterrupted one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +33,7 @@ from varfix.engine.errors import ConfigError
 from varfix.engine.train.data.batches import Batches
 from varfix.engine.train.data.source import Source
 from varfix.engine.train.recipes.recipe import Recipe, StageRecipe
+from varfix.engine.train.stages.judge import JudgeStage, judge_batches
 from varfix.engine.train.stages.stage import Stage
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -53,6 +54,7 @@ class Trainable:
         restore: Maps model, images (B, 3, 256, 256) in [0, 1] and tasks (B,) to restored images,
             for the sample sheets.
         batches: Creates the batches of a stage.
+        own_batches: The same by name of the stage, for stages with batches of another kind.
         from_export: Stages that can start from an exported model, which lacks weights that only
             training needs.
     """
@@ -61,7 +63,12 @@ class Trainable:
     stages: Sequence[Stage]
     restore: Callable[[Any, Tensor, Tensor], Tensor]
     batches: MakeBatches = Batches
+    own_batches: Mapping[str, MakeBatches] = field(default_factory=dict)
     from_export: tuple[str, ...] = ()
+
+    def batches_of(self, stage: str) -> MakeBatches:
+        """What makes the batches of the stage of that name."""
+        return self.own_batches.get(stage, self.batches)
 
     def check(self, recipe: Recipe) -> None:
         """Reject a recipe with other stages (ConfigError)."""
@@ -85,7 +92,8 @@ def _varformer_s() -> Trainable:
         build_varformer_s,
         STAGES,
         lambda model, image, task: model(image, task),
-        from_export=("heads", "restorer"),
+        own_batches={JudgeStage.name: judge_batches},
+        from_export=("heads", "judge", "restorer"),
     )
 
 

@@ -69,26 +69,36 @@ def compare(actual: np.ndarray, expected: np.ndarray, dtype: str = "float32") ->
 
 
 def check_against(
-    reference: Callable[[Feeds], np.ndarray],
+    reference: Callable[[Feeds], np.ndarray | list[np.ndarray]],
     path: Path,
     feeds: Feeds,
     dtype: str = "float32",
 ) -> Parity:
-    """Run the graph at `path` on the CPU and compare its only output with the reference.
+    """Run the graph at `path` on the CPU and compare its outputs with the reference.
 
     Args:
-        reference: Computes the expected output from the same feeds.
-        path: An ONNX file with one output.
+        reference: Computes the expected output, or all of them in order, from the same feeds.
+        path: An ONNX file.
         feeds: Input name to array; symbolic dimensions are not pinned.
         dtype: Precision of the graph's arithmetic, a key of `TOLERANCES`.
+
+    Returns:
+        The largest difference of all outputs.
 
     Raises:
         ModelContractError: The graph does not run, or its output has another shape or differs.
     """
     session = start(path, SessionPlan(CPU))
-    (output,) = session.get_outputs()
-    actual = np.asarray(session.run([output.name], dict(feeds))[0])
-    expected = reference(feeds)
+    names = [output.name for output in session.get_outputs()]
+    computed = session.run(names, dict(feeds))
+    wanted = reference(feeds)
+    wanted = wanted if isinstance(wanted, list) else [wanted]
+    pairs = zip(computed, wanted, strict=True)
+    found = [_checked(path, np.asarray(actual), expected, dtype) for actual, expected in pairs]
+    return max(found, key=lambda parity: parity.largest)
+
+
+def _checked(path: Path, actual: np.ndarray, expected: np.ndarray, dtype: str) -> Parity:
     if actual.shape != expected.shape:
         raise ModelContractError(
             f"{path.name}: output of shape {actual.shape}, expected {expected.shape}"

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from varfix.engine.models.card import TASKS, ModelCard
+from varfix.engine.networks.varformer_s.degradation_head import KINDS
+from varfix.engine.networks.varformer_s.judge import CROP, PLACES
 from varfix.engine.networks.varformer_s.model import VarformerS, build_varformer_s
-from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS, PriorNetwork
+from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS, THUMBNAIL, PriorNetwork
 from varfix.engine.networks.varformer_s.unet import MULTIPLE, RestorerNetwork
 from varfix.engine.train.checkpoint import load_weights
 from varfix.onnx.export.fp16 import round_weights_to_fp16, store_weights_as_fp16
@@ -47,9 +49,23 @@ class PriorGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, thumbnail: Tensor, task: Tensor) -> Tensor:
-        """Map (1, 3, 256, 256) in [0, 1] and (1,) int64 to (1, 422, 16, 16)."""
-        return self.network(thumbnail, task).maps
+    def forward(
+        self, thumbnail: Tensor, task: Tensor, crops: Tensor, probabilities: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the maps, and what was found.
+
+        Args:
+            thumbnail: (1, 3, 256, 256) in [0, 1].
+            task: (1,) int64.
+            crops: (1, 5, 3, 64, 64) in [0, 1].
+            probabilities: (1, 2, 6) in [0, 1], to act on in place of the first two rows of what
+                is found; negative where those count.
+
+        Returns:
+            Maps (1, 422, 16, 16), and `Prior.found` (1, 4, 6).
+        """
+        prior = self.network(thumbnail, task, crops, probabilities)
+        return prior.maps, prior.found
 
 
 class RestoreGraph(nn.Module):
@@ -75,7 +91,7 @@ def varformer_s_card(name: str, training: str) -> ModelCard:
         overlap=32,
         tasks=TASKS,
         guidance="image",
-        thumbnail=256,
+        thumbnail=THUMBNAIL,
         prior_channels=MAP_CHANNELS,
         prior_stride=STRIDE,
         about="VarFormer-S: next-scale prior for the image, convolutional restorer for tiles",
@@ -106,7 +122,7 @@ def export_network(model: VarformerS, target: Path, card: ModelCard) -> None:
     model.eval()
     prior, restore = PriorGraph(model.prior), RestoreGraph(model.restorer)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_graph(prior, prior_example(), ["prior"], prior_path(target), card)
+    write_graph(prior, prior_example(), ["prior", "found"], prior_path(target), card)
     write_graph(restore, restore_example(), ["restored"], target, card)
     check_against(reference_of(prior), prior_path(target), arrays_of(prior_example(seed=1)))
     check_against(reference_of(restore), target, arrays_of(restore_example(seed=1, batch=3)))
@@ -115,7 +131,12 @@ def export_network(model: VarformerS, target: Path, card: ModelCard) -> None:
 def prior_example(seed: int = 0) -> dict[str, Tensor]:
     """Return inputs of the prior graph by name."""
     rng = torch.Generator().manual_seed(seed)
-    return {"thumbnail": torch.rand(1, 3, 256, 256, generator=rng), "task": torch.tensor([seed])}
+    return {
+        "thumbnail": torch.rand(1, 3, THUMBNAIL, THUMBNAIL, generator=rng),
+        "task": torch.tensor([seed]),
+        "crops": torch.rand(1, len(PLACES), 3, CROP, CROP, generator=rng),
+        "probabilities": torch.rand(1, 2, len(KINDS), generator=rng) - seed,
+    }
 
 
 def restore_example(seed: int = 0, batch: int = 2) -> dict[str, Tensor]:
@@ -174,15 +195,13 @@ def _dynamic(example: dict[str, Tensor]) -> dict[str, dict[int, object]] | None:
     return {name: {0: auto, 2: auto, 3: auto} for name in example}
 
 
-def reference_of(graph: nn.Module) -> Callable[[Feeds], Arrays]:
-    """Return a function that computes the result of a network from arrays."""
+def reference_of(graph: nn.Module) -> Callable[[Feeds], list[Arrays]]:
+    """Return a function that computes the results of a network from arrays."""
 
-    def run(inputs: Feeds) -> Arrays:
+    def run(inputs: Feeds) -> list[Arrays]:
         with torch.no_grad():
-            result: Arrays = graph(
-                **{name: torch.from_numpy(value) for name, value in inputs.items()}
-            ).numpy()
-        return result
+            result = graph(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+        return [output.numpy() for output in (result if isinstance(result, tuple) else (result,))]
 
     return run
 

@@ -19,12 +19,12 @@ from varfix.engine.restoration.explanation import (
     replacements,
     sheets,
 )
-from varfix.engine.restoration.prior_maps import sample_prior, thumbnail
+from varfix.engine.restoration.findings import KINDS
+from varfix.engine.restoration.prior_maps import native_crops, sample_prior, thumbnail
 from varfix.engine.system.atomic import AtomicWriter
 from varfix.onnx.files.card import check_companion, weights_path
 from varfix.onnx.files.model_files import ModelFiles, find_model
 from varfix.onnx.inference.intermediate_outputs import add_outputs, find_output_after, read_nodes
-from varfix.onnx.inference.map_findings import KINDS
 from varfix.onnx.inference.restorer import ModelRestorer
 from varfix.onnx.inference.runtime import CPU, Session, SessionPlan, start
 from varfix.onnx.inference.signature import PRIOR, RESTORED, TILE
@@ -132,7 +132,7 @@ def _guided(restorer: ModelRestorer, found: ModelFiles, pixels: Floats, task: st
     """Return the explanation by a model with guidance `image`, for the image at about a tile."""
     card = restorer.card
     decisions = find_fusion_outputs(found)
-    maps = restorer.prior(thumbnail(pixels, card.thumbnail), task)
+    maps = restorer.prior(thumbnail(pixels, card.thumbnail), task, native_crops(pixels))
     assert decisions is not None  # checked by `require_explainable`
     assert maps is not None
     names = (*decisions.regions, *decisions.scales)

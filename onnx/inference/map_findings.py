@@ -1,4 +1,4 @@
-"""Findings of a VarFormer-S, read from its prior maps."""
+"""Findings of a VarFormer-S: what its prior graph says, or, of an older one, its maps."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from types import MappingProxyType
 from typing import Final
 
 from varfix.engine.models.card import TASKS, ModelCard
-from varfix.engine.restoration.findings import Finding, Findings
+from varfix.engine.restoration.findings import KINDS, Finding, Findings
 from varfix.engine.restoration.restorer import Floats
 from varfix.engine.restoration.several_tasks import TONE_ONLY
 
-KINDS: Final = TASKS[1:]
-"""Kinds of damage; the last channels of the maps are their probabilities, equal everywhere."""
-
 SCALE_CHANNELS: Final = 320
-"""The first channels of the maps: ten scales of 32. Between them and `KINDS` is the tone grid."""
+"""The first channels of the maps: ten scales of 32. The last ones are the
+probabilities of `KINDS`, equal everywhere; between them is the tone grid."""
 
 LIKELY: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {
@@ -27,11 +25,20 @@ LIKELY: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "snow": (0.2, 0.5),
     }
 )
-"""The thresholds inside the graph: from the first probability on a kind is treated, from the
-second on in full."""
+"""The thresholds inside graphs without `found`: from the first probability on a kind is treated,
+from the second on in full."""
 
 ASKED: Final = (0.7, 0.8)
 """The same for the kind that the task names."""
+
+
+def named_findings(table: Floats) -> Findings:
+    """Name the rows of a prior graph's output `found`, (4, 6) in [0, 1]: engine/README.md."""
+    columns = zip(KINDS, table.T.astype(float).tolist(), strict=True)
+    return {
+        kind: Finding(probability, acted, strength, head_share)
+        for kind, (probability, head_share, strength, acted) in columns
+    }
 
 
 def findings_in(maps: Floats, card: ModelCard, task: str) -> Findings | None:

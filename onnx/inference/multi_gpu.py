@@ -69,9 +69,15 @@ class MultiGpuRestorer:
         """Findings in the image that `prior` saw last; see `OnnxRestorer.findings`."""
         return self._first.findings
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(
+        self,
+        thumbnail: Floats,
+        task: str,
+        crops: Floats | None = None,
+        probabilities: Floats | None = None,
+    ) -> Floats | None:
         """Return the prior maps of one image; see `OnnxRestorer.prior`."""
-        return self._first.prior(thumbnail, task)
+        return self._first.prior(thumbnail, task, crops, probabilities)
 
     def results(self, names: Sequence[str], tile: Floats) -> dict[str, Floats]:
         """Return named outputs for a tile; see `OnnxRestorer.results`."""

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Literal, Protocol
 
 import numpy as np
 
 from varfix.engine.errors import DeviceError, ModelContractError, NonFiniteError
-from varfix.engine.models.card import TASKS, ModelCard, split_tasks
+from varfix.engine.models.card import ModelCard, split_tasks
 from varfix.engine.restoration.findings import Findings
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Restorer, Retries
 from varfix.engine.restoration.several_tasks import merge_findings, merge_maps, strongest_tone
 from varfix.onnx.inference.devices import Warn
-from varfix.onnx.inference.map_findings import findings_in
+from varfix.onnx.inference.map_findings import findings_in, named_findings
 from varfix.onnx.inference.memory_guard import bad_tiles, is_out_of_memory, memory_error
+from varfix.onnx.inference.prior_graph import PriorSession, prior_session
 from varfix.onnx.inference.runtime import CPU, Device, Session
-from varfix.onnx.inference.signature import LEVEL, PRIOR, TASK, THUMBNAIL, Signature, resized
+from varfix.onnx.inference.signature import LEVEL, PRIOR, Signature, resized
 from varfix.onnx.inference.specialists import Specialists
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -95,6 +95,7 @@ class OnnxRestorer:
         self._session, self._precision = graphs.fastest
         self._batch = placement.batch
         self._findings: Findings | None = None
+        self._prior = None if graphs.prior is None else prior_session(graphs.prior)
 
     @property
     def card(self) -> ModelCard:
@@ -136,13 +137,23 @@ class OnnxRestorer:
         """Findings in the image that `prior` saw last; None for models that judge nothing."""
         return self._findings
 
-    def prior(self, thumbnail: Floats, task: str) -> Floats | None:
+    def prior(
+        self,
+        thumbnail: Floats,
+        task: str,
+        crops: Floats | None = None,
+        probabilities: Floats | None = None,
+    ) -> Floats | None:
         """Return the prior maps of one image.
 
         Args:
             thumbnail: (S, S, 3) float32 in [0, 1], S the card's `thumbnail`.
             task: A member of `TASKS`, or several with commas between them: the graph runs for
                 each.
+            crops: (5, 64, 64, 3) of `prior_maps.native_crops`, for graphs that look at them; None
+                where the thumbnail is all there is.
+            probabilities: (2, 6), `probability` and `head_share` of a finding for each kind of
+                damage, to act on in place of the model's own, for graphs that take them.
 
         Returns:
             (C, h, w) float32; None unless the guidance is `image`.
@@ -151,28 +162,30 @@ class OnnxRestorer:
             NonFiniteError: The maps hold NaN or infinity.
             DeviceMemoryError: The device is out of memory.
         """
-        if self._graphs.prior is None:
+        if self._prior is None:
             return None
-        tasks = split_tasks(task)
-        maps = [self._maps(self._graphs.prior, thumbnail, each) for each in tasks]
-        found = map(findings_in, maps, repeat(self._card), tasks)
-        judged = [each for each in found if each is not None]
+        runs = [
+            self._judge(self._prior, each, self._prior.feeds(thumbnail, each, crops, probabilities))
+            for each in split_tasks(task)
+        ]
+        maps = [run[0] for run in runs]
+        judged = [findings for _, findings in runs if findings is not None]
         self._findings = merge_findings(judged, strongest_tone(maps)) if judged else None
         return merge_maps(maps)
 
-    def _maps(self, graph: Session, thumbnail: Floats, task: str) -> Floats:
-        """Return the prior maps (C, h, w) for one task."""
-        feeds: dict[str, np.ndarray] = {
-            THUMBNAIL: np.ascontiguousarray(thumbnail.transpose(2, 0, 1)[None], np.float32),
-            TASK: np.array([TASKS.index(task)], np.int64),
-        }
+    def _judge(
+        self, prior: PriorSession, task: str, feeds: dict[str, np.ndarray]
+    ) -> tuple[Floats, Findings | None]:
+        """Return the prior maps (C, h, w) for one task, and what was found."""
         try:
-            (maps,) = self._compute(graph, [PRIOR], feeds)
+            maps, *found = self._compute(prior.session, prior.outputs, feeds)
         except MemoryError as error:
             raise memory_error(self._card, self._placement.device, self.tile) from error
         if bad_tiles(maps).size:
             raise NonFiniteError("the prior produced invalid values for the image")
-        return np.asarray(maps[0])
+        if found:
+            return np.asarray(maps[0]), named_findings(found[0][0])
+        return np.asarray(maps[0]), findings_in(maps[0], self._card, task)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Restore tiles.

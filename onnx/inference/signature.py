@@ -15,8 +15,11 @@ TILE: Final = "tile"
 PRIOR: Final = "prior"
 THUMBNAIL: Final = "thumbnail"
 TASK: Final = "task"
+CROPS: Final = "crops"
+PROBABILITIES: Final = "probabilities"
 RESTORED: Final = "restored"
 LEVEL: Final = "level"
+FOUND: Final = "found"
 
 _EXPORT: Final = "export it with varfix export-onnx"
 _DTYPES: Final = {"float": "float32", "double": "float64"}  # ONNX Runtime's name -> NumPy's name
@@ -85,14 +88,18 @@ def other_inputs(card: ModelCard) -> tuple[str, ...]:
 def check_prior(session: Session, path: Path, card: ModelCard) -> None:
     """Reject a prior graph whose inputs are not thumbnail and task, or whose maps differ.
 
+    It may also take `crops` and `probabilities`, and give `found`.
+
     Raises:
         ModelContractError: Names, types or sizes differ.
     """
     inputs = {node.name: node for node in session.get_inputs()}
-    if set(inputs) != {THUMBNAIL, TASK} or not _is_image(inputs[THUMBNAIL]):
+    if set(inputs) - {CROPS, PROBABILITIES} != {THUMBNAIL, TASK} or not _is_image(
+        inputs[THUMBNAIL]
+    ):
         wanted = f'"thumbnail" [1,3,{card.thumbnail},{card.thumbnail}] and "task" [1]'
         raise _unexpected(path, wanted, list(inputs.values()))
-    outputs = list(session.get_outputs())
+    outputs = [node for node in session.get_outputs() if node.name != FOUND]
     channels = outputs[0].shape[1:2] if len(outputs) == 1 else []
     if channels != [card.prior_channels] and not any(isinstance(dim, str) for dim in channels):
         raise _unexpected(path, f"one output [1,{card.prior_channels},h,w]", outputs)

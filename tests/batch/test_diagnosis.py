@@ -26,9 +26,9 @@ class Watching(Judging):
 
     seen: list[tuple] = field(default_factory=list, init=False)
 
-    def prior(self, thumbnail, task):
+    def prior(self, thumbnail, task, crops=None, probabilities=None):
         self.seen.append((thumbnail.copy(), task))
-        return super().prior(thumbnail, task)
+        return super().prior(thumbnail, task, crops, probabilities)
 
     def restore(self, tiles, prior):
         raise AssertionError("nothing is to be restored")
@@ -107,7 +107,7 @@ def test_a_folder_without_images_is_nothing_to_do(setup):
 
 def test_a_device_that_fails_ends_the_run(setup):
     class Broken(Judging):
-        def prior(self, thumbnail, task):
+        def prior(self, thumbnail, task, crops=None, probabilities=None):
             raise DeviceError("cuda:0 failed")
 
     setup.draw("a.png", "b.png")

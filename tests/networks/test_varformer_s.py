@@ -7,16 +7,26 @@ from torch.utils.flop_counter import FlopCounterMode
 from varfix.engine.models.card import TASKS
 from varfix.engine.networks.layers.quantizer import next_scale_mask, scale_of_token
 from varfix.engine.networks.layers.windows import from_windows, to_windows
+from varfix.engine.networks.varformer_s.decisions import (
+    ASKED,
+    HEAD_SHARE,
+    HEAD_TONE,
+    LIKELY,
+    MARGIN,
+    confident,
+    confident_in_task,
+    head_tone,
+    joined,
+    tell,
+    tone_share,
+)
 from varfix.engine.networks.varformer_s.degradation_head import KINDS
 from varfix.engine.networks.varformer_s.model import build_varformer_s
 from varfix.engine.networks.varformer_s.prior import MAP_CHANNELS
 from varfix.engine.networks.varformer_s.tone_grid import (
     GRID_CHANNELS,
-    SCORE_RANGES,
     apply_tone,
-    confident,
-    confident_in_task,
-    suppress_uncertain,
+    tone_certainty,
 )
 
 
@@ -46,7 +56,7 @@ def test_the_prior_stays_within_its_cost(network):
     prior = network.prior
     assert flops(lambda: prior(torch.rand(1, 3, 256, 256), torch.tensor([0]))) < 15e9
     exported = [prior.encoder, prior.adapter, prior.transformer, prior.tone, prior.vqvae.quantize]
-    assert size(exported) < 15e6
+    assert size([*exported, prior.evidence, prior.judge]) < 15e6
 
 
 def test_an_untrained_network_hardly_changes_the_image(network):
@@ -81,33 +91,105 @@ def test_a_grid_with_a_small_change_is_suppressed():
     grid = torch.zeros(2, GRID_CHANNELS, 2, 2)
     grid[0, 3::12] = 0.01  # red's constant: a mean change of a third of that
     grid[1, 3::12] = 0.3
-    kept = suppress_uncertain(grid, thumbnail, torch.ones(2, len(KINDS)))
-    assert not kept[0].any()
-    torch.testing.assert_close(kept[1], grid[1])
+    certainty = tone_certainty(grid, thumbnail, torch.ones(2, len(KINDS)))
+    assert certainty.tolist() == [0.0, 1.0]
 
 
 def test_tone_does_not_change_without_confidence_in_a_degradation():
     thumbnail = torch.full((3, 3, 32, 32), 0.5)
     grid = torch.zeros(3, GRID_CHANNELS, 2, 2)
     grid[:, 3::12] = 0.3
-    scores = torch.zeros(3, len(KINDS))
-    scores[0, KINDS.index("noise")] = 1.0  # noise shifts no tones
-    scores[1, KINDS.index("haze")] = sum(SCORE_RANGES["haze"]) / 2  # half way
-    scores[2, KINDS.index("lowlight")] = SCORE_RANGES["lowlight"][1]
-    kept = suppress_uncertain(grid, thumbnail, confident(scores))
-    assert not kept[0].any()
-    torch.testing.assert_close(kept[1], 0.5 * grid[1])
-    torch.testing.assert_close(kept[2], grid[2])
+    evidence = torch.zeros(3, len(KINDS))
+    evidence[0, KINDS.index("noise")] = 1.0  # noise shifts no tones
+    evidence[1, KINDS.index("haze")] = sum(LIKELY["haze"]) / 2  # between absent and there
+    evidence[2, KINDS.index("lowlight")] = LIKELY["lowlight"][1]
+    certainty = tone_certainty(grid, thumbnail, confident(evidence))
+    torch.testing.assert_close(certainty, torch.tensor([0.0, 0.5, 1.0]))
 
 
-def test_a_requested_task_needs_a_lower_score_but_not_none():
+def told_of(**probabilities):
+    row = torch.zeros(1, len(KINDS))
+    for kind, probability in probabilities.items():
+        row[0, KINDS.index(kind)] = probability
+    return row
+
+
+def test_who_asks_for_a_task_is_believed_unless_the_image_plainly_contradicts():
     assert TASKS[1:] == KINDS
-    scores = torch.full((len(TASKS), len(KINDS)), 0.8)
-    requested = confident_in_task(scores, torch.arange(len(TASKS)))
-    assert not requested[0].any()
-    torch.testing.assert_close(requested[1:], torch.eye(len(KINDS)))
-    assert not confident_in_task(scores - 0.2, torch.arange(len(TASKS))).any()
-    assert confident(scores)[0, KINDS.index("haze")] == 0.0
+    every = torch.arange(len(TASKS))
+    likely = torch.full((len(TASKS), len(KINDS)), max(high for _, high in ASKED.values()))
+    unseen = torch.zeros_like(likely)
+    asked = confident_in_task(likely, unseen, every)
+    assert not asked[0].any()
+    torch.testing.assert_close(asked[1:], torch.eye(len(KINDS)))
+    assert not confident_in_task(torch.full_like(likely, 0.01), unseen, every).any()
+    assert all(ASKED[kind][1] < LIKELY[kind][1] for kind in KINDS)
+
+
+def test_haze_and_darkness_that_the_head_sees_are_enough_for_who_asks():
+    every, unlikely = torch.arange(1, len(TASKS)), torch.full((len(KINDS), len(KINDS)), 0.01)
+    asked = confident_in_task(unlikely, torch.ones_like(unlikely), every)
+    expected = torch.diag(torch.tensor([float(kind in HEAD_TONE) for kind in KINDS]))
+    torch.testing.assert_close(asked, expected)
+
+
+def test_plain_noise_asks_for_plainer_darkness():
+    dark, enough = KINDS.index("lowlight"), LIKELY["lowlight"][1]
+    assert confident(told_of(lowlight=enough))[0, dark] == 1.0
+    assert confident(told_of(lowlight=enough, noise=0.95))[0, dark] == 0.0
+    assert confident(told_of(lowlight=0.995, noise=0.95))[0, dark] == 1.0
+
+
+def test_judge_and_head_are_asked_about_each_kind_by_their_shares():
+    judged, head = torch.full((1, len(KINDS)), 0.5), torch.full((1, len(KINDS)), 1.0)
+    for kind, value in zip(KINDS, joined(judged, head)[0], strict=True):
+        expected = torch.tensor(0.5 + 0.5 * HEAD_SHARE[kind]).sigmoid()
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("kind", MARGIN)
+def test_neither_is_believed_where_the_other_is_sure_that_it_is_wrong(kind):
+    asked, other = told_of(**{kind: 6.0}), told_of(**{kind: -6.0})
+    judged, head = (other, asked) if HEAD_SHARE[kind] == 1.0 else (asked, other)
+    believed = joined(judged, head)[0, KINDS.index(kind)]
+    torch.testing.assert_close(believed, torch.tensor(MARGIN[kind] - 6.0).sigmoid())
+    doubted = joined(-judged, -head)[0, KINDS.index(kind)]
+    torch.testing.assert_close(doubted, torch.tensor(-6.0).sigmoid())
+
+
+def test_the_tone_of_the_head_counts_where_it_is_sure_and_always_for_rain():
+    sure, unsure = head_tone(torch.full((1, len(KINDS)), 8.0)), head_tone(torch.full((1, 6), -2.0))
+    dark, rainy = told_of(lowlight=1.0), told_of(rain=1.0)
+    assert tone_share(sure, dark) == 1.0
+    assert tone_share(unsure, dark) == 0.0
+    assert tone_share(unsure, rainy) == 1.0
+    assert tone_share(unsure, dark + rainy) == 0.5
+    assert tone_share(sure, torch.zeros(1, len(KINDS))) == 0.0  # nothing changes tone
+
+
+def test_what_is_known_of_a_scene_takes_the_place_of_what_an_image_shows(network):
+    prior, auto = network.prior, torch.tensor([0])
+    rng = torch.Generator().manual_seed(3)
+    thumbnail = torch.rand(1, 3, 256, 256, generator=rng)
+    unknown = torch.full((1, 2, len(KINDS)), -1.0)
+    with torch.no_grad():
+        alone = prior(thumbnail, auto)
+        same = prior(thumbnail, auto, probabilities=unknown)
+        held = unknown.clone()
+        held[:, :, KINDS.index("haze")] = 1.0
+        hazy = prior(thumbnail, auto, probabilities=held)
+    torch.testing.assert_close(same.maps, alone.maps)
+    assert hazy.found[0, :2, KINDS.index("haze")].tolist() == [1.0, 1.0]
+    others = [i for i, kind in enumerate(KINDS) if kind != "haze"]
+    torch.testing.assert_close(hazy.found[:, :2, others], alone.found[:, :2, others])
+    assert hazy.evidence[0, KINDS.index("haze")] == 1.0
+
+
+def test_the_restorer_is_told_of_plain_degradations_and_of_the_one_that_was_asked_for():
+    little, nothing = told_of(noise=0.25, rain=0.4), told_of()
+    assert not tell(little, nothing).any()
+    torch.testing.assert_close(tell(little, told_of(noise=1.0)), told_of(noise=1.0))
+    assert tell(told_of(rain=0.95), nothing)[0, KINDS.index("rain")] == 1.0
 
 
 def test_windows_are_joined_at_their_places():

@@ -11,8 +11,9 @@ from support.sessions import ON_CPU
 
 from varfix.engine.image.reader import decode_image
 from varfix.engine.models.card import TASKS
+from varfix.engine.restoration.findings import KINDS
 from varfix.engine.restoration.prior_maps import thumbnail
-from varfix.onnx.inference.map_findings import KINDS, findings_in
+from varfix.onnx.inference.map_findings import findings_in
 from varfix.onnx.inference.open_model import open_restorer
 
 PICTURES = Path(__file__).parents[1] / "pictures"

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varfix.engine.restoration.prior_maps import sample_prior, sampling_matrix, thumbnail
+from varfix.engine.restoration.prior_maps import (
+    CROP,
+    PLACES,
+    native_crops,
+    sample_prior,
+    sampling_matrix,
+    thumbnail,
+)
 
 MAPS = np.random.default_rng(0).random((5, 16, 16), np.float32)
 
@@ -103,3 +110,20 @@ def test_sampling_weights_are_never_negative_and_sum_to_one(start, count, whole,
     weights = sampling_matrix(start, count, 16, whole, cells)
     assert (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-5)
+
+
+def test_crops_are_the_image_itself_around_their_places():
+    rng = np.random.default_rng(0)
+    image = rng.random((200, 320, 3), np.float32)
+    crops = native_crops(image)
+    assert crops.shape == (len(PLACES), CROP, CROP, 3)
+    np.testing.assert_array_equal(crops[0], image[68:132, 128:192])
+    np.testing.assert_array_equal(crops[1], image[8:72, 32:96])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (10, 300), (63, 64), (64, 64)])
+def test_a_small_image_is_mirrored_to_the_size_of_a_crop(size):
+    image = np.random.default_rng(0).random((*size, 3), np.float32)
+    crops = native_crops(image)
+    assert crops.shape == (len(PLACES), CROP, CROP, 3)
+    np.testing.assert_array_equal(np.unique(crops), np.unique(crops[np.isin(crops, image)]))

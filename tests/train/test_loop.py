@@ -46,14 +46,14 @@ def test_a_run_interrupted_three_times_has_the_result_of_an_uninterrupted_one(
     folder, tmp_path, tiny, weights, metrics
 ):
     tiny.trainer(folder, tmp_path / "whole").run()
-    for interrupted_at in (("prior", 2), ("heads", 1), ("restorer", 3)):
+    for interrupted_at in (("prior", 2), ("heads", 1), ("judge", 1), ("restorer", 3)):
         interrupted = tiny.trainer(folder, tmp_path / "broken", kind=Interrupted)
         with pytest.raises(KeyboardInterrupt):
             interrupted.at(*interrupted_at).run()
     tiny.trainer(folder, tmp_path / "broken").run()
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "broken")
-    assert len(metrics(tmp_path / "whole")) == 3 + 3 + 4 + 5
+    assert len(metrics(tmp_path / "whole")) == 3 + 3 + 4 + 4 + 5
 
 
 @pytest.mark.slow
@@ -120,13 +120,13 @@ def test_a_few_steps_improve_the_vqvae(folder, tmp_path, tiny, metrics):
     ("stage", "parts"),
     [
         ("heads", ("prior.tone.", "prior.evidence.")),
+        ("judge", ("prior.judge.",)),
         ("restorer", ("restorer.",)),
     ],
 )
 def test_a_stage_trains_its_own_parts_only(folder, tmp_path, tiny, stage, parts):
-    others = [
-        f"{name}.steps=0" for name in ("vqvae", "prior", "heads", "restorer") if name != stage
-    ]
+    stages = ("vqvae", "prior", "heads", "judge", "restorer")
+    others = [f"{name}.steps=0" for name in stages if name != stage]
     run = tiny.trainer(folder, tmp_path, *others)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     run.run()
@@ -243,7 +243,7 @@ def ticking(monkeypatch):
     monkeypatch.setattr("varfix.engine.train.schedule.monotonic", lambda: float(next(seconds)))
 
 
-ONLY_RESTORER = ["vqvae.steps=0", "prior.steps=0", "heads.steps=0"]
+ONLY_RESTORER = [f"{name}.steps=0" for name in ("vqvae", "prior", "heads", "judge")]
 
 
 @pytest.mark.usefixtures("ticking")
@@ -279,9 +279,10 @@ def test_a_resumed_run_with_a_time_limit_continues_its_learning_rate(folder, tmp
 
 
 def test_a_time_limit_is_for_one_stage_only():
-    with pytest.raises(ConfigError, match="4 stages have steps, expected one") as error:
+    with pytest.raises(ConfigError, match="5 stages have steps, expected one") as error:
         load_recipe(SHIPPED_RECIPE, ["minutes=3"])
-    assert error.value.hint == "--set vqvae.steps=0 --set prior.steps=0 --set heads.steps=0"
+    skipped = ("vqvae", "prior", "heads", "judge")
+    assert error.value.hint == " ".join(f"--set {name}.steps=0" for name in skipped)
 
 
 def test_the_loss_of_the_restorer_is_reported_by_kind(folder, tmp_path, tiny, metrics):
@@ -323,7 +324,7 @@ def test_sheets_and_curves_are_written_during_a_run(folder, tmp_path, tiny):
         ("vqvea.steps=3", 'no key "vqvea.steps"'),
         ("mix={fog: 1.0}", 'unknown degradation "fog"'),
         ("seed=one", "Expected `int`"),
-        ("heads.mix={fog: 1.0}", 'unknown degradation "fog"'),
+        ("judge.mix={fog: 1.0}", 'unknown degradation "fog"'),
         ("pairs_task=fog", 'no task "fog"'),
     ],
 )

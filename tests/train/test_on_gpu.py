@@ -41,6 +41,6 @@ def test_a_run_on_a_gpu_resumes_and_ends(folder, tmp_path, tiny, weights):
     tiny.trainer(folder, tmp_path, *tiny.ONLY_VQVAE).run()
     tiny.trainer(folder, tmp_path).run()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    expected = {"vqvae": 3, "prior": 3, "heads": 4, "restorer": 5}
+    expected = {"vqvae": 3, "prior": 3, "heads": 4, "judge": 4, "restorer": 5}
     assert Counter(line["stage"] for line in lines) == expected
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())

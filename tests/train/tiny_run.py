@@ -28,9 +28,10 @@ RECIPE = [
     "vqvae={steps: 3, batch_size: 2, warmup: 1}",
     "prior={steps: 3, batch_size: 2, warmup: 1}",
     "heads={steps: 4, batch_size: 2, warmup: 1}",
+    "judge={steps: 4, batch_size: 2, image_sizes: [96], warmup: 1, skip_above_grad_norm: 300}",
     "restorer={steps: 5, batch_size: 2, patches: 1, patch: 64, warmup: 1}",
 ]
-ONLY_VQVAE = ["prior.steps=0", "heads.steps=0", "restorer.steps=0"]
+ONLY_VQVAE = [f"{name}.steps=0" for name in ("prior", "heads", "judge", "restorer")]
 
 
 def build():

@@ -1,10 +1,11 @@
 """The image-level prior of VarFormer-S: from a thumbnail to the paper's S and a tone grid.
 
+The judge predicts the degradations and the tone as well, with an encoder of its own.
+
 The degraded thumbnail is encoded, and the adapter moves its latent toward clean ones. The
-next-scale
-transformer predicts the clean tokens. S is the softmax expectation over the codebook instead of the
-most likely code, so that it is continuous. Sources: VarFormer, section 3.2 and figure 4;
-engine/networks/README.md lists the differences.
+next-scale transformer predicts the clean tokens. S is the softmax expectation over the codebook
+instead of the most likely code, so that it is continuous. Sources: VarFormer, section 3.2 and
+figure 4; engine/networks/README.md lists the differences.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from torch import Tensor, nn
 from varfix.engine.networks.layers.conv_blocks import AttentionBlock, ResBlock
 from varfix.engine.networks.layers.quantizer import SCALES, flatten, split_scales
 from varfix.engine.networks.layers.vqvae import Vqvae, VqvaeConfig, VqvaeEncoder
+from varfix.engine.networks.varformer_s.decisions import (
+    confident,
+    confident_in_task,
+    head_tone,
+    joined,
+    tell,
+    tone_share,
+)
 from varfix.engine.networks.varformer_s.degradation_head import (
     KINDS,
     DegradationHead,
     cell_statistics,
 )
-from varfix.engine.networks.varformer_s.tone_grid import (
-    GRID_CHANNELS,
-    ToneHead,
-    confident,
-    confident_in_task,
-    suppress_uncertain,
-)
+from varfix.engine.networks.varformer_s.judge import SIDE, Judge, averaging, own_crops
+from varfix.engine.networks.varformer_s.tone_grid import GRID_CHANNELS, ToneHead, tone_certainty
 from varfix.engine.networks.varformer_s.transformer import NextScaleTransformer, TransformerConfig
 
 SMALL_VQVAE = VqvaeConfig(
@@ -52,16 +56,15 @@ class Prior:
     Attributes:
         increments: S, (B, 10, 32, 16, 16), the predicted increment of each scale (eq. 2).
         grid: (B, 96, 16, 16), the tone grid; zero is the identity.
-        scores: (B, 6) in [0, 1], probability of each of `KINDS`.
-        logits: (B, 680, codes) of the tokens, for the feature-matching loss.
-        adapted: (B, 32, 16, 16), the adapter's output F_a of eq. 7.
+        evidence: (B, 6) in [0, 1], what the restorer is told is wrong, of `KINDS`.
+        found: (B, 4, 6) in [0, 1]: how likely each of `KINDS` is, how far the head's tone counts
+            for it, how strong it is if it is there, and how far it is acted on.
     """
 
     increments: Tensor
     grid: Tensor
-    scores: Tensor
-    logits: Tensor
-    adapted: Tensor
+    evidence: Tensor
+    found: Tensor
 
     @property
     def maps(self) -> Tensor:
@@ -77,8 +80,8 @@ class PriorFeatures:
         increments: S, as in `Prior`.
         features: (B, C, 16, 16), the first input of the tone head and the degradation head.
         statistics: (B, 33, 16, 16) of the thumbnail's cells, their second input.
-        logits: As in `Prior`.
-        adapted: As in `Prior`.
+        logits: (B, 680, codes) of the tokens, for the feature-matching loss.
+        adapted: (B, 32, 16, 16), the adapter's output F_a of eq. 7.
     """
 
     increments: Tensor
@@ -87,6 +90,12 @@ class PriorFeatures:
     logits: Tensor
     adapted: Tensor
 
+
+THUMBNAIL = 256
+"""Side of the thumbnail in pixels."""
+
+TONE_ONLY = ("haze", "lowlight")
+"""Kinds that nothing but the tone grid treats."""
 
 MAP_CHANNELS = len(SCALES) * SMALL_VQVAE.latent + GRID_CHANNELS + len(KINDS)
 
@@ -126,44 +135,74 @@ class Adapter(nn.Module):
 
 
 class PriorNetwork(nn.Module):
-    """Encoder, adapter, transformer, codebook, tone head and degradation head.
+    """Encoder, adapter, transformer, codebook, tone head, degradation head and judge.
 
     The attribute `evidence` is the degradation head; it is part of the keys of checkpoints.
     """
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
-        features = config.vqvae.widths[-1]
         self.vqvae = Vqvae(config.vqvae)
         self.encoder = VqvaeEncoder(config.vqvae)
         self.quant_conv = nn.Conv2d(config.vqvae.latent, config.vqvae.latent, 3, padding=1)
         self.adapter = Adapter(config.vqvae.latent, config.adapter)
         self.transformer = NextScaleTransformer(config.transformer)
-        known = features + config.transformer.width + config.vqvae.latent
+        known = config.vqvae.widths[-1] + config.transformer.width + config.vqvae.latent
         self.tone = ToneHead(known)
         self.evidence = DegradationHead(known)
+        self.judge = Judge()
+        self.register_buffer("shrinking", averaging(THUMBNAIL, SIDE), persistent=False)
+        self.shrinking: Tensor
+        tone_only = torch.tensor([kind in TONE_ONLY for kind in KINDS])
+        self.register_buffer("tone_only", tone_only, persistent=False)
+        self.tone_only: Tensor
 
     def init_encoder(self) -> None:
         """Initialize the encoder of degraded images from the clean VQ-VAE's encoder."""
         self.encoder.load_state_dict(self.vqvae.encoder.state_dict())
         self.quant_conv.load_state_dict(self.vqvae.quant_conv.state_dict())
 
-    def forward(self, thumbnail: Tensor, task: Tensor) -> Prior:
+    def forward(
+        self,
+        thumbnail: Tensor,
+        task: Tensor,
+        crops: Tensor | None = None,
+        probabilities: Tensor | None = None,
+    ) -> Prior:
         """Compute the prior.
 
         Args:
             thumbnail: (B, 3, 256, 256) in [0, 1], the whole degraded image.
             task: (B,) int64, 0 for unknown.
+            crops: (B, N, 3, 64, 64) in [0, 1], pieces of it at native size; None where the
+                thumbnail is the image at native size.
+            probabilities: (B, 2, 6) in [0, 1], the first two rows of `Prior.found` to act on in
+                place of the own ones; negative where the own ones count.
         """
-        found = self.features(thumbnail, task)
-        scores = self.evidence(found.features, found.statistics).sigmoid()
-        confidence = torch.maximum(confident(scores), confident_in_task(scores, task))
-        grid = self.tone(found.features, found.statistics, confidence)
-        grid = suppress_uncertain(grid, thumbnail, confidence)
-        return Prior(found.increments, grid, scores, found.logits, found.adapted)
+        computed = self.features(thumbnail, task)
+        small = self.shrinking @ thumbnail @ self.shrinking.T
+        seen = self.judge.look(small, own_crops(thumbnail) if crops is None else crops)
+        head = self.evidence(computed.features, computed.statistics)
+        known = torch.stack([joined(self.judge.logits(seen), head), head_tone(head)], 1)
+        if probabilities is not None:
+            known = torch.where(probabilities < 0.0, known, probabilities)
+        probability, head_shares = known.unbind(1)
+        asked = confident_in_task(probability, head_shares, task)
+        belief = torch.maximum(confident(probability), asked)
+        grid = torch.lerp(
+            self.judge.grid(seen, belief),
+            self.tone(computed.features, computed.statistics, belief),
+            tone_share(head_shares, belief)[:, None, None, None],
+        )
+        certainty = tone_certainty(grid, thumbnail, belief)
+        evidence = tell(probability, asked)
+        acted = torch.where(self.tone_only, belief * (certainty > 0.0)[:, None], evidence)
+        found = torch.cat([known, torch.stack([seen.strength, acted], 1)], 1)
+        grid = grid * certainty[:, None, None, None]
+        return Prior(computed.increments, grid, evidence, found)
 
     def features(self, thumbnail: Tensor, task: Tensor) -> PriorFeatures:
-        """Compute everything before the two heads; arguments as in `forward`."""
+        """Compute everything before the heads; arguments as in `forward`."""
         quantize = self.vqvae.quantize
         features = self.encoder.features(2.0 * thumbnail - 1.0)
         adapted = self.adapter(self.quant_conv(self.encoder.project(features)))

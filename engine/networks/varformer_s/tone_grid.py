@@ -8,8 +8,6 @@ the grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -23,26 +21,6 @@ from varfix.engine.networks.varformer_s.degradation_head import (
     STATISTICS,
     DegradationFilm,
 )
-
-SCORE_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "noise": (0.3, 0.6),
-        "rain": (0.4, 0.7),
-        "haze": (0.85, 0.95),
-        "lowlight": (0.9, 0.97),
-        "blur": (0.3, 0.6),
-        "snow": (0.2, 0.5),
-    }
-)
-"""Scores at which the confidence in a degradation begins to rise above 0, and at which it reaches
-1. The values for haze and low light are the lowest at which no other kind of training image loses
-quality: a night scene must not be brightened. (0.7 to 0.8 would have the least mean error for both,
-but blurred and noisy images lost 0.6 to 0.9 dB.) Clean images of lines and bars get low scores for
-rain."""
-
-REQUESTED_RANGE = (0.7, 0.8)
-"""The same for a degradation that the user requests, with the least error on training images. A
-clean image in a folder that is restored with `lowlight` must not be brightened."""
 
 TONE_KINDS = ("rain", "haze", "lowlight", "snow")
 """Degradations that shift tones."""
@@ -104,28 +82,6 @@ class ToneHead(nn.Module):
         return self.to_grid(self.refine(self.inform(known, confidence[:, :, None, None])))
 
 
-def confident(scores: Tensor) -> Tensor:
-    """Return the confidence (B, 6) in [0, 1] in each degradation, given its score (B, 6)."""
-    low, high = scores.new_tensor([SCORE_RANGES[kind] for kind in KINDS]).T
-    return ((scores - low) / (high - low)).clamp(0.0, 1.0)
-
-
-def confident_in_task(scores: Tensor, task: Tensor) -> Tensor:
-    """Return the confidence in the degradation that the user requests, which needs a lower score.
-
-    Args:
-        scores: (B, 6) in [0, 1], probability of each of `KINDS`.
-        task: (B,) int64, index in `TASKS`; 0 is `auto`.
-
-    Returns:
-        (B, 6) in [0, 1]; 0 for all kinds except the requested one.
-    """
-    low, high = REQUESTED_RANGE
-    kinds = torch.arange(1, len(KINDS) + 1, device=task.device)
-    requested = (task[:, None] == kinds).to(scores.dtype)
-    return requested * ((scores - low) / (high - low)).clamp(0.0, 1.0)
-
-
 def guide(colors: Tensor) -> Tensor:
     """Return the position on the grid's brightness axis, in [0, BINS - 1].
 
@@ -178,8 +134,8 @@ def apply_tone(folded: Tensor, grid: Tensor) -> Tensor:
     return (pixels + torch.stack(moved, 1)).flatten(1, 2)
 
 
-def suppress_uncertain(grid: Tensor, thumbnail: Tensor, confidence: Tensor) -> Tensor:
-    """Reduce grids that hardly change the image, or whose degradations are unlikely.
+def tone_certainty(grid: Tensor, thumbnail: Tensor, belief: Tensor) -> Tensor:
+    """How far a grid counts, (B,) in [0, 1]: not if it hardly changes the image, or for nothing.
 
     A trained head still predicts small corrections for clean images. A grid is zeroed if it changes
     the thumbnail by less than `MIN_CHANGE`, and kept from twice that on. It is also multiplied by
@@ -188,10 +144,10 @@ def suppress_uncertain(grid: Tensor, thumbnail: Tensor, confidence: Tensor) -> T
     Args:
         grid: (B, 96, 16, 16), from the head.
         thumbnail: (B, 3, H, W) in [0, 1], of even size.
-        confidence: (B, 6) in [0, 1], in the order of `KINDS`.
+        belief: (B, 6) in [0, 1], in the order of `degradation_head.KINDS`.
     """
     folded = functional.pixel_unshuffle(thumbnail, 2)
-    change = (apply_tone(folded, grid) - folded).abs().mean((1, 2, 3), keepdim=True)
+    change = (apply_tone(folded, grid) - folded).abs().mean((1, 2, 3))
     shifting = [KINDS.index(kind) for kind in TONE_KINDS]
-    certainty = confidence[:, shifting].amax(1).reshape(-1, 1, 1, 1)
-    return grid * certainty * ((change - MIN_CHANGE) / MIN_CHANGE).clamp(0.0, 1.0)
+    sure = belief[:, shifting].amax(1)
+    return sure * ((change - MIN_CHANGE) / MIN_CHANGE).clamp(0.0, 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from varfix.engine.errors import NothingToDoError
 from varfix.engine.train.degradations.random_draws import chance, integer, uniform
+from varfix.engine.train.scenes.panoramas import load_panoramas
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 SMALLEST = 256
@@ -28,6 +29,7 @@ LARGEST_SCALE = 1.6
 THREADS = 16
 """Largest number of threads that crop; OpenCV releases Python's lock."""
 
+Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 """(H, W, 3) RGB uint8."""
 
@@ -46,9 +48,9 @@ class Crop:
 class Photos:
     """A set of clean images in memory."""
 
-    def __init__(self, images: list[Pixels]) -> None:
-        """Keep decoded RGB images (H, W, 3)."""
-        self.images = images
+    def __init__(self, images: list[Pixels], panoramas: Sequence[Floats] = ()) -> None:
+        """Keep decoded RGB images (H, W, 3), and panoramas (H, 2 H, 3) in linear light."""
+        self.images, self.panoramas = images, panoramas
 
     def __len__(self) -> int:
         return len(self.images)
@@ -126,8 +128,8 @@ def to_batch(crops: Sequence[Pixels], device: torch.device) -> Tensor:
     return batch.permute(0, 3, 1, 2).float() / 255.0
 
 
-def load_photos(folders: Iterable[Path]) -> Photos:
-    """Decode all images in the folders.
+def load_photos(folders: Sequence[Path]) -> Photos:
+    """Decode all images in the folders, and read the panoramas (`.hdr`) there.
 
     Raises:
         NothingToDoError: There is no image of sufficient size.
@@ -139,7 +141,7 @@ def load_photos(folders: Iterable[Path]) -> Photos:
             "no images to train on",
             hint=f"use --photos with a folder of images of at least {SMALLEST} pixels per side",
         )
-    return Photos(list(images))
+    return Photos(list(images), load_panoramas(folders).panoramas)
 
 
 def decode(path: Path) -> NDArray[np.uint8] | None:

@@ -40,6 +40,7 @@ class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         learning_rate: Highest rate, after `warmup` steps; falls to `min_learning_rate` as a cosine.
         min_learning_rate: Rate at the end of the stage.
         warmup: Steps of the linear warm-up.
+        skip_above_grad_norm: As the recipe's, for this stage; None for the recipe's.
         mix: Shares of the degradations in this stage; None for the recipe's.
     """
 
@@ -55,6 +56,7 @@ class StageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     learning_rate: float = 4e-4
     min_learning_rate: float = 1e-6
     warmup: int = 50
+    skip_above_grad_norm: float | None = None
     mix: dict[str, float] | None = None
 
     @property

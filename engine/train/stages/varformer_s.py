@@ -1,4 +1,4 @@
-"""The four stages of VarFormer-S: trained weights, batches and losses."""
+"""The stages of VarFormer-S: trained weights, batches and losses."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from torch.nn import functional
 
 from varfix.engine.networks.layers.quantizer import Quantized, commitment
 from varfix.engine.networks.layers.vqvae import Vqvae
+from varfix.engine.networks.varformer_s.decisions import confident
 from varfix.engine.networks.varformer_s.degradation_head import KINDS
 from varfix.engine.networks.varformer_s.model import VarformerS
-from varfix.engine.networks.varformer_s.tone_grid import apply_tone, confident
+from varfix.engine.networks.varformer_s.tone_grid import apply_tone
 from varfix.engine.networks.varformer_s.unet import RestorerNetwork
 from varfix.engine.train.data.batches import Batch, Batches
+from varfix.engine.train.stages.judge import JudgeStage
 from varfix.engine.train.stages.losses import (
     AMPLITUDE_WEIGHT,
     amplitude_loss,
@@ -82,13 +84,14 @@ class VqvaeStage(PlainStage):
 
 
 class PriorStage(PlainStage):
-    """Stage 1b: degraded thumbnails to clean tokens and tone; the VQ-VAE is frozen."""
+    """Stage 1b: degraded thumbnails to clean tokens and tone; VQ-VAE and judge are frozen."""
 
     name = "prior"
 
     def parameters(self, model: VarformerS) -> list[nn.Parameter]:
-        """Return the weights of the prior without the VQ-VAE."""
-        return [p for n, p in model.prior.named_parameters() if not n.startswith("vqvae.")]
+        """Return the weights of the prior without VQ-VAE and judge."""
+        others = ("vqvae.", "judge.")
+        return [p for n, p in model.prior.named_parameters() if not n.startswith(others)]
 
     def losses(self, model: VarformerS, batch: Batch) -> Losses:
         """Return feature matching (eq. 7) and the tone loss."""
@@ -209,5 +212,11 @@ def run_restorer(
     return restored, toned
 
 
-Stage = VqvaeStage | PriorStage | HeadsStage | RestorerStage
-STAGES: tuple[Stage, ...] = (VqvaeStage(), PriorStage(), HeadsStage(), RestorerStage())
+Stage = VqvaeStage | PriorStage | HeadsStage | JudgeStage | RestorerStage
+STAGES: tuple[Stage, ...] = (
+    VqvaeStage(),
+    PriorStage(),
+    HeadsStage(),
+    JudgeStage(),
+    RestorerStage(),
+)

@@ -1,0 +1,163 @@
+"""From how likely a degradation is to what is done about it.
+
+Three answers: what tone is changed for under `auto`, what it is changed for because the user asked,
+and what the restorer is told. Every threshold was chosen on training images (the model's card says
+how); none on a test set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from varfix.engine.networks.varformer_s.degradation_head import KINDS
+from varfix.engine.networks.varformer_s.tone_grid import TONE_KINDS
+
+Ramps = Mapping[str, tuple[float, float]]
+
+LIKELY: Ramps = MappingProxyType(
+    {
+        "noise": (0.3, 0.6),
+        "rain": (0.85, 0.95),
+        "haze": (0.6, 0.75),
+        "lowlight": (0.6, 0.75),
+        "blur": (0.3, 0.6),
+        "snow": (0.3, 0.5),
+    }
+)
+"""Below the first probability a degradation is taken for absent, from the second on for there, and
+tone is changed for it. At those of haze and darkness 4 of 77 good training images change, mist and
+night; 7 at (0.5, 0.62). Bars and facades pass for a little rain, and lost whole columns at lower
+values."""
+
+ASKED: Ramps = MappingProxyType(
+    {
+        "noise": (0.02, 0.1),
+        "rain": (0.15, 0.35),
+        "haze": (0.3, 0.5),
+        "lowlight": (0.3, 0.5),
+        "blur": (0.02, 0.1),
+        "snow": (0.05, 0.2),
+    }
+)
+"""The same for what the user asks for: only what an image plainly contradicts is not believed."""
+
+TOLD: Ramps = MappingProxyType(
+    {
+        "noise": (0.3, 0.7),
+        "rain": (0.5, 0.9),
+        "haze": (0.5, 0.9),
+        "lowlight": (0.5, 0.9),
+        "blur": (0.3, 0.7),
+        "snow": (0.25, 0.5),
+    }
+)
+"""The same for what the restorer is told under `auto`: a little evidence of rain in a facade made
+it smear the facade."""
+
+HEAD_SHARE: Mapping[str, float] = MappingProxyType(
+    {"noise": 0.5, "rain": 1.0, "haze": 0.0, "lowlight": 0.0, "blur": 0.5, "snow": 0.0}
+)
+"""How far the head on the prior's features is asked about each kind, and not the judge: it has seen
+more of faint rain, and more images with noise or blur at the size of a thumbnail."""
+
+MARGIN: Mapping[str, float] = MappingProxyType({"rain": 4.0, "haze": 2.0, "lowlight": 1.4})
+"""The logit of the one that is asked is believed up to the other's and so much more. The head takes
+a tenth of all gratings and facades for rain, of which the judge is sure that they are dry; the
+judge takes some dim rooms and muted views for dark and hazy, and the head does not."""
+
+HEAD_TONE: Ramps = MappingProxyType({"haze": (0.5, 0.85), "lowlight": (0.4, 0.95)})
+"""From the first probability of that head on its tone counts for a kind too, from the second on in
+place of the judge's. Where the head is sure of haze or plain underexposure, its tone is nearer to
+the truth by 1 to 6 dB; where it is not, that of the judge is, by 1 to 3 dB; between, the mean of
+both. For rain and snow its tone always counts."""
+
+SEEN = (0.55, 0.75)
+"""Shares of the head's tone from which on haze or darkness is believed that the user asks for: the
+head then holds it for likely by about 0.7 to 0.8."""
+
+NOISY = (0.6, 0.9)
+DARK_DESPITE_NOISE = (0.8, 0.9)
+"""Where noise is plain, darkness must be plainer than elsewhere: noise in a dim room is common, and
+brightening it by mistake is what hurt most."""
+
+
+def joined(judged: Tensor, head: Tensor) -> Tensor:
+    """Probabilities (B, 6) from the logits (B, 6) of the judge and of the head, by `HEAD_SHARE`."""
+    share = judged.new_tensor([HEAD_SHARE[kind] for kind in KINDS])
+    margin = judged.new_tensor([MARGIN.get(kind, math.inf) for kind in KINDS])
+    most = torch.lerp(head, judged, share) + margin
+    return torch.minimum(torch.lerp(judged, head, share), most).sigmoid()
+
+
+def head_tone(head: Tensor) -> Tensor:
+    """How far the tone of the head counts, (B, 6) in [0, 1], of its logits (B, 6)."""
+    low, high = head.new_tensor([HEAD_TONE.get(kind, (-2.0, -1.0)) for kind in KINDS]).T
+    return ramp(head.sigmoid(), low, high)
+
+
+def tone_share(head_shares: Tensor, belief: Tensor) -> Tensor:
+    """The share (B,) of the head's tone: that of the kinds that tone is changed for.
+
+    Args:
+        head_shares: (B, 6) of `head_tone`.
+        belief: (B, 6) in [0, 1], what is taken to be wrong.
+    """
+    shifting = [KINDS.index(kind) for kind in TONE_KINDS]
+    weight = belief[:, shifting]
+    return (head_shares[:, shifting] * weight).sum(1) / weight.sum(1).clamp_min(1e-6)
+
+
+def confident(probability: Tensor) -> Tensor:
+    """What is taken to be wrong under `auto`, (B, 6) in [0, 1].
+
+    Args:
+        probability: (B, 6) in [0, 1], how likely each of `KINDS` is.
+    """
+    low, high = probability.new_tensor([LIKELY[kind] for kind in KINDS]).T
+    belief = ramp(probability, low, high)
+    noise, dark = KINDS.index("noise"), KINDS.index("lowlight")
+    doubt = ramp(probability[:, noise], *NOISY)
+    sure = ramp(probability[:, dark], *DARK_DESPITE_NOISE)
+    kept = torch.ones_like(belief)
+    kept[:, dark] = 1.0 - doubt * (1.0 - sure)
+    return belief * kept
+
+
+def confident_in_task(probability: Tensor, head_shares: Tensor, task: Tensor) -> Tensor:
+    """What is taken to be wrong because the user says so and nothing plainly speaks against it.
+
+    Args:
+        probability: (B, 6) in [0, 1], how likely each of `KINDS` is.
+        head_shares: (B, 6) of `head_tone`; haze and darkness that the head sees are enough too.
+        task: (B,) int64, 0 for `auto`, else one more than the number of the kind.
+
+    Returns:
+        (B, 6) in [0, 1], 0 for all but the kind that was asked for.
+    """
+    low, high = probability.new_tensor([ASKED[kind] for kind in KINDS]).T
+    seen_by_head = probability.new_tensor([float(kind in HEAD_TONE) for kind in KINDS])
+    kinds = torch.arange(1, len(KINDS) + 1, device=task.device)
+    asked = (task[:, None] == kinds).to(probability.dtype)
+    believed = torch.maximum(ramp(probability, low, high), seen_by_head * ramp(head_shares, *SEEN))
+    return asked * believed
+
+
+def tell(probability: Tensor, asked: Tensor) -> Tensor:
+    """What the restorer is told is wrong, (B, 6) in [0, 1].
+
+    Args:
+        probability: (B, 6) in [0, 1], how likely each of `KINDS` is.
+        asked: (B, 6) of `confident_in_task`.
+    """
+    low, high = probability.new_tensor([TOLD[kind] for kind in KINDS]).T
+    return torch.maximum(ramp(probability, low, high), asked)
+
+
+def ramp(value: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
+    """0 up to `low`, 1 from `high` on, a straight line between."""
+    return ((value - low) / (high - low)).clamp(0.0, 1.0)

@@ -1,0 +1,1 @@
+"""Scenes to judge: photographs, panoramas, rooms, patterns, and what befalls them."""
