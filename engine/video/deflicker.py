@@ -1,8 +1,9 @@
 """Restores the frames of a video without flicker.
 
 Frames that are restored independently get different tones even where the video does not change.
-Two measures reduce this, both within a scene:
+Three measures reduce this, all within a scene:
 
+* What is wrong with a scene is decided once (`varfix.engine.video.scene_survey`).
 * The prior of a frame is a weighted average of the priors of the key frames around it. The weight
   of each key frame, at each place of the image, depends on its similarity to the frame: where the
   source's own tone changes, an unweighted average over time lags behind, and flickers more than no
@@ -28,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.restoration.prior_maps import thumbnail
+from varfix.engine.restoration.prior_maps import native_crops, thumbnail
 from varfix.engine.restoration.restore_image import restore_and_measure
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.restoration.strength import blend, scale
@@ -44,6 +45,7 @@ from varfix.engine.video.low_frequency import (
     similarity,
 )
 from varfix.engine.video.scene_cuts import REACH, SIDE, is_cut
+from varfix.engine.video.scene_survey import SceneSurvey
 from varfix.engine.video.sliding_window import windows
 
 Floats = npt.NDArray[np.float32]
@@ -83,6 +85,19 @@ class DeflickerSettings:
             raise ValueError("windows must be at least 0, and prior_interval at least 1")
 
 
+@dataclass(frozen=True)
+class DeflickerPorts:
+    """What the filter asks for, and reports to.
+
+    Attributes:
+        survey: Says what is wrong with each scene; None to judge each key frame by itself.
+        on_tone_shift: Receives the shift of each wanted frame's tone by the restoration, in [0, 1].
+    """
+
+    survey: SceneSurvey | None = None
+    on_tone_shift: Callable[[float], None] = lambda shift: None
+
+
 def temporal_context(deflicker_settings: DeflickerSettings) -> int:
     """Return the number of frames before and after a segment on which its result depends."""
     averaged = deflicker_settings.denoise_window
@@ -98,7 +113,7 @@ def deflicker(
     wanted: range,
     settings: Settings,
     deflicker_settings: DeflickerSettings,
-    on_tone_shift: Callable[[float], None] = lambda shift: None,
+    ports: DeflickerPorts = DeflickerPorts(),
 ) -> Iterator[NumberedPixels]:
     """Restore frames of a video.
 
@@ -113,7 +128,7 @@ def deflicker(
         wanted: Numbers of the frames to return, ascending by one.
         settings: Strength, task and tiling.
         deflicker_settings: Window, key frames and low-pass.
-        on_tone_shift: Receives the shift of each wanted frame's tone by the restoration, in [0, 1].
+        ports: What the filter asks for, and reports to.
 
     Yields:
         Number and pixels (H, W, 3) float32 in [0, 1] of each wanted frame, in order. At strength
@@ -127,7 +142,7 @@ def deflicker(
     if settings.strengths.is_zero:
         yield from ((index, pixels) for index, pixels in frames if index in wanted)
         return
-    stages = _Deflicker(restorer, settings, deflicker_settings, wanted, on_tone_shift)
+    stages = _Deflicker(restorer, settings, deflicker_settings, wanted, ports)
     analyzed = stages.detect_scenes(stages.analyze(frames))
     yield from stages.average_low_frequencies(stages.restore(analyzed))
 
@@ -140,6 +155,7 @@ class _Analyzed:
         index: Number of the frame.
         small: (SIDE, SIDE, 3) float32 in [0, 1], for comparisons.
         thumbnail: Input of the prior, (S, S, 3); None for models without image guidance.
+        crops: Second input of the prior, (5, 64, 64, 3) float16; None except for key frames.
         pixels: (H, W, 3), averaged over time; None where they are not needed, or no longer.
         source: (H, W, 3) before averaging; None where the result needs none of it.
         noise: What the average over time tells about the noise; None where nothing was averaged.
@@ -149,6 +165,7 @@ class _Analyzed:
     index: int
     small: Floats
     thumbnail: Floats | None
+    crops: npt.NDArray[np.float16] | None
     pixels: Floats | None
     source: Floats | None
     noise: KnownNoise | None
@@ -174,11 +191,10 @@ class _Deflicker:
         settings: Settings,
         deflicker_settings: DeflickerSettings,
         wanted: range,
-        on_tone_shift: Callable[[float], None],
+        ports: DeflickerPorts,
     ) -> None:
-        self._restorer = restorer
+        self._restorer, self._ports = restorer, ports
         self._strength = settings.strengths
-        self._on_tone_shift = on_tone_shift
         self._full = msgspec.structs.replace(settings, strength=1.0)
         self._guided = restorer.card.guidance == "image"
         self._interval = deflicker_settings.prior_interval
@@ -197,11 +213,14 @@ class _Deflicker:
         for frame in average_over_time(frames, self._denoise_window):
             pixels, is_needed = frame.pixels, frame.index in self._needed
             prior_input = thumbnail(pixels, self._restorer.card.thumbnail) if self._guided else None
+            is_key = self._guided and frame.index % self._interval == 0
+            crops = _half_crops(pixels) if is_key else None
             small = thumbnail(pixels if prior_input is None else prior_input, SIDE)
             analyzed = _Analyzed(
                 frame.index,
                 small,
                 prior_input,
+                crops,
                 pixels,
                 frame.source if is_blended else None,
                 frame.noise,
@@ -254,7 +273,7 @@ class _Deflicker:
             return_detail(full, pixels, now.noise)
         if now.index not in self._wanted:
             return _Restored(now.index, now.scene, None, measured)
-        self._on_tone_shift(tone_shift(restored.tone_change, self._strength))
+        self._ports.on_tone_shift(tone_shift(restored.tone_change, self._strength))
         kept = blend(pixels if now.source is None else now.source, full, self._strength)
         return _Restored(now.index, now.scene, kept, measured)
 
@@ -292,7 +311,15 @@ class _Deflicker:
         maps = self._priors.get(key.index)
         if maps is None:
             assert key.thumbnail is not None
-            maps = self._restorer.prior(key.thumbnail, self._full.model.task)
+            crops = key.crops
+            if crops is None:
+                # A frame that is a key for itself alone is being restored, so its pixels are there.
+                assert key.pixels is not None
+                crops = _half_crops(key.pixels)
+            seen = crops.astype(np.float32)
+            survey = self._ports.survey
+            held = survey.at(key.index).of_frame(key.small) if survey else None
+            maps = self._restorer.prior(key.thumbnail, self._full.model.task, seen, held)
             assert maps is not None
             self._priors[key.index] = maps
         return maps
@@ -300,6 +327,11 @@ class _Deflicker:
     def _forget(self, before: int) -> None:
         for index in [index for index in self._priors if index < before]:
             del self._priors[index]
+
+
+def _half_crops(pixels: Floats) -> npt.NDArray[np.float16]:
+    """Return the crops of a frame in half the memory: those of all frames of a window wait."""
+    return native_crops(pixels).astype(np.float16)
 
 
 def temporal_weight(distance: int, span: int) -> float:

@@ -23,7 +23,8 @@ from varfix.engine.system.background import BackgroundWriter, Prefetcher
 from varfix.engine.system.memory import default_queue_bytes
 from varfix.engine.video.clip import Clip, Frame, Layout, Samples
 from varfix.engine.video.color import YcbcrConverter
-from varfix.engine.video.deflicker import DeflickerSettings, deflicker
+from varfix.engine.video.deflicker import DeflickerPorts, DeflickerSettings, deflicker
+from varfix.engine.video.scene_survey import SceneSurvey
 
 Floats = npt.NDArray[np.float32]
 
@@ -128,6 +129,10 @@ class FrameSource(Protocol):
         """Yield number and frame; called on a thread of its own."""
         ...
 
+    def all_frames(self) -> Iterator[tuple[int, Frame]] | None:
+        """Yield number and frame from the first one on; None where they can be read only once."""
+        ...
+
 
 def stream_frames(
     source: FrameSource,
@@ -159,14 +164,12 @@ def stream_frames(
         # Also after a failure or a stop: the restored frames may complete a segment.
         stack.callback(writer.settle)
         wanted = range(source.begin, _ENDLESS)
-        results = deflicker(
-            restorer,
-            frames,
-            wanted,
-            settings,
-            deflicker_settings(settings),
-            context.times.add_tone_shift,
-        )
+        filtering = deflicker_settings(settings)
+        survey = None
+        if filtering.window and restorer.card.guidance == "image":
+            survey = _survey(source, converter, turns, restorer, settings)
+        ports = DeflickerPorts(survey, context.times.add_tone_shift)
+        results = deflicker(restorer, frames, wanted, settings, filtering, ports)
         while True:
             began, waited = time.monotonic(), frames.waited
             result = next(results, None)
@@ -178,6 +181,21 @@ def stream_frames(
             context.times.frames += 1
             context.callbacks.progress(number + 1, max(number + 1, source.total))
         writer.finish()
+
+
+def _survey(
+    source: FrameSource,
+    converter: YcbcrConverter,
+    turns: int,
+    restorer: Restorer,
+    settings: Settings,
+) -> SceneSurvey | None:
+    """Return the survey of the scenes; None for a pipe, which can be read only once."""
+    frames = source.all_frames()
+    if frames is None:
+        return None
+    upright = ((n, _rotated(converter.to_rgb(frame.planes), turns)) for n, frame in frames)
+    return SceneSurvey(restorer, upright, settings.model.task)
 
 
 class _ModelInput:

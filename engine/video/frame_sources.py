@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,6 +50,9 @@ class PipeFrames:
                 planes = convert_planes(frame.planes, clip.layout, self._layout, clip.tags.matrix)
                 yield number, replace(frame, planes=planes)
                 number += 1
+
+    def all_frames(self) -> None:
+        """Return None: a pipe is read only once."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class FileFrames:
             file.layout, video.interlaced, video.damaged, file.flatten, _limited(warn)
         )
         self._reader = ClipReader(file.path, file.clip, options)
+        # What is wrong with the file is reported by the first reader.
+        self._surveyor = ClipReader(file.path, file.clip, replace(options, warn=_ignore))
         self._times = [at for segment in finished for at, _ in segment.times]
         self._last_checksum = finished[-1].last if finished else 0
         self._context = context
@@ -138,6 +144,11 @@ class FileFrames:
         yield from enumerate(head, begin)
         yield from enumerate(frames, self.begin)
 
+    def all_frames(self) -> Iterator[tuple[int, Frame]]:
+        """Yield number and frame from the first one on, up to damage that `frames` reports."""
+        with suppress(DecodeError):
+            yield from enumerate(self._surveyor.frames(*tick_limits(self._clip, self._range)))
+
     def _matches(self, head: list[Frame], begin: int) -> bool:
         """Return whether the frames are those of the earlier run from number `begin` on."""
         times = [frame.pts for frame in head]
@@ -151,6 +162,10 @@ def tick_limits(clip: Clip, time_range: TimeRange) -> tuple[int | None, int | No
         None if begin is None else tick_at(clip, begin),
         None if end is None else tick_at(clip, end),
     )
+
+
+def _ignore(code: str, text: str) -> None:
+    """Drop a warning."""
 
 
 def _take(frames: Iterator[Frame], count: int) -> list[Frame]:

@@ -182,7 +182,7 @@ def test_what_is_known_of_a_scene_takes_the_place_of_what_an_image_shows(network
     assert hazy.found[0, :2, KINDS.index("haze")].tolist() == [1.0, 1.0]
     others = [i for i, kind in enumerate(KINDS) if kind != "haze"]
     torch.testing.assert_close(hazy.found[:, :2, others], alone.found[:, :2, others])
-    assert hazy.evidence[0, KINDS.index("haze")] == 1.0
+    assert hazy.scores[0, KINDS.index("haze")] == 1.0
 
 
 def test_the_restorer_is_told_of_plain_degradations_and_of_the_one_that_was_asked_for():

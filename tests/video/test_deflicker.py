@@ -17,7 +17,12 @@ from varfix.engine.restoration.restore_image import restore_and_measure, restore
 from varfix.engine.restoration.strength import blend
 from varfix.engine.settings.types import Settings, Strength
 from varfix.engine.video import deflicker as module
-from varfix.engine.video.deflicker import DeflickerSettings, deflicker, temporal_context
+from varfix.engine.video.deflicker import (
+    DeflickerPorts,
+    DeflickerSettings,
+    deflicker,
+    temporal_context,
+)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
@@ -55,11 +60,8 @@ def test_brightness_and_color_are_steadied_by_their_strengths():
 
 def test_the_shift_of_tone_of_each_wanted_frame_is_told():
     clip, shifts = noisy([scene(1)] * 9), []
-    list(
-        deflicker(
-            Pumping(), enumerate(clip), range(3, 7), Settings(), DeflickerSettings(), shifts.append
-        )
-    )
+    ports = DeflickerPorts(on_tone_shift=shifts.append)
+    list(deflicker(Pumping(), enumerate(clip), range(3, 7), Settings(), DeflickerSettings(), ports))
     assert len(shifts) == 4
     assert all(0.0 < shift < 0.2 for shift in shifts)
 
@@ -200,7 +202,7 @@ def test_only_frames_that_count_are_restored(monkeypatch):
 
 def test_memory_does_not_grow_with_the_clip():
     class Deep(Pumping):
-        def prior(self, thumbnail, task):
+        def prior(self, thumbnail, task, crops=None, probabilities=None):
             return np.zeros((60, 16, 16), np.float32)
 
     shape, filter_settings = (200, 300), DeflickerSettings()
@@ -248,7 +250,7 @@ def test_a_scene_too_short_for_a_key_frame_has_priors_all_the_same():
 
 def test_models_without_guidance_are_asked_for_no_prior():
     class Bare(Pumping):
-        def prior(self, thumbnail, task):
+        def prior(self, thumbnail, task, crops=None, probabilities=None):
             raise AssertionError("asked for a prior")
 
     clip = noisy([scene(1)] * 8)

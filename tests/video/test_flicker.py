@@ -25,7 +25,7 @@ class Levelling(IdentityRestorer):
 
     card: ModelCard = GUIDED
 
-    def prior(self, thumbnail, task):
+    def prior(self, thumbnail, task, crops=None, probabilities=None):
         return np.full((2, 16, 16), 0.5 - thumbnail.mean(), np.float32)
 
     def restore(self, tiles, prior):

@@ -56,14 +56,14 @@ class Prior:
     Attributes:
         increments: S, (B, 10, 32, 16, 16), the predicted increment of each scale (eq. 2).
         grid: (B, 96, 16, 16), the tone grid; zero is the identity.
-        evidence: (B, 6) in [0, 1], what the restorer is told is wrong, of `KINDS`.
+        scores: (B, 6) in [0, 1], what the restorer is told about each of `KINDS`.
         found: (B, 4, 6) in [0, 1]: how likely each of `KINDS` is, how far the head's tone counts
             for it, how strong it is if it is there, and how far it is acted on.
     """
 
     increments: Tensor
     grid: Tensor
-    evidence: Tensor
+    scores: Tensor
     found: Tensor
 
     @property
