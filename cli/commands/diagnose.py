@@ -61,8 +61,8 @@ def command(
 ) -> int:
     """Say what is wrong with every image under the folder SRC: noise, rain, haze, darkness.
 
-    Nothing is restored or written: each image is judged by a thumbnail, in about a tenth of a
-    second. Videos are left out. SRC may be an address of object storage.
+    Nothing is restored or written: each image is judged by a thumbnail and a few small pieces, in a
+    fraction of a second. Videos are left out. SRC may be an address of object storage.
     """
     from varfix.cli.run_session import RunSession
 

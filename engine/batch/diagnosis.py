@@ -34,7 +34,7 @@ class Thumbnail:
 
     Attributes:
         thumbnail: (S, S, 3) float32 in [0, 1].
-        crops: (5, 64, 64, 3) of the draft, which is the image itself where that is small.
+        crops: (5, 64, 64, 3) of the image at its full size: grain does not survive a draft.
         width: Width of the image in pixels.
         height: Its height.
         seconds: Time of reading it.
@@ -88,11 +88,14 @@ class JudgingExecutor:
             fetched = context.source.fetch(item.source.name, known, check_memory)
             side = self.restorer.card.thumbnail
             draft = decode_draft(
-                fetched.data, max_pixels=settings.limits.max_pixels, side=_DRAFT * side
+                fetched.data,
+                max_pixels=settings.limits.max_pixels,
+                side=_DRAFT * side,
+                cut=native_crops,
             )
-            small = thumbnail(draft.pixels, side)
-            crops = native_crops(draft.pixels)
-            return Thumbnail(small, crops, draft.width, draft.height, time.monotonic() - began)
+            assert draft.pieces is not None  # because of `cut`
+            small, seconds = thumbnail(draft.pixels, side), time.monotonic() - began
+            return Thumbnail(small, draft.pieces, draft.width, draft.height, seconds)
 
         def judge(item: Item, view: Thumbnail) -> None:
             port.emit(self._judged(item, view, settings.model.task))

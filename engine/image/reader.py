@@ -54,11 +54,13 @@ class Draft:
         pixels: (h, w, 3) float32 in [0, 1], sRGB, upright.
         width: Width of the image in the file, upright, in pixels.
         height: Its height.
+        pieces: (N, h, w, 3) float32 in [0, 1], sRGB, what was cut out at full size; or None.
     """
 
     pixels: Floats
     width: int
     height: int
+    pieces: Floats | None = None
 
 
 # Color types of PNG without and with alpha.
@@ -114,16 +116,20 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
         return _assemble(samples, info)
 
 
-def decode_draft(data: bytes, *, max_pixels: int, side: int) -> Draft:
+def decode_draft(
+    data: bytes, *, max_pixels: int, side: int, cut: Callable[[Integers], Integers] | None = None
+) -> Draft:
     """Decode an image for a thumbnail, smaller than it is where the format allows it.
 
-    A JPEG is decoded to an eighth, a quarter or half of its size in a fraction of the time. Damage
-    that only the full size shows is not noticed then.
+    A JPEG is decoded to an eighth, a quarter or half of its size in a fraction of the time, or
+    with `cut` to its full size, of which only the pieces become floats. Damage that libjpeg does
+    not report is not noticed.
 
     Args:
         data: The whole file.
         max_pixels: As for `decode_image`.
         side: Least width and height of the result, unless the image is smaller.
+        cut: Cuts pieces (N, h, w, C) out of the image (H, W, C) at its full size; None for none.
 
     Raises:
         DecodeError: As `decode_image`.
@@ -132,7 +138,7 @@ def decode_draft(data: bytes, *, max_pixels: int, side: int) -> Draft:
     kind = identify(data)
     if kind != "jpeg":
         pixels = decode_image(data, max_pixels=max_pixels).pixels
-        return Draft(pixels, pixels.shape[1], pixels.shape[0])
+        return Draft(pixels, pixels.shape[1], pixels.shape[0], None if cut is None else cut(pixels))
     with translate_decode_errors(len(data)):
         image = open_image(kind, io.BytesIO(data))
         header = header_of(kind, image, data)
@@ -140,9 +146,32 @@ def decode_draft(data: bytes, *, max_pixels: int, side: int) -> Draft:
         orientation = orientation_of(image)
         _check_end(kind, data)
         info = info_of(image, header, data)
-        image.draft(None, (side, side))
+        if cut is None:
+            image.draft(None, (side, side))
         samples = _apply_orientation(_decode_8bit(image, data), orientation)
-        return Draft(_assemble(samples, info).pixels, header.width, header.height)
+        pieces = None if cut is None else _converted(cut(samples.colors), info)
+        small = TiffSamples(_shrunk(samples.colors, side))
+        return Draft(_assemble(small, info).pixels, header.width, header.height, pieces)
+
+
+def _shrunk(colors: Integers, side: int) -> Integers:
+    """Return an image (H, W, C) shrunk by a whole number, at least `side` wide and high."""
+    import cv2
+
+    height, width = colors.shape[:2]
+    factor = min(height, width) // side
+    if factor < 2:
+        return colors
+    size = (width // factor, height // factor)
+    small = cv2.resize(colors, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(small).reshape(size[1], size[0], colors.shape[2])
+
+
+def _converted(pieces: Integers, info: ImageInfo) -> Floats:
+    """Return pieces (N, h, w, C) of an image as sRGB (N, h, w, 3)."""
+    count, height, width, channels = pieces.shape
+    column = np.ascontiguousarray(pieces).reshape(count * height, width, channels)
+    return _assemble(TiffSamples(column), info).pixels.reshape(count, height, width, 3)
 
 
 def _check_size(samples: Integers, header: Header) -> None:

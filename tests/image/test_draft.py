@@ -44,6 +44,24 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same():
     assert (draft.width, draft.height) == (1600, 1200)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_pieces_are_cut_at_full_size(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(scenery(), kind, exif=exif)
+
+    def corners(image):
+        return np.stack([image[:64, :64], image[-64:, -64:]])
+
+    draft = decode_draft(data, max_pixels=LIMIT, side=256, cut=corners)
+    full = decode_image(data, max_pixels=LIMIT).pixels
+    np.testing.assert_array_equal(draft.pieces, corners(full))
+    shrunk = np.abs(thumbnail(draft.pixels, 128) - thumbnail(full, 128))
+    assert shrunk.max() < 2 / 255
+    if kind == "JPEG":
+        assert draft.pixels.shape == (400, 300, 3)  # turned, and a quarter of its size
+
+
 def test_it_is_never_smaller_than_what_was_wished_for():
     data = saved(scenery(1600, 520))
     assert alike(data).pixels.shape == (520, 1600, 3)
