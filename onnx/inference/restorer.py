@@ -244,12 +244,14 @@ class OnnxRestorer:
 
     def _run(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Run all tiles, each on the graph for what is wrong with it."""
-        restored = np.empty_like(tiles, dtype=np.float32)
+        restored = np.array(tiles, dtype=np.float32)
         retries = Retries()
-        for specialist, rows in self._graphs.specialists.split(prior, len(tiles)):
-            maps = None if specialist or prior is None else prior[rows]
-            part = self._run_on(specialist or self._session, tiles[rows], maps)
-            restored[rows] = part.pixels
+        for given in self._graphs.specialists.split(prior, len(tiles)):
+            if given.unchanged:
+                continue
+            maps = None if given.specialist or prior is None else prior[given.rows]
+            part = self._run_on(given.specialist or self._session, tiles[given.rows], maps)
+            restored[given.rows] = part.pixels
             retries += part.retries
         return RestoredTiles(restored, retries)
 

@@ -1,8 +1,9 @@
-"""Selects the graph that restores a tile: a specialist of the model, or its restore graph."""
+"""Selects the graph that restores a tile: a specialist of the model, its restore graph, or none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -18,7 +19,25 @@ KINDS: Final = TASKS[1:]
 PRESENT: Final = 0.5
 """A kind above this value in the prior maps is restored."""
 
+RESTORER: Final = "restorer"
+UNCHANGED: Final = "unchanged"
+
 Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Tiles, and what restores them.
+
+    Attributes:
+        rows: Indices of the tiles.
+        specialist: Session of a specialist; None for the restore graph.
+        unchanged: Nothing is wrong with the image: its tiles stay as they are.
+    """
+
+    rows: Rows
+    specialist: Session | None = None
+    unchanged: bool = False
 
 
 class Specialists:
@@ -33,36 +52,32 @@ class Specialists:
         self._start = dict(start)
         self._sessions: dict[str, Session] = {}
 
-    def split(self, prior: Floats | None, count: int) -> list[tuple[Session | None, Rows]]:
+    def split(self, prior: Floats | None, count: int) -> list[Assignment]:
         """Assign tiles to graphs.
 
         Args:
             prior: (N, C, h, w), the prior maps of the tiles, or None.
             count: Number of tiles, N.
-
-        Returns:
-            Sessions of specialists, None for the restore graph, each with the indices of its
-            tiles. All kinds of a tile are among those of its specialist.
         """
         if prior is None or not self._start:
-            return [(None, np.arange(count))]
-        names = [self._specialist(values) for values in prior[:, -len(KINDS) :].mean((2, 3))]
+            return [Assignment(np.arange(count))]
+        names = [self._name(values) for values in prior[:, -len(KINDS) :].mean((2, 3))]
         return [
-            (self._session(name), np.array([i for i in range(count) if names[i] == name]))
+            self._assignment(name, np.array([i for i in range(count) if names[i] == name]))
             for name in dict.fromkeys(names)
         ]
 
-    def _specialist(self, values: Floats) -> str | None:
-        """Return the name of the specialist for kinds with these values (6,), or None."""
+    def _name(self, values: Floats) -> str:
+        """Return a name in `SPECIALISTS`, or one of this module, for the values (6,) of kinds."""
+        if not values.any():
+            return UNCHANGED
         present = {kind for kind, value in zip(KINDS, values, strict=True) if value > PRESENT}
-        for name in self._start:
-            if present and present <= SPECIALISTS[name]:
-                return name
-        return None
+        fitting = (name for name in self._start if present and present <= SPECIALISTS[name])
+        return next(fitting, RESTORER)
 
-    def _session(self, name: str | None) -> Session | None:
-        if name is None:
-            return None
+    def _assignment(self, name: str, rows: Rows) -> Assignment:
+        if name in (RESTORER, UNCHANGED):
+            return Assignment(rows, unchanged=name == UNCHANGED)
         if name not in self._sessions:
             self._sessions[name] = self._start[name]()
-        return self._sessions[name]
+        return Assignment(rows, self._sessions[name])

@@ -230,7 +230,10 @@ def test_a_model_that_returns_nan_fails_the_image_and_names_the_tile(run, good, 
 
 
 def test_help_names_every_kind_of_event_and_the_schema(varfix):
-    text = varfix("dir", "--help").stdout.partition("--json writes")[2]
+    text = "".join(
+        varfix(command, "--help").stdout.partition("--json writes")[2]
+        for command in ("dir", "diagnose")
+    )
     for kind in Event.__subclasses__():
         name = kind.__struct_config__.tag
         assert name in text or f".{name.partition('.')[2]}" in text

@@ -59,7 +59,8 @@ def test_every_video_encoder_writes_a_video_that_is_read_back(varfix, facts):
     facts()
     result = varfix("doctor", "--json")
     found = {one["codec"]: one for one in json.loads(result.stdout)["encoders"]}
-    assert [name for name, one in found.items() if one["needed"]] == ["h264", "hevc", "av1", "ffv1"]
+    needed = [name for name, encoder in found.items() if encoder["needed"]]
+    assert needed == ["h264", "hevc", "av1", "ffv1", "prores"]
     assert all(one["works"] for one in found.values() if one["needed"])
     assert {name for name in found if "_" in name} == set(hardware_encoders())
     assert result.exit_code == 0

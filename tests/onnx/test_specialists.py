@@ -65,12 +65,23 @@ def restorer(shelf, graphs):
         (["noise", "rain"], 0.1),
         (["haze"], 0.1),
         (["haze", "noise"], 0.1),
-        ([], 0.1),
     ],
 )
 def test_an_image_goes_to_the_specialist_of_all_that_is_wrong_with_it(restorer, kinds, value):
     prior = np.stack([maps(*kinds)] * 2)
     assert np.allclose(restorer.restore(noise(2), prior).pixels, value)
+
+
+def test_an_image_with_nothing_wrong_stays_as_it_is(restorer, graphs):
+    tiles = noise(3)
+    restored = restorer.restore(tiles, np.stack([maps(), maps("noise"), maps()])).pixels
+    assert np.array_equal(restored[[0, 2]], tiles[[0, 2]])
+    assert np.allclose(restored[1], 0.2)
+    assert graphs["restore"].batches == []
+
+
+def test_doubts_alone_go_to_the_restore_graph(restorer):
+    assert np.allclose(restorer.restore(noise(1), maps("noise", value=0.3)[None]).pixels, 0.1)
 
 
 def test_a_doubtful_kind_does_not_count(restorer):
@@ -92,10 +103,10 @@ def test_a_specialist_is_started_once_and_only_when_required(shelf, graphs):
         return graphs["denoise"]
 
     specialists = Specialists({"denoise": start})
-    assert specialists.split(np.stack([maps("haze")]), 1)[0][0] is None
+    assert specialists.split(np.stack([maps("haze")]), 1)[0].specialist is None
     assert started == []
     for _ in range(2):
-        assert specialists.split(np.stack([maps("noise")]), 1)[0][0] is graphs["denoise"]
+        assert specialists.split(maps("noise")[None], 1)[0].specialist is graphs["denoise"]
     assert started == ["denoise"]
 
 

@@ -206,7 +206,7 @@ def test_clips_in_a_store_are_refused_by_name(remote):
     Objects(f"{remote.address}/in").write("clip.mp4", b"x")
     assert remote.run().exit_code == ExitCode.PARTIAL
     (failure,) = remote.of(ItemFail)
-    assert failure.message.startswith(f"{remote.address}/in/clip.mp4: clips are restored from")
+    assert failure.message.startswith(f"{remote.address}/in/clip.mp4: videos are restored only")
     assert len(remote.results()) == len(NAMES)
 
 
