@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -196,12 +197,21 @@ def _row(
         images=len(samples),
         megapixels=timer.megapixels,
         input=None if perfect else Scores.mean(before),
-        auto=Scores.mean(auto),
+        auto=Scores.mean([_capped(scores) for scores in auto] if perfect else auto),
         preset=Scores.mean(preset) if preset else None,
         worst=None if perfect else min(change for change in changes if change is not None),
         seconds=timer.wall / timer.megapixels,
         cpu_seconds=timer.cpu / timer.megapixels,
     )
+
+
+UNTOUCHED: Final = 60.0
+"""PSNR in dB that an image counts as at most if its input is perfect: one that comes back equal has
+an infinite PSNR, and so would the mean of the set."""
+
+
+def _capped(scores: Scores) -> Scores:
+    return replace(scores, psnr=min(scores.psnr, UNTOUCHED))
 
 
 class RestoreTimer:

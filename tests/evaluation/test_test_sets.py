@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import math
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from varfix.engine.evaluation.pairs import parse_degradation
 from varfix.engine.evaluation.synthetic_damage import PROTOCOLS, convolve, damage
 from varfix.engine.evaluation.test_sets import (
     BENCHMARKS,
+    UNTOUCHED,
     BenchmarkFilter,
     heading,
     line,
@@ -91,12 +91,14 @@ def test_the_worst_change_of_any_image_under_any_preset_is_reported(val):
     assert seen == ["auto", "rain", "auto", "rain"]
 
 
-def test_clean_images_have_no_input_score_and_perfect_ones_are_infinite(val):
+def test_clean_images_have_no_input_score_and_unchanged_ones_count_as_sixty(val):
     row = rows(val)["Kodak24, nothing (a clean image)"]
     assert row.input is None
     assert row.worst is None
-    assert row.auto.psnr == math.inf
-    assert line(row).startswith("| Kodak24, nothing (a clean image) | 2 | ∞ | ∞ |  | 1.0000 |  |")
+    assert row.auto.psnr == UNTOUCHED == 60.0
+    assert line(row).startswith(
+        "| Kodak24, nothing (a clean image) | 2 | ∞ | 60.00 |  | 1.0000 |  |"
+    )
 
 
 def test_the_table_is_markdown_with_as_many_cells_in_every_line(val):
