@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from varfix.engine.batch.fingerprint import item_fingerprint
 from varfix.engine.batch.image_task import TaskEnvironment, retry_counts, with_judgement
 from varfix.engine.batch.item import Item
-from varfix.engine.events import ItemDone, ItemProgress
+from varfix.engine.batch.progress import frame_progress
+from varfix.engine.events import ItemDone
 from varfix.engine.restoration.findings import Judgement
 from varfix.engine.restoration.findings_recorder import FindingsRecorder
 from varfix.engine.restoration.restorer import Retries
@@ -24,8 +23,6 @@ from varfix.engine.video.frame_pipeline import ClipCallbacks
 from varfix.engine.video.probe import probe_for
 from varfix.engine.video.restore_clip import ClipRequest, restore_clip
 from varfix.engine.video.sources.numbered_images import identity_of
-
-_PROGRESS_EVERY: Final = 0.5
 
 
 class ClipTask:
@@ -126,35 +123,3 @@ class ClipTask:
             out_sha256=edge_digest_of_file(part),
             seconds=round(self._seconds, 4),
         )
-
-
-def frame_progress(id_: int, emit: Callable[[ItemProgress], None]) -> Callable[[int, int], None]:
-    """Return a progress function of frames that emits at most two events per second.
-
-    The speed is that of this run; frames of an earlier run do not count.
-    """
-    start = last = time.monotonic()
-    first: int | None = None
-
-    def report(done: int, total: int) -> None:
-        nonlocal last, first
-        now = time.monotonic()
-        if first is None:
-            first = done - 1
-        if done != total and now - last < _PROGRESS_EVERY:
-            return
-        last = now
-        fps = (done - first) / max(now - start, 1e-6)
-        eta = max(0, total - done) / fps if fps > 0 else None
-        emit(
-            ItemProgress(
-                id=id_,
-                done=done,
-                total=total,
-                unit="frame",
-                fps=round(fps, 3),
-                eta=None if eta is None else round(eta, 1),
-            )
-        )
-
-    return report

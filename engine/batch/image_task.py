@@ -13,9 +13,10 @@ import msgspec
 from varfix.engine.batch.context import PixelObserver, RunContext, RunPort
 from varfix.engine.batch.item import STDIN, Item, memory_of
 from varfix.engine.batch.output_format import check_fetched, format_for
+from varfix.engine.batch.progress import image_progress
 from varfix.engine.batch.provenance import restored_by, stated
 from varfix.engine.errors import HostMemoryError
-from varfix.engine.events import ItemDone, ItemProgress, RetryCounts, Warn
+from varfix.engine.events import ItemDone, RetryCounts, Warn
 from varfix.engine.formats import Header
 from varfix.engine.image.decoded_image import DecodedImage, replace_pixels
 from varfix.engine.image.metadata.provenance import Provenance
@@ -32,7 +33,6 @@ from varfix.engine.storage.manifest import Entry, image_entry
 from varfix.engine.system.atomic import other_names
 from varfix.engine.system.memory import available_memory
 
-_PROGRESS_EVERY: Final = 0.5
 # Bytes: available memory is an estimate, so ordinary images are always tried.
 _ALWAYS_TRIED: Final = 1 << 30
 
@@ -98,7 +98,7 @@ class ImageTask:
                 counter,
                 self._image.pixels,
                 settings,
-                self._progress(),
+                image_progress(self._item.id, self._env.port.emit),
                 overwrite_input=observe is None,
             )
         self._retries, self._judgement = counter.retries, recorder.judgement
@@ -153,17 +153,6 @@ class ImageTask:
         dst, src = self._item.target.event_name, self._item.source.event_name
         entry = image_entry(dst, src, self._stat, self._env.context.fingerprint, data)
         return replace(entry, seconds=round(sum(self._seconds.values()), 4))
-
-    def _progress(self) -> Callable[[int, int], None]:
-        last = time.monotonic()
-
-        def report(done: int, total: int) -> None:
-            nonlocal last
-            if done == total or time.monotonic() - last >= _PROGRESS_EVERY:
-                last = time.monotonic()
-                self._env.port.emit(ItemProgress(id=self._item.id, done=done, total=total))
-
-        return report
 
 
 def retry_counts(retries: Retries) -> RetryCounts:
