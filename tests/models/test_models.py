@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varfix.engine.errors import ModelContractError
-from varfix.engine.models.card import TASKS, ModelCard, from_metadata, to_metadata
+from varfix.engine.models.card import SPECIALISTS, TASKS, ModelCard, from_metadata, to_metadata
 from varfix.engine.models.registry import MODELS
 from varfix.engine.settings.types import ModelSettings, Settings
 
@@ -104,8 +104,11 @@ def test_task_numbers_are_those_that_graphs_were_exported_with():
 
 
 def test_settings_take_exactly_the_tasks_that_graphs_know():
-    kind = {field.name: field.type for field in msgspec.structs.fields(ModelSettings)}["task"]
-    assert kind.__args__ == TASKS
+    for task in TASKS:
+        assert msgspec.convert({"task": task}, ModelSettings).tasks == (task,)
+    for unknown in ("fog", "noise,fog", "", "noise,"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({"task": unknown}, ModelSettings)
 
 
 def test_the_default_model_is_a_known_one():
@@ -116,5 +119,6 @@ def test_registry_names_match_their_entries_and_files():
     for name, entry in MODELS.items():
         assert entry.name == name
         assert entry.files[0] == f"{name}.onnx"
-        assert set(entry.files[1:]) <= {f"{name}.prior.onnx", f"{name}.fp16.onnx"}
+        companions = ("prior", "fp16", *SPECIALISTS)
+        assert set(entry.files[1:]) <= {f"{name}.{each}.onnx" for each in companions}
         assert entry.summary

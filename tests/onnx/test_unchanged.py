@@ -58,7 +58,15 @@ def feeds():
     thumbnail = rng.random((1, 3, 256, 256), np.float32)
     return {
         "restore": ("restored", {"tile": tile, "prior": prior}),
-        "prior": ("prior", {"thumbnail": thumbnail, "task": np.array([0])}),
+        "prior": (
+            "prior",
+            {
+                "thumbnail": thumbnail,
+                "task": np.array([0]),
+                "crops": rng.random((1, 5, 3, 64, 64), np.float32),
+                "probabilities": np.full((1, 2, 6), -1.0, np.float32),
+            },
+        ),
     }
 
 

@@ -65,7 +65,7 @@ class JudgeBatch:
         """The batch on another device."""
         return JudgeBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
-    def dealt(self, part: int, parts: int) -> JudgeBatch:
+    def split(self, part: int, parts: int) -> JudgeBatch:
         """All of it: its images are not cut into patches."""
         del part, parts
         return self
