@@ -206,5 +206,5 @@ def test_published_files_of_other_networks_are_rejected(tmp_path):
     with pytest.raises(ModelContractError, match="not of this network"):
         load_initial(narrow(), tmp_path / "var.pth")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ModelContractError, match="neither VAR's VQ-VAE"):
+    with pytest.raises(ModelContractError, match="not a published checkpoint"):
         load_initial(narrow(), tmp_path / "other.pth")
