@@ -9,15 +9,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from varfix.engine.models.card import SPECIALISTS, TASKS
+from varfix.engine.models.card import SPECIALISTS
+from varfix.engine.restoration.findings import KINDS
 from varfix.engine.restoration.restorer import Floats
 from varfix.onnx.inference.runtime import Session
 
-KINDS: Final = TASKS[1:]
-"""Kinds of degradation, in the order of the last channels of the prior maps."""
-
 PRESENT: Final = 0.5
-"""A kind above this value in the prior maps is restored."""
+"""A kind above this value is restored; the last channels of the prior maps have the values."""
 
 RESTORER: Final = "restorer"
 UNCHANGED: Final = "unchanged"

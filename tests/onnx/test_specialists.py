@@ -9,6 +9,7 @@ from varfix.engine.errors import ConfigError, ModelContractError
 from varfix.engine.models.card import SPECIALISTS, TASKS
 from varfix.engine.networks.varformer_s.model import build_varformer_s
 from varfix.engine.networks.varformer_s.specialist import SpecialistNetwork
+from varfix.engine.restoration.findings import KINDS
 from varfix.engine.restoration.restorer import Retries
 from varfix.engine.train.checkpoint import save_weights
 from varfix.onnx.export.specialist import export_specialist, model_path
@@ -18,7 +19,7 @@ from varfix.onnx.files.model_files import model_digest
 from varfix.onnx.inference.open_model import open_restorer
 from varfix.onnx.inference.restorer import Graphs, OnnxRestorer, Placement
 from varfix.onnx.inference.signature import Signature
-from varfix.onnx.inference.specialists import KINDS, Specialists
+from varfix.onnx.inference.specialists import Specialists
 
 
 class Painting:
