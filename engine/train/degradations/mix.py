@@ -15,7 +15,7 @@ from varfix.engine.train.degradations.camera import sensor_noise
 from varfix.engine.train.degradations.exposure import jitter_tone, low_light
 from varfix.engine.train.degradations.haze import haze
 from varfix.engine.train.degradations.noise import camera_noise, gaussian_noise, jpeg, light_jpeg
-from varfix.engine.train.degradations.rain_snow import rain, snow
+from varfix.engine.train.degradations.rain_snow import rain, snow, streaks
 from varfix.engine.train.degradations.random_draws import uniform
 
 Degradation = Callable[[Tensor, torch.Generator], Tensor]
@@ -34,6 +34,7 @@ DEGRADATIONS: Mapping[str, tuple[tuple[Degradation, ...], str]] = MappingProxyTy
         "sensor": ((sensor_noise,), "noise"),
         "grain": ((camera_noise,), "noise"),
         "rain": ((rain,), "rain"),
+        "streaks": ((streaks,), "rain"),
         "haze": ((haze,), "haze"),
         "lowlight": ((low_light,), "lowlight"),
         "blur": ((motion_blur,), "blur"),

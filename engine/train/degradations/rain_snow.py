@@ -106,9 +106,21 @@ RAIN_STYLES = (
 
 
 def rain(clean: Tensor, rng: torch.Generator) -> Tensor:
-    """Add one to five layers of gray streaks of one of `RAIN_STYLES`."""
+    """Add one to five layers of gray streaks of one of `RAIN_STYLES`, and its veil."""
+    style = _draw_styles(len(clean), rng)
+    light = _streak_light(clean, style, rng)
+    return _screen(_veil(clean, style, rng), light, rng)
+
+
+def streaks(clean: Tensor, rng: torch.Generator) -> Tensor:
+    """Add streaks as `rain` does, without a veil: what a network that sees a tile can remove."""
+    light = _streak_light(clean, _draw_styles(len(clean), rng), rng)
+    return _screen(clean, light, rng)
+
+
+def _streak_light(clean: Tensor, style: dict[str, Tensor], rng: torch.Generator) -> Tensor:
+    """Return the light (B, 1, H, W) that the streaks add."""
     B, _, H, W = clean.shape
-    style = _draw_styles(B, rng)
     light = clean.new_zeros(B, 1, H, W)
     lean = style["lean"] * uniform((B,), -1.0, 1.0, rng)
     layers = integer(1, 6, rng)
@@ -121,12 +133,21 @@ def rain(clean: Tensor, rng: torch.Generator) -> Tensor:
         width = style["width"] * uniform((B,), 0.8, 1.25, rng)
         kernels = line_kernels(angle, length, width, style["edge"])
         light = light + convolve(drops, kernels).clamp_min(0.0)
-    light = light * style["strength"].reshape(B, 1, 1, 1) * _patches((B, H, W), style, rng)
+    return light * style["strength"].reshape(B, 1, 1, 1) * _patches((B, H, W), style, rng)
+
+
+def _veil(clean: Tensor, style: dict[str, Tensor], rng: torch.Generator) -> Tensor:
+    """Hide images behind the gray light of distant drops."""
+    B, _, H, W = clean.shape
     veil = style["veil"].reshape(B, 1, 1, 1) * uniform((B, 1, 1, 1), 0.3, 1.0, rng)
     veil = veil * (0.6 + 0.4 * smooth_field(B, (H, W), 2, rng))
-    hidden = clean * (1.0 - veil) + veil * uniform((B, 1, 1, 1), 0.45, 0.85, rng)
-    screened = (uniform((B, 1, 1, 1), 0.0, 1.0, rng) < 0.25).float()
-    return hidden + light * (1.0 - screened * hidden)
+    return clean * (1.0 - veil) + veil * uniform((B, 1, 1, 1), 0.45, 0.85, rng)
+
+
+def _screen(image: Tensor, light: Tensor, rng: torch.Generator) -> Tensor:
+    """Add light; in a quarter of the images less of it where the image is bright."""
+    screened = (uniform((len(image), 1, 1, 1), 0.0, 1.0, rng) < 0.25).float()
+    return image + light * (1.0 - screened * image)
 
 
 def _draw_styles(batch: int, rng: torch.Generator) -> dict[str, Tensor]:
