@@ -12,7 +12,7 @@ from varfix.engine.batch.context import RunOptions
 from varfix.engine.cluster.pool import WorkerPool
 from varfix.engine.cluster.transport import Reply, WorkerGone
 from varfix.engine.cluster.worker import Worker
-from varfix.engine.errors import ExitCode
+from varfix.engine.errors import ExitCode, Interrupted
 from varfix.engine.restoration.restorer import OpenedModel
 
 
@@ -25,6 +25,29 @@ class FakeLoader:
 
     def __call__(self, warn):
         return OpenedModel(self.model(), self.sha256)
+
+
+class LosableWorker(Worker):
+    """A worker in threads, which writes nothing any more once it is lost, as a killed process."""
+
+    def __init__(self, loader):
+        super().__init__(loader)
+        self._writing = threading.Lock()
+        self._lost = False
+
+    def publish(self, item, entry, write):
+        def write_unless_lost():
+            with self._writing:
+                if self._lost:
+                    raise Interrupted("killed")
+                write()
+
+        super().publish(item, entry, write_unless_lost)
+
+    def lose(self):
+        """Return when nothing is being written, and nothing will be."""
+        with self._writing:
+            self._lost = True
 
 
 class FakeTransport:
@@ -46,7 +69,7 @@ class FakeTransport:
 
     def start_worker(self):
         self._started += 1
-        self.workers[self._started] = Worker(self.loader)
+        self.workers[self._started] = LosableWorker(self.loader)
         return self._started
 
     def stop_worker(self, worker):
@@ -64,7 +87,9 @@ class FakeTransport:
             seconds: Time until the run notices; by then a thread of the worker has released what
                 a killed process would have released at once.
         """
+        lost = self.workers.get(worker)
         if self._remove(worker):
+            lost.lose()
             reply = Reply(worker, WorkerGone("killed"))
             threading.Timer(seconds, self._replies.put, [reply]).start()
 
