@@ -305,9 +305,9 @@ output_options = options_record(
         "-f",
         "--format",
         type=FormatChoice(),
-        help="Format of the results; 'keep' is the format of the source. A JPEG also keeps its"
-        " quality and chroma subsampling, but is restored with quality 90 at least; --set"
-        " output.jpeg_quality=95 gives another quality.  [default: keep]",
+        help="Format of the results; 'keep' is the format of the source. A JPEG keeps its"
+        " chroma subsampling and about its size: it gets up to quality 90 where that is no larger;"
+        " --set output.jpeg_quality=95 gives another quality.  [default: keep]",
     ),
     option(
         "Output",

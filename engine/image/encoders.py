@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -91,14 +93,28 @@ def _jpeg(raster: Raster) -> bytes:
 
 
 def _save_jpeg(raster: Raster, params: dict[str, Any]) -> bytes:
+    """Encode with the best of the codings whose result is about as large as the source."""
     channels, quality = raster.samples.shape[2], raster.options.jpeg_quality
-    coding = jpeg_coding.save_options(raster.info.jpeg, channels, quality, restored=raster.restored)
+    source = raster.info.jpeg
+    choices = jpeg_coding.save_options(source, channels, quality, restored=raster.restored)
     image = _image(raster)
-    try:
-        return _save(image, "JPEG", params | coding)
-    except OSError:
-        # Pillow's memory is too small for more than two bytes a pixel in several passes.
-        return _save(image, "JPEG", params | coding | {"optimize": None, "progressive": None})
+
+    @cache
+    def encoded(choice: int) -> bytes:
+        try:
+            return _save(image, "JPEG", params | choices[choice])
+        except OSError:
+            # Pillow's memory is too small for more than two bytes a pixel in several passes.
+            plain = {"optimize": None, "progressive": None}
+            return _save(image, "JPEG", params | choices[choice] | plain)
+
+    def fits(choice: int) -> bool:
+        return jpeg_coding.fits(encoded(choice), source)
+
+    last = len(choices) - 1
+    if last == 0 or fits(0):
+        return encoded(0)
+    return encoded(bisect_left(range(last), True, 1, key=fits))
 
 
 def _webp(raster: Raster) -> bytes:

@@ -72,7 +72,7 @@ def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> ImageInf
         comment=raw.comment,
         dpi=_dpi(image),
         lossless=_is_lossless(header.format, data),
-        jpeg=coding_of(image, turned=orientation_of(image) >= 5),
+        jpeg=coding_of(image, data, turned=orientation_of(image) >= 5),
         chunks=chunks,
         warnings=tuple(warnings),
     )
