@@ -15,10 +15,9 @@ from varfix.engine.batch.pipeline import Pipeline, Stages
 from varfix.engine.batch.processor import as_varfix, jobs_of, queue_of
 from varfix.engine.errors import ConfigError, DeviceError, ModelError, OutputError
 from varfix.engine.events import ItemJudged
-from varfix.engine.image.decoded_image import Floats
 from varfix.engine.image.reader import decode_draft
 from varfix.engine.restoration.findings_recorder import FindingsRecorder
-from varfix.engine.restoration.prior_maps import native_crops, thumbnail
+from varfix.engine.restoration.prior_input import PriorInput, native_crops, thumbnail
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.storage.identity import KnownFile
 from varfix.engine.system.display_names import printable
@@ -33,15 +32,13 @@ class Thumbnail:
     """What the model sees of an image.
 
     Attributes:
-        thumbnail: (S, S, 3) float32 in [0, 1].
-        crops: (5, 64, 64, 3) of the image at its full size: grain does not survive a draft.
+        prior_input: Thumbnail, and crops at full size: grain does not survive a draft.
         width: Width of the image in pixels.
         height: Its height.
         seconds: Time of reading it.
     """
 
-    thumbnail: Floats
-    crops: Floats
+    prior_input: PriorInput
     width: int
     height: int
     seconds: float
@@ -55,7 +52,8 @@ def check_judges(restorer: Restorer) -> None:
     """
     card = restorer.card
     if card.guidance == "image":
-        restorer.prior(np.full((card.thumbnail, card.thumbnail, 3), 0.5, np.float32), "auto")
+        gray = np.full((card.thumbnail, card.thumbnail, 3), 0.5, np.float32)
+        restorer.prior(PriorInput(gray))
     if restorer.findings is None:
         raise ConfigError(f"{card.name} does not judge images", hint="add --model varformer-s")
 
@@ -95,10 +93,11 @@ class JudgingExecutor:
             )
             assert draft.pieces is not None  # because of `cut`
             small, seconds = thumbnail(draft.pixels, side), time.monotonic() - began
-            return Thumbnail(small, draft.pieces, draft.width, draft.height, seconds)
+            prior_input = PriorInput(small, settings.model.task, draft.pieces)
+            return Thumbnail(prior_input, draft.width, draft.height, seconds)
 
         def judge(item: Item, view: Thumbnail) -> None:
-            port.emit(self._judged(item, view, settings.model.task))
+            port.emit(self._judged(item, view))
 
         def fail(item: Item, error: Exception) -> None:
             known = as_varfix(error)
@@ -116,9 +115,9 @@ class JudgingExecutor:
         jobs, queue = jobs_of(settings), queue_of(settings)
         Pipeline(stages, jobs, queue, port.is_stopping).run(items)
 
-    def _judged(self, item: Item, view: Thumbnail, task: str) -> ItemJudged:
+    def _judged(self, item: Item, view: Thumbnail) -> ItemJudged:
         began, recorder = time.monotonic(), FindingsRecorder(self.restorer)
-        recorder.prior(view.thumbnail, task, view.crops)
+        recorder.prior(view.prior_input)
         judgement = recorder.judgement
         assert judgement is not None  # checked by `check_judges`
         stage = {"decode": view.seconds, "infer": time.monotonic() - began}

@@ -6,6 +6,7 @@ from varfix.engine.cluster.messages import WorkerInfo
 from varfix.engine.cluster.transport import Transport
 from varfix.engine.cluster.worker import Worker
 from varfix.engine.restoration.findings import Findings
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restorer import Floats, RestoredTiles
 
 
@@ -29,17 +30,9 @@ class RemoteRestorer:
         """See `Restorer`."""
         return self._transport.call(self._worker, Worker.findings)
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
+    def prior(self, prior_input: PriorInput) -> Floats | None:
         """See `Restorer`."""
-        return self._transport.call(
-            self._worker, Worker.prior, thumbnail, task, crops, probabilities
-        )
+        return self._transport.call(self._worker, Worker.prior, prior_input)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """See `Restorer`."""

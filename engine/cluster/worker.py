@@ -38,6 +38,7 @@ from varfix.engine.errors import (
 )
 from varfix.engine.events import Event
 from varfix.engine.restoration.findings import Findings
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restorer import Floats, ModelLoader, RestoredTiles, Restorer
 from varfix.engine.storage.manifest import Entry
 
@@ -81,16 +82,10 @@ class Worker:
     def _warn(self, code: str, text: str) -> None:
         self._warnings.append(WorkerWarning(code, text))
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
+    def prior(self, prior_input: PriorInput) -> Floats | None:
         """Run the model's prior; see `Restorer`."""
         assert self._restorer is not None
-        return self._restorer.prior(thumbnail, task, crops, probabilities)
+        return self._restorer.prior(prior_input)
 
     def findings(self) -> Findings | None:
         """Return what `prior` found last; see `Restorer`."""

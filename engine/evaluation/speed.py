@@ -23,6 +23,7 @@ from varfix.engine.batch.run import run_batch
 from varfix.engine.events import Event, RunEnd
 from varfix.engine.image.decoded_image import DecodedImage, ImageInfo
 from varfix.engine.image.writer import encode_image_bytes
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import RestoredTiles, Restorer
 from varfix.engine.restoration.restorer_proxy import RestorerProxy
@@ -145,16 +146,10 @@ class CallRecorder(RestorerProxy):
         super().__init__(restorer)
         self.calls: list[Callable[[], object]] = []
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
+    def prior(self, prior_input: PriorInput) -> Floats | None:
         """Record and forward the call."""
-        self.calls.append(lambda: self._restorer.prior(thumbnail, task, crops, probabilities))
-        return self._restorer.prior(thumbnail, task, crops, probabilities)
+        self.calls.append(lambda: self._restorer.prior(prior_input))
+        return self._restorer.prior(prior_input)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Record and forward the call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from varfix.engine.restoration.findings import Findings, Judgement, summarize
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restorer import Floats, Restorer
 from varfix.engine.restoration.restorer_proxy import RestorerProxy
 
@@ -24,16 +25,10 @@ class FindingsRecorder(RestorerProxy):
         """
         return summarize(self._held or self._looked)
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
+    def prior(self, prior_input: PriorInput) -> Floats | None:
         """Compute the prior of a whole image and record the findings; see `Restorer.prior`."""
-        maps = super().prior(thumbnail, task, crops, probabilities)
+        maps = super().prior(prior_input)
         found = self._restorer.findings
         if found is not None:
-            (self._looked if probabilities is None else self._held).append(found)
+            (self._looked if prior_input.probabilities is None else self._held).append(found)
         return maps

@@ -1,4 +1,4 @@
-"""Input and output of the prior: thumbnail and crops of an image, and its maps on a tile.
+"""Output of the prior: its maps of an image, sampled on a tile.
 
 See engine/README.md, "Model contract" (guidance `image`).
 """
@@ -14,57 +14,8 @@ from varfix.engine.models.card import TASKS
 
 Floats = npt.NDArray[np.float32]
 
-CROP = 64
-"""Side in pixels of the crops that a prior graph may look at beside the thumbnail."""
-
-PLACES = ((0.5, 0.5), (0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.8, 0.8))
-"""Where their centers lie, across and down, as shares of the image: the middle, four quarters."""
-
 _KINDS: Final = len(TASKS) - 1
 _TONE_CHANNELS: Final = 96
-
-
-def thumbnail(pixels: Floats, size: int) -> Floats:
-    """Shrink a whole image to a square, each pixel the mean of the area that it covers.
-
-    Args:
-        pixels: (H, W, 3) float32 in [0, 1].
-        size: Side of the square; the aspect ratio is not kept.
-
-    Returns:
-        (size, size, 3) float32 in [0, 1].
-    """
-    import cv2
-
-    height, width = pixels.shape[:2]
-    if (height, width) == (size, size):
-        return pixels
-    # One axis at a time: if one axis shrinks and the other grows, OpenCV averages neither.
-    steps = [(size, height), (size, size)] if width > height else [(width, size), (size, size)]
-    for step in steps:
-        pixels = np.asarray(cv2.resize(pixels, step, interpolation=cv2.INTER_AREA), np.float32)
-    return pixels.reshape(size, size, 3)
-
-
-def native_crops(pixels: Floats) -> Floats:
-    """Cut pieces of an image at native size: sharpness and grain do not survive a thumbnail.
-
-    Args:
-        pixels: (H, W, 3) float32 in [0, 1]. Mirrored where it is smaller than a crop.
-
-    Returns:
-        (5, 64, 64, 3) float32 in [0, 1].
-    """
-    lacking = [max(0, CROP - length) for length in pixels.shape[:2]]
-    if any(lacking):
-        pixels = np.pad(pixels, [(0, lacking[0]), (0, lacking[1]), (0, 0)], mode="symmetric")
-    height, width = pixels.shape[:2]
-    corners = [(_start(down, height), _start(across, width)) for across, down in PLACES]
-    return np.stack([pixels[top : top + CROP, left : left + CROP] for top, left in corners])
-
-
-def _start(place: float, length: int) -> int:
-    return min(max(round(place * length) - CROP // 2, 0), length - CROP)
 
 
 def sample_prior(

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.restoration.prior_maps import native_crops, sample_prior, thumbnail
+from varfix.engine.restoration.prior_input import prior_input_of
+from varfix.engine.restoration.prior_maps import sample_prior
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.restoration.strength import blend
 from varfix.engine.restoration.tiling import (
@@ -114,8 +115,8 @@ def restore_and_measure(
     if strength.is_zero:
         return RestoredImage(pixels, cells.change)
     if maps is None and restorer.card.guidance == "image":
-        small = thumbnail(pixels, restorer.card.thumbnail)
-        maps = restorer.prior(small, settings.model.task, native_crops(pixels))
+        task = settings.model.task
+        maps = restorer.prior(prior_input_of(pixels, restorer.card.thumbnail, task))
     if restorer.card.guidance == "tile" and settings.tile.resize_whole:
         target = _blend_measured(pixels, restore_resized(restorer, pixels), strength, cells)
     else:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.findings import Findings
+from varfix.engine.restoration.prior_input import PriorInput
 
 Floats = npt.NDArray[np.float32]
 
@@ -91,22 +92,8 @@ class Restorer(Protocol):
         """Findings in the image that `prior` saw last; None for models that judge nothing."""
         ...
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
+    def prior(self, prior_input: PriorInput) -> Floats | None:
         """Compute the prior of a whole image.
-
-        Args:
-            thumbnail: (S, S, 3) float32 in [0, 1], S from the card.
-            task: A member of `varfix.engine.models.card.TASKS`, or several, as in `noise,haze`.
-            crops: (5, 64, 64, 3) of `prior_maps.native_crops`, for models that look at them; None
-                where the thumbnail is all there is.
-            probabilities: (2, 6), `probability` and `head_share` of a finding for each kind of
-                damage, to act on in place of the model's own, for models that take them.
 
         Returns:
             (C, 16, 16) float32 for models with guidance `image`, otherwise None.

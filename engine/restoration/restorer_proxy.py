@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.findings import Findings
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Restorer
 
 
@@ -44,15 +45,9 @@ class RestorerProxy:
         """What the wrapped restorer found in the image that it saw last."""
         return self._restorer.findings
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
+    def prior(self, prior_input: PriorInput) -> Floats | None:
         """Compute the prior of a whole image; see `Restorer.prior`."""
-        return self._restorer.prior(thumbnail, task, crops, probabilities)
+        return self._restorer.prior(prior_input)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Restore tiles; see `Restorer.restore`."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from varfix.engine.restoration.prior_maps import sampling_matrix, thumbnail
+from varfix.engine.restoration.prior_input import thumbnail
+from varfix.engine.restoration.prior_maps import sampling_matrix
 from varfix.engine.restoration.restorer import Restorer
 
 Floats = npt.NDArray[np.float32]

@@ -31,7 +31,8 @@ from varfix.engine.networks.varformer_s.fusion import (
 )
 from varfix.engine.networks.varformer_s.model import VarformerS, build_varformer_s
 from varfix.engine.networks.varformer_s.prior import PriorNetwork
-from varfix.engine.restoration.prior_maps import sample_prior, thumbnail
+from varfix.engine.restoration.prior_input import PriorInput, thumbnail
+from varfix.engine.restoration.prior_maps import sample_prior
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import RestoredTiles, Restorer
 from varfix.engine.settings.types import Settings
@@ -76,15 +77,9 @@ class ZeroedPrior(TorchRestorer):
 
     zeroed: tuple[int, ...] = ()
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
+    def prior(self, prior_input: PriorInput) -> Floats | None:
         """Return the maps with some parts set to zero."""
-        maps = super().prior(thumbnail, task, crops, probabilities)
+        maps = super().prior(prior_input)
         assert maps is not None
         edges = np.cumsum([0, *self.network.restorer.parts])
         for part in self.zeroed:
@@ -98,15 +93,9 @@ class TilePrior(TorchRestorer):
 
     task: str = field(default="auto", init=False)
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
+    def prior(self, prior_input: PriorInput) -> Floats | None:
         """Remember the task; return maps that are not used."""
-        self.task = task
+        self.task = prior_input.task
         return np.zeros((1, 16, 16), np.float32)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
@@ -115,7 +104,7 @@ class TilePrior(TorchRestorer):
         return super().restore(tiles, np.stack(pieces))
 
     def _piece(self, tile: Floats) -> Floats:
-        maps = super().prior(thumbnail(tile, self.card.thumbnail), self.task)
+        maps = super().prior(PriorInput(thumbnail(tile, self.card.thumbnail), self.task))
         assert maps is not None
         sides = (tile.shape[0], tile.shape[1])
         return sample_prior(maps, sides, (0, 0), sides, STRIDE)

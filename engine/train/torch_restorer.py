@@ -12,6 +12,7 @@ from torch import Tensor
 from varfix.engine.models.card import TASKS, ModelCard
 from varfix.engine.networks.varformer_s.model import VarformerS
 from varfix.engine.networks.varformer_s.unet import MULTIPLE
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restorer import DeviceUsed, RestoredTiles
 
 Floats = npt.NDArray[np.float32]
@@ -52,21 +53,17 @@ class TorchRestorer:
         """The device as a record."""
         return DeviceUsed("auto", str(self.device), "PyTorch", "fp32")
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
-        """Return the maps (C, 16, 16) of a thumbnail (256, 256, 3) in [0, 1]."""
-        task_index = torch.tensor([TASKS.index(task)], device=self.device)
-        seen = None if crops is None else self._planes(crops)[None]
-        known = None
-        if probabilities is not None:
-            known = torch.as_tensor(probabilities, device=self.device)[None]
+    def prior(self, prior_input: PriorInput) -> Floats | None:
+        """Return the maps (C, 16, 16) of an image, whose thumbnail is (256, 256, 3)."""
+        image = self._planes(prior_input.thumbnail[None])
+        task = torch.tensor([TASKS.index(prior_input.task)], device=self.device)
+        crops = probabilities = None
+        if prior_input.crops is not None:
+            crops = self._planes(prior_input.crops)[None]
+        if prior_input.probabilities is not None:
+            probabilities = torch.as_tensor(prior_input.probabilities, device=self.device)[None]
         with torch.no_grad():
-            maps = self.network.prior(self._planes(thumbnail[None]), task_index, seen, known).maps
+            maps = self.network.prior(image, task, crops, probabilities).maps
         return _array(maps[0])
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:

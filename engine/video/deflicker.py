@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.errors import NonFiniteError
-from varfix.engine.restoration.prior_maps import native_crops, thumbnail
+from varfix.engine.restoration.prior_input import PriorInput, native_crops, thumbnail
 from varfix.engine.restoration.restore_image import restore_and_measure
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.restoration.strength import blend, scale
@@ -212,14 +212,14 @@ class _Deflicker:
         is_blended = self._strength != Strength()
         for frame in average_over_time(frames, self._denoise_window):
             pixels, is_needed = frame.pixels, frame.index in self._needed
-            prior_input = thumbnail(pixels, self._restorer.card.thumbnail) if self._guided else None
+            larger = thumbnail(pixels, self._restorer.card.thumbnail) if self._guided else None
             is_key = self._guided and frame.index % self._interval == 0
             crops = _half_crops(pixels) if is_key else None
-            small = thumbnail(pixels if prior_input is None else prior_input, SIDE)
+            small = thumbnail(pixels if larger is None else larger, SIDE)
             analyzed = _Analyzed(
                 frame.index,
                 small,
-                prior_input,
+                larger,
                 crops,
                 pixels,
                 frame.source if is_blended else None,
@@ -316,10 +316,14 @@ class _Deflicker:
                 # A frame that is a key for itself alone is being restored, so its pixels are there.
                 assert key.pixels is not None
                 crops = _half_crops(key.pixels)
-            seen = crops.astype(np.float32)
             survey = self._ports.survey
-            held = survey.at(key.index).of_frame(key.small) if survey else None
-            maps = self._restorer.prior(key.thumbnail, self._full.model.task, seen, held)
+            prior_input = PriorInput(
+                key.thumbnail,
+                self._full.model.task,
+                crops.astype(np.float32),
+                survey.at(key.index).of_frame(key.small) if survey else None,
+            )
+            maps = self._restorer.prior(prior_input)
             assert maps is not None
             self._priors[key.index] = maps
         return maps

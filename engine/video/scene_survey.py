@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varfix.engine.restoration.findings import KINDS, Finding
-from varfix.engine.restoration.prior_maps import native_crops, thumbnail
+from varfix.engine.restoration.prior_input import PriorInput, prior_input_of, thumbnail
 from varfix.engine.restoration.restorer import Restorer
 from varfix.engine.video.scene_cuts import REACH, SIDE, is_cut
 
@@ -75,8 +75,7 @@ class _SmallFrame:
     """A frame of the survey: what tells cuts, and what the prior sees of it if it is looked at."""
 
     small: Floats
-    thumbnail: Floats
-    crops: Floats
+    prior_input: PriorInput
 
 
 class SceneSurvey:
@@ -93,8 +92,8 @@ class SceneSurvey:
             frames: Numbers and pixels (H, W, 3) float32 in [0, 1] of all frames, from number 0.
             task: Task of the restoration.
         """
-        self._restorer, self._task = restorer, task
-        self._frames = _with_cuts(_shrunk(frames, restorer.card.thumbnail))
+        self._restorer = restorer
+        self._frames = _with_cuts(_shrunk(frames, restorer.card.thumbnail, task))
         self._begins: list[int] = []
         self._judgements: list[SceneJudgement] = []
         self._looks: list[_SmallFrame] = []  # of the current scene, until it is judged
@@ -147,7 +146,7 @@ class SceneSurvey:
         self._looks = []
 
     def _probabilities(self, look: _SmallFrame) -> Floats | None:
-        self._restorer.prior(look.thumbnail, self._task, look.crops)
+        self._restorer.prior(look.prior_input)
         findings = self._restorer.findings
         if findings is None:
             return None
@@ -161,10 +160,10 @@ def contrast_of(small: Floats) -> float:
     return float(small.mean(axis=2).std())
 
 
-def _shrunk(frames: Iterable[tuple[int, Floats]], side: int) -> Iterator[_SmallFrame]:
+def _shrunk(frames: Iterable[tuple[int, Floats]], side: int, task: str) -> Iterator[_SmallFrame]:
     for _, pixels in frames:
-        prior_input = thumbnail(pixels, side)
-        yield _SmallFrame(thumbnail(prior_input, SIDE), prior_input, native_crops(pixels))
+        prior_input = prior_input_of(pixels, side, task)
+        yield _SmallFrame(thumbnail(prior_input.thumbnail, SIDE), prior_input)
 
 
 def _with_cuts(frames: Iterator[_SmallFrame]) -> Iterator[tuple[bool, _SmallFrame]]:

@@ -20,7 +20,8 @@ from varfix.engine.restoration.explanation import (
     sheets,
 )
 from varfix.engine.restoration.findings import KINDS
-from varfix.engine.restoration.prior_maps import native_crops, sample_prior, thumbnail
+from varfix.engine.restoration.prior_input import prior_input_of, thumbnail
+from varfix.engine.restoration.prior_maps import sample_prior
 from varfix.engine.system.atomic import AtomicWriter
 from varfix.onnx.files.card import check_companion, weights_path
 from varfix.onnx.files.model_files import ModelFiles, find_model
@@ -132,7 +133,7 @@ def _guided(restorer: ModelRestorer, found: ModelFiles, pixels: Floats, task: st
     """Return the explanation by a model with guidance `image`, for the image at about a tile."""
     card = restorer.card
     decisions = find_fusion_outputs(found)
-    maps = restorer.prior(thumbnail(pixels, card.thumbnail), task, native_crops(pixels))
+    maps = restorer.prior(prior_input_of(pixels, card.thumbnail, task))
     assert decisions is not None  # checked by `require_explainable`
     assert maps is not None
     names = (*decisions.regions, *decisions.scales)

@@ -10,6 +10,7 @@ import numpy as np
 from varfix.engine.errors import NonFiniteError
 from varfix.engine.models.card import ModelCard
 from varfix.engine.restoration.findings import Findings
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Retries
 from varfix.onnx.inference.restorer import OnnxRestorer
 
@@ -69,15 +70,9 @@ class MultiGpuRestorer:
         """Findings in the image that `prior` saw last; see `OnnxRestorer.findings`."""
         return self._first.findings
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
+    def prior(self, prior_input: PriorInput) -> Floats | None:
         """Return the prior maps of one image; see `OnnxRestorer.prior`."""
-        return self._first.prior(thumbnail, task, crops, probabilities)
+        return self._first.prior(prior_input)
 
     def results(self, names: Sequence[str], tile: Floats) -> dict[str, Floats]:
         """Return named outputs for a tile; see `OnnxRestorer.results`."""

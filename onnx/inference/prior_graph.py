@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from varfix.engine.models.card import TASKS
-from varfix.engine.restoration.prior_maps import native_crops
-from varfix.engine.restoration.restorer import Floats
+from varfix.engine.restoration.prior_input import PriorInput, native_crops
 from varfix.onnx.inference.runtime import Session
 from varfix.onnx.inference.signature import CROPS, FOUND, PRIOR, PROBABILITIES, TASK, THUMBNAIL
 
@@ -39,27 +38,22 @@ class PriorSession:
         """Names of what to compute: the maps, then what is found."""
         return [PRIOR, FOUND] if self.has_findings else [PRIOR]
 
-    def feeds(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> dict[str, np.ndarray]:
-        """Return the inputs by name; arguments as of `Restorer.prior`.
+    def feeds(self, prior_input: PriorInput) -> dict[str, np.ndarray]:
+        """Return the inputs by name.
 
         Without crops the thumbnail's own are taken: then it is all that is known of the image.
         """
+        thumbnail, crops = prior_input.thumbnail, prior_input.crops
         feeds: dict[str, np.ndarray] = {
             THUMBNAIL: np.ascontiguousarray(thumbnail.transpose(2, 0, 1)[None], np.float32),
-            TASK: np.array([TASKS.index(task)], np.int64),
+            TASK: np.array([TASKS.index(prior_input.task)], np.int64),
         }
         if CROPS in self.inputs:
             seen = native_crops(thumbnail) if crops is None else crops
             feeds[CROPS] = np.ascontiguousarray(seen.transpose(0, 3, 1, 2)[None], np.float32)
         if PROBABILITIES in self.inputs:
             unknown = np.full((2, len(TASKS) - 1), UNKNOWN)
-            known = unknown if probabilities is None else probabilities
+            known = unknown if prior_input.probabilities is None else prior_input.probabilities
             feeds[PROBABILITIES] = np.asarray(known, np.float32)[None]
         return feeds
 

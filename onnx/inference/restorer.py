@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from varfix.engine.errors import DeviceError, ModelContractError, NonFiniteError
 from varfix.engine.models.card import ModelCard, split_tasks
 from varfix.engine.restoration.findings import Findings
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restorer import DeviceUsed, Floats, RestoredTiles, Restorer, Retries
 from varfix.engine.restoration.several_tasks import merge_findings, merge_maps, strongest_tone
 from varfix.onnx.inference.devices import Warn
@@ -137,23 +138,11 @@ class OnnxRestorer:
         """Findings in the image that `prior` saw last; None for models that judge nothing."""
         return self._findings
 
-    def prior(
-        self,
-        thumbnail: Floats,
-        task: str,
-        crops: Floats | None = None,
-        probabilities: Floats | None = None,
-    ) -> Floats | None:
+    def prior(self, prior_input: PriorInput) -> Floats | None:
         """Return the prior maps of one image.
 
         Args:
-            thumbnail: (S, S, 3) float32 in [0, 1], S the card's `thumbnail`.
-            task: A member of `TASKS`, or several with commas between them: the graph runs for
-                each.
-            crops: (5, 64, 64, 3) of `prior_maps.native_crops`, for graphs that look at them; None
-                where the thumbnail is all there is.
-            probabilities: (2, 6), `probability` and `head_share` of a finding for each kind of
-                damage, to act on in place of the model's own, for graphs that take them.
+            prior_input: What the prior sees of it; for several tasks the graph runs for each.
 
         Returns:
             (C, h, w) float32; None unless the guidance is `image`.
@@ -165,8 +154,8 @@ class OnnxRestorer:
         if self._prior is None:
             return None
         runs = [
-            self._judge(self._prior, each, self._prior.feeds(thumbnail, each, crops, probabilities))
-            for each in split_tasks(task)
+            self._judge(self._prior, replace(prior_input, task=task))
+            for task in split_tasks(prior_input.task)
         ]
         maps = [run[0] for run in runs]
         judged = [findings for _, findings in runs if findings is not None]
@@ -174,18 +163,18 @@ class OnnxRestorer:
         return merge_maps(maps)
 
     def _judge(
-        self, prior: PriorSession, task: str, feeds: dict[str, np.ndarray]
+        self, prior: PriorSession, prior_input: PriorInput
     ) -> tuple[Floats, Findings | None]:
         """Return the prior maps (C, h, w) for one task, and what was found."""
         try:
-            maps, *found = self._compute(prior.session, prior.outputs, feeds)
+            maps, *found = self._compute(prior.session, prior.outputs, prior.feeds(prior_input))
         except MemoryError as error:
             raise memory_error(self._card, self._placement.device, self.tile) from error
         if bad_tiles(maps).size:
             raise NonFiniteError("the prior produced invalid values for the image")
         if found:
             return np.asarray(maps[0]), named_findings(found[0][0])
-        return np.asarray(maps[0]), findings_in(maps[0], self._card, task)
+        return np.asarray(maps[0]), findings_in(maps[0], self._card, prior_input.task)
 
     def restore(self, tiles: Floats, prior: Floats | None) -> RestoredTiles:
         """Restore tiles.

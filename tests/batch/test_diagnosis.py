@@ -26,9 +26,9 @@ class Watching(Judging):
 
     seen: list[tuple] = field(default_factory=list, init=False)
 
-    def prior(self, thumbnail, task, crops=None, probabilities=None):
-        self.seen.append((thumbnail.copy(), task))
-        return super().prior(thumbnail, task, crops, probabilities)
+    def prior(self, prior_input):
+        self.seen.append((prior_input.thumbnail.copy(), prior_input.task))
+        return super().prior(prior_input)
 
     def restore(self, tiles, prior):
         raise AssertionError("nothing is to be restored")
@@ -107,7 +107,7 @@ def test_a_folder_without_images_is_nothing_to_do(setup):
 
 def test_a_device_that_fails_ends_the_run(setup):
     class Broken(Judging):
-        def prior(self, thumbnail, task, crops=None, probabilities=None):
+        def prior(self, prior_input):
             raise DeviceError("cuda:0 failed")
 
     setup.draw("a.png", "b.png")

@@ -41,6 +41,7 @@ from varfix.engine.errors import (
     OutputDeniedError,
 )
 from varfix.engine.events import ItemDone, ItemFail, ItemStart, RunEnd, RunStart, Warn
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.system import atomic
 
 NAMES = [f"{number % 3}/{number}.png" for number in range(12)]
@@ -96,7 +97,7 @@ def test_the_model_of_a_worker_can_be_used_from_the_run():
     pool = WorkerPool(transport)
     remote = RemoteRestorer(pool.open(10), transport, 1)
     tiles = np.random.default_rng(3).random((2, 8, 8, 3)).astype(np.float32)
-    prior = remote.prior(tiles[0], "auto")
+    prior = remote.prior(PriorInput(tiles[0], "auto"))
     assert prior is not None
     assert remote.findings == HAZY
     assert (remote.restore(tiles, prior).pixels == tiles).all()

@@ -8,7 +8,7 @@ from PIL import Image, ImageCms
 
 from varfix.engine.errors import DecodeEmptyError, DecodeTruncatedError, DecodeUnsupportedError
 from varfix.engine.image.reader import decode_draft, decode_image
-from varfix.engine.restoration.prior_maps import thumbnail
+from varfix.engine.restoration.prior_input import thumbnail
 
 LIMIT = 10**8
 

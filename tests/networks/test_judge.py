@@ -19,7 +19,7 @@ from varfix.engine.networks.varformer_s.judge import (
     own_crops,
     stretching,
 )
-from varfix.engine.restoration import prior_maps
+from varfix.engine.restoration import prior_input
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,11 @@ def test_shrinking_and_stretching_keep_what_is_even():
 
 def test_network_and_runtime_cut_the_same_crops():
     image = torch.rand(1, 3, 301, 222)
-    theirs = prior_maps.native_crops(image[0].permute(1, 2, 0).numpy())
+    theirs = prior_input.native_crops(image[0].permute(1, 2, 0).numpy())
     ours = own_crops(image)[0].permute(0, 2, 3, 1)
     torch.testing.assert_close(ours, torch.from_numpy(theirs))
-    assert prior_maps.CROP == CROP
-    assert prior_maps.PLACES == PLACES
+    assert prior_input.CROP == CROP
+    assert prior_input.PLACES == PLACES
 
 
 def public_weights():

@@ -82,10 +82,11 @@ class InTorch(IdentityRestorer):
         super().__init__(card=like.card, tile=like.tile, tile_step=like.tile_step, batch=2)
         self.network, self.shapes = network, []
 
-    def prior(self, thumbnail, task, crops=None, probabilities=None):
-        image = torch.from_numpy(thumbnail).permute(2, 0, 1)[None]
+    def prior(self, prior_input):
+        image = torch.from_numpy(prior_input.thumbnail).permute(2, 0, 1)[None]
         with torch.no_grad():
-            return self.network.prior(image, torch.tensor([TASKS.index(task)])).maps[0].numpy()
+            task = torch.tensor([TASKS.index(prior_input.task)])
+            return self.network.prior(image, task).maps[0].numpy()
 
     def restore(self, tiles, prior):
         self.shapes.append(tiles.shape[1:3])

@@ -5,6 +5,7 @@ import pytest
 from support.sessions import ON_CPU, Exhausted, Faulty, noise, restorer_of, text_of
 
 from varfix.engine.errors import DeviceError, DeviceMemoryError, ExitCode, NonFiniteError
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restorer import Retries
 from varfix.onnx.inference import memory_guard as guard
 from varfix.onnx.inference.hardware import Gpu
@@ -80,7 +81,7 @@ def test_no_memory_for_the_prior_is_a_device_error_too(shelf):
     placement = Placement("cpu", CPU, tile=64, step=64, batch=1)
     restorer = OnnxRestorer(shelf.card(), graphs, placement, lambda code, text: None)
     with pytest.raises(DeviceMemoryError):
-        restorer.prior(noise(1, 256)[0], "auto")
+        restorer.prior(PriorInput(noise(1, 256)[0], "auto"))
 
 
 def test_another_failure_of_the_gpu_is_not_taken_for_memory(shelf):

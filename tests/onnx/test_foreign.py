@@ -5,6 +5,7 @@ import pytest
 from support.sessions import ON_CPU, noise, text_of
 
 from varfix.engine.errors import ExitCode, ModelContractError
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.onnx.inference.open_model import open_restorer
 
 
@@ -107,4 +108,4 @@ def test_a_graph_without_card_runs_under_its_own_names(shelf, shape, tile):
     assert restorer.card.tile == tile
     assert restorer.card.guidance == "none"
     assert len(restorer.card.sha256) == 64
-    assert restorer.prior(noise(1, 256)[0], "auto") is None
+    assert restorer.prior(PriorInput(noise(1, 256)[0], "auto")) is None

@@ -12,7 +12,7 @@ from support.sessions import ON_CPU
 from varfix.engine.image.reader import decode_image
 from varfix.engine.models.card import TASKS
 from varfix.engine.restoration.findings import KINDS
-from varfix.engine.restoration.prior_maps import thumbnail
+from varfix.engine.restoration.prior_input import PriorInput, thumbnail
 from varfix.onnx.inference.map_findings import findings_in
 from varfix.onnx.inference.open_model import open_restorer
 
@@ -75,7 +75,7 @@ def test_maps_of_other_models_say_nothing(card):
 )
 def test_the_shipped_model_finds_what_is_wrong(shipped, name, kind):
     pixels = decode_image((PICTURES / name).read_bytes(), max_pixels=10**6).pixels
-    assert shipped.prior(thumbnail(pixels, shipped.card.thumbnail), "auto") is not None
+    assert shipped.prior(PriorInput(thumbnail(pixels, shipped.card.thumbnail), "auto")) is not None
     findings = shipped.findings
     assert max(findings, key=lambda each: findings[each].probability) == kind
     assert findings[kind].acted > 0.5
@@ -86,8 +86,11 @@ def test_several_tasks_find_and_treat_what_each_does(shipped):
     small = thumbnail(decode_image(path.read_bytes(), max_pixels=10**6).pixels, 256)
     # A veil over the noisy image: half of it is white.
     small = (0.45 * small + 0.5).astype(np.float32)
-    alone = {task: (shipped.prior(small, task), shipped.findings) for task in ("noise", "haze")}
-    both, found = shipped.prior(small, "noise,haze"), shipped.findings
+    alone = {
+        task: (shipped.prior(PriorInput(small, task)), shipped.findings)
+        for task in ("noise", "haze")
+    }
+    both, found = shipped.prior(PriorInput(small, "noise,haze")), shipped.findings
     evidence = np.maximum(alone["noise"][0][-6:], alone["haze"][0][-6:])
     np.testing.assert_array_equal(both[-6:], evidence)
     assert both.shape == alone["haze"][0].shape

@@ -6,7 +6,7 @@ import numpy as np
 
 from varfix.engine.models.card import TASKS
 from varfix.engine.restoration.findings import KINDS
-from varfix.engine.restoration.prior_maps import CROP, PLACES, native_crops
+from varfix.engine.restoration.prior_input import CROP, PLACES, PriorInput, native_crops
 from varfix.onnx.inference.map_findings import named_findings
 from varfix.onnx.inference.prior_graph import prior_session
 
@@ -20,7 +20,7 @@ def graph(inputs, outputs):
 
 def test_a_graph_that_takes_a_thumbnail_alone_gets_nothing_else():
     old = graph(["thumbnail", "task"], ["prior"])
-    feeds = old.feeds(THUMBNAIL, "haze", native_crops(THUMBNAIL))
+    feeds = old.feeds(PriorInput(THUMBNAIL, "haze", native_crops(THUMBNAIL)))
     assert set(feeds) == {"thumbnail", "task"}
     assert feeds["task"].tolist() == [TASKS.index("haze")]
     np.testing.assert_array_equal(feeds["thumbnail"][0].transpose(1, 2, 0), THUMBNAIL)
@@ -30,7 +30,7 @@ def test_a_graph_that_takes_a_thumbnail_alone_gets_nothing_else():
 def test_a_graph_that_looks_closer_gets_the_crops_of_the_image():
     image = np.random.default_rng(1).random((300, 400, 3), np.float32)
     new = graph(["thumbnail", "task", "crops"], ["prior", "found"])
-    feeds = new.feeds(THUMBNAIL, "auto", native_crops(image))
+    feeds = new.feeds(PriorInput(THUMBNAIL, "auto", native_crops(image)))
     assert feeds["crops"].shape == (1, len(PLACES), 3, CROP, CROP)
     np.testing.assert_array_equal(feeds["crops"][0, 0].transpose(1, 2, 0), image[118:182, 168:232])
     assert new.outputs == ["prior", "found"]
@@ -38,7 +38,7 @@ def test_a_graph_that_looks_closer_gets_the_crops_of_the_image():
 
 def test_without_crops_the_thumbnail_is_all_there_is_to_look_at():
     new = graph(["thumbnail", "task", "crops"], ["prior", "found"])
-    feeds = new.feeds(THUMBNAIL, "auto", None)
+    feeds = new.feeds(PriorInput(THUMBNAIL, "auto", None))
     np.testing.assert_array_equal(feeds["crops"][0].transpose(0, 2, 3, 1), native_crops(THUMBNAIL))
 
 
@@ -46,9 +46,9 @@ def test_what_is_known_of_a_scene_is_passed_on_and_what_is_not_is_left_to_the_gr
     scenes = graph(["thumbnail", "task", "crops", "probabilities"], ["prior", "found"])
     held = np.arange(12, dtype=np.float32).reshape(2, 6) / 12.0
     np.testing.assert_array_equal(
-        scenes.feeds(THUMBNAIL, "auto", None, held)["probabilities"], held[None]
+        scenes.feeds(PriorInput(THUMBNAIL, "auto", None, held))["probabilities"], held[None]
     )
-    unknown = scenes.feeds(THUMBNAIL, "auto")["probabilities"]
+    unknown = scenes.feeds(PriorInput(THUMBNAIL, "auto"))["probabilities"]
     assert unknown.shape == (1, 2, 6)
     assert (unknown < 0.0).all()
 

@@ -22,7 +22,7 @@ from varfix.engine.errors import (
 )
 from varfix.engine.image.reader import decode_image
 from varfix.engine.networks.layers.quantizer import SCALES
-from varfix.engine.restoration.prior_maps import thumbnail
+from varfix.engine.restoration.prior_input import thumbnail
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.resolve import resolve, set_layer
 from varfix.engine.settings.types import Settings

@@ -13,6 +13,7 @@ from varfix.engine.errors import (
     ModelMissingError,
     NonFiniteError,
 )
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.settings.types import ModelSettings, Settings, TileSettings
 from varfix.onnx.inference.hardware import usable_cores
 from varfix.onnx.inference.open_model import open_restorer
@@ -169,7 +170,7 @@ def test_the_prior_of_an_image_reaches_its_tiles(shelf):
     thumbnail = np.full((256, 256, 3), 0.25, np.float32)
     tiles = noise(2) / 2
     for task, shift in (("auto", 0.0), ("noise", 0.25)):
-        maps = restorer.prior(thumbnail, task)
+        maps = restorer.prior(PriorInput(thumbnail, task))
         assert maps.shape == (3, 16, 16)
         assert maps.dtype == np.float32
         prior = np.stack([maps[:, :4, :4]] * 2)
@@ -200,4 +201,4 @@ def test_a_prior_that_is_no_number_fails_the_image(shelf):
     restorer = open_restorer(str(shelf.pair()), ON_CPU)
     thumbnail = np.full((256, 256, 3), np.nan, np.float32)
     with pytest.raises(NonFiniteError):
-        restorer.prior(thumbnail, "noise")
+        restorer.prior(PriorInput(thumbnail, "noise"))

@@ -41,8 +41,8 @@ class Painter(IdentityRestorer):
     card: ModelCard = GUIDED
     seen: list[tuple] = field(default_factory=list)
 
-    def prior(self, thumbnail, task, crops=None, probabilities=None):
-        self.seen.append((thumbnail, task))
+    def prior(self, prior_input):
+        self.seen.append((prior_input.thumbnail, prior_input.task))
         rows, columns = np.mgrid[0:16, 0:16].astype(np.float32)
         return np.stack([(rows * 3 + columns) / 60, rows])
 
@@ -219,7 +219,7 @@ def test_what_a_network_spoils_at_its_own_edges_is_not_in_the_image(shape):
 
 def test_models_without_guidance_get_no_prior():
     class Bare(IdentityRestorer):
-        def prior(self, thumbnail, task, crops=None, probabilities=None):
+        def prior(self, prior_input):
             raise AssertionError("asked for a prior")
 
         def restore(self, tiles, prior):

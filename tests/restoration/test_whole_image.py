@@ -11,7 +11,7 @@ from support.identity import IdentityRestorer
 
 from varfix.engine.batch.fingerprint import settings_fingerprint
 from varfix.engine.models.card import ModelCard
-from varfix.engine.restoration.prior_maps import thumbnail
+from varfix.engine.restoration.prior_input import thumbnail
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import Settings, TileSettings

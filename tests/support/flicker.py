@@ -24,9 +24,10 @@ class Pumping(IdentityRestorer):
     amount: float = 0.1
     asked: list[float] = field(default_factory=list)
 
-    def prior(self, thumbnail, task, crops=None, probabilities=None):
-        self.asked.append(float(thumbnail.mean()))
-        jitter = np.sin(1e5 * float(thumbnail.mean()))
+    def prior(self, prior_input):
+        mean = float(prior_input.thumbnail.mean())
+        self.asked.append(mean)
+        jitter = np.sin(1e5 * mean)
         return np.full((2, 16, 16), self.amount * jitter, np.float32)
 
     def restore(self, tiles, prior):

@@ -22,7 +22,7 @@ class IdentityRestorer:
     findings: Findings | None = None
     used: DeviceUsed = field(default=DeviceUsed("cpu", "cpu", "none", "fp32"))
 
-    def prior(self, thumbnail, task, crops=None, probabilities=None):
+    def prior(self, prior_input):
         """Return maps of zeros where the card promises maps."""
         if self.card.guidance != "image":
             return None

@@ -24,7 +24,7 @@ class Judging(IdentityRestorer):
     calls: int = 0
     findings: Findings | None = field(default=None, init=False)
 
-    def prior(self, thumbnail, task, crops=None, probabilities=None):
+    def prior(self, prior_input):
         self.findings = self.given[self.calls % len(self.given)]
         self.calls += 1
         return np.zeros((self.card.prior_channels, 16, 16), np.float32)

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from varfix.engine.evaluation.test_sets import BenchmarkFilter
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restore_image import restore_image
 from varfix.engine.settings.types import Settings
 from varfix.engine.train import ablation as ablate
@@ -44,7 +45,8 @@ def restored(restorer, pixels):
 
 def as_one_tile(restorer, square):
     """Restore an image of the thumbnail's size, which is its own thumbnail and only tile."""
-    return restorer.restore(square[None], restorer.prior(square, "auto")[None]).pixels[0]
+    prior = restorer.prior(PriorInput(square, "auto"))
+    return restorer.restore(square[None], prior[None]).pixels[0]
 
 
 def test_the_restorer_gives_the_result_of_the_network(network, pixels):
@@ -87,10 +89,10 @@ def test_ten_passes_equal_one_pass_over_their_prediction(network):
 
 def test_one_part_of_the_prior_is_zeroed(network, pixels):
     thumbnail = np.zeros((256, 256, 3), np.float32)
-    whole = TorchRestorer(network).prior(thumbnail, "rain")
+    whole = TorchRestorer(network).prior(PriorInput(thumbnail, "rain"))
     edges = np.cumsum([0, *network.restorer.parts])
     for part in range(len(network.restorer.parts)):
-        maps = ZeroedPrior(network, zeroed=(part,)).prior(thumbnail, "rain")
+        maps = ZeroedPrior(network, zeroed=(part,)).prior(PriorInput(thumbnail, "rain"))
         assert not maps[edges[part] : edges[part + 1]].any()
         maps[edges[part] : edges[part + 1]] = whole[edges[part] : edges[part + 1]]
         assert np.array_equal(maps, whole)

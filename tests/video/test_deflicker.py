@@ -202,7 +202,7 @@ def test_only_frames_that_count_are_restored(monkeypatch):
 
 def test_memory_does_not_grow_with_the_clip():
     class Deep(Pumping):
-        def prior(self, thumbnail, task, crops=None, probabilities=None):
+        def prior(self, prior_input):
             return np.zeros((60, 16, 16), np.float32)
 
     shape, filter_settings = (200, 300), DeflickerSettings()
@@ -250,7 +250,7 @@ def test_a_scene_too_short_for_a_key_frame_has_priors_all_the_same():
 
 def test_models_without_guidance_are_asked_for_no_prior():
     class Bare(Pumping):
-        def prior(self, thumbnail, task, crops=None, probabilities=None):
+        def prior(self, prior_input):
             raise AssertionError("asked for a prior")
 
     clip = noisy([scene(1)] * 8)

@@ -25,8 +25,8 @@ class Levelling(IdentityRestorer):
 
     card: ModelCard = GUIDED
 
-    def prior(self, thumbnail, task, crops=None, probabilities=None):
-        return np.full((2, 16, 16), 0.5 - thumbnail.mean(), np.float32)
+    def prior(self, prior_input):
+        return np.full((2, 16, 16), 0.5 - prior_input.thumbnail.mean(), np.float32)
 
     def restore(self, tiles, prior):
         return RestoredTiles(tiles + prior[:, 0].mean((1, 2))[:, None, None, None])

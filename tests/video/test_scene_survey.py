@@ -26,10 +26,10 @@ class Judging(IdentityRestorer):
     seen: list[float] = field(default_factory=list)
     told: list[np.ndarray | None] = field(default_factory=list)
 
-    def prior(self, thumbnail, task, crops=None, probabilities=None):
-        mean = float(thumbnail.mean())
+    def prior(self, prior_input):
+        mean = float(prior_input.thumbnail.mean())
         self.seen.append(mean)
-        self.told.append(probabilities)
+        self.told.append(prior_input.probabilities)
         found = {kind: Finding(0.0, 0.0) for kind in TASKS[1:]}
         found["lowlight"] = Finding(float(mean < 0.3), 0.0)
         found["noise"] = Finding(0.5, 0.0, head_share=0.25)
@@ -112,8 +112,8 @@ def test_a_clip_of_one_frame_and_a_black_one_are_judged():
 
 def test_models_that_do_not_say_what_is_wrong_decide_by_themselves():
     class Silent(Judging):
-        def prior(self, thumbnail, task, crops=None, probabilities=None):
-            super().prior(thumbnail, task, crops, probabilities)
+        def prior(self, prior_input):
+            super().prior(prior_input)
             self.findings = None
 
     assert survey_of([scene(1)] * 4, Silent()).at(2).of_frame(small(scene(1))) is None

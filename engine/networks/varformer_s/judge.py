@@ -34,7 +34,7 @@ CROP = 64
 
 PLACES = ((0.5, 0.5), (0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.8, 0.8))
 """Where the crops' centers lie, across and down: the middle and the four quarters. The runtime cuts
-them there too: `varfix.engine.restoration.prior_maps`."""
+them there too: `varfix.engine.restoration.prior_input`."""
 
 GRID_SCALE = 4.0
 """The grid's last layer learns so much faster than the others."""

@@ -5,6 +5,7 @@ import pytest
 from support.identity import IdentityRestorer
 
 from varfix.engine.models.card import TASKS, ModelCard
+from varfix.engine.restoration.prior_input import PriorInput
 from varfix.engine.restoration.restorer import Retries
 from varfix.engine.settings.types import Settings, TileSettings
 from varfix.onnx.inference.open_model import open_restorer
@@ -27,10 +28,14 @@ def tiles_for(restorer, count):
     return np.random.default_rng(7).random((count, edge, edge, 3), np.float32)
 
 
+def gray_input(size, task="auto"):
+    return PriorInput(np.full((size, size, 3), 0.5, np.float32), task)
+
+
 def prior_for(restorer, count):
     """The prior of a gray image, its upper left corner for every tile."""
     card = restorer.card
-    maps = restorer.prior(np.full((256, 256, 3), 0.5, np.float32), "auto")
+    maps = restorer.prior(gray_input(256))
     if maps is None:
         return None
     cells = card.tile // card.prior_stride
@@ -58,7 +63,7 @@ def test_it_reports_the_device_and_the_precision(restorer):
 
 def test_a_prior_exists_exactly_for_models_with_image_guidance(restorer):
     size = restorer.card.thumbnail or 256
-    maps = restorer.prior(np.full((size, size, 3), 0.5, np.float32), "auto")
+    maps = restorer.prior(gray_input(size))
     if restorer.card.guidance != "image":
         assert maps is None
         return
@@ -69,8 +74,7 @@ def test_a_prior_exists_exactly_for_models_with_image_guidance(restorer):
 
 def test_every_task_has_a_prior_or_none_has(restorer):
     size = restorer.card.thumbnail or 256
-    thumbnail = np.full((size, size, 3), 0.5, np.float32)
-    assert len({restorer.prior(thumbnail, task) is None for task in TASKS}) == 1
+    assert len({restorer.prior(gray_input(size, task)) is None for task in TASKS}) == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
