@@ -62,3 +62,14 @@ def image():
 def pixels():
     """Return the samples of an image file."""
     return lambda path: np.asarray(Image.open(path))
+
+
+@pytest.fixture
+def invert_folder(varfix, shelf, tmp_path, image):
+    """Run `varfix dir` over two good images and a broken one, with a model that inverts."""
+    image(tmp_path / "in" / "a.png", size=(640, 480))
+    image(tmp_path / "in" / "sub" / "b & <c>.png", 1)
+    (tmp_path / "in" / "broken.png").touch()
+    model = shelf.restore(nodes=[("Sub", ["c1", "tile"], ["restored"], {})])
+    where = ("dir", tmp_path / "in", tmp_path / "out", "-m", model, "-d", "cpu")
+    return lambda *options: varfix(*where, *options)

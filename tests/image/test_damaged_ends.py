@@ -3,26 +3,17 @@
 import io
 import struct
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from support import images as kit
+from support.images import shared
 
 from varfix.engine.errors import DecodeTruncatedError, DecodeUnsupportedError
 from varfix.engine.image.header import probe
 from varfix.engine.image.writer import encode_image
-
-FILES = Path(__file__).parents[3] / "shared/data/files"
-
-
-def shared(name):
-    path = FILES / name
-    if not path.exists():
-        pytest.skip("../shared is not here")
-    return path.read_bytes()
 
 
 def photo(height=240, width=320):

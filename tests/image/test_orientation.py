@@ -1,16 +1,22 @@
 """Images come upright, and say so."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageOps
 from support import images as kit
+from support.exif import text, written
+from support.images import shared
 
 from varfix.engine.image.decoded_image import to_integers
 from varfix.engine.image.header import probe
-from varfix.engine.image.writer import encode_image_bytes
+from varfix.engine.image.metadata import exif_block
+from varfix.engine.image.metadata.exif import orientation_of, upright_exif
+from varfix.engine.image.metadata.exif_block import ExifBlock, Value
+from varfix.engine.image.writer import encode_image, encode_image_bytes
 
 
 def turned(array, orientation, fmt):
@@ -66,3 +72,24 @@ def test_deep_images_are_turned_upright_too(orientation):
     assert (header.height, header.width) == order.shape
     for result in results:
         assert np.array_equal(result, array.reshape(-1, 3)[order])
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind, code", [(1, "B"), (3, "H"), (4, "I"), (6, "b"), (8, "h"), (9, "i")])
+def test_orientation_of_every_number_type_is_read_and_reset(kind, code, order):
+    value = Value(kind, 1, struct.pack(f"{order}{code}", 6))
+    packed = exif_block.pack(ExifBlock(order, {0x0112: value, 271: text("Maker")}))
+    assert orientation_of(packed) == 6
+    data = written("jpeg", packed)
+    image = kit.read(data)
+    assert image.pixels.shape == (64, 48, 3)
+    assert orientation_of(image.info.exif) == 1
+    result = kit.opened(encode_image(image, "keep", kit.KEEP).data)
+    assert result.getexif()[0x0112] in (1, b"\x01")
+    assert upright_exif(packed, 1, 1) != packed
+
+
+def test_orientation_of_another_program_is_reset():
+    result = kit.opened(kit.round_trip(shared("j_ori6_II_type1.jpg")))
+    assert result.size == (192, 256)
+    assert result.getexif()[0x0112] in (1, b"\x01")

@@ -2,13 +2,13 @@
 
 import io
 import struct
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 from support import images as kit
+from support.images import shared
 
 from varfix.engine.errors import DecodeUnsupportedError
 from varfix.engine.image import cicp, icc, isobmff, png
@@ -16,7 +16,6 @@ from varfix.engine.image.header import probe
 from varfix.engine.image.writer import encode_image
 from varfix.engine.settings.types import OutputSettings
 
-FILES = Path(__file__).parents[3] / "shared/data/files"
 P3 = ((0.3127, 0.3290), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
 # Columns of Apple's own Display P3 profile.
 DISPLAY_P3 = [
@@ -24,13 +23,6 @@ DISPLAY_P3 = [
     [0.24120, 0.69225, 0.06657],
     [-0.00105, 0.04189, 0.78407],
 ]
-
-
-def shared(name):
-    path = FILES / name
-    if not path.exists():
-        pytest.skip("../shared is not here")
-    return path.read_bytes()
 
 
 def chunk_chrm(points):

@@ -3,9 +3,11 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 from varfix.engine.image.reader import decode_image
@@ -15,6 +17,7 @@ from varfix.engine.settings.types import OutputSettings
 LIMIT = 500_000_000
 KEEP = OutputSettings()
 HEIGHT, WIDTH = 13, 22
+FILES = Path(__file__).parents[3] / "shared/data/files"
 
 
 def noise(channels=3, dtype=np.uint8, seed=0):
@@ -67,3 +70,11 @@ def raw_png(array, color_type, *chunks, depth=16):
 def decoded_png(data):
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     return array if array.ndim == 2 else array[..., [2, 1, 0, 3][: array.shape[2]]]
+
+
+def shared(name):
+    """Return a file of another program; skip the test where the files are not there."""
+    path = FILES / name
+    if not path.exists():
+        pytest.skip("../shared is not here")
+    return path.read_bytes()

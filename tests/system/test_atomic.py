@@ -2,9 +2,7 @@
 
 import errno
 import os
-import stat
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -16,16 +14,13 @@ from varfix.engine.errors import (
     ItemError,
     OutputDeniedError,
     OutputError,
-    OutputLockedError,
 )
 from varfix.engine.system.atomic import (
     AtomicWriter,
-    other_names,
     remove_stale_parts,
     temporary_path,
     translate_os_errors,
 )
-from varfix.engine.system.folder_lock import lock_folder
 
 
 @pytest.fixture
@@ -47,13 +42,6 @@ def tiny_disk(tmp_path):
         pytest.skip("may not mount a file system")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.fixture
-def dead_pid():
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    return process.pid
 
 
 def names(folder):
@@ -255,135 +243,9 @@ def test_leaving_in_a_hurry_drops_what_is_unfinished(writer, tmp_path, monkeypat
     assert names(tmp_path) == []
 
 
-def test_two_runs_do_not_write_to_one_destination(tmp_path):
-    second = lock_folder(tmp_path)
-    with (
-        lock_folder(tmp_path),
-        pytest.raises(OutputLockedError, match="locked by another varfix"),
-        second,
-    ):
-        pass
-    with lock_folder(tmp_path):
-        pass
-
-
-def test_a_dead_runs_lock_does_not_hold(tmp_path):
-    script = (
-        "import os, sys\nfrom pathlib import Path\n"
-        "from varfix.engine.system.folder_lock import lock_folder\n"
-        "with lock_folder(Path(sys.argv[1])):\n    os._exit(9)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
-    assert done.returncode == 9
-    with lock_folder(tmp_path):
-        pass
-
-
-@pytest.fixture(params=["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
-def no_locks(request, monkeypatch):
-    """A file system that knows no locks, as some network shares."""
-    fcntl = pytest.importorskip("fcntl")
-
-    def refuse(descriptor, operation):
-        raise OSError(getattr(errno, request.param), "no locks here")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-
-
-def test_without_locks_a_file_keeps_runs_apart(tmp_path, no_locks):
-    with (
-        lock_folder(tmp_path),
-        pytest.raises(OutputLockedError) as caught,
-        lock_folder(tmp_path),
-    ):
-        pass
-    assert str(tmp_path / ".varfix" / "lock.owner") in caught.value.hint
-    with lock_folder(tmp_path):
-        pass
-
-
-def test_without_locks_a_dead_run_does_not_hold(tmp_path, no_locks):
-    script = (
-        "import fcntl, os, sys\nfrom pathlib import Path\n"
-        "def refuse(*_):\n    raise OSError(37, 'no locks here')\n"
-        "fcntl.flock = refuse\nfrom varfix.engine.system.folder_lock import lock_folder\n"
-        "with lock_folder(Path(sys.argv[1])):\n    os._exit(9)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
-    assert done.returncode == 9
-    assert (tmp_path / ".varfix" / "lock.owner").exists()
-    with lock_folder(tmp_path):
-        pass
-
-
-def test_taking_a_destination_clears_what_dead_runs_left(tmp_path, dead_pid):
-    part = tmp_path / f".c.png.varfix-{dead_pid}.part"
-    part.touch()
-    with lock_folder(tmp_path):
-        assert not part.exists()
-
-
-def test_a_destination_that_is_a_file_is_an_output_problem(tmp_path):
-    (tmp_path / "file").write_bytes(b"mine")
-    with pytest.raises(OutputError), lock_folder(tmp_path / "file"):
-        pass
-    assert (tmp_path / "file").read_bytes() == b"mine"
-
-
-def test_a_single_file_needs_no_lock():
-    with lock_folder(None):
-        pass
-
-
 def test_errors_are_translated_once(tmp_path):
     with pytest.raises(DiskFullError), translate_os_errors(tmp_path / "c.png", 10):
         raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_the_mode_of_a_replaced_file_is_kept(tmp_path):
-    target = tmp_path / "a.jpg"
-    target.write_bytes(b"old")
-    target.chmod(0o600)
-    AtomicWriter().write(target, b"new")
-    assert target.read_bytes() == b"new"
-    assert stat.S_IMODE(target.stat().st_mode) == 0o600
-
-
-def test_a_new_file_has_the_mode_that_the_user_gives_files(tmp_path):
-    plain = tmp_path / "plain"
-    plain.write_bytes(b"")
-    AtomicWriter().write(tmp_path / "a.jpg", b"new")
-    assert (tmp_path / "a.jpg").stat().st_mode == plain.stat().st_mode
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root")
-def test_the_owner_of_a_replaced_file_is_kept(tmp_path):
-    target = tmp_path / "a.jpg"
-    target.write_bytes(b"old")
-    os.chown(target, 1234, 5678)
-    AtomicWriter().write(target, b"new")
-    assert (target.stat().st_uid, target.stat().st_gid) == (1234, 5678)
-
-
-def test_a_link_is_followed_and_stays_a_link(tmp_path):
-    real = tmp_path / "elsewhere" / "real.jpg"
-    real.parent.mkdir()
-    real.write_bytes(b"old")
-    link = tmp_path / "a.jpg"
-    link.symlink_to(real)
-    AtomicWriter().write(link, b"new")
-    assert link.is_symlink()
-    assert real.read_bytes() == b"new"
-    assert [path.name for path in real.parent.iterdir()] == ["real.jpg"]
-
-
-def test_other_names_of_a_file_are_counted(tmp_path):
-    path = tmp_path / "a.jpg"
-    assert other_names(path) == 0
-    path.write_bytes(b"old")
-    assert other_names(path) == 0
-    (tmp_path / "b.jpg").hardlink_to(path)
-    assert other_names(path) == 1
 
 
 @pytest.mark.parametrize(
