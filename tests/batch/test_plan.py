@@ -188,9 +188,9 @@ def test_a_sample_has_the_names_of_the_whole_run(source, out):
     draw(source / "a.jpg")
     draw(source / "a.png")
     whole = dict(pairs(planned(source, out, wanting("webp"))))
-    (one,) = pairs(planned(source, out, wanting("webp"), sample=1))
-    assert one == ("a.png", "a.png.webp")
-    assert whole[one[0]] == one[1]
+    (sampled,) = pairs(planned(source, out, wanting("webp"), sample=1))
+    assert sampled == ("a.png", "a.png.webp")
+    assert whole[sampled[0]] == sampled[1]
 
 
 def test_existing_files_are_foreign_and_need_overwrite(source, out):

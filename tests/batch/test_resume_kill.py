@@ -200,8 +200,8 @@ def planned(source, out):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is KiB on Linux alone")
 def test_a_hundred_thousand_files_are_planned_in_seconds_and_little_memory(tmp_path):
-    one = draw(tmp_path / "one", 2)
-    originals = sorted(one.rglob("*.*"))
+    drawn = draw(tmp_path / "one", 2)
+    originals = sorted(drawn.rglob("*.*"))
     source = tmp_path / "in"
     for number in range(100_000):
         original = originals[number % 2]

@@ -84,8 +84,8 @@ def noisy(clip: Clip, sigma: float) -> Clip:
         np.random.default_rng(at).normal(0, sigma / 255, (*SIZE, 3)) for at in range(len(clip))
     ]
     return [
-        (np.rint(np.clip(frame + one, 0, 1) * 255) / 255).astype(np.float32)
-        for frame, one in zip(clip, noise, strict=True)
+        (np.rint(np.clip(frame + grain, 0, 1) * 255) / 255).astype(np.float32)
+        for frame, grain in zip(clip, noise, strict=True)
     ]
 
 
@@ -130,7 +130,11 @@ def measure(clip: Clip, clean: Clip) -> dict[str, float]:
     return {
         "flicker": 255 * float(np.mean(np.abs(changes))),
         "coarse": 255 * float(np.mean(np.abs(coarse))),
-        "psnr": float(np.mean([psnr(one, other) for one, other in zip(clip, clean, strict=True)])),
+        "psnr": float(
+            np.mean(
+                [psnr(frame, clean_frame) for frame, clean_frame in zip(clip, clean, strict=True)]
+            )
+        ),
     }
 
 

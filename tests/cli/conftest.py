@@ -33,10 +33,10 @@ def process():
         return started[-1]
 
     yield start
-    for one in started:
-        if one.poll() is None:
-            one.kill()
-        one.communicate()
+    for running in started:
+        if running.poll() is None:
+            running.kill()
+        running.communicate()
 
 
 @pytest.fixture

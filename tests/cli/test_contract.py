@@ -104,7 +104,7 @@ def test_5_when_an_image_does_not_fit_into_memory(run, good, monkeypatch):
 
     monkeypatch.setattr(image_task, "decode_image", full)
     result = run()
-    assert {one["code"] for one in events(result, "item.fail")} == {"host_oom"}
+    assert {event["code"] for event in events(result, "item.fail")} == {"host_oom"}
     assert "0.png: does not fit into memory" in result.stderr
     assert ended(result)[0] == ExitCode.DEVICE
 
@@ -224,7 +224,7 @@ def test_a_model_that_returns_nan_fails_the_image_and_names_the_tile(run, good, 
             nodes=[("Div", ["c0", "c0"], ["n"], {}), ("Mul", ["tile", "n"], ["restored"], {})]
         )
     )
-    assert {one["code"] for one in events(result, "item.fail")} == {"model_nonfinite"}
+    assert {event["code"] for event in events(result, "item.fail")} == {"model_nonfinite"}
     assert "0.png: the model produced invalid values in tile 0,0 even in fp32" in result.stderr
     assert ended(result) == (ExitCode.PARTIAL, "partial")
 
@@ -246,9 +246,9 @@ def test_help_names_every_kind_of_event_and_the_schema(varfix):
 @pytest.fixture
 def slow(tmp_path, image, identity):
     """Arguments of a run that takes long enough to be interrupted."""
-    one = image(tmp_path / "in" / "0.bmp", size=(256, 256)).read_bytes()
+    data = image(tmp_path / "in" / "0.bmp", size=(256, 256)).read_bytes()
     for number in range(1, MANY):
-        (tmp_path / "in" / f"{number}.bmp").write_bytes(one)
+        (tmp_path / "in" / f"{number}.bmp").write_bytes(data)
     return ["dir", tmp_path / "in", tmp_path / "out", "-m", identity, "-d", "cpu"]
 
 

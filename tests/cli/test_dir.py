@@ -155,7 +155,9 @@ def test_names_that_are_not_text_are_restored_and_emitted(restore, tree, image):
     image(tree[0] / os.fsdecode(b"\xff.png"))
     result = restore("--json")
     assert result.exit_code == 0, result.stderr
-    assert "\\xff.png" in [one["src"] for one in events(result) if one["event"] == "item.start"]
+    assert "\\xff.png" in [
+        event["src"] for event in events(result) if event["event"] == "item.start"
+    ]
     assert os.fsdecode(b"\xff.png") in names(tree[1])
 
 
@@ -239,11 +241,11 @@ def test_events_cover_the_whole_run(restore, tree):
         "plan",
         "run.end",
     ]
-    assert len({one["run"] for one in emitted}) == 1
+    assert len({event["run"] for event in emitted}) == 1
     assert len(emitted[0]["run"]) == 26
-    ends = {one["event"] for one in emitted if one.get("id") == emitted[2]["id"]}
+    ends = {event["event"] for event in emitted if event.get("id") == emitted[2]["id"]}
     assert ends & {"item.done", "item.fail"}
-    (failed,) = [one for one in emitted if one["event"] == "item.fail"]
+    (failed,) = [event for event in emitted if event["event"] == "item.fail"]
     assert failed["code"] == "decode_empty"
     assert emitted[-1]["exit"] == result.exit_code == 1
 
@@ -275,9 +277,9 @@ def test_in_place_needs_an_option(varfix, identity, tree):
 @pytest.fixture
 def slow(tmp_path, image, shelf):
     """Arguments of a run that takes long enough to be interrupted."""
-    one = image(tmp_path / "many" / "0.bmp", size=(256, 256)).read_bytes()
+    data = image(tmp_path / "many" / "0.bmp", size=(256, 256)).read_bytes()
     for number in range(1, MANY):
-        (tmp_path / "many" / f"{number}.bmp").write_bytes(one)
+        (tmp_path / "many" / f"{number}.bmp").write_bytes(data)
     return ["dir", tmp_path / "many", tmp_path / "out", "-m", shelf.foreign(), "-d", "cpu"]
 
 

@@ -49,19 +49,19 @@ def test_a_healthy_machine_is_exit_0(varfix, facts):
 def test_every_format_and_depth_is_written_and_read(varfix, facts):
     facts()
     codecs = json.loads(varfix("doctor", "--json").stdout)["codecs"]
-    assert {(one["format"], one["depth"]) for one in codecs} == {
+    assert {(codec["format"], codec["depth"]) for codec in codecs} == {
         (form.name, depth) for form in FORMATS.values() for depth in form.depths if form.available
     }
-    assert all(one["works"] for one in codecs)
+    assert all(codec["works"] for codec in codecs)
 
 
 def test_every_video_encoder_writes_a_video_that_is_read_back(varfix, facts):
     facts()
     result = varfix("doctor", "--json")
-    found = {one["codec"]: one for one in json.loads(result.stdout)["encoders"]}
+    found = {encoder["codec"]: encoder for encoder in json.loads(result.stdout)["encoders"]}
     needed = [name for name, encoder in found.items() if encoder["needed"]]
     assert needed == ["h264", "hevc", "av1", "ffv1", "prores"]
-    assert all(one["works"] for one in found.values() if one["needed"])
+    assert all(encoder["works"] for encoder in found.values() if encoder["needed"])
     assert {name for name in found if "_" in name} == set(hardware_encoders())
     assert result.exit_code == 0
 

@@ -68,7 +68,7 @@ def test_a_pipe_can_still_be_logged(restore, source, tmp_path):
     log = tmp_path / "log"
     restore("-", "-", "--log-file", log, stdin=source.read_bytes())
     events = [json.loads(line) for line in log.read_text().splitlines()]
-    (start,) = [one for one in events if one["event"] == "item.start"]
+    (start,) = [event for event in events if event["event"] == "item.start"]
     assert (start["src"], start["dst"]) == ("stdin", "stdout")
 
 

@@ -24,7 +24,7 @@ def test_a_table_has_columns_for_what_was_found_and_treated(tmp_path):
     assert {third[column] for column in third if column.startswith("found_")} == {""}
     json_ = json.loads(judged(tmp_path / "r.json"))["pictures"]
     assert json_[0]["found"] == FOUND[0]["found"]
-    assert [one["applied"] for one in json_] == [["haze"], [], None]
+    assert [image["applied"] for image in json_] == [["haze"], [], None]
 
 
 def test_a_csv_has_a_line_for_each_image(invert_folder, tmp_path):
@@ -54,13 +54,17 @@ def test_a_json_is_one_object_with_run_settings_and_images(invert_folder, tmp_pa
     assert report["heading"]["origins"]["strength"] == "--strength"
     assert report["start"]["device"]["used"] == "cpu"
     assert (report["end"]["ok"], report["end"]["failed"], report["end"]["exit"]) == (2, 1, 1)
-    assert sorted(one["status"] for one in report["pictures"]) == ["failed", "restored", "restored"]
+    assert sorted(image["status"] for image in report["pictures"]) == [
+        "failed",
+        "restored",
+        "restored",
+    ]
 
 
 def test_a_report_has_the_shift_of_the_tone(invert_folder, tmp_path):
     invert_folder("--report", tmp_path / "r.json")
     images = json.loads((tmp_path / "r.json").read_text())["pictures"]
-    (shift,) = (one["tone_shift"] for one in images if one["src"] == "a.png")
+    (shift,) = (image["tone_shift"] for image in images if image["src"] == "a.png")
     before, after = (
         np.asarray(Image.open(tmp_path / folder / "a.png").convert("RGB"), float) / 255
         for folder in ("in", "out")
@@ -73,7 +77,7 @@ def test_a_repeated_run_reports_what_it_skipped(invert_folder, tmp_path):
     invert_folder("--report", tmp_path / "r.json")
     invert_folder("--report", tmp_path / "r.json")
     images = json.loads((tmp_path / "r.json").read_text())["pictures"]
-    skipped = [(one["src"], one["code"]) for one in images if one["status"] == "skipped"]
+    skipped = [(image["src"], image["code"]) for image in images if image["status"] == "skipped"]
     assert sorted(skipped) == [("a.png", "done"), ("sub/b & <c>.png", "done")]
 
 
@@ -111,9 +115,9 @@ def test_a_report_is_written_atomically(tmp_path, monkeypatch):
     with reporting(path, HEADING, lambda line: None) as report:
         emit_images(report, 5)
         assert path.read_text() == "the older one"
-        assert [one.name for one in tmp_path.iterdir()] == ["r.json"]
+        assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
     assert json.loads(path.read_text())["pictures"]
-    assert [one.name for one in tmp_path.iterdir()] == ["r.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
 def test_a_full_disk_keeps_the_older_report(tmp_path, monkeypatch):
@@ -125,7 +129,7 @@ def test_a_full_disk_keeps_the_older_report(tmp_path, monkeypatch):
     with pytest.raises(DiskFullError), reporting(tmp_path / "r.json", HEADING, print):
         pass
     assert (tmp_path / "r.json").read_text() == "the older one"
-    assert [one.name for one in tmp_path.iterdir()] == ["r.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
 def test_a_place_that_cannot_be_written_stops_before_the_work(invert_folder, tmp_path):
@@ -151,9 +155,9 @@ def test_every_row_is_the_same_in_all_formats():
 
 
 def test_a_stopped_run_is_reported(process, tmp_path, image, identity):
-    one = image(tmp_path / "in" / "0.bmp", size=(256, 256)).read_bytes()
+    data = image(tmp_path / "in" / "0.bmp", size=(256, 256)).read_bytes()
     for number in range(1, 80):
-        (tmp_path / "in" / f"{number}.bmp").write_bytes(one)
+        (tmp_path / "in" / f"{number}.bmp").write_bytes(data)
     path = tmp_path / "r.json"
     arguments = ["dir", tmp_path / "in", tmp_path / "out", "-m", identity, "-d", "cpu", "--json"]
     running = process(*arguments, "--report", path)

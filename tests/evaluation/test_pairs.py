@@ -138,16 +138,16 @@ def test_a_degradation_that_makes_no_sense_is_refused(text):
 
 def test_equal_files_are_perfect(tmp_path):
     path = save(tmp_path / "a.png")
-    (one,) = score_files([Pair("a.png", path, path)], LIMIT)
-    assert one == Measured("a.png", Scores(math.inf, 1.0, math.inf, 1.0))
-    assert one.gain is None
+    (measured,) = score_files([Pair("a.png", path, path)], LIMIT)
+    assert measured == Measured("a.png", Scores(math.inf, 1.0, math.inf, 1.0))
+    assert measured.gain is None
 
 
 def test_a_known_error_gives_the_known_psnr(tmp_path):
     for name, value in (("a.png", 100), ("b.png", 110)):
         Image.new("L", (16, 16), value).save(tmp_path / name)
-    (one,) = score_files([Pair("a", tmp_path / "a.png", tmp_path / "b.png")], LIMIT)
-    assert one.restored.psnr == pytest.approx(20 * math.log10(255 / 10), abs=1e-4)
+    (measured,) = score_files([Pair("a", tmp_path / "a.png", tmp_path / "b.png")], LIMIT)
+    assert measured.restored.psnr == pytest.approx(20 * math.log10(255 / 10), abs=1e-4)
 
 
 def test_a_restoration_that_finds_the_target_gains_everything(folders):
@@ -155,24 +155,24 @@ def test_a_restoration_that_finds_the_target_gains_everything(folders):
     truth = save(target / "a.png", 1)
     pair = Pair("a.png", save(restored / "a.png", 2), truth)
     pixels = np.asarray(Image.open(truth), np.float32) / np.float32(255)
-    (one,) = score_restored([pair], lambda _: pixels, LIMIT)
-    assert one.before.psnr < 10
-    assert one.restored.psnr == math.inf == one.gain
+    (measured,) = score_restored([pair], lambda _: pixels, LIMIT)
+    assert measured.before.psnr < 10
+    assert measured.restored.psnr == math.inf == measured.gain
 
 
 def test_doing_nothing_gains_nothing(tmp_path):
     save(tmp_path / "a.png")
     for spec in ("noise:25", "noise:0"):
-        (one,) = score_degraded(tmp_path, parse_degradation(spec), same, LIMIT)
-        assert one.restored == one.before
-        assert one.gain == 0.0
+        (measured,) = score_degraded(tmp_path, parse_degradation(spec), same, LIMIT)
+        assert measured.restored == measured.before
+        assert measured.gain == 0.0
 
 
 def test_what_a_file_cannot_hold_is_not_measured(tmp_path):
     save(tmp_path / "a.png")
     nearly = parse_degradation("noise:0")
-    (one,) = score_degraded(tmp_path, nearly, lambda pixels: pixels + 0.4 / 255, LIMIT)
-    assert one.restored.psnr == math.inf
+    (measured,) = score_degraded(tmp_path, nearly, lambda pixels: pixels + 0.4 / 255, LIMIT)
+    assert measured.restored.psnr == math.inf
 
 
 def test_a_gray_image_gets_gray_noise(tmp_path):
@@ -214,8 +214,8 @@ def test_an_unreadable_image_ends_the_measurement_with_its_name(tmp_path):
 
 
 def test_the_mean_is_over_images():
-    one = Measured("a", Scores(20.0, 0.5, 22.0, 0.6), Scores(10.0, 0.1, 12.0, 0.2))
-    two = Measured("b", Scores(30.0, 0.7, 32.0, 0.8), Scores(20.0, 0.3, 22.0, 0.4))
-    average = mean([one, two])
+    first = Measured("a", Scores(20.0, 0.5, 22.0, 0.6), Scores(10.0, 0.1, 12.0, 0.2))
+    second = Measured("b", Scores(30.0, 0.7, 32.0, 0.8), Scores(20.0, 0.3, 22.0, 0.4))
+    average = mean([first, second])
     assert average.restored == Scores(25.0, pytest.approx(0.6), 27.0, pytest.approx(0.7))
     assert average.gain == 10.0

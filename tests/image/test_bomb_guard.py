@@ -135,16 +135,16 @@ import cv2, tifffile
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 data = Path(sys.argv[1]).read_bytes()
 start = time.process_time()
-told = []
+outcomes = []
 for work in (lambda: probe(Path(sys.argv[1])), lambda: decode_image(data, max_pixels=500_000_000)):
     try:
         work()
-        told.append("read")
+        outcomes.append("read")
     except DecodeError as error:
-        told.append(type(error).__name__)
+        outcomes.append(type(error).__name__)
 spent = time.process_time() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(*told, spent, (peak - base) / 1024, len(data) / 2**20)
+print(*outcomes, spent, (peak - base) / 1024, len(data) / 2**20)
 """
 
 

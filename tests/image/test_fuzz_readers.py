@@ -130,9 +130,9 @@ def by_extra(image, clear, about):
     if FORMATS["heif"].available:
         import pillow_heif
 
-        for kind, one, facts in (("heif", image, about), ("heif alpha", clear, {})):
+        for kind, pixels, facts in (("heif", image, about), ("heif alpha", clear, {})):
             out = io.BytesIO()
-            pillow_heif.from_pillow(one).save(out, quality=90, **facts)
+            pillow_heif.from_pillow(pixels).save(out, quality=90, **facts)
             files[kind] = out.getvalue()
     if FORMATS["jxl"].available:
         import pillow_jxl.JpegXLImagePlugin  # noqa: F401 (teaches Pillow the format)

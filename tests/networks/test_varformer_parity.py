@@ -7,7 +7,7 @@ golden tokens forced after every scale, and free.
 import numpy as np
 import pytest
 import torch
-from support.released_networks import told
+from support.released_networks import print_figures
 from support.varformer_parity import (
     CASES,
     CUTS,
@@ -51,7 +51,7 @@ def forced_run(network, golden):
 
 def test_every_stage_is_reproduced_with_the_golden_tokens(network, golden):
     seen, guidance = forced_run(network, golden)
-    told(f"network, case {golden['case_seed']}, golden tokens", seen.by_stage())
+    print_figures(f"network, case {golden['case_seed']}, golden tokens", seen.by_stage())
     assert set(golden["stat_names"]) - set(seen.worst) <= NOT_COMPUTED
     certain = golden["quant_margin"] >= 1e-3
     assert np.array_equal(guidance.tokens.numpy()[certain], golden["quant_tokens"][certain])

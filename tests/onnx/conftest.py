@@ -37,11 +37,11 @@ def sources(monkeypatch):
     """What sessions were started from, in turn."""
     seen, options = [], runtime._options
 
-    def told(module, plan, unrolled, source):
+    def recorded(module, plan, unrolled, source):
         seen.append(source)
         return options(module, plan, unrolled, source)
 
-    monkeypatch.setattr(runtime, "_options", told)
+    monkeypatch.setattr(runtime, "_options", recorded)
     return seen
 
 

@@ -36,9 +36,9 @@ class Card(Faulty):
 
 
 def restorer_on(shelf, gpu):
-    restorer, told = restorer_of(shelf, gpu, batch=4)
+    restorer, codes = restorer_of(shelf, gpu, batch=4)
     restorer._card = shelf.card(sha256="abc")
-    return restorer, told
+    return restorer, codes
 
 
 @pytest.mark.parametrize(

@@ -134,8 +134,8 @@ def test_what_is_no_device_is_refused_with_help(text, words):
 
 def test_several_gpus_are_one_request_for_each():
     request = parse_device("cuda:0,2")
-    assert [one.device for one in request.each()] == [Device("cuda", 0), Device("cuda", 2)]
-    assert {one.text for one in request.each()} == {"cuda:0,2"}
+    assert [part.device for part in request.each()] == [Device("cuda", 0), Device("cuda", 2)]
+    assert {part.text for part in request.each()} == {"cuda:0,2"}
     assert parse_device("auto").each() == [parse_device("auto")]
 
 

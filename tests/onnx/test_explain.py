@@ -97,10 +97,10 @@ def test_the_outputs_of_the_graph_are_those_of_the_network(shipped, feeds):
     decisions = explain.find_fusion_outputs(shipped)
     names = (*decisions.regions, *decisions.scales)
     session = start(inside.add_outputs(shipped.restore.read_bytes(), names), SessionPlan(CPU))
-    told = session.run(names, feeds)
+    found = session.run(names, feeds)
     wanted = [decided[head, place] for head in ("region_weights", "scale_weights")
               for place in explain.FUSIONS.values()]  # fmt: skip
-    for ours, theirs in zip(told, wanted, strict=True):
+    for ours, theirs in zip(found, wanted, strict=True):
         assert ours.shape == theirs.shape
         assert np.abs(ours - theirs.numpy()).max() < 1e-4
 
@@ -117,12 +117,14 @@ def test_the_shipped_model_draws_all_sheets(tmp_path):
 def test_rain_is_recognized_as_rain(shipped):
     image = cv2.resize(cv2.imread(str(PICTURES / "animals" / "osprey-rain.jpg")), (256, 128))
     pixels = image[..., ::-1] / np.float32(255)
-    told = explain.explanation_of(open_restorer("varformer-s", ON_CPU), shipped, pixels, "auto")
-    assert max(told.kinds, key=told.kinds.get) == "rain"
-    assert told.kinds["rain"] > 0.5
-    assert np.allclose(told.scales.sum(1), 1.0, atol=1e-4)
-    first, last = told.steps[0][1], told.steps[-1][1]
-    assert first.shape == last.shape == told.image.shape
+    explanation = explain.explanation_of(
+        open_restorer("varformer-s", ON_CPU), shipped, pixels, "auto"
+    )
+    assert max(explanation.kinds, key=explanation.kinds.get) == "rain"
+    assert explanation.kinds["rain"] > 0.5
+    assert np.allclose(explanation.scales.sum(1), 1.0, atol=1e-4)
+    first, last = explanation.steps[0][1], explanation.steps[-1][1]
+    assert first.shape == last.shape == explanation.image.shape
     assert np.abs(first - last).mean() > 0.005  # it is the prior that knows what to do
 
 

@@ -28,14 +28,14 @@ from varfix.onnx.inference.signature import Signature
 )
 def test_out_of_memory_errors_halve_the_batch_until_it_fits(shelf, message):
     session = Faulty(most=3, message=message)
-    restorer, told = restorer_of(shelf, session)
+    restorer, codes = restorer_of(shelf, session)
     tiles = noise(8)
     restored = restorer.restore(tiles, None)
     assert np.array_equal(restored.pixels, tiles)
     assert session.batches == [8, 4, 2, 2, 2, 2]
     assert restorer.batch == 2
     assert restored.retries == Retries(oom=2)
-    assert told == ["batch_halved", "batch_halved"]
+    assert codes == ["batch_halved", "batch_halved"]
 
 
 def test_a_batch_that_fits_stays_for_the_next_tiles(shelf):
@@ -86,33 +86,33 @@ def test_no_memory_for_the_prior_is_a_device_error_too(shelf):
 
 def test_another_failure_of_the_gpu_is_not_taken_for_memory(shelf):
     session = Faulty(most=0, message="CUDA failure 700: an illegal memory access\nstack")
-    restorer, told = restorer_of(shelf, session)
+    restorer, codes = restorer_of(shelf, session)
     with pytest.raises(DeviceError, match=r"cuda:0 failed: CUDA failure 700: .*access$"):
         restorer.restore(noise(8), None)
-    assert (session.batches, told) == ([8], [])
+    assert (session.batches, codes) == ([8], [])
 
 
 def test_a_tile_that_overflows_in_fp16_is_repeated_in_fp32_and_alone(shelf):
     tiles = noise(5)
     half, exact = Faulty(bad=[tiles[3].flat[0]]), Faulty()
-    restorer, told = restorer_of(shelf, exact, half)
+    restorer, codes = restorer_of(shelf, exact, half)
     assert restorer.used.precision == "fp16"
     restored = restorer.restore(tiles, None)
     assert np.array_equal(restored.pixels, tiles)
     assert (half.batches, exact.batches) == ([5], [1])
     assert restored.retries == Retries(fp32=1)
-    assert told == ["fp16_overflow"]
+    assert codes == ["fp16_overflow"]
 
 
 def test_after_an_overflow_the_run_continues_in_fp32(shelf):
     tiles = noise(2)
     half, exact = Faulty(bad=[tiles[0].flat[0]]), Faulty()
-    restorer, told = restorer_of(shelf, exact, half)
+    restorer, codes = restorer_of(shelf, exact, half)
     restorer.restore(tiles, None)
     restorer.restore(tiles, None)
     assert restorer.used.precision == "fp32"
     assert (half.batches, exact.batches) == ([2], [1, 2])
-    assert told == ["fp16_overflow"]
+    assert codes == ["fp16_overflow"]
 
 
 def test_the_prior_of_the_repeated_tile_goes_with_it(shelf):

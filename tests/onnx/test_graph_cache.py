@@ -127,7 +127,7 @@ def test_many_that_start_at_once_keep_one(model, folder):
     for thread in threads:
         thread.join(30)
     assert len(found) == 6
-    assert all(np.array_equal(one, expected) for one in found)
+    assert all(np.array_equal(result, expected) for result in found)
     assert list(folder.iterdir()) == [kept]
 
 

@@ -96,8 +96,8 @@ def test_parts_are_the_same_without_the_sequence(sizes, places):
     assert "Split" in kinds
     assert not kinds & {"SplitToSequence", "SequenceAt"}
     onnx.checker.check_model(model)
-    for one, other in zip(before, run_model(model), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for expected, found in zip(before, run_model(model), strict=True):
+        np.testing.assert_array_equal(expected, found)
 
 
 @pytest.mark.parametrize("places", [[-1], [0, -2]])

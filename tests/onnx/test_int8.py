@@ -78,13 +78,13 @@ def test_the_runtime_fuses_every_block_into_integer_kernels(graph, tmp_path):
 
 
 def test_weights_leave_room_for_processors_that_add_pairs_in_16_bits(graph):
-    whole = [one for one in graph.graph.initializer if one.name.endswith("weight.whole")]
+    whole = [weight for weight in graph.graph.initializer if weight.name.endswith("weight.whole")]
     assert whole
-    assert max(np.abs(onnx.numpy_helper.to_array(one)).max() for one in whole) == 63
+    assert max(np.abs(onnx.numpy_helper.to_array(weight)).max() for weight in whole) == 63
 
 
 def test_single_precision_of_what_became_integers_is_gone(graph):
-    names = {one.name for one in graph.graph.initializer}
+    names = {weight.name for weight in graph.graph.initializer}
     assert not any(int8.BLOCKS.fullmatch(name.removesuffix(".half")) for name in names)
 
 
@@ -136,11 +136,11 @@ def test_a_model_without_an_int8_variant_is_an_error(shelf):
 
 
 def test_on_a_gpu_integers_are_left_out_with_a_warning(shelf, on_cuda):
-    told = []
+    codes = []
     path = shelf.restore()
     settings = Settings(device="cuda", model=ModelSettings(precision="int8"))
-    restorer = open_restorer(str(path), settings, warn=lambda code, text: told.append(code))
-    assert told == ["int8_on_cpu"]
+    restorer = open_restorer(str(path), settings, warn=lambda code, text: codes.append(code))
+    assert codes == ["int8_on_cpu"]
     assert restorer.used.precision == "fp32"
 
 

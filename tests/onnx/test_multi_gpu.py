@@ -30,9 +30,9 @@ def test_results_come_in_the_order_of_the_tiles(shelf, count, batches):
 
 
 def test_tiles_are_dealt_out_by_what_each_can_take(shelf):
-    one, other = Faulty(), Faulty()
-    spread(shelf, one, other, batches=(6, 2)).restore(noise(8), None)
-    assert (one.batches, other.batches) == ([6], [2])
+    first, second = Faulty(), Faulty()
+    spread(shelf, first, second, batches=(6, 2)).restore(noise(8), None)
+    assert (first.batches, second.batches) == ([6], [2])
 
 
 def test_all_work_at_the_same_time(shelf):

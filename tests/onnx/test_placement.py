@@ -37,12 +37,12 @@ def test_half_precision_is_used_when_safe_or_asked_for(
     path = shelf.restore(card=card)
     if half_file:
         shelf.restore("hand-made.fp16.onnx", card=card)
-    told = []
+    codes = []
     settings = Settings(model=ModelSettings(precision=precision))
-    restorer = open_restorer(str(path), settings, warn=lambda code, text: told.append(code))
+    restorer = open_restorer(str(path), settings, warn=lambda code, text: codes.append(code))
     assert restorer.used.precision == used
     assert ("hand-made.fp16.onnx" in dict(on_cuda)) == (used == "fp16")
-    assert told == (["fp16_unchecked"] if (fp16, used) == ("untested", "fp16") else [])
+    assert codes == (["fp16_unchecked"] if (fp16, used) == ("untested", "fp16") else [])
 
 
 def test_half_precision_asked_for_without_its_file_is_an_error(shelf, on_cuda):

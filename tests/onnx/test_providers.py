@@ -1,4 +1,4 @@
-"""What ONNX Runtime is told about devices."""
+"""The options of devices that ONNX Runtime receives."""
 
 import pytest
 

@@ -7,7 +7,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.released_networks import choices, named_values, probed, run_graph, token_feeds, told
+from support.released_networks import (
+    choices,
+    named_values,
+    print_figures,
+    probed,
+    run_graph,
+    token_feeds,
+)
 from support.varformer_parity import (
     CASES,
     CUTS,
@@ -73,7 +80,7 @@ def test_every_stage_of_the_file_is_reproduced_with_the_golden_tokens(golden, pa
     seen.compare("out", results.pop("restored"), golden["out"])
     for name, value in results.items():
         seen(name, torch.from_numpy(value))
-    told(f"file, case {golden['case_seed']}, golden tokens", seen.by_stage())
+    print_figures(f"file, case {golden['case_seed']}, golden tokens", seen.by_stage())
     assert seen.too_large() == {}
 
 

@@ -110,13 +110,13 @@ def test_the_batch_is_the_one_asked_for_or_one_on_a_cpu(shelf, asked, batch):
 
 
 def test_fp16_on_a_cpu_is_not_used_and_causes_a_warning(shelf):
-    told = []
+    codes = []
     settings = Settings(device="cpu", model=ModelSettings(precision="fp16"))
     restorer = open_restorer(
-        str(shelf.restore()), settings, warn=lambda code, text: told.append(code)
+        str(shelf.restore()), settings, warn=lambda code, text: codes.append(code)
     )
     assert restorer.used.precision == "fp32"
-    assert told == ["precision_fp32"]
+    assert codes == ["precision_fp32"]
 
 
 def test_warnings_without_a_receiver_become_python_warnings(shelf):
@@ -135,11 +135,11 @@ def test_warnings_without_a_receiver_become_python_warnings(shelf):
     ],
 )
 def test_limits_of_a_model_cause_a_warning(shelf, facts, code):
-    told = []
+    codes = []
     settings = Settings(device="cpu", model=ModelSettings(task="noise"))
     path = shelf.restore(card=shelf.card(**facts))
-    open_restorer(str(path), settings, warn=lambda code, text: told.append(code))
-    assert told == ([code] if code else [])
+    open_restorer(str(path), settings, warn=lambda code, text: codes.append(code))
+    assert codes == ([code] if code else [])
 
 
 def test_threads_are_the_cores_and_do_not_spin(shelf, monkeypatch):

@@ -25,7 +25,7 @@ def photo(height, width):
 @pytest.mark.parametrize("size", [(320, 480), (200, 300), (100, 130), (520, 520), (600, 400)])
 def test_tiles_that_fit_a_small_image_change_nothing_that_is_seen(size):
     fitted, full = Settings(device="cpu"), Settings(device="cpu", tile=TileSettings(size=512))
-    restorer, square = (open_restorer("varformer-s", one) for one in (fitted, full))
+    restorer, square = (open_restorer("varformer-s", settings) for settings in (fitted, full))
     assert tile_grid_for(square, size, full).sides == (512, 512)
     assert np.prod(tile_grid_for(restorer, size, fitted).sides) < 0.8 * 512**2
     pixels = photo(*size)

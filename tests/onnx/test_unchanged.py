@@ -106,7 +106,7 @@ def test_several_tiles_at_once(batch, image, plain):
     assert other.batch == batch
     restored = restore_image(other, image, together)
     np.testing.assert_allclose(restored, plain, rtol=0, atol=1e-6)
-    eight_bits = [(255.0 * one).round() for one in (restored, plain)]
+    eight_bits = [(255.0 * pixels).round() for pixels in (restored, plain)]
     assert (eight_bits[0] != eight_bits[1]).mean() < 1e-4
 
 

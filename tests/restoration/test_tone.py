@@ -101,7 +101,7 @@ def block_means(pixels, side):
 )
 def test_a_clean_image_stays_as_it_was(restore, least):
     images = [decode_image(p.read_bytes(), max_pixels=10**7) for p in find_images(CLEAN)]
-    values = [psnr(rounded(restore(one.pixels)), one.pixels) for one in images]
+    values = [psnr(rounded(restore(image.pixels)), image.pixels) for image in images]
     assert np.mean(values) > least
 
 

@@ -180,10 +180,10 @@ def test_no_secret_is_shown(remote):
     expire_after(remote, 0)
     with pytest.raises(StoreError) as ended:
         remote.run()
-    told = json.dumps([repr(event) for event in remote.events])
-    told += ended.value.message + ended.value.hint
+    messages = json.dumps([repr(event) for event in remote.events])
+    messages += ended.value.message + ended.value.hint
     for key in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID"):
-        assert KEYS[key] not in told
+        assert KEYS[key] not in messages
 
 
 def test_a_strangers_object_that_appears_meanwhile_is_left_alone(remote):

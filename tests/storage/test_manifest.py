@@ -54,12 +54,12 @@ def entry(source, data, dst="a.png", recipe="r1", src="a.png"):
 def finish(out, source, data=None, **facts):
     """Write a result and enter it, as a run does."""
     data = png(2) if data is None else data
-    one = entry(source, data, **facts)
+    added = entry(source, data, **facts)
     manifest = FileManifest(out)
-    (out / one.dst).write_bytes(data)
-    manifest.append(one)
+    (out / added.dst).write_bytes(data)
+    manifest.append(added)
     manifest.close()
-    return one
+    return added
 
 
 def status(out, source, recipe="r1", dst="a.png"):

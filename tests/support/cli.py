@@ -22,7 +22,7 @@ class Script:
 
 def run_here(*arguments, stdin=None):
     """Run `varfix ARGUMENTS`; the result has exit_code, stdout and stderr."""
-    return CliRunner().invoke(Script(), [str(one) for one in arguments], input=stdin)
+    return CliRunner().invoke(Script(), [str(argument) for argument in arguments], input=stdin)
 
 
 def move_home(monkeypatch, home):

@@ -101,11 +101,11 @@ def nodes(count, axes):
 def lut8(inputs, count, values):
     """Pack a lookup table: (count ** inputs, outputs) in [0, 1]."""
     outputs = values.shape[1]
-    one = struct.pack(">9i", *(65536, 0, 0, 0, 65536, 0, 0, 0, 65536))
+    unit_matrix = struct.pack(">9i", *(65536, 0, 0, 0, 65536, 0, 0, 0, 65536))
     ramp = bytes(range(256))
     cells = np.rint(values.clip(0, 1) * 255).astype(np.uint8).tobytes()
     head = b"mft1" + bytes(4) + bytes((inputs, outputs, count, 0))
-    return head + one + ramp * inputs + cells + ramp * outputs
+    return head + unit_matrix + ramp * inputs + cells + ramp * outputs
 
 
 def lab_of(rgb):

@@ -68,7 +68,7 @@ def run(restorer, clip, filter_settings=None, settings=None, first=0):
     return [pixels for _, pixels in found]
 
 
-def same(one, other):
-    return len(one) == len(other) and all(
-        np.array_equal(a.view(np.int32), b.view(np.int32)) for a, b in zip(one, other, strict=True)
+def same(clip, other):
+    return len(clip) == len(other) and all(
+        np.array_equal(a.view(np.int32), b.view(np.int32)) for a, b in zip(clip, other, strict=True)
     )

@@ -1,11 +1,11 @@
-"""A local file server that misbehaves as it is told: ranges, cut connections, refusals."""
+"""A local file server that misbehaves on request: ranges, cut connections, refusals."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    """A local file server that misbehaves as it is told."""
+    """A local file server that misbehaves on request."""
 
     def __init__(self, content, path="/net.pth"):
         self.content, self.etag = content, '"one"'

@@ -113,7 +113,7 @@ def token_feeds(tokens, scales, name="tokens"):
     return {f"{name}_{k}": part for k, part in enumerate(parts)}
 
 
-def told(title, figures):
+def print_figures(title, figures):
     """Print worst differences by stage, for closing notes: pytest -s."""
     lines = (f"  {name:32} {figure}" for name, figure in figures.items())
     print("\n" + "\n".join([title, *lines]))  # noqa: T201

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.released_networks import told
+from support.released_networks import print_figures
 
 from varfix.engine.networks.checkpoints.load import load_restorevar
 
@@ -119,10 +119,10 @@ def fields_of(golden, seen):
 
 
 def wrong(golden, fields, mode, from_latent):
-    """What the kit's own comparison refuses of a run; every figure is told."""
+    """What the kit's own comparison refuses of a run; prints every figure."""
     path = PARITY / f"golden_restorevar_case{int(golden['case'])}.npz"
     report = module("check_golden").compare(path, fields, mode, from_latent)
     origin = "stored latent" if from_latent else "picture"
     title = f"case {int(golden['case'])} ({facts(golden)['config']}), {mode}, from the {origin}"
-    told(title, {name: detail for name, _, detail in report})
+    print_figures(title, {name: detail for name, _, detail in report})
     return [line for line in report if not line[1]]

@@ -1,4 +1,4 @@
-"""Sessions that fail where told, and what tests of sessions have in common."""
+"""Sessions that fail on request, and what tests of sessions have in common."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def text_of(error):
 
 
 class Faulty:
-    """A session that identifies, but fails where told: memory above a batch, values in tiles."""
+    """A session that identifies, but fails on request: memory above a batch, values in tiles."""
 
     def __init__(self, most=99, message="Failed to allocate memory for requested buffer", bad=()):
         self.most, self.message, self.bad = most, message, bad
@@ -50,9 +50,9 @@ class Exhausted:
 
 
 def restorer_of(shelf, restore, fp16=None, device=CUDA, batch=8):
-    told = []
+    codes = []
     graphs = Graphs(restore, Signature("tile", "restored", (), None), fp16=fp16)
     placement = Placement("auto", device, tile=64, step=64, batch=batch)
     card = shelf.card(vram_mb={"1": 900, "8": 3100})
-    restorer = OnnxRestorer(card, graphs, placement, lambda code, text: told.append(code))
-    return restorer, told
+    restorer = OnnxRestorer(card, graphs, placement, lambda code, text: codes.append(code))
+    return restorer, codes

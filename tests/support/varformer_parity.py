@@ -205,7 +205,7 @@ class Comparison:
         self.compare("f_hat", predicted.latent.numpy(), self.golden["f_hat"])
 
     def by_stage(self):
-        """The largest difference and the smallest allowed one of each stage, to be told."""
+        """The largest difference and the smallest allowed one of each stage, to be printed."""
         stages = {}
         for name, worst in self.worst.items():
             parts = name.rstrip("#").split("/")

@@ -25,8 +25,10 @@ from varfix.engine.train.stages.stage import PlainStage
 from varfix.engine.train.trainable import Trainable, trainable_named
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(state, other):
+    return state.keys() == other.keys() and all(
+        torch.equal(state[name], other[name]) for name in state
+    )
 
 
 class Interrupted(Trainer):
@@ -90,9 +92,9 @@ def test_several_devices_train_one_network_with_different_batches(
     for name, devices in (("one", 1), ("two", 2), ("again", 2)):
         command = [sys.executable, str(tiny.path), str(devices), str(folder), str(tmp_path / name)]
         subprocess.run(command, check=True, capture_output=True, timeout=300)
-    one, two, again = (weights(tmp_path / name) for name in ("one", "two", "again"))
-    assert same(two, again)
-    assert not same(one, two)
+    single, double, again = (weights(tmp_path / name) for name in ("one", "two", "again"))
+    assert same(double, again)
+    assert not same(single, double)
     steps = [(line["stage"], line["step"]) for line in metrics(tmp_path / "two")]
     assert steps == [(line["stage"], line["step"]) for line in metrics(tmp_path / "one")]
 

@@ -182,12 +182,12 @@ def test_images_of_any_size_are_restored_at_the_size_of_the_network():
 
 def test_the_ssim_loss_is_the_ssim_of_the_metrics():
     rng = np.random.default_rng(0)
-    one = rng.random((24, 30, 3))
-    other = np.clip(one + 0.2 * rng.standard_normal(one.shape), 0.0, 1.0)
+    image = rng.random((24, 30, 3))
+    noisy = np.clip(image + 0.2 * rng.standard_normal(image.shape), 0.0, 1.0)
     ours = structural_similarity(
-        *(torch.from_numpy(x).permute(2, 0, 1)[None] for x in (one, other))
+        *(torch.from_numpy(x).permute(2, 0, 1)[None] for x in (image, noisy))
     )
-    inner = ssim(one, other)
+    inner = ssim(image, noisy)
     assert float(ours) == pytest.approx(inner, abs=0.02)
     assert float(
         structural_similarity(torch.ones(1, 3, 16, 16), torch.ones(1, 3, 16, 16))

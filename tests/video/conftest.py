@@ -167,8 +167,10 @@ def contents(path, index):
     """The bytes of a stream, joined, and its packets' times in seconds, without silent text."""
     with av.open(str(path)) as container:
         stream = container.streams[index]
-        packets = [one for one in container.demux(stream) if one.size and bytes(one) != b"\0\0"]
-        at = [one.pts * one.time_base for one in packets if one.pts is not None]
+        packets = [
+            packet for packet in container.demux(stream) if packet.size and bytes(packet) != b"\0\0"
+        ]
+        at = [packet.pts * packet.time_base for packet in packets if packet.pts is not None]
         return b"".join(map(bytes, packets)), at
 
 

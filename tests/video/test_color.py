@@ -59,7 +59,9 @@ def test_what_is_left_alone_stays_code_for_code(
     layout = Layout(width, height, depth, *sampling, *flags)
     rng = np.random.default_rng(seed)
     # All codes, also those that no color has.
-    planes = tuple(rng.integers(0, 1 << depth, one).astype(layout.dtype) for one in layout.shapes)
+    planes = tuple(
+        rng.integers(0, 1 << depth, shape).astype(layout.dtype) for shape in layout.shapes
+    )
     converter = YcbcrConverter(layout, matrix)
     shown = converter.to_rgb(planes)
     assert shown.shape == (height, width, 3)

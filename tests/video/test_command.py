@@ -70,7 +70,7 @@ def test_a_finished_command_is_done(film, video, tmp_path):
     written = target.stat().st_ino, target.stat().st_mtime_ns
     again = video(source, target, "--json")
     assert again.exit_code == 0
-    assert [one["reason"] for one in events(again, "item.skip")] == ["done"]
+    assert [event["reason"] for event in events(again, "item.skip")] == ["done"]
     assert (target.stat().st_ino, target.stat().st_mtime_ns) == written
     assert "done already" in video(source).stderr
     assert "skip (done)" in video(source, "-n").stdout
@@ -237,7 +237,7 @@ def y4m(count=4, layout=None, **more):
     writer = Y4mWriter(out, Clip(layout, rate=Fraction(24), **more), layout)
     rng = np.random.default_rng(3)
     for number in range(count):
-        planes = tuple(rng.integers(0, 255, one).astype(layout.dtype) for one in layout.shapes)
+        planes = tuple(rng.integers(0, 255, shape).astype(layout.dtype) for shape in layout.shapes)
         writer.add(Frame(planes, number, 1), planes)
     return out.getvalue()
 
@@ -338,7 +338,7 @@ def test_a_folder_of_images_and_videos(film, run, tmp_path):
     (source / "bad.mp4").write_bytes(b"no clip")
     result = run("dir", source, target, "--json")
     assert result.exit_code == 1
-    assert {one["code"] for one in events(result, "item.fail")} == {"decode_unknown"}
+    assert {event["code"] for event in events(result, "item.fail")} == {"decode_unknown"}
     made = sorted(p.relative_to(target).as_posix() for p in target.rglob("*.*") if p.is_file())
     assert [name for name in made if not name.startswith(".")] == [
         "a.png",
@@ -348,7 +348,7 @@ def test_a_folder_of_images_and_videos(film, run, tmp_path):
     ]
     assert times(target / "b.mkv") == times(source / "b.mkv")
     again = run("dir", source, target, "--json")
-    assert {one["reason"] for one in events(again, "item.skip")} == {"done"}
+    assert {event["reason"] for event in events(again, "item.skip")} == {"done"}
     assert len(events(again, "item.skip")) == 4
     other = run("dir", source, target, "--json", "--set", "video.crf=30")
     (plan,) = events(other, "plan")

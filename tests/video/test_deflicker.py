@@ -36,7 +36,7 @@ def test_a_model_that_changes_nothing_returns_the_source_bit_for_bit(card, stren
 def test_at_strength_zero_nothing_runs_and_the_frames_themselves_come_back():
     restorer, clip = Pumping(), noisy([scene(1)] * 5)
     result = run(restorer, clip, settings=Settings(strength=0.0))
-    assert all(one is other for one, other in zip(result, clip, strict=True))
+    assert all(frame is source for frame, source in zip(result, clip, strict=True))
     assert restorer.asked == []
 
 
@@ -44,7 +44,7 @@ def test_strength_blends_the_source_with_the_deflickered_result():
     clip = noisy([scene(1)] * 9)
     whole = run(Pumping(), clip)
     half = run(Pumping(), clip, settings=Settings(strength=0.5))
-    expected = [(one + other) / 2 for one, other in zip(clip, whole, strict=True)]
+    expected = [(frame + deflickered) / 2 for frame, deflickered in zip(clip, whole, strict=True)]
     np.testing.assert_allclose(half, expected, atol=1e-6)
 
 
@@ -53,7 +53,8 @@ def test_brightness_and_color_are_steadied_by_their_strengths():
     whole = run(Pumping(), clip)
     settings = Settings(strength=Strength(luma=0.2, chroma=0.8))
     expected = [
-        blend(one, other.copy(), settings.strengths) for one, other in zip(clip, whole, strict=True)
+        blend(frame, deflickered.copy(), settings.strengths)
+        for frame, deflickered in zip(clip, whole, strict=True)
     ]
     np.testing.assert_allclose(run(Pumping(), clip, settings=settings), expected, atol=1e-6)
 
@@ -167,9 +168,11 @@ def test_frames_before_the_lead_are_missed():
 @pytest.mark.parametrize("prior_interval", [1, 2, 5])
 def test_nothing_crosses_a_cut(prior_interval):
     filter_settings = DeflickerSettings(prior_interval=prior_interval)
-    one, other = noisy([scene(1)] * 9), noisy([scene(2)] * 7, first=9)
-    apart = run(Pumping(), one, filter_settings) + run(Pumping(), other, filter_settings, first=9)
-    assert same(run(Pumping(), one + other, filter_settings), apart)
+    first_scene, second_scene = noisy([scene(1)] * 9), noisy([scene(2)] * 7, first=9)
+    apart = run(Pumping(), first_scene, filter_settings) + run(
+        Pumping(), second_scene, filter_settings, first=9
+    )
+    assert same(run(Pumping(), first_scene + second_scene, filter_settings), apart)
 
 
 def test_frames_come_as_soon_as_their_neighbors_are_known():

@@ -60,13 +60,13 @@ def test_fields_are_taken_apart(restore, ffmpeg, tmp_path):
     apart = restore(source, tmp_path / "apart.mkv", interlaced="fields")
     before, after, wanted = (lumas(path) for path in (woven.path, apart.path, moving))
     assert len(before) == 10 and len(after) == len(wanted) == 20
-    extra = [np.mean([combing(one) for one in found]) for found in (before, after, wanted)]
+    extra = [np.mean([combing(luma) for luma in found]) for found in (before, after, wanted)]
     assert extra[1] - extra[2] < 0.2 * (extra[0] - extra[2])
 
 
 def lumas(path):
     with av.open(str(path)) as clip:
-        return [one.to_ndarray(format="gray") for one in clip.decode(video=0)]
+        return [frame.to_ndarray(format="gray") for frame in clip.decode(video=0)]
 
 
 def test_a_part_and_a_resumed_run_have_the_same_frames(film, restore, tmp_path):

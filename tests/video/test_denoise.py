@@ -90,9 +90,9 @@ def test_a_fade_is_neither_delayed_nor_mixed():
 def test_clean_frames_are_the_same_objects():
     smooth = cv2.blur(texture(), (15, 15))
     clip = [smooth, smooth * np.float32(0.9), texture(3), texture(3), smooth]
-    assert all(one is other for one, other in zip(averaged(clip), clip, strict=True))
+    assert all(result is frame for result, frame in zip(averaged(clip), clip, strict=True))
     noise = noisy(clip, SIGMA)
-    assert all(one is other for one, other in zip(averaged(noise, 0), noise, strict=True))
+    assert all(result is frame for result, frame in zip(averaged(noise, 0), noise, strict=True))
 
 
 def test_the_source_is_never_changed():
@@ -192,7 +192,7 @@ def test_strength_blends_with_the_frame_itself(strength):
     restorer = Smoothing(card=DENOISER)
     whole = run(restorer, clip, STEADY)
     some = run(restorer, clip, STEADY, Settings(strength=strength))
-    expected = [one + strength * (all_ - one) for one, all_ in zip(clip, whole, strict=True)]
+    expected = [frame + strength * (full - frame) for frame, full in zip(clip, whole, strict=True)]
     np.testing.assert_allclose(some, expected, atol=2e-3)
 
 

@@ -83,8 +83,8 @@ def test_what_moves_is_not_smeared():
     assert psnr(locked, np.array(clean)) > psnr(alone, np.array(clean))
     trail = np.abs(np.mean(locked - alone, axis=-1))
     cells = [
-        cv2.resize(one, None, fx=1 / CELL, fy=1 / CELL, interpolation=cv2.INTER_AREA)
-        for one in trail
+        cv2.resize(change, None, fx=1 / CELL, fy=1 / CELL, interpolation=cv2.INTER_AREA)
+        for change in trail
     ]
     assert np.max(cells) < 0.03
 

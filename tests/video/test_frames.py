@@ -95,7 +95,7 @@ def test_odd_sizes_stay(film, restore, tmp_path, size, codec):
     if codec == "ffv1":
         assert images(made.path) == images(source)
     else:
-        (reported,) = [one for one in made.of(Warn) if one.code == "pixel_format"]
+        (reported,) = [event for event in made.of(Warn) if event.code == "pixel_format"]
         assert "yuv420p" in reported.message
 
 
@@ -217,9 +217,9 @@ def test_frame_progress_is_reported_at_most_twice_a_second(film, restore):
     made = restore(film("clip.mkv", count=40), restorer=Slow())
     (done,), reported = made.of(ItemDone), made.of(ItemProgress)
     assert 3 <= len(reported) <= 2 + 2 * done.seconds
-    for one in reported:
-        assert 0 < one.fps < 1 / 0.06 + 1
-        assert one.eta == pytest.approx((40 - one.done) / one.fps, abs=0.2)
+    for progress in reported:
+        assert 0 < progress.fps < 1 / 0.06 + 1
+        assert progress.eta == pytest.approx((40 - progress.done) / progress.fps, abs=0.2)
 
 
 def test_what_the_model_changes_is_changed_in_the_clips_own_colors(film, restore, tmp_path):

@@ -78,13 +78,13 @@ def test_chapters_and_fonts_come_along_with_such_a_sound(film, tmp_path, restore
     ffmpeg("-i", rich, "-map", 0, "-c", "copy", "-c:a", "pcm_alaw", "-strict", "-1", source)
     made = restore(source)
     with av.open(str(source)) as before, av.open(str(made.path)) as after:
-        assert [one["start"] * one["time_base"] for one in before.chapters()] == [
-            one["start"] * one["time_base"] for one in after.chapters()
+        assert [chapter["start"] * chapter["time_base"] for chapter in before.chapters()] == [
+            chapter["start"] * chapter["time_base"] for chapter in after.chapters()
         ]
-        assert [one["metadata"] for one in before.chapters()] == [
-            one["metadata"] for one in after.chapters()
+        assert [chapter["metadata"] for chapter in before.chapters()] == [
+            chapter["metadata"] for chapter in after.chapters()
         ]
-        assert [bytes(one.data) for one in after.streams.attachments] == [b"font" * 99]
+        assert [bytes(stream.data) for stream in after.streams.attachments] == [b"font" * 99]
     assert contents(made.path, 1)[0] == contents(source, 1)[0]
     assert chapters_of(made.path.read_bytes())
 
@@ -109,9 +109,14 @@ def test_reported_clips_keep_every_stream(shared, restore, name, suffix):
     assert times(made.path) == times(source)
     assert facts(made.path)["aspect"] == facts(source)["aspect"]
     with av.open(str(source)) as clip:
-        kinds = sorted((one.type, one.metadata.get("filename", "")) for one in clip.streams)
+        kinds = sorted(
+            (stream.type, stream.metadata.get("filename", "")) for stream in clip.streams
+        )
     with av.open(str(made.path)) as clip:
-        assert sorted((one.type, one.metadata.get("filename", "")) for one in clip.streams) == kinds
+        assert (
+            sorted((stream.type, stream.metadata.get("filename", "")) for stream in clip.streams)
+            == kinds
+        )
     if kinds[0][0] == "audio":
         assert contents(made.path, 1)[0] == contents(source, 1)[0]
         assert abs(offset(made.path, 1) - offset(source, 1)) < Fraction(1, 1000)
@@ -123,7 +128,7 @@ def test_a_cameras_data_tracks_keep_their_types_and_bytes(shared, restore, name)
     made = restore(source, codec="h264")
     wanted, found = track_descriptions(source), track_descriptions(made.path)
     with av.open(str(source)) as clip:
-        data = [one.index for one in clip.streams.data]
+        data = [stream.index for stream in clip.streams.data]
     assert data
     for index in data:
         assert found[index] == wanted[index]
@@ -134,9 +139,9 @@ def test_data_that_the_container_cannot_hold_is_named_before_the_first_frame(
     shared, restore, tmp_path
 ):
     made = restore(shared("djmd.mp4"), tmp_path / "out.mkv", codec="h264")
-    (lost,) = [one for one in made.of(Warn) if one.code == "stream_lost"]
+    (lost,) = [event for event in made.of(Warn) if event.code == "stream_lost"]
     assert "stream 2 (data)" in lost.message
-    kinds = [type(one) for one in made.events]
+    kinds = [type(event) for event in made.events]
     assert kinds.index(Warn) < kinds.index(ItemProgress)
     assert made.summary.exit_code == ExitCode.OK
 
@@ -145,10 +150,10 @@ def test_cover_images_and_fonts_are_compared_whatever_their_order(shared, restor
     source = shared("font_then_cover.mkv")
     made = restore(source)
     with av.open(str(source)) as before, av.open(str(made.path)) as after:
-        assert [bytes(one.data) for one in before.streams.attachments] == [
-            bytes(one.data) for one in after.streams.attachments
+        assert [bytes(stream.data) for stream in before.streams.attachments] == [
+            bytes(stream.data) for stream in after.streams.attachments
         ]
-        (cover,) = [one for one in after.streams.video if one.disposition & 0x400]
+        (cover,) = [stream for stream in after.streams.video if stream.disposition & 0x400]
         assert cover.metadata["mimetype"] == "image/jpeg"
         place = cover.index
     assert contents(made.path, place)[0] == contents(source, 3)[0]

@@ -139,7 +139,7 @@ def test_a_recording_without_its_index(film):
 def damaged(source):
     """Overwrite the middle of a frame with noise."""
     with av.open(str(source)) as clip:
-        packets = [one for one in clip.demux(video=0) if one.size]
+        packets = [packet for packet in clip.demux(video=0) if packet.size]
         place, size = packets[5].pos, packets[5].size
     data = bytearray(source.read_bytes())
     data[place + size // 3 : place + size] = np.random.default_rng(1).bytes(size - size // 3)
@@ -243,4 +243,4 @@ def test_noise_never_does_worse_than_a_decode_error(tmp_path, film, restore, see
     except PlanError:
         return
     assert made.summary.exit_code in (ExitCode.OK, ExitCode.PARTIAL)
-    assert all("unexpected" not in one.message for one in made.of(ItemFail))
+    assert all("unexpected" not in event.message for event in made.of(ItemFail))

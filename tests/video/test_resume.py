@@ -262,7 +262,7 @@ def test_memory_is_flat_over_a_long_clip(film, shelf, tmp_path):
     while process.poll() is None:
         try:
             resident = psutil.Process(process.pid).memory_info().rss / 2**20
-            last = [json.loads(one) for one in (tmp_path / "log").read_bytes().splitlines()[-1:]]
+            last = [json.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()[-1:]]
         except (psutil.NoSuchProcess, OSError, ValueError):
             continue
         done = last[0].get("done", 0) if last else 0

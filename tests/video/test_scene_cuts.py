@@ -36,8 +36,8 @@ def panning(seed, speed, count=12):
     return [wide[:, speed * at : speed * at + 96] for at in range(count)]
 
 
-def fading(one, other, steps):
-    return [one + (other - one) * (at / steps) for at in range(steps + 1)]
+def fading(first, last, steps):
+    return [first + (last - first) * (at / steps) for at in range(steps + 1)]
 
 
 A, B, C = scene(1), scene(2), scene(3)
@@ -81,9 +81,9 @@ def test_a_still_is_no_cut_however_noisy():
 
 
 @pytest.mark.parametrize("steps", [4, 8, 25])
-@pytest.mark.parametrize(("one", "other"), [(A, BLACK), (WHITE, A), (A, B)])
-def test_a_fade_is_no_cut(one, other, steps):
-    assert cuts([one] * 6 + fading(one, other, steps) + [other] * 6) == []
+@pytest.mark.parametrize(("first", "last"), [(A, BLACK), (WHITE, A), (A, B)])
+def test_a_fade_is_no_cut(first, last, steps):
+    assert cuts([first] * 6 + fading(first, last, steps) + [last] * 6) == []
 
 
 @pytest.mark.parametrize("length", [1, 2])

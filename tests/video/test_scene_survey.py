@@ -20,16 +20,16 @@ NOISE = (0, TASKS.index("noise") - 1)
 
 @dataclass
 class Judging(IdentityRestorer):
-    """Finds darkness where the mean is low, and as much noise everywhere; notes what it is told."""
+    """Finds darkness where the mean is low, and as much noise everywhere; records decisions."""
 
     card: ModelCard = GUIDED
     seen: list[float] = field(default_factory=list)
-    told: list[np.ndarray | None] = field(default_factory=list)
+    decided: list[np.ndarray | None] = field(default_factory=list)
 
     def prior(self, prior_input):
         mean = float(prior_input.thumbnail.mean())
         self.seen.append(mean)
-        self.told.append(prior_input.probabilities)
+        self.decided.append(prior_input.probabilities)
         found = {kind: Finding(0.0, 0.0) for kind in TASKS[1:]}
         found["lowlight"] = Finding(float(mean < 0.3), 0.0)
         found["noise"] = Finding(0.5, 0.0, head_share=0.25)
@@ -127,8 +127,8 @@ def test_the_filter_passes_what_was_decided_to_each_key_frame():
         restorer, enumerate(clip), range(20), Settings(), DeflickerSettings(), ports
     )
     assert len(list(results)) == 20
-    assert restorer.told
-    assert all(told is not None and told[DARK] == 0.0 for told in restorer.told)
+    assert restorer.decided
+    assert all(given is not None and given[DARK] == 0.0 for given in restorer.decided)
     alone = Judging()
     list(deflicker(alone, enumerate(clip), range(20), Settings(), DeflickerSettings()))
-    assert all(told is None for told in alone.told)
+    assert all(given is None for given in alone.decided)

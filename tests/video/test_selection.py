@@ -16,7 +16,7 @@ from .conftest import contents, images, offset
 
 def kinds(path):
     with av.open(str(path)) as clip:
-        return [(one.type, one.metadata.get("language", "")) for one in clip.streams]
+        return [(stream.type, stream.metadata.get("language", "")) for stream in clip.streams]
 
 
 ENGLISH, GERMAN, TEXT = ("audio", "eng"), ("audio", "deu"), ("subtitle", "eng")
@@ -102,9 +102,9 @@ def test_a_preview_shows_the_source_on_the_left(film, restore, tmp_path, rotatio
         joined = [frame.to_ndarray(format="gray") for frame in clip.decode(video=0)]
         wanted = [frame.to_ndarray(format="gray") for frame in before.decode(video=0)]
     axis = 0 if rotation == 90 else 1
-    for both, one in zip(joined, wanted, strict=True):
+    for both, frame in zip(joined, wanted, strict=True):
         for half in np.split(both, 2, axis):
-            assert np.array_equal(half, one)
+            assert np.array_equal(half, frame)
 
 
 def test_a_preview_of_a_few_seconds(film, shelf, tmp_path, monkeypatch):

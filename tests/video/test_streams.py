@@ -20,21 +20,25 @@ def streams(path):
     with av.open(str(path)) as clip:
         return [
             (
-                one.type,
-                one.codec_context.codec.canonical_name if one.codec_context else "",
-                one.metadata.get("language", "und"),
-                int(one.disposition),
+                stream.type,
+                stream.codec_context.codec.canonical_name if stream.codec_context else "",
+                stream.metadata.get("language", "und"),
+                int(stream.disposition),
             )
-            for one in clip.streams
-            if int(one.discard) != 48
+            for stream in clip.streams
+            if int(stream.discard) != 48
         ]
 
 
 def chapters(path):
     with av.open(str(path)) as clip:
         return [
-            (one["start"] * one["time_base"], one["end"] * one["time_base"], one["metadata"])
-            for one in clip.chapters()
+            (
+                chapter["start"] * chapter["time_base"],
+                chapter["end"] * chapter["time_base"],
+                chapter["metadata"],
+            )
+            for chapter in clip.chapters()
         ]
 
 
@@ -116,7 +120,7 @@ def test_audio_longer_than_the_frames_is_kept_whole(film, restore, name):
 def test_the_order_of_streams_is_kept(film, restore, tmp_path):
     source = film("two.mkv", audio=("aac", "aac"))
     made = restore(source)
-    assert [one[2] for one in streams(made.path)] == ["und", "eng", "deu"]
+    assert [stream[2] for stream in streams(made.path)] == ["und", "eng", "deu"]
 
 
 def test_without_copies_only_images_are_left(film, restore):
@@ -168,7 +172,7 @@ def test_a_second_video_stream_is_copied(film, restore, tmp_path):
     second = film("second.mp4", count=20, options={"preset": "medium", "bf": "3"}, size=(96, 64))
     both = tmp_path / "both.mkv"
     with av.open(str(first)) as a, av.open(str(second)) as b, av.open(str(both), "w") as out:
-        ways = [(one, out.add_stream_from_template(one.streams.video[0])) for one in (a, b)]
+        ways = [(clip, out.add_stream_from_template(clip.streams.video[0])) for clip in (a, b)]
         for clip, stream in ways:
             for packet in clip.demux(video=0):
                 if packet.size:

@@ -53,10 +53,10 @@ def test_what_is_written_is_read_again(layout):
     assert reader.clip.rate == Fraction(30000, 1001)
     assert reader.clip.time_base == Fraction(1001, 30000)
     back = list(reader.frames())
-    assert [(one.pts, one.duration) for one in back] == [(0, 1), (1, 1), (2, 1)]
+    assert [(frame.pts, frame.duration) for frame in back] == [(0, 1), (1, 1), (2, 1)]
     for before, after in zip(frames, back, strict=True):
-        for one, other in zip(before, after.planes, strict=True):
-            np.testing.assert_array_equal(one, other)
+        for plane, restored in zip(before, after.planes, strict=True):
+            np.testing.assert_array_equal(plane, restored)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[:5])
@@ -89,7 +89,7 @@ def test_what_ffmpeg_writes_is_read(film, tmp_path, pix_fmt):
         reader = Y4mReader(file)
         frames = list(reader.frames())
     assert reader.clip.layout.name == pix_fmt
-    assert [int(one.planes[0][0, 0]) & 255 for one in frames] == [1, 2]
+    assert [int(frame.planes[0][0, 0]) & 255 for frame in frames] == [1, 2]
 
 
 def test_a_pipe_that_gives_little_at_a_time():

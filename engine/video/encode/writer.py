@@ -81,7 +81,9 @@ def encoding_for(clip: Clip, video: VideoSettings) -> Encoding:
 def _nearest_layout(layout: Layout, name: str) -> Layout:
     """Return the supported layout nearest to that of the source, lossless if possible."""
     formats = formats_of(name)
-    if layout.alpha and (name.startswith("libvpx") or not any("yuva" in one for one in formats)):
+    if layout.alpha and (
+        name.startswith("libvpx") or not any("yuva" in pix_fmt for pix_fmt in formats)
+    ):
         raise PlanError(
             f"{name} does not store transparency",
             hint="use --codec prores or --codec ffv1, or add --set output.flatten=black",

@@ -111,9 +111,9 @@ def test_a_tile_does_not_depend_on_its_neighbors_in_the_batch(restorer):
     tiles, prior = tiles_for(restorer, 3), prior_for(restorer, 3)
     together = restorer.restore(tiles, prior).pixels
     for index in range(3):
-        one = slice(index, index + 1)
-        alone = restorer.restore(tiles[one], None if prior is None else prior[one]).pixels
-        assert np.array_equal(together[one], alone)
+        row = slice(index, index + 1)
+        alone = restorer.restore(tiles[row], None if prior is None else prior[row]).pixels
+        assert np.array_equal(together[row], alone)
 
 
 def test_nothing_was_retried_when_nothing_went_wrong(restorer):
