@@ -42,7 +42,7 @@ ALLOWED = {
     "engine.events": set(),
     "engine.formats": {"engine.errors"},
     "engine.system": {"engine.errors"},
-    "engine.settings": {"engine.errors", "engine.system"},
+    "engine.settings": {"engine.errors", "engine.models", "engine.system"},
     "engine.models": {"engine.errors"},
     "engine.image": FOUNDATION,
     "engine.restoration": {"engine.errors", "engine.models", "engine.settings"},

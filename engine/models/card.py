@@ -18,6 +18,7 @@ PREFIX: Final = "varfix."
 
 # Prior graphs receive the index of a task, so tasks may only be appended.
 TASKS: Final = ("auto", "noise", "rain", "haze", "lowlight", "blur", "snow")
+"""Kinds of damage to treat; `auto` treats what the model finds."""
 
 SPECIALISTS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {"denoise": frozenset({"noise"}), "derain": frozenset({"rain", "snow"})}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from varfix.engine.errors import ConfigError
+from varfix.engine.models.card import TASKS
 from varfix.engine.settings.layers import Layer, parse_layer, read_layer, suggestion
-from varfix.engine.settings.types import TASK_NAMES
 
 BUILT_IN: Final = (
     "auto",
@@ -62,7 +62,7 @@ def load_presets(names: Sequence[str]) -> list[Layer]:
     if len(chains) < 2:
         return layers
     named = {task.strip() for chain in chains for task in _task_of(chain).split(",")} - {"auto"}
-    known = [task for task in TASK_NAMES if task in named]
+    known = [task for task in TASKS if task in named]
     joined = Layer(f"presets {', '.join(names)}", {"model.task": ",".join(known) or "auto"})
     return [*layers, joined]
 

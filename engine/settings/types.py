@@ -7,6 +7,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from varfix.engine.models.card import TASKS
+
 Quality = Annotated[int, Meta(ge=1, le=100)]
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -15,14 +17,9 @@ _STREAM: Final = r"(0:)?(\d+|[vasdt](:m:language:\w+)?(:\d+)?|m:language:\w+(:\d
 STREAMS: Final = rf"^(copy|none|{_STREAM}(,{_STREAM})*)$"
 """Values of `video.streams`."""
 
-TASK_NAMES: Final = ("auto", "noise", "rain", "haze", "lowlight", "blur", "snow")
-"""Kinds of damage to treat; `auto` treats what the model finds."""
-
-_ONE_TASK: Final = f"({'|'.join(TASK_NAMES)})"
-Tasks = Annotated[
-    str, Meta(pattern=f"^{_ONE_TASK}( *, *{_ONE_TASK})*$", extra={"choices": TASK_NAMES})
-]
-"""One of `TASK_NAMES`, or several with commas between them."""
+_ONE_TASK: Final = f"({'|'.join(TASKS)})"
+Tasks = Annotated[str, Meta(pattern=f"^{_ONE_TASK}( *, *{_ONE_TASK})*$", extra={"choices": TASKS})]
+"""One of `TASKS`, or several with commas between them."""
 
 RENAMED_KEYS: Final = {
     "video.window": "video.deflicker_window",
