@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from varfix.engine.evaluation.test_sets import RestoreAs
     from varfix.engine.image.decoded_image import Floats
     from varfix.engine.settings.types import Settings
+    from varfix.onnx.inference.restorer import ModelRestorer
 
 _HEADINGS: Final = ("PSNR", "SSIM", "PSNR-Y", "SSIM-Y")
 _EPILOG: Final = """\b
@@ -36,6 +37,7 @@ Examples:
   varfix eval --degrade noise:0 -p auto kodak24    effect on clean images
   varfix eval --json restored targets | tail -n 1  the mean as JSON
   varfix eval --all val                            every test set under val, as in the README
+  varfix eval --all val --compare nafnet,scunet    these models beside the shipped one
 
 \b
 PSNR (dB) and SSIM (Gaussian window, sigma 1.5) are over RGB; -Y is BT.601 luma. All are
@@ -46,6 +48,8 @@ index of the file in sorted order: the same numbers on every machine.
 --all prints a Markdown table with a column for the preset auto and one for the preset of
 the task of each set. Camera shake is compared at the best shift (to 5 pixels, by quarters;
 the protocol of Levin et al. 2009). --json prints one object per line instead.
+With --compare, the models share one table: PSNR, SSIM and CPU seconds per megapixel of
+each. A noise level (--set model.level=25) applies to the models that have such an input.
 """
 
 
@@ -58,6 +62,7 @@ class EvalRequest:
     everything: Path | None
     only: tuple[str, ...]
     sample: int | None
+    compare: tuple[str, ...]
     paths: tuple[Path, ...]
 
     def check(self) -> None:
@@ -66,8 +71,8 @@ class EvalRequest:
         given = [name for name, value in chosen.items() if value]
         if len(given) > 1:
             raise click.UsageError(f"{' and '.join(given)} exclude each other")
-        if self.everything is None and (self.only or self.sample):
-            raise click.UsageError("--only and --sample require --all")
+        if self.everything is None and (self.only or self.sample or self.compare):
+            raise click.UsageError("--only, --sample and --compare require --all")
         wanted = {"--degrade": ["CLEAN"], "--pairs": ["INPUT", "TARGET"], "--all": []}
         names = wanted[given[0]] if given else ["RESTORED", "TARGET"]
         if len(self.paths) != len(names):
@@ -119,6 +124,13 @@ class EvalRequest:
         metavar="N",
         type=click.IntRange(min=1),
         help="With --all: measure N evenly spaced images of each set.",
+    ),
+    option(
+        "Measurement",
+        "--compare",
+        multiple=True,
+        metavar="NAME,NAME",
+        help="With --all: more models, beside that of --model; names or paths.",
     ),
 )
 @model_options
@@ -176,8 +188,15 @@ def _measure_all(task: EvalRequest, settings: Settings, as_json: bool, terminal:
     from varfix.engine.evaluation.test_sets import BenchmarkFilter, heading, line, run_benchmarks
 
     assert task.everything is not None
-    restore, choice = _restore_as(settings, terminal), BenchmarkFilter(task.only, task.sample)
-    rows = run_benchmarks(task.everything, restore, choice, settings.limits.max_pixels)
+    names = _compared(task, settings)
+    if len(names) > 1:
+        _compare_all(task, _settings_of(names, settings), as_json, terminal)
+        return
+    restorer = _opened(settings, terminal)
+    choice = BenchmarkFilter(task.only, task.sample, presets=_has_tasks(restorer))
+    rows = run_benchmarks(
+        task.everything, _restore_as(restorer, settings), choice, settings.limits.max_pixels
+    )
     for number, row in enumerate(rows):
         if as_json:
             click.echo(msgspec.json.encode(row))
@@ -185,16 +204,70 @@ def _measure_all(task: EvalRequest, settings: Settings, as_json: bool, terminal:
             click.echo(line(row) if number else f"{heading()}\n{line(row)}")
 
 
+def _compare_all(
+    task: EvalRequest, all_settings: Sequence[Settings], as_json: bool, terminal: Terminal
+) -> None:
+    """Print a table with columns for each model, line by line."""
+    from varfix.engine.evaluation import comparison
+    from varfix.engine.evaluation.test_sets import BenchmarkFilter
+
+    assert task.everything is not None
+    models = []
+    for settings in all_settings:
+        restorer = _opened(settings, terminal)
+        restore = _restore_as(restorer, settings)
+        name, has_tasks = Path(settings.model.name).name, _has_tasks(restorer)
+        models.append(comparison.ComparedModel(name, restore, has_tasks))
+    limit, choice = all_settings[0].limits.max_pixels, BenchmarkFilter(task.only, task.sample)
+    rows = comparison.compare_models(task.everything, models, choice, limit)
+    for number, row in enumerate(rows):
+        if as_json:
+            for measured in row:
+                click.echo(msgspec.json.encode(measured))
+            continue
+        if number == 0:
+            click.echo(comparison.comparison_heading(models))
+        click.echo(comparison.comparison_line(models, row))
+
+
+def _compared(task: EvalRequest, settings: Settings) -> list[str]:
+    """Return the names of the models, that of --model first."""
+    more = [name.strip() for text in task.compare for name in text.split(",")]
+    return list(dict.fromkeys([settings.model.name, *filter(None, more)]))
+
+
+def _settings_of(names: Sequence[str], settings: Settings) -> list[Settings]:
+    """Return the settings of each model; a noise level goes to those with an input for it.
+
+    Raises:
+        ConfigError: No model has an input for the noise level.
+        ModelError: A model is missing or damaged.
+    """
+    from varfix.onnx.files.model_files import find_model
+    from varfix.onnx.inference.model_info import read_model_info
+    from varfix.onnx.inference.signature import check_level
+
+    cards = [read_model_info(find_model(name)).card for name in names]
+    if not any(card.level for card in cards):
+        check_level(settings.model.level, cards[0])
+    levels = [settings.model.level if card.level else None for card in cards]
+    return [
+        msgspec.structs.replace(
+            settings, model=msgspec.structs.replace(settings.model, name=name, level=level)
+        )
+        for name, level in zip(names, levels, strict=True)
+    ]
+
+
 def _restore(settings: Settings, terminal: Terminal) -> Restore:
     """Open the model and return the function that restores one image."""
-    restore = _restore_as(settings, terminal)
+    restore = _restore_as(_opened(settings, terminal), settings)
     return lambda pixels: restore(pixels, settings.model.task)
 
 
-def _restore_as(settings: Settings, terminal: Terminal) -> RestoreAs:
-    """Open the model and return the function that restores one image under a given task."""
+def _opened(settings: Settings, terminal: Terminal) -> ModelRestorer:
+    """Open the model, and say where it runs."""
     with terminal.busy(f"Loading {settings.model.name}"):
-        from varfix.engine.restoration.restore_image import restore_image
         from varfix.onnx.inference.open_model import open_restorer
 
         restorer = open_restorer(
@@ -202,6 +275,16 @@ def _restore_as(settings: Settings, terminal: Terminal) -> RestoreAs:
         )
     used = restorer.used
     terminal.say(f"{restorer.card.name} on {used.device} ({used.provider}, {used.precision})")
+    return restorer
+
+
+def _has_tasks(restorer: ModelRestorer) -> bool:
+    return set(restorer.card.tasks) > {"auto"}
+
+
+def _restore_as(restorer: ModelRestorer, settings: Settings) -> RestoreAs:
+    """Return the function that restores one image under a given task."""
+    from varfix.engine.restoration.restore_image import restore_image
 
     def restore(pixels: Floats, task: str) -> Floats:
         model = msgspec.structs.replace(settings.model, task=task)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from varfix.engine.models.card import ModelCard
     from varfix.engine.models.registry import Release
     from varfix.onnx.export.import_job import ImportAnswer
-    from varfix.onnx.files.installed import SourceFile
+    from varfix.onnx.files.installed import Made, SourceFile
 
 UNSTATED: Final = "LicenseRef-unstated"
 _NO_TERMS: Final = "The terms of use of this model are unknown.\n"
@@ -174,6 +172,49 @@ class ImportJob:
 
     def convert(self, arch: str) -> None:
         """Export a checkpoint of a network of varfix itself, and install the model."""
+        self._install(lambda target: self._converted(arch, target))
+        self._report_own()
+
+    def import_published(self, preferences: ExportOptions) -> None:
+        """Export a checkpoint of a published network, and install the model."""
+        from varfix.onnx.files.installed import Made
+
+        cards: list[ModelCard] = []
+
+        def export(target: Path) -> Made:
+            with self.terminal.busy(f"Converting {self._named_files}; takes minutes"):
+                answer = self._exported(target, preferences)
+            for note in answer.notes:
+                self.terminal.warn(note)
+            if answer.card is None:
+                return self._converted(answer.own, target)
+            cards.append(answer.card)
+            return Made(answer.card.network, self.stated.text or _license_text(answer.card))
+
+        self._install(export)
+        if cards:
+            self._report(cards[0], preferences)
+        else:
+            self._report_own()
+
+    def import_onnx(self, preferences: ExportOptions) -> None:
+        """Check an ONNX file, and install it as a model."""
+        from varfix.onnx.export.import_onnx import StatedCard, import_onnx
+        from varfix.onnx.files.installed import Made
+
+        given = StatedCard(self.stated.license_ or UNSTATED, self.stated.training, preferences.tile)
+        cards: list[ModelCard] = []
+
+        def export(target: Path) -> Made:
+            cards.append(import_onnx(self.files[0], target, given))
+            return Made("onnx", self.stated.text or _NO_TERMS)
+
+        with self.terminal.busy(f"Checking {self._named_files}"):
+            self._install(export)
+        self._report(cards[0], preferences)
+
+    def _converted(self, arch: str, target: Path) -> Made:
+        """Export a network of varfix itself."""
         release = _released_as(self.name)
         with self.terminal.busy("Loading PyTorch"), require_train_extra("models import"):
             from varfix.onnx.export.architectures import (
@@ -181,6 +222,8 @@ class ImportJob:
                 architecture_named,
                 export_model,
             )
+        from varfix.onnx.files.installed import Made
+
         arch = release.architecture if release and arch == "auto" else arch
         arch = architecture_named(arch, self.files)
         fields = CardFields(
@@ -189,45 +232,8 @@ class ImportJob:
             depth=release.depth if release else None,
         )
         with self.terminal.busy(f"Converting {self._named_files}; takes minutes"):
-            self._install(
-                arch,
-                self.stated.text or _terms_of(release),
-                lambda target: export_model(arch, self.files, target, fields),
-            )
-        self.terminal.say(f"{self.name}: installed, verified against the network")
-
-    def import_published(self, preferences: ExportOptions) -> None:
-        """Export a checkpoint of a published network, and install the model."""
-        from varfix.onnx.files.model_files import model_folder
-
-        model_folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=model_folder()) as folder:
-            with self.terminal.busy(f"Converting {self._named_files}; takes minutes"):
-                answer = self._exported(Path(folder) / f"{self.name}.onnx", preferences)
-            for note in answer.notes:
-                self.terminal.warn(note)
-            if answer.card is None:
-                self.convert(answer.own)
-                return
-            text = self.stated.text or _license_text(answer.card)
-            self._install(
-                answer.card.network, text, lambda target: _move(Path(folder), target.parent)
-            )
-        self._report(answer.card, preferences)
-
-    def import_onnx(self, preferences: ExportOptions) -> None:
-        """Check an ONNX file, and install it as a model."""
-        from varfix.onnx.export.import_onnx import StatedCard, import_onnx
-
-        given = StatedCard(self.stated.license_ or UNSTATED, self.stated.training, preferences.tile)
-        cards: list[ModelCard] = []
-        with self.terminal.busy(f"Checking {self._named_files}"):
-            self._install(
-                "onnx",
-                self.stated.text or _NO_TERMS,
-                lambda target: cards.append(import_onnx(self.files[0], target, given)),
-            )
-        self._report(cards[0], preferences)
+            export_model(arch, self.files, target, fields)
+        return Made(arch, self.stated.text or _terms_of(release))
 
     def _exported(self, target: Path, preferences: ExportOptions) -> ImportAnswer:
         from varfix.onnx.export.import_checkpoint import default_limit, import_checkpoint
@@ -248,14 +254,17 @@ class ImportJob:
         limit = int(preferences.memory * 1e9) if preferences.memory else default_limit()
         return import_checkpoint(request, limit)
 
-    def _install(self, arch: str, text: str, export: Callable[[Path], None]) -> None:
-        from varfix.onnx.files.installed import install, origin_of
+    def _install(self, export: Callable[[Path], Made]) -> None:
+        from varfix.onnx.files.installed import install
 
-        install(self.name, origin_of(arch, tuple(self.sources)), text, export)
+        install(self.name, self.sources, export)
 
     @property
     def _named_files(self) -> str:
         return ", ".join(path.name for path in self.files)
+
+    def _report_own(self) -> None:
+        self.terminal.say(f"{self.name}: installed, verified against the network")
 
     def _report(self, card: ModelCard, preferences: ExportOptions) -> None:
         """Print what was installed and what should be known about it."""
@@ -298,8 +307,3 @@ def _license_text(card: ModelCard) -> str:
         f"Weights: {weights}.\n"
         f"Network: {card.network}, {card.network_license}; its license {use}.\n"
     )
-
-
-def _move(folder: Path, target: Path) -> None:
-    for path in folder.iterdir():
-        shutil.move(path, target / path.name)

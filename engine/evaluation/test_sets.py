@@ -83,12 +83,13 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         set: Title of the benchmark.
         folder: Folder of the test set.
-        task: Task of `preset`; empty without a task.
+        task: Task that matches the damage; empty if there is none.
         images: Number of images; stored as `pictures`.
         megapixels: Restored megapixels.
         input: Scores of the damaged images; None if they are the targets.
         auto: Scores after restoration without a task.
-        preset: Scores after restoration with the task; None without a task.
+        preset: Scores after restoration with the task; None if there is none, or for a model that
+            was not trained for tasks.
         worst: Least change in PSNR of any image with or without the task, in dB.
         seconds: Wall-clock seconds per restored megapixel.
         cpu_seconds: CPU seconds of all threads per restored megapixel.
@@ -115,11 +116,13 @@ class BenchmarkFilter:
         only: Folders; empty for all.
         sample: Number of images of each set, evenly spaced; None for all.
         titles: Titles of lines; empty for all.
+        presets: Whether images are also restored with the task of their set.
     """
 
     only: Sequence[str] = ()
     sample: int | None = None
     titles: Sequence[str] = ()
+    presets: bool = True
 
 
 def run_benchmarks(
@@ -151,7 +154,8 @@ def run_benchmarks(
         )
     for benchmark in wanted:
         samples = _samples(benchmark, folder / benchmark.folder, max_pixels)
-        yield _row(benchmark, _evenly_spaced(samples, benchmark_filter.sample), restore)
+        task = benchmark.task if benchmark_filter.presets else ""
+        yield _row(benchmark, _evenly_spaced(samples, benchmark_filter.sample), restore, task)
 
 
 def _samples(benchmark: Benchmark, folder: Path, max_pixels: int) -> Sequence[Callable[[], Sample]]:
@@ -173,7 +177,10 @@ def _evenly_spaced(
 
 
 def _row(
-    benchmark: Benchmark, samples: Sequence[Callable[[], Sample]], restore: RestoreAs
+    benchmark: Benchmark,
+    samples: Sequence[Callable[[], Sample]],
+    restore: RestoreAs,
+    preset_task: str,
 ) -> BenchmarkResult:
     timer = RestoreTimer()
     before: list[Scores] = []
@@ -182,7 +189,7 @@ def _row(
     changes: list[float | None] = []
     for read in samples:
         sample = read()
-        for task, column in (("auto", auto), (benchmark.task, preset)):
+        for task, column in (("auto", auto), (preset_task, preset)):
             if task:
                 measured = measure(sample, timer.timed(restore, task), benchmark.compare)
                 column.append(measured.restored)
@@ -252,15 +259,16 @@ def line(row: BenchmarkResult) -> str:
     """Return a row in Markdown; PSNR in dB."""
     known = None if row.input is None else row.input.psnr
     cells = [row.set, str(row.images), "∞" if known is None else f"{known:.2f}"]
-    cells += [_decibels(row.auto.psnr), _gain(row.auto, known), f"{row.auto.ssim:.4f}"]
+    cells += [decibels(row.auto.psnr), _gain(row.auto, known), f"{row.auto.ssim:.4f}"]
     if row.preset is None:
         cells += ["", ""]
     else:
-        cells += [_decibels(row.preset.psnr), _gain(row.preset, known)]
+        cells += [decibels(row.preset.psnr), _gain(row.preset, known)]
     return f"| {' | '.join([*cells, f'{row.cpu_seconds:.1f}'])} |"
 
 
-def _decibels(value: float) -> str:
+def decibels(value: float) -> str:
+    """Return a PSNR as text, with two decimals."""
     return "∞" if math.isinf(value) else f"{value:.2f}"
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from varfix.engine.errors import ConfigError, ModelContractError, VarfixError
 from varfix.engine.models.card import ModelCard
+from varfix.engine.system.atomic import translate_os_errors
 from varfix.onnx.export.companions import INSTALL, load_spandrel
 from varfix.onnx.export.import_job import ImportAnswer, ImportFailure, ImportRequest
 
@@ -25,6 +26,7 @@ def run_request(request: ImportRequest) -> ImportAnswer:
     Raises:
         ConfigError: A package is missing, or the license of the network needs a consent.
         ModelError: The checkpoint is missing, damaged, or not a restorer of images.
+        OutputError: The files cannot be written, or the disk is full.
     """
     _require_packages()
     import torch
@@ -57,9 +59,9 @@ def run_request(request: ImportRequest) -> ImportAnswer:
         about=_about(network.name, sum(weight.numel() for weight in state.values())),
     )
     preferences = ExportPreferences(request.tile, request.free_size, request.fp16)
-    return ImportAnswer(
-        card=export_published(network, target, card, preferences), notes=library.notes
-    )
+    with translate_os_errors(target):
+        card = export_published(network, target, card, preferences)
+    return ImportAnswer(card=card, notes=library.notes)
 
 
 def _about(network: str, parameters: int) -> str:

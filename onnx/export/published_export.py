@@ -123,6 +123,7 @@ def export_published(
 
     Raises:
         ModelContractError: No exported file computes the network's results; none is left then.
+        OSError: A file cannot be written.
     """
     wanted = TILES if preferences.tile is None else (preferences.tile,)
     sizes = [max(size, network.smallest) for size in wanted]
@@ -173,6 +174,10 @@ def _proven(network: PublishedNetwork, target: Path, tile: int, free_size: bool)
             largest = largest_difference(network, target, shapes)
         except VarfixError as error:
             failures.append(f"{route}: {error.message}")
+        except OSError as error:
+            if error.errno is not None:  # of the disk; those without a number are of exporters
+                raise
+            failures.append(f"{route}: {type(error).__name__}")
         except Exception as error:  # exporters raise anything, also for networks they cannot trace
             failures.append(f"{route}: {type(error).__name__}")
         else:

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -35,9 +36,6 @@ TERMS: Final = "LICENSE.md"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ROOM: Final = 1.6  # bytes of model files for each byte of the checkpoint, with a margin
 
-Export = Callable[[Path], None]
-"""Writes the files of a model, given the path of the restore graph."""
-
 
 class SourceFile(msgspec.Struct, frozen=True):
     """A checkpoint file at the time of its conversion."""
@@ -60,6 +58,23 @@ class Origin(msgspec.Struct, frozen=True):
     architecture: str
     files: tuple[SourceFile, ...]
     varfix: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the files of a model were made of.
+
+    Attributes:
+        architecture: Name of the network.
+        terms: License text, stored with the model.
+    """
+
+    architecture: str
+    terms: str
+
+
+Export = Callable[[Path], Made]
+"""Writes the files of a model, given the path of the restore graph."""
 
 
 def source_files(paths: Sequence[Path], urls: Sequence[str] = ()) -> tuple[SourceFile, ...]:
@@ -112,13 +127,12 @@ def check_new(name: str, overwrite: bool) -> None:
         raise ConfigError(f"{name} is already installed", hint="use --overwrite to replace it")
 
 
-def install(name: str, origin: Origin, terms: str, export: Export) -> ModelFiles:
+def install(name: str, sources: Sequence[SourceFile], export: Export) -> ModelFiles:
     """Convert a model and install it; an installed model of the same name is replaced.
 
     Args:
         name: Name for `--model`.
-        origin: Origin of the model.
-        terms: License text, stored with the model.
+        sources: Files of the checkpoint.
         export: Writes the files.
 
     Returns:
@@ -130,21 +144,22 @@ def install(name: str, origin: Origin, terms: str, export: Export) -> ModelFiles
         VarfixError: As `export` raises; nothing is left behind.
     """
     final = installed_path(name).parent
-    made, old = (final.with_name(f".{name}.{word}") for word in ("part", "old"))
+    part, old = (final.with_name(f".{name}.{word}") for word in ("part", "old"))
     with translate_os_errors(final), _locked(name):
-        _recover(final, made, old)
-        require_disk_space(final.parent, int(_ROOM * sum(file.size for file in origin.files)))
-        made.mkdir()
+        _recover(final, part, old)
+        require_disk_space(final.parent, int(_ROOM * sum(file.size for file in sources)))
+        part.mkdir()
         try:
-            export(made / f"{name}.onnx")
-            (made / TERMS).write_text(terms, encoding="utf-8")
-            (made / ORIGIN).write_bytes(msgspec.json.format(msgspec.json.encode(origin)))
+            made = export(part / f"{name}.onnx")
+            origin = Origin(made.architecture, tuple(sources), version("varfix"))
+            (part / TERMS).write_text(made.terms, encoding="utf-8")
+            (part / ORIGIN).write_bytes(msgspec.json.format(msgspec.json.encode(origin)))
         except BaseException:
-            shutil.rmtree(made)
+            shutil.rmtree(part, ignore_errors=True)
             raise
         if final.exists():
             final.rename(old)
-        made.rename(final)
+        part.rename(final)
         shutil.rmtree(old, ignore_errors=True)
     return find_model(name)
 
@@ -184,9 +199,9 @@ def _locked(name: str) -> Iterator[None]:
         lock.release()
 
 
-def _recover(final: Path, made: Path, old: Path) -> None:
+def _recover(final: Path, part: Path, old: Path) -> None:
     """Clean up after an interrupted installation."""
-    shutil.rmtree(made, ignore_errors=True)
+    shutil.rmtree(part, ignore_errors=True)
     if old.exists() and not final.exists():
         old.rename(final)
     shutil.rmtree(old, ignore_errors=True)
@@ -195,11 +210,6 @@ def _recover(final: Path, made: Path, old: Path) -> None:
 def terms_of(release: Release) -> str:
     """Return the text about the terms of use of a release."""
     return files("varfix.onnx.models").joinpath(release.terms).read_text(encoding="utf-8")
-
-
-def origin_of(architecture: str, sources: tuple[SourceFile, ...]) -> Origin:
-    """Return an origin with the version of this varfix."""
-    return Origin(architecture, sources, version("varfix"))
 
 
 def check_same(name: str, sources: Sequence[SourceFile]) -> None:

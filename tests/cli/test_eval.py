@@ -81,6 +81,7 @@ def test_targets_without_an_image_are_mentioned(varfix, folders, image):
         (["--all", ".", "--pairs"], "--pairs and --all exclude each other"),
         (["--all", ".", "."], "expected no path with --all, got 1"),
         (["--only", "kodak24", ".", "."], "require --all"),
+        (["--compare", "mine", ".", "."], "require --all"),
         (["--degrade", "fog:1", "."], 'unknown degradation "fog"'),
         (["nowhere", "."], "'nowhere' does not exist"),
         (["-p", "denoize", ".", "."], 'did you mean "denoise"?'),
@@ -113,6 +114,63 @@ def test_all_prints_the_table_as_markdown_or_as_json(varfix, folders, identity):
     assert [row["set"] for row in found] == [line.split("|")[1].strip() for line in table[2:]]
     assert {row["pictures"] for row in found} == {1}
     assert all(row["worst"] == 0.0 for row in found if row["input"])
+
+
+@pytest.fixture
+def two_models(tmp_path, shelf, monkeypatch):
+    """Install the model `twin`, an identity with an input for a level; return a path of another."""
+    monkeypatch.setenv("VARFIX_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models/twin").mkdir(parents=True)
+    nodes = [("Sub", ["level", "level"], ["zero"], {}), ("Add", ["tile", "zero"], ["restored"], {})]
+    free = ["batch", 3, "height", "width"]
+    card = shelf.card(name="twin", level="noise", level_default=15.0)
+    path = shelf.save(
+        "twin.onnx", nodes, [("tile", 1, free), ("level", 1, [1])], [("restored", 1, free)], card
+    )
+    path.rename(tmp_path / "models/twin/twin.onnx")
+    return shelf.restore("plain.onnx", card=shelf.card(tasks=("auto", "noise")))
+
+
+def test_compared_models_share_a_table(varfix, folders, two_models):
+    val = folders[0].parent / "val"
+    val.mkdir()
+    folders[1].rename(val / "kodak24")
+    arguments = ("eval", "--all", val, "-m", two_models, "-d", "cpu", "--compare", "twin, twin")
+    result = varfix(*arguments)
+    assert result.exit_code == 0, result.stderr
+    head, _, *table = (
+        [cell.strip() for cell in t.split("|")[1:-1]] for t in result.stdout.splitlines()
+    )
+    assert head[:3] == ["set", "images", "input"]
+    plain, twin = ["plain.onnx", "SSIM", "plain.onnx, preset", "CPU-s / MP"], "twin"
+    assert head[3:] == [*plain, twin, "SSIM", "CPU-s / MP"]
+    assert {len(row) for row in table} == {len(head)}
+    first = table[0]
+    assert first[2] == first[3] == first[5] == first[7]  # both change nothing
+    found = rows(varfix(*arguments, "--json", "--sample", "1"))
+    assert [row["model"] for row in found[:2]] == ["plain.onnx", "twin"]
+    assert len(found) == 2 * len(table)
+    assert [row["result"]["preset"] is None for row in found[:2]] == [False, True]
+
+
+def test_a_level_goes_to_the_compared_models_that_have_one(varfix, folders, two_models):
+    val = folders[0].parent / "val"
+    val.mkdir()
+    folders[1].rename(val / "kodak24")
+    common = ("eval", "--all", val, "--sample", "1", "-d", "cpu", "--set", "model.level=25")
+    assert varfix(*common, "-m", two_models, "--compare", "twin").exit_code == 0
+    refused = varfix(*common, "-m", two_models, "--compare", "varformer-s")
+    assert refused.exit_code == 2
+    assert "hand-made has no input for a noise level" in refused.stderr
+
+
+def test_a_compared_model_that_is_missing_is_an_error_before_anything_is_measured(
+    varfix, folders, two_models
+):
+    result = varfix("eval", "--all", folders[0], "-m", two_models, "--compare", "gone")
+    assert result.exit_code == 4
+    assert "gone" in result.stderr
+    assert result.stdout == ""
 
 
 def test_all_without_any_set_is_nothing_to_do(varfix, tmp_path, identity):

@@ -66,6 +66,58 @@ def test_a_refused_checkpoint_leaves_nothing(varfix, folder, tmp_path):
     assert left(folder) == []
 
 
+def test_a_model_folder_that_cannot_be_written_is_an_error_with_its_name(varfix, folder, shelf):
+    folder.write_text("a file")
+    result = varfix("models", "import", "mine", shelf.foreign())
+    assert result.exit_code == ExitCode.OUTPUT
+    assert str(folder / "mine") in result.stderr
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_import_leaves_nothing(varfix, folder, checkpoint, monkeypatch, stop):
+    from varfix.onnx.export import import_checkpoint
+
+    def interrupted(process, limit, memory_of):
+        (part,) = folder.glob(".drunet.part")
+        (part / "drunet.onnx").write_bytes(b"half")
+        assert process.poll() is None
+        children.append(process)
+        raise stop
+
+    children = []
+    monkeypatch.setattr(import_checkpoint, "_exceeds", interrupted)
+    assert varfix("models", "import", "drunet", checkpoint).exit_code != 0
+    assert left(folder) == []
+    assert children[0].poll() is not None  # the export has ended, too
+
+
+def test_what_a_killed_import_left_is_removed_by_the_next_one(varfix, folder, shelf):
+    (folder / ".mine.part").mkdir(parents=True)
+    (folder / ".mine.part/mine.onnx").write_bytes(b"half")
+    assert varfix("models", "list").exit_code == 0
+    assert varfix("models", "import", "mine", shelf.foreign(), "--tile", 64).exit_code == 0
+    assert left(folder) == ["mine"]
+
+
+def test_an_installed_model_is_replaced_only_on_request(varfix, folder, shelf):
+    again = ("models", "import", "mine", shelf.foreign(), "--tile", 64)
+    assert varfix(*again).exit_code == 0
+    refused = varfix(*again)
+    assert refused.exit_code == ExitCode.USAGE
+    assert "mine is already installed; use --overwrite to replace it" in refused.stderr
+    assert varfix(*again, "--overwrite", "--license", "MIT").exit_code == 0
+    assert left(folder) == ["mine"]
+    assert json.loads(varfix("models", "show", "mine", "--json").stdout)["licence"] == "MIT"
+
+
+@pytest.mark.parametrize("name", ["../x", "NAFNet", "a b", "-x", ".x", "x.onnx", "", "ü", "auto/x"])
+def test_a_name_that_could_not_be_a_folder_is_refused(varfix, folder, shelf, name):
+    result = varfix("models", "import", "--", name, shelf.foreign())
+    assert result.exit_code == ExitCode.USAGE
+    assert f'"{name}" cannot be the name of a model' in result.stderr
+    assert not folder.exists()
+
+
 def test_an_onnx_file_is_imported_without_pytorch(varfix, folder, shelf, image, tmp_path, pixels):
     made = varfix("models", "import", "mine", shelf.foreign(), "--tile", 64, "--license", "MIT")
     assert made.exit_code == 0, made.stderr
