@@ -26,6 +26,10 @@ TILES: Final = (256, 512)
 SHIFTS: Final = (8, 16, 32, 64)
 """Alignments to try, in pixels."""
 
+_LIGHTS: Final = (1.0, 0.2)
+"""Brightness of the images that replace a part of the tile. Networks that average over the tile,
+such as NAFNet, react to its light, and not to other content of the same light."""
+
 _GLOBAL_OVERLAP: Final = 8  # tiles of a network that sees everything share an eighth
 
 Network = Callable[[Floats], Floats]
@@ -103,8 +107,8 @@ def influence(network: Network, tile: int) -> Profile:
     """
     corner = tile // 4
     profile = np.zeros(tile)
-    for seed in (0, 1):
-        tiles = noisy_pixels(tile, seed), noisy_pixels(tile, seed + 10)
+    for seed, light in enumerate(_LIGHTS):
+        tiles = noisy_pixels(tile, seed), np.float32(light) * noisy_pixels(tile, seed + 10)
         replaced = tiles[1].copy()
         replaced[..., corner:, corner:] = tiles[0][..., corner:, corner:]
         change = np.abs(network(replaced) - network(tiles[0])).max((0, 1))

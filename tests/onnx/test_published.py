@@ -14,7 +14,7 @@ from support.published_networks import EXTRA, PUBLISHED, TINY, network
 from support.sessions import ON_CPU
 
 from varfix.engine.errors import ConfigError, DiskFullError
-from varfix.engine.restoration.restore_image import restore_image
+from varfix.engine.restoration.restore_image import restore_image, tile_grid_for
 from varfix.engine.settings.types import ModelSettings, Settings, TileSettings
 from varfix.onnx.export.companions import load_spandrel
 from varfix.onnx.export.import_checkpoint import MEMORY_LIMIT, import_checkpoint
@@ -22,6 +22,7 @@ from varfix.onnx.export.import_job import ImportRequest
 from varfix.onnx.export.import_worker import answer
 from varfix.onnx.export.natural_images import noisy_pixels
 from varfix.onnx.export.published_export import AGREEMENT
+from varfix.onnx.export.receptive_field import SEAM
 from varfix.onnx.files.card import fp16_path, read_card, verify_model
 from varfix.onnx.inference.open_model import open_restorer
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore:.*meshgrid", "ignore:.*tiling_discouraged"
 )
 FAST = ("NAFNet", "DRUNet", "FBCNN")
+LOCAL = ("DRUNet", "SCUNet", "SwinIR", "DnCNN")
 ONE_BY_ONE = ("SwinIR",)  # exporters write the number of tiles into the graph
 SIDE = 64
 
@@ -112,6 +114,34 @@ def test_a_network_of_published_size_is_imported_and_restores_an_image(library, 
     settings = Settings(device="cpu", tile=TileSettings(tone="tile"))
     assert np.isfinite(restore_image(restorer, image, settings)).all()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < MEMORY_LIMIT
+
+
+@pytest.mark.parametrize("name", [*cases(LOCAL[:1]), *cases(LOCAL[1:], pytest.mark.slow)])
+def test_tiles_of_a_local_network_join_as_one_large_tile(library, saved, name):
+    path = saved(name, TINY[name])
+    card = answer(request(path, tile=128)).card
+    assert card.tiling == "supported"
+    restorer = open_restorer(str(path.with_name("net.onnx")), ON_CPU)
+    side = 2 * card.tile - card.overlap
+    assert len(tile_grid_for(restorer, (side, side), ON_CPU)) == 4
+    image = contents(side)[:1].clip(0.2, 0.8)
+    joined = restore_image(restorer, image[0], ON_CPU)
+    whole = in_torch(library, path, image)[0].clip(0.0, 1.0)
+    assert np.abs(joined - whole).max() < SEAM
+    assert np.abs(whole - image[0]).mean() > 1e-3
+
+
+def test_a_network_that_sees_more_than_a_tile_is_warned_about(saved):
+    path = saved("NAFNet", TINY["NAFNet"])
+    weights = torch.load(path, weights_only=True)["params"]
+    for key in weights:  # the factors of its blocks, which average over the tile
+        weights[key] *= 10.0 if key.endswith("beta") else 1.0
+    torch.save(weights, path)
+    assert answer(request(path)).card.tiling == "discouraged"
+    warned = []
+    open_restorer(str(path.with_name("net.onnx")), ON_CPU, warn=lambda *each: warned.append(each))
+    assert [code for code, text in warned] == ["tiling_discouraged"]
+    assert "neighboring tiles may differ" in warned[0][1]
 
 
 def test_a_free_size_is_proven_or_not_used(saved):

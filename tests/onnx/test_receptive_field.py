@@ -34,6 +34,14 @@ def centered(pixels):
     return pixels - pixels.mean((2, 3), keepdims=True)
 
 
+def adapted(pixels):
+    """A network that brightens a little by the mean of the tile, as attention over channels does.
+
+    Images of the same brightness cannot show that.
+    """
+    return pixels * (1.0 + 0.02 * pixels.mean((1, 2, 3), keepdims=True))
+
+
 @pytest.mark.parametrize("radius", [1, 6])
 def test_the_reach_of_a_convolution_is_its_radius(radius):
     assert measured_tiling(blur(radius), 1, (96,)).reach == radius
@@ -48,6 +56,10 @@ def test_a_network_that_sees_the_whole_tile_is_global():
     tiling = measured_tiling(centered, 1, (64, 128))
     assert not tiling.local
     assert (tiling.tile, tiling.reach) == (64, 0)
+
+
+def test_a_network_that_reacts_to_the_light_of_the_tile_is_global():
+    assert not measured_tiling(adapted, 1, (128,)).local
 
 
 def test_a_network_that_sees_far_gets_a_larger_tile():

@@ -63,9 +63,17 @@ EXTRA = frozenset({"MIRNet2", "MPRNet", "Restormer"})
 
 
 def network(name, arguments):
-    """Return a network with random weights."""
+    """Return a network with random weights.
+
+    Weights that begin as zeros, such as the factors of NAFNet's blocks, would leave parts of the
+    network without effect.
+    """
     import torch
 
     package = "spandrel_extra_arches" if name in EXTRA else "spandrel"
     torch.manual_seed(0)
-    return getattr(import_module(f"{package}.architectures.{name}"), name)(**arguments).eval()
+    made = getattr(import_module(f"{package}.architectures.{name}"), name)(**arguments)
+    for weights in made.parameters():
+        if not weights.any():
+            torch.nn.init.normal_(weights, std=0.1)
+    return made.eval()
