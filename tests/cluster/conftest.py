@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from support.fake_cluster import NAMES, ClusterSetup
 
 START = 120
 # A token in the user's home folder must not lock the tests out of their own cluster.
@@ -168,3 +169,11 @@ def local(job, tmp_path):
     job_here = Job(job.source, folder / "out", folder / "events.jsonl", job.model, job.machines)
     subprocess.run(job_here.command(None), check=True, capture_output=True)
     return job_here
+
+
+@pytest.fixture
+def setup(tmp_path):
+    """Return a run of twelve images on a cluster that is not real."""
+    setup = ClusterSetup(tmp_path / "in", tmp_path / "out")
+    setup.draw(*NAMES)
+    return setup

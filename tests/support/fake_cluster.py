@@ -13,7 +13,11 @@ from varfix.engine.cluster.pool import WorkerPool
 from varfix.engine.cluster.transport import Reply, WorkerGone
 from varfix.engine.cluster.worker import Worker
 from varfix.engine.errors import ExitCode, Interrupted
+from varfix.engine.events import Warn
 from varfix.engine.restoration.restorer import OpenedModel
+
+NAMES = [f"{number % 3}/{number}.png" for number in range(12)]
+"""Images of a run."""
 
 
 @dataclass
@@ -161,3 +165,22 @@ def stop_after_first(setup, stop):
     while not setup.out.is_dir() or not setup.results():
         time.sleep(0.005)
     stop.request(ExitCode.SIGINT)
+
+
+class TwoLoaders(FakeTransport):
+    """Every second worker loads its model by another loader."""
+
+    def __init__(self, other, wanted=2):
+        super().__init__(wanted=wanted)
+        self.other = other
+
+    def start_worker(self):
+        worker = super().start_worker()
+        if worker % 2 == 0:
+            self.workers[worker] = LosableWorker(self.other)
+        return worker
+
+
+def warning_codes(setup):
+    """Return the codes of the warnings of a run, in order."""
+    return [event.code for event in setup.of(Warn)]
