@@ -61,7 +61,7 @@ RAIN_STYLES = (
         edge=(0.3, 1),
         patchy=(0, 0.2),
         veil=(0, 1e-3),
-        share=(0.45,),
+        share=(0.4,),
     ),
     # Soft and faint, in patches, as in Rain1400: they add 0.05 on average.
     RainStyle(
@@ -74,7 +74,20 @@ RAIN_STYLES = (
         edge=(0, 0.4),
         patchy=(0.2, 1),
         veil=(0, 0.12),
-        share=(0.3,),
+        share=(0.22,),
+    ),
+    # Wide and soft, of drops near the camera and out of focus, as in other images of Rain1400.
+    RainStyle(
+        cover=(0.1, 1.2),
+        strength=(0.08, 0.4),
+        width=(1.2, 3.2),
+        length=(20, 110),
+        lean=(0, 0.7),
+        fan=(0.01, 0.1),
+        edge=(0, 0.3),
+        patchy=(0, 1),
+        veil=(0, 0.06),
+        share=(0.2,),
     ),
     # Single bright streaks, as in the light of a flash or a lamp.
     RainStyle(
@@ -87,7 +100,7 @@ RAIN_STYLES = (
         edge=(0, 1),
         patchy=(0, 1),
         veil=(0, 0.1),
-        share=(0.17,),
+        share=(0.12,),
     ),
     # Short fine streaks; distant ones form a gray veil (HeavyRain).
     RainStyle(
@@ -100,7 +113,7 @@ RAIN_STYLES = (
         edge=(0, 0.3),
         patchy=(0, 0.3),
         veil=(0.2, 0.7),
-        share=(0.08,),
+        share=(0.06,),
     ),
 )
 
