@@ -38,8 +38,8 @@ ASKED: Ramps = MappingProxyType(
     {
         "noise": (0.02, 0.1),
         "rain": (0.15, 0.35),
-        "haze": (0.3, 0.5),
-        "lowlight": (0.3, 0.5),
+        "haze": (0.4, 0.5),
+        "lowlight": (0.4, 0.5),
         "blur": (0.02, 0.1),
         "snow": (0.05, 0.2),
     }
@@ -79,6 +79,10 @@ both. For rain and snow its tone always counts."""
 SEEN = (0.55, 0.75)
 """Shares of the head's tone from which on haze or darkness is believed that the user asks for: the
 head then holds it for likely by about 0.7 to 0.8."""
+
+POSSIBLE = (0.2, 0.3)
+"""Probabilities from which on the head alone is believed about that: it takes a quarter of all good
+photographs for dark or hazy, of most of which the judge is sure that they are not."""
 
 NOISY = (0.6, 0.9)
 DARK_DESPITE_NOISE = (0.8, 0.9)
@@ -133,7 +137,8 @@ def confident_in_task(probability: Tensor, head_shares: Tensor, task: Tensor) ->
 
     Args:
         probability: (B, 6) in [0, 1], how likely each of `KINDS` is.
-        head_shares: (B, 6) of `head_tone`; haze and darkness that the head sees are enough too.
+        head_shares: (B, 6) of `head_tone`; haze and darkness that the head sees are enough too,
+            where `probability` permits them.
         task: (B,) int64, 0 for `auto`, else one more than the number of the kind.
 
     Returns:
@@ -143,7 +148,8 @@ def confident_in_task(probability: Tensor, head_shares: Tensor, task: Tensor) ->
     seen_by_head = probability.new_tensor([float(kind in HEAD_TONE) for kind in KINDS])
     kinds = torch.arange(1, len(KINDS) + 1, device=task.device)
     asked = (task[:, None] == kinds).to(probability.dtype)
-    believed = torch.maximum(ramp(probability, low, high), seen_by_head * ramp(head_shares, *SEEN))
+    head = torch.minimum(ramp(head_shares, *SEEN), ramp(probability, *POSSIBLE))
+    believed = torch.maximum(ramp(probability, low, high), seen_by_head * head)
     return asked * believed
 
 
