@@ -297,6 +297,15 @@ model_options = options_record(
     ),
 )
 
+dry_run_option = option(
+    "Output",
+    "-n",
+    "--dry-run",
+    is_flag=True,
+    help="Show what would be done, with model and device, and exit. With -v, also show every"
+    " setting and its origin.",
+)
+
 output_options = options_record(
     "output",
     OutputOptions,
@@ -315,14 +324,7 @@ output_options = options_record(
         is_flag=True,
         help="Replace existing outputs; results that are up to date are still skipped.",
     ),
-    option(
-        "Output",
-        "-n",
-        "--dry-run",
-        is_flag=True,
-        help="Show what would be done, with model and device, and exit. With -v, also show every"
-        " setting and its origin.",
-    ),
+    dry_run_option,
 )
 
 event_options = options_record(

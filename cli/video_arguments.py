@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from varfix.cli.options import ModelOptions, option, options_record
+from varfix.cli.options import ModelOptions, dry_run_option, option, options_record
 from varfix.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -176,12 +176,5 @@ video_options = options_record(
         " where the container needs that.  [default: copy]",
     ),
     option("Output", "--overwrite", is_flag=True, help="Replace DST if it exists."),
-    option(
-        "Output",
-        "-n",
-        "--dry-run",
-        is_flag=True,
-        help="Show what would be done, with model and device, and exit. With -v, also show every"
-        " setting and its origin.",
-    ),
+    dry_run_option,
 )

@@ -99,6 +99,7 @@ SAME_NAME: dict[str, str] = {}
 """Class names that several modules define, with the reason."""
 
 MODULES_PER_PACKAGE = 22
+LINES_PER_FILE = 400
 
 
 def config():
@@ -255,6 +256,12 @@ def test_no_package_has_too_many_modules():
     for path in sources():
         counts[path.parent] += path.name != "__init__.py"
     assert {str(folder): n for folder, n in counts.items() if n > MODULES_PER_PACKAGE} == {}
+
+
+def test_no_file_is_too_long():
+    files = [*sources(), *(ROOT / "tests").rglob("*.py")]
+    lengths = {path: path.read_text(encoding="utf-8").count("\n") for path in files}
+    assert {path for path, length in lengths.items() if length > LINES_PER_FILE} == set()
 
 
 def test_no_class_name_is_defined_twice():

@@ -19,10 +19,9 @@ from varfix.engine.train.initial_weights import load_partial
 from varfix.engine.train.loop import SHIPPED_RECIPE, Trainer, run_training
 from varfix.engine.train.recipes.recipe import load_recipe
 from varfix.engine.train.request import TrainRequest
-from varfix.engine.train.schedule import learning_rate
 from varfix.engine.train.stages.objective import compile_trained
 from varfix.engine.train.stages.stage import PlainStage
-from varfix.engine.train.trainable import Trainable, trainable_named
+from varfix.engine.train.trainable import Trainable
 
 
 def same(state, other):
@@ -319,84 +318,6 @@ def test_sheets_and_curves_are_written_during_a_run(folder, tmp_path, tiny):
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("vqvae.stepz=3", 'no key "vqvae.stepz"'),
-        ("vqvea.steps=3", 'no key "vqvea.steps"'),
-        ("mix={fog: 1.0}", 'unknown degradation "fog"'),
-        ("seed=one", "Expected `int`"),
-        ("judge.mix={fog: 1.0}", 'unknown degradation "fog"'),
-        ("pairs_task=fog", 'no task "fog"'),
-    ],
-)
-def test_an_invalid_recipe_is_rejected_with_the_name_of_the_key(override, message):
-    with pytest.raises(ConfigError, match=message):
-        load_recipe(SHIPPED_RECIPE, [override])
-
-
-def test_numbers_may_be_written_without_a_point():
-    recipe = load_recipe(
-        SHIPPED_RECIPE, ["heads.learning_rate=5e-4", "restorer.learning_rate=1e-3", "grad_clip=1"]
-    )
-    assert (recipe.stages["heads"].learning_rate, recipe.stages["restorer"].learning_rate) == (
-        5e-4,
-        1e-3,
-    )
-    assert recipe.grad_clip == 1.0
-
-
-def test_a_mistyped_key_of_a_recipe_is_rejected_with_a_suggestion(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("mix: {identity: 1.0}\nsed: 3\n")
-    with pytest.raises(ConfigError, match='unknown key "sed"') as error:
-        load_recipe(path)
-    assert error.value.hint == 'did you mean "seed"?'
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("vqvae: {steps: 1, batch_size: 1}\n", 'no section "prior"'),
-        ("foo: {steps: 1, batch_size: 1}\n", 'unknown key "foo"'),
-        ("model: other\n", 'no model "other"'),
-    ],
-)
-def test_a_recipe_must_have_the_stages_of_its_model(tmp_path, folder, text, message):
-    path = tmp_path / "mine.yaml"
-    path.write_text("mix: {identity: 1.0}\n" + text)
-    with pytest.raises(ConfigError, match=message):
-        run_training(TrainRequest(tmp_path / "out", [folder], config=path))
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_key_with_a_default_can_be_set_if_the_file_does_not_contain_it():
-    recipe = load_recipe(SHIPPED_RECIPE, ["vqvae.warmup=7", "rollback_after_skips=9"])
-    assert recipe.stages["vqvae"].warmup == 7
-    assert recipe.rollback_after_skips == 9
-
-
-def test_the_shipped_recipe_fits_its_model():
-    recipe = load_recipe(SHIPPED_RECIPE)
-    trainable_named(recipe.model).check(recipe)
-
-
 def test_a_run_without_images_is_an_error(tmp_path):
     with pytest.raises(NothingToDoError, match="nothing to train on"):
         run_training(TrainRequest(tmp_path / "out"))
-
-
-def test_the_learning_rate_rises_then_falls_to_its_last_value():
-    stage = load_recipe(SHIPPED_RECIPE).stages["restorer"]
-    rates = [learning_rate(stage, step / 3000, step) for step in range(3000)]
-    assert max(rates) == pytest.approx(stage.learning_rate, rel=0.02)
-    assert rates[0] < 0.05 * stage.learning_rate
-    assert rates[-1] == pytest.approx(stage.min_learning_rate, rel=0.1)
-    assert all(math.isfinite(rate) for rate in rates)
-
-
-def test_an_extended_stage_warms_up_its_new_optimizer():
-    stage = load_recipe(SHIPPED_RECIPE).stages["restorer"]
-    assert learning_rate(stage, 0.5, 0) == pytest.approx(
-        learning_rate(stage, 0.5, stage.warmup) / stage.warmup
-    )

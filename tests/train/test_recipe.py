@@ -1,4 +1,4 @@
-"""Old keys of recipes have the meaning of the current ones, with a warning."""
+"""A mistake in a recipe is named; old keys have the meaning of the current ones, with a warning."""
 
 import pytest
 
@@ -7,6 +7,7 @@ from varfix.engine.train.loop import SHIPPED_RECIPE, run_training
 from varfix.engine.train.recipes.recipe import Recipe, StageRecipe, load_recipe
 from varfix.engine.train.recipes.renamed_keys import RENAMED_KEYS, RENAMED_STAGE_KEYS
 from varfix.engine.train.request import TrainRequest
+from varfix.engine.train.trainable import trainable_named
 
 OLD = """
 mix: {identity: 1.0}
@@ -107,3 +108,65 @@ def test_a_run_forwards_the_warnings(tmp_path, recipe_file):
     with pytest.raises(ConfigError, match="section"):  # the recipe has one of four stages
         run_training(request, warnings.append)
     assert len(warnings) == len(RENAMED_KEYS) + len(RENAMED_STAGE_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("vqvae.stepz=3", 'no key "vqvae.stepz"'),
+        ("vqvea.steps=3", 'no key "vqvea.steps"'),
+        ("mix={fog: 1.0}", 'unknown degradation "fog"'),
+        ("seed=one", "Expected `int`"),
+        ("judge.mix={fog: 1.0}", 'unknown degradation "fog"'),
+        ("pairs_task=fog", 'no task "fog"'),
+    ],
+)
+def test_an_invalid_recipe_is_rejected_with_the_name_of_the_key(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(SHIPPED_RECIPE, [override])
+
+
+def test_numbers_may_be_written_without_a_point():
+    recipe = load_recipe(
+        SHIPPED_RECIPE, ["heads.learning_rate=5e-4", "restorer.learning_rate=1e-3", "grad_clip=1"]
+    )
+    assert (recipe.stages["heads"].learning_rate, recipe.stages["restorer"].learning_rate) == (
+        5e-4,
+        1e-3,
+    )
+    assert recipe.grad_clip == 1.0
+
+
+def test_a_mistyped_key_of_a_recipe_is_rejected_with_a_suggestion(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("mix: {identity: 1.0}\nsed: 3\n")
+    with pytest.raises(ConfigError, match='unknown key "sed"') as error:
+        load_recipe(path)
+    assert error.value.hint == 'did you mean "seed"?'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("vqvae: {steps: 1, batch_size: 1}\n", 'no section "prior"'),
+        ("foo: {steps: 1, batch_size: 1}\n", 'unknown key "foo"'),
+        ("model: other\n", 'no model "other"'),
+    ],
+)
+def test_a_recipe_must_have_the_stages_of_its_model(tmp_path, folder, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text("mix: {identity: 1.0}\n" + text)
+    with pytest.raises(ConfigError, match=message):
+        run_training(TrainRequest(tmp_path / "out", [folder], config=path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_key_with_a_default_can_be_set_if_the_file_does_not_contain_it():
+    recipe = load_recipe(SHIPPED_RECIPE, ["vqvae.warmup=7", "rollback_after_skips=9"])
+    assert recipe.stages["vqvae"].warmup == 7
+    assert recipe.rollback_after_skips == 9
+
+
+def test_the_shipped_recipe_fits_its_model():
+    recipe = load_recipe(SHIPPED_RECIPE)
+    trainable_named(recipe.model).check(recipe)
