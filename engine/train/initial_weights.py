@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from varfix.engine.errors import ModelContractError, ModelMissingError
+from varfix.engine.models.card import SPECIALISTS
 from varfix.engine.train.checkpoint import load_weights
 from varfix.engine.train.published_weights import SUFFIXES, load_published
 
@@ -19,6 +21,9 @@ TRAINING_ONLY = "prior.vqvae."
 HALF = ".half"
 """Suffix of exported weights that are stored as fp16."""
 
+INT8, SCALE = ".int8", ".scale"
+"""Suffixes of exported weights that are stored as int8, and of their scales."""
+
 
 def load_initial(model: nn.Module, path: Path) -> list[str]:
     """Load weights into a network, in place.
@@ -26,7 +31,8 @@ def load_initial(model: nn.Module, path: Path) -> list[str]:
     Args:
         model: The network.
         path: `weights.safetensors` of a run; or `NAME.onnx` of an exported model, with
-            `NAME.prior.onnx` next to it; or what `load_published` accepts.
+            `NAME.prior.onnx` next to it; or `NAME.SPECIALIST.onnx`; or what `load_published`
+            accepts.
 
     Returns:
         Names of weights that an exported model does not contain, which are not changed. Only
@@ -81,18 +87,28 @@ def load_partial(model: nn.Module, path: Path) -> None:
 
 def _exported(path: Path) -> Iterator[tuple[str, Tensor]]:
     """Yield names in the network, and values, of the weights in the files of an exported model."""
+    if any(path.name.endswith(f".{name}.onnx") for name in SPECIALISTS):
+        yield from _constants(path)
+        return
     parts = {"restorer": path, "prior": path.with_name(f"{path.stem}.prior.onnx")}
     for part, file in parts.items():
         if file.is_file():
             for name, value in _constants(file):
-                yield f"{part}.{name.removeprefix('network.').removesuffix(HALF)}", value
+                yield f"{part}.{name}", value
 
 
 def _constants(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield names and values of the constants of a graph, as they were before they were stored."""
     import onnx
     from onnx import numpy_helper
 
-    for constant in onnx.load(file).graph.initializer:
+    constants = {c.name: c for c in onnx.load(file).graph.initializer}
+    for stored, constant in constants.items():
         value = numpy_helper.to_array(constant)
-        if value.dtype.kind == "f":
-            yield constant.name, torch.from_numpy(value.copy()).float()
+        name = stored.removeprefix("network.")
+        if stored.endswith(INT8):
+            scale = constants[stored.removesuffix(INT8) + SCALE]
+            product = value.astype(np.float32) * numpy_helper.to_array(scale)
+            yield name.removesuffix(INT8), torch.from_numpy(product)
+        elif value.dtype.kind == "f" and not stored.endswith(SCALE):
+            yield name.removesuffix(HALF), torch.from_numpy(value.copy()).float()

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
@@ -150,9 +151,14 @@ def restore_example(seed: int = 0, batch: int = 2) -> dict[str, Tensor]:
 
 
 def write_graph(
-    graph: nn.Module, example: dict[str, Tensor], outputs: list[str], path: Path, card: ModelCard
+    graph: nn.Module,
+    example: dict[str, Tensor],
+    outputs: list[str],
+    path: Path,
+    card: ModelCard,
+    store_weights: Callable[[ir.Model], int] = store_weights_as_fp16,
 ) -> None:
-    """Write a graph with its card; weights are stored in half precision.
+    """Write a graph with its card.
 
     Args:
         graph: The network.
@@ -160,6 +166,7 @@ def write_graph(
         outputs: Names of its outputs.
         path: The file.
         card: The card.
+        store_weights: Makes the weights smaller, in place; the network's are rounded likewise.
     """
     with silent_exporter():
         program = torch.onnx.export(
@@ -178,7 +185,7 @@ def write_graph(
             verbose=False,
         )
     assert program is not None  # nothing was written yet, so the exporter returns the program
-    store_weights_as_fp16(program.model)
+    store_weights(program.model)
     model = program.model_proto
     if "tile" in example:
         name_sizes(model)
