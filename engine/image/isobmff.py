@@ -15,6 +15,7 @@ from typing import Final
 _FULL: Final = 4
 _CODED: Final = frozenset({b"av01", b"hvc1", b"hev1", b"avc1", b"jpeg"})
 _MOST: Final = 65536
+_VIDEO: Final = frozenset({b"mpvd", b"moov"})
 
 RGB_MATRIX: Final = 0
 """Matrix coefficients of colors that are stored as RGB (ITU-T H.273)."""
@@ -86,6 +87,14 @@ def read_items(data: bytes) -> Items:
         if kind == b"meta":
             _read_meta(data, start + _FULL, end, found)
     return found
+
+
+def has_video(data: bytes) -> bool:
+    """Return whether a video is appended to an image, as in the motion photos of phones.
+
+    It has a box of its own (`mpvd`), or is a whole file with a movie behind the image.
+    """
+    return any(kind in _VIDEO for kind, _start, _end in _boxes(data, 0, len(data)))
 
 
 def _read_meta(data: bytes, start: int, end: int, found: Items) -> None:

@@ -275,6 +275,16 @@ def test_a_deep_heic_is_a_warning(heif):
     assert any("10-bit HEIC" in w for w in read(out.getvalue()).info.warnings)
 
 
+@pytest.mark.parametrize("kind", [b"mpvd", b"moov"])
+def test_the_video_of_a_heic_motion_photo_is_a_warning(heif, kind):
+    out = io.BytesIO()
+    heif.from_pillow(Image.fromarray(smooth())).save(out, quality=90)
+    assert read(out.getvalue()).info.warnings == ()
+    out.write((16).to_bytes(4, "big") + kind + bytes(8))
+    (text,) = read(out.getvalue()).info.warnings
+    assert text == "the video of a motion photo is not kept: it is appended to the image"
+
+
 @pytest.mark.parametrize("name", EXTRAS)
 @pytest.mark.usefixtures("missing")
 def test_a_format_that_is_not_installed_is_refused_with_the_command_that_installs_it(name):

@@ -52,8 +52,8 @@ def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> ImageInf
     warnings += [text] if text else []
     packet, pointers = xmp.without_pointers(xmp.upright(raw.xmp)) if raw.xmp else (None, ())
     warnings += [f"{what} {_APPENDED}" for what in pointers]
-    if header.format == "jpeg" and not pointers:
-        warnings += _appended_data(data)
+    if not pointers:
+        warnings += _appended_data(header.format, data)
     resources, lost = iptc.kept(raw.resources, raw.iptc, turned=turned)
     if lost:
         warnings.append("paths and guides are not kept: the image was turned")
@@ -136,8 +136,12 @@ def _upright_exif(
         return None, "the EXIF block is damaged and was not kept"
 
 
-def _appended_data(data: bytes) -> list[str]:
-    """Return a warning for data that is appended to a JPEG and not named in its XMP."""
+def _appended_data(kind: str, data: bytes) -> list[str]:
+    """Return a warning for data that is appended to an image and not named in its XMP."""
+    if kind == "heif":
+        return [f"the video of a motion photo {_APPENDED}"] if isobmff.has_video(data) else []
+    if kind != "jpeg":
+        return []
     end = jpeg.end_of_first_image(data)
     behind = len(data[end:].strip(b"\x00\n\r ")) if end else 0
     if jpeg.has_several_images(data) and behind:
