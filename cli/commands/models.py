@@ -74,9 +74,10 @@ def show(model: str, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(card))
         return
-    click.echo(f"{'file':14}  {found.restore}")
-    for name, text in _fields(card):
-        click.echo(f"{name:14}  {text}")
+    fields = [("file", str(found.restore)), *_fields(card)]
+    width = max(len(name) for name, _ in fields)
+    for name, text in fields:
+        click.echo(f"{name:{width}}  {text}")
 
 
 @command.command("verify", cls=Command)
@@ -138,7 +139,8 @@ def _installed() -> list[str]:
 
 def _fields(card: ModelCard) -> list[tuple[str, str]]:
     """Return the fields of the card as text, without empty fields."""
-    fields = msgspec.structs.asdict(card)
+    stored = msgspec.structs.asdict(card)
+    fields = {"license" if name == "licence" else name: value for name, value in stored.items()}
     fields["tasks"] = ", ".join(card.tasks)
     fields["levels"] = ", ".join(card.levels)
     fields["unrolled"] = ""  # internal

@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +19,9 @@ from varfix.engine.models.card import ModelCard
 from varfix.engine.system.atomic import translate_os_errors
 from varfix.onnx.export.companions import INSTALL, load_spandrel
 from varfix.onnx.export.import_job import ImportAnswer, ImportFailure, ImportRequest
+
+if TYPE_CHECKING:
+    from varfix.onnx.export.published_networks import PublishedNetwork
 
 
 def run_request(request: ImportRequest) -> ImportAnswer:
@@ -56,7 +60,7 @@ def run_request(request: ImportRequest) -> ImportAnswer:
         multiple=1,
         overlap=0,
         training=request.training,
-        about=_about(network.name, sum(weight.numel() for weight in state.values())),
+        about=_about(network),
     )
     preferences = ExportPreferences(request.tile, request.free_size, request.fp16)
     with translate_os_errors(target):
@@ -64,8 +68,10 @@ def run_request(request: ImportRequest) -> ImportAnswer:
     return ImportAnswer(card=card, notes=library.notes)
 
 
-def _about(network: str, parameters: int) -> str:
-    return f"{network}, {parameters / 1e6:.1f} M parameters, imported from a checkpoint"
+def _about(network: PublishedNetwork) -> str:
+    # A state dict also holds masks and indices, which are no parameters.
+    millions = sum(weights.numel() for weights in network.graph.parameters()) / 1e6
+    return f"{network.name}, {millions:.1f} M parameters, imported from a checkpoint"
 
 
 def _require_packages() -> None:

@@ -30,6 +30,14 @@ def test_show_prints_the_card_of_a_file(varfix, shelf):
     assert json.loads(varfix("models", "show", path, "--json").stdout)["tile"] == 64
 
 
+def test_the_values_of_a_card_are_in_one_column(varfix, shelf):
+    card = shelf.card(network="NAFNet", network_license="MIT", level="noise", level_default=15.0)
+    lines = varfix("models", "show", shelf.restore(card=card)).stdout.splitlines()
+    begins = {len(line) - len(line.partition(" ")[2].lstrip()) for line in lines}
+    assert len(begins) == 1
+    assert any(line.split() == ["license", "CC0-1.0"] for line in lines)
+
+
 def test_an_unknown_model_is_exit_4(varfix):
     result = varfix("models", "show", "varformer-z")
     assert result.exit_code == 4

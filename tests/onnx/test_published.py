@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore:.*meshgrid", "ignore:.*tiling_discouraged"
 )
 FAST = ("NAFNet", "DRUNet", "FBCNN")
-LOCAL = ("DRUNet", "SCUNet", "SwinIR", "DnCNN")
+LOCAL = ("DRUNet", "SwinIR", "DnCNN")
 ONE_BY_ONE = ("SwinIR",)  # exporters write the number of tiles into the graph
 SIDE = 64
 
@@ -100,6 +100,8 @@ def test_an_imported_network_restores_as_spandrel_does(library, saved, name):
     target = path.with_name("net.onnx")
     card = verify_model(target)
     assert (card.network, card.name, card.tiling != "internal") == (name, "net", True)
+    millions = sum(p.numel() for p in network(name, TINY[name]).parameters()) / 1e6
+    assert f", {millions:.1f} M parameters" in card.about
     check_results(library, path, open_restorer(str(target), ON_CPU))
 
 
