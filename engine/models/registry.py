@@ -46,7 +46,12 @@ class ModelEntry:
 MODELS: Final[dict[str, ModelEntry]] = {
     "varformer-s": ModelEntry(
         name="varformer-s",
-        files=("varformer-s.onnx", "varformer-s.prior.onnx", "varformer-s.denoise.onnx"),
+        files=(
+            "varformer-s.onnx",
+            "varformer-s.prior.onnx",
+            "varformer-s.denoise.onnx",
+            "varformer-s.derain.onnx",
+        ),
         summary="noise, rain, haze, low light, blur, snow; small, runs on a CPU; ships with varfix",
     ),
     "varformer-d16": ModelEntry(
