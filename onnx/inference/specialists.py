@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,10 @@ from varfix.onnx.inference.runtime import Session
 
 PRESENT: Final = 0.5
 """A kind above this value is restored; the last channels of the prior maps have the values."""
+
+PLAIN: Final = MappingProxyType({"rain": 0.97})
+"""A specialist requires at least these values: soft rain is half a veil, which the restore graph
+removes with the tone of the whole image."""
 
 RESTORER: Final = "restorer"
 UNCHANGED: Final = "unchanged"
@@ -69,7 +74,10 @@ class Specialists:
         """Return a name in `SPECIALISTS`, or one of this module, for the values (6,) of kinds."""
         if not values.any():
             return UNCHANGED
-        present = {kind for kind, value in zip(KINDS, values, strict=True) if value > PRESENT}
+        known = dict(zip(KINDS, values, strict=True))
+        present = {kind for kind, value in known.items() if value > PRESENT}
+        if any(known[kind] < PLAIN.get(kind, PRESENT) for kind in present):
+            return RESTORER
         fitting = (name for name in self._start if present and present <= SPECIALISTS[name])
         return next(fitting, RESTORER)
 

@@ -13,6 +13,8 @@ from varfix.engine.networks.varformer_s.decisions import (
     HEAD_TONE,
     LIKELY,
     MARGIN,
+    NOT_PLAIN,
+    PLAIN,
     POSSIBLE,
     confident,
     confident_in_task,
@@ -136,6 +138,14 @@ def test_haze_and_darkness_that_the_head_sees_are_enough_for_who_asks():
     assert not confident_in_task(doubtful, torch.ones_like(doubtful), every).any()
 
 
+def test_only_plain_rain_is_told_in_full_also_to_who_asks():
+    rain = KINDS.index("rain")
+    asked = told_of(rain=1.0)
+    for probability, wanted in ((0.3, NOT_PLAIN), (PLAIN["rain"][1], 1.0)):
+        assert tell(told_of(rain=probability), asked)[0, rain] == pytest.approx(wanted)
+    assert tell(told_of(rain=0.9), torch.zeros_like(asked))[0, rain] == pytest.approx(NOT_PLAIN)
+
+
 def test_plain_noise_asks_for_plainer_darkness():
     dark, enough = KINDS.index("lowlight"), LIKELY["lowlight"][1]
     assert confident(told_of(lowlight=enough))[0, dark] == 1.0
@@ -192,7 +202,7 @@ def test_the_restorer_is_told_of_plain_degradations_and_of_the_one_that_was_aske
     little, nothing = told_of(noise=0.25, rain=0.4), told_of()
     assert not tell(little, nothing).any()
     torch.testing.assert_close(tell(little, told_of(noise=1.0)), told_of(noise=1.0))
-    assert tell(told_of(rain=0.95), nothing)[0, KINDS.index("rain")] == 1.0
+    assert tell(told_of(rain=0.99), nothing)[0, KINDS.index("rain")] == 1.0
 
 
 def test_windows_are_joined_at_their_places():

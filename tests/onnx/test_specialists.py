@@ -37,7 +37,7 @@ class Painting:
         return [np.full_like(feeds["tile"], self.value)]
 
 
-def maps(*kinds, value=0.9):
+def maps(*kinds, value=0.98):
     """Prior maps (10, 4, 4) of an image with these kinds."""
     prior = np.zeros((10, 4, 4), np.float32)
     for kind in kinds:
@@ -87,6 +87,12 @@ def test_an_image_with_nothing_wrong_stays_as_it_is(restorer, graphs):
 
 def test_doubts_alone_go_to_the_restore_graph(restorer):
     assert np.allclose(restorer.restore(noise(1), maps("noise", value=0.3)[None]).pixels, 0.1)
+
+
+def test_rain_that_is_not_plain_goes_to_the_restore_graph(restorer):
+    prior = np.stack([maps("rain", value=0.95), maps("snow", value=0.95)])
+    restored = restorer.restore(noise(2), prior).pixels
+    assert np.allclose(restored.mean((1, 2, 3)), [0.1, 0.3])
 
 
 def test_a_doubtful_kind_does_not_count(restorer):

@@ -59,6 +59,13 @@ TOLD: Ramps = MappingProxyType(
 """The same for what the restorer is told under `auto`: a little evidence of rain in a facade made
 it smear the facade."""
 
+PLAIN: Ramps = MappingProxyType({"rain": (0.96, 0.98)})
+"""The restorer is told 1 only where rain is plain, else `NOT_PLAIN` of it, also of what the user
+asks for. Plain streaks are removed best by a network that sees the tile alone; soft rain is half a
+veil, which needs the tone of the whole image."""
+
+NOT_PLAIN = 0.95
+
 HEAD_SHARE: Mapping[str, float] = MappingProxyType(
     {"noise": 0.5, "rain": 1.0, "haze": 0.0, "lowlight": 0.0, "blur": 0.5, "snow": 0.0}
 )
@@ -161,7 +168,9 @@ def tell(probability: Tensor, asked: Tensor) -> Tensor:
         asked: (B, 6) of `confident_in_task`.
     """
     low, high = probability.new_tensor([TOLD[kind] for kind in KINDS]).T
-    return torch.maximum(ramp(probability, low, high), asked)
+    told = torch.maximum(ramp(probability, low, high), asked)
+    low, high = probability.new_tensor([PLAIN.get(kind, (-2.0, -1.0)) for kind in KINDS]).T
+    return told * (NOT_PLAIN + (1.0 - NOT_PLAIN) * ramp(probability, low, high))
 
 
 def ramp(value: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
