@@ -19,8 +19,8 @@ PRESENT: Final = 0.5
 """A kind above this value is restored; the last channels of the prior maps have the values."""
 
 PLAIN: Final = MappingProxyType({"rain": 0.97})
-"""A specialist requires at least these values: soft rain is half a veil, which the restore graph
-removes with the tone of the whole image."""
+"""Rain alone must have at least this value for its specialist: soft rain is half a veil, which the
+restore graph removes with the tone of the whole image."""
 
 RESTORER: Final = "restorer"
 UNCHANGED: Final = "unchanged"
@@ -76,7 +76,7 @@ class Specialists:
             return UNCHANGED
         known = dict(zip(KINDS, values, strict=True))
         present = {kind for kind, value in known.items() if value > PRESENT}
-        if any(known[kind] < PLAIN.get(kind, PRESENT) for kind in present):
+        if present <= PLAIN.keys() and any(known[kind] < PLAIN[kind] for kind in present):
             return RESTORER
         fitting = (name for name in self._start if present and present <= SPECIALISTS[name])
         return next(fitting, RESTORER)

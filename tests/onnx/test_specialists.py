@@ -90,9 +90,10 @@ def test_doubts_alone_go_to_the_restore_graph(restorer):
 
 
 def test_rain_that_is_not_plain_goes_to_the_restore_graph(restorer):
-    prior = np.stack([maps("rain", value=0.95), maps("snow", value=0.95)])
-    restored = restorer.restore(noise(2), prior).pixels
-    assert np.allclose(restored.mean((1, 2, 3)), [0.1, 0.3])
+    kinds = (["rain"], ["snow"], ["rain", "snow"])
+    prior = np.stack([maps(*present, value=0.95) for present in kinds])
+    restored = restorer.restore(noise(3), prior).pixels
+    assert np.allclose(restored.mean((1, 2, 3)), [0.1, 0.3, 0.3])
 
 
 def test_a_doubtful_kind_does_not_count(restorer):
