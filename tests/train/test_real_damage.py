@@ -87,7 +87,8 @@ def test_rain_never_darkens_and_has_no_color(clean, rng, monkeypatch):
 def test_styles_of_rain_are_drawn_by_their_shares(rng):
     drawn = rain_snow._draw_styles(4000, rng)
     dense = (drawn["veil"] < 1e-3) & (drawn["length"] > 24.9) & (drawn["edge"] >= 0.299)
-    assert 0.4 < dense.float().mean() < 0.55
+    assert dense.float().mean() == pytest.approx(0.4, abs=0.04)
+    assert (drawn["width"] > 1.4).float().mean() == pytest.approx(0.2, abs=0.06)  # wide and soft
     for name, (low, high) in {"cover": (0.03, 1.8), "length": (5, 120)}.items():
         assert drawn[name].min() >= 0.99 * low
         assert drawn[name].max() <= 1.01 * high
