@@ -218,6 +218,7 @@ def open_image(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
     try:
         return _PLUGINS[kind](stream)
     except (SyntaxError, ValueError, NotImplementedError) as error:
+        # Pillow's ways to say that it does not know a variant, besides that a file is damaged.
         if "unknown" in str(error).lower() or "unsupported" in str(error).lower():
             label = FORMATS[kind].label
             raise DecodeUnsupportedError(

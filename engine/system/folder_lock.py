@@ -61,6 +61,7 @@ def _acquired(folder: Path) -> filelock.BaseFileLock:
     except filelock.Timeout:
         raise
     except (OSError, NotImplementedError) as error:
+        # What filelock raises where the file system has no locks (some network file systems).
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
         lock = filelock.SoftFileLock(folder / "lock.owner")

@@ -110,5 +110,5 @@ def _constants(file: Path) -> Iterator[tuple[str, Tensor]]:
             scale = constants[stored.removesuffix(INT8) + SCALE]
             product = value.astype(np.float32) * numpy_helper.to_array(scale)
             yield name.removesuffix(INT8), torch.from_numpy(product)
-        elif value.dtype.kind == "f" and not stored.endswith(SCALE):
+        elif value.dtype.kind == "f" and stored.removesuffix(SCALE) + INT8 not in constants:
             yield name.removesuffix(HALF), torch.from_numpy(value.copy()).float()

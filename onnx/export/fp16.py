@@ -18,12 +18,11 @@ import torch
 from onnx_ir.passes import common
 from torch import nn
 
+from varfix.engine.train.initial_weights import HALF
 from varfix.onnx.export.trace import SMALL, constant, is_weight
 
 FP16: Final = ir.DataType.FLOAT16
 FP32: Final = ir.DataType.FLOAT
-SUFFIX: Final = ".half"
-"""Suffix of the name of a value in fp16."""
 
 _PRODUCTS: Final = ("Conv", "Gemm", "MatMul")
 
@@ -99,7 +98,7 @@ class Fp16Values:
         """Return a constant of the graph that holds an initializer in fp16."""
         tensor = value.const_value
         assert tensor is not None
-        name = f"{value.name}{SUFFIX}"
+        name = f"{value.name}{HALF}"
         half = ir.LazyTensor(
             lambda: ir.Tensor(tensor.numpy().astype(np.float16)),
             dtype=FP16,
@@ -111,7 +110,7 @@ class Fp16Values:
         return stored
 
     def _cast(self, value: ir.Value, user: ir.Node) -> ir.Value:
-        node = _cast_node(value, FP16, f"{value.name}{SUFFIX}")
+        node = _cast_node(value, FP16, f"{value.name}{HALF}")
         self._graph.insert_before(user, node)
         return node.outputs[0]
 

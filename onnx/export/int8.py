@@ -29,6 +29,8 @@ from varfix.engine.restoration.restorer_proxy import RestorerProxy
 from varfix.engine.settings.types import ModelSettings, Settings
 from varfix.engine.train.data.photos import SUFFIXES, apply_crop, decode, random_crop
 from varfix.engine.train.degradations.mix import DEGRADATIONS, Mix, degrade
+from varfix.engine.train.initial_weights import HALF
+from varfix.onnx.export.int8_weights import channel_scales
 from varfix.onnx.files.card import MADE_FROM, int8_path, read_card, write_card
 from varfix.onnx.inference.open_model import open_restorer
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
@@ -43,7 +45,6 @@ MAX_RMS: Final = 0.01
 
 _WEIGHTS: Final = 63
 _LEVELS: Final = 255
-_HALF: Final = ".half"
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -259,8 +260,9 @@ class _QdqWriter:
         self, weight: str, bias: str, scale: np.ndarray, before: list[onnx.NodeProto]
     ) -> tuple[str, str]:
         values, offsets = self._constant(weight), self._constant(bias)
-        scales = np.maximum(np.abs(values).max((1, 2, 3)) / _WEIGHTS, 1e-9).astype(np.float32)
-        whole = np.round(values / scales[:, None, None, None]).astype(np.int8)
+        scales = channel_scales(values, _WEIGHTS)
+        whole = np.round(values / scales).astype(np.int8)
+        scales = scales.ravel()
         joint = (scale * scales).astype(np.float32)
         for name, numbers, steps in (
             (weight, whole, scales),
@@ -278,7 +280,7 @@ class _QdqWriter:
 
     def _constant(self, name: str) -> np.ndarray:
         found = {tensor.name: tensor for tensor in self.graph.initializer}
-        stored = found.get(f"{name}{_HALF}") or found[name]
+        stored = found.get(f"{name}{HALF}") or found[name]
         return numpy_helper.to_array(stored).astype(np.float32)
 
     def _store(self, name: str, values: np.ndarray) -> str:

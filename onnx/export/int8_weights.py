@@ -14,13 +14,13 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from varfix.engine.train.initial_weights import INT8, SCALE
+from varfix.onnx.export.fp16 import FP32
 from varfix.onnx.export.trace import constant, is_weight
 
-FP32: Final = ir.DataType.FLOAT
-INT8: Final = ir.DataType.INT8
-SUFFIX: Final = ".int8"
-SCALE_SUFFIX: Final = ".scale"
-_LARGEST: Final = 127
+LARGEST: Final = 127
+"""Largest magnitude of a weight in int8."""
+
 _KERNEL_AXES: Final = 4
 _FAINT: Final = 1e-9  # keeps divisions finite
 
@@ -37,7 +37,7 @@ def round_weights_to_int8(model: nn.Module) -> None:
 
 def _rounded(weight: Tensor) -> Tensor:
     """Round weights (O, I, h, w) to multiples of the scale of their output channel."""
-    scale = (weight.abs().amax((1, 2, 3), keepdim=True) / _LARGEST).clamp_min(_FAINT)
+    scale = torch.from_numpy(channel_scales(weight.detach().numpy()))
     return (weight / scale).round() * scale
 
 
@@ -52,9 +52,9 @@ def store_weights_as_int8(model: ir.Model) -> int:
     first = next(iter(graph))
     for weight in weights:
         name, array = str(weight.name), _array(weight)
-        scale = _scale(array)
-        stored = constant(f"{name}{SUFFIX}", ir.Tensor(np.round(array / scale).astype(np.int8)))
-        factor = constant(f"{name}{SCALE_SUFFIX}", ir.Tensor(scale))
+        scale = channel_scales(array)
+        stored = constant(f"{name}{INT8}", ir.Tensor(np.round(array / scale).astype(np.int8)))
+        factor = constant(f"{name}{SCALE}", ir.Tensor(scale))
         graph.register_initializer(stored)
         graph.register_initializer(factor)
         wide = ir.node("Cast", [stored], {"to": FP32})
@@ -77,7 +77,7 @@ def _array(value: ir.Value) -> Floats:
     return np.asarray(value.const_value.numpy(), np.float32)
 
 
-def _scale(array: Floats) -> Floats:
-    """Return the scales (O, 1, 1, 1) of rounded weights: the largest is 127 times its scale."""
-    largest = np.abs(array).max((1, 2, 3), keepdims=True)
-    return np.asarray(np.maximum(largest / _LARGEST, _FAINT), np.float32)
+def channel_scales(weights: Floats, most: int = LARGEST) -> Floats:
+    """Return the scales (O, 1, 1, 1) of weights (O, I, h, w), which become at most `most`."""
+    largest = np.abs(weights).max((1, 2, 3), keepdims=True)
+    return np.asarray(np.maximum(largest / most, _FAINT), np.float32)

@@ -18,9 +18,10 @@ from varfix.onnx.inference.runtime import Session
 PRESENT: Final = 0.5
 """A kind above this value is restored; the last channels of the prior maps have the values."""
 
-PLAIN: Final = MappingProxyType({"rain": 0.97})
-"""Rain alone must have at least this value for its specialist: soft rain is half a veil, which the
-restore graph removes with the tone of the whole image."""
+LEAST_ALONE: Final = MappingProxyType({"rain": 0.97})
+"""Least value of a kind that is wrong alone, for its specialist. The prior graph gives 1 to plain
+rain only, and at most 0.95 to soft rain (`networks.varformer_s.decisions`): that is half a veil,
+which the restore graph removes with the tone of the whole image."""
 
 RESTORER: Final = "restorer"
 UNCHANGED: Final = "unchanged"
@@ -76,7 +77,7 @@ class Specialists:
             return UNCHANGED
         known = dict(zip(KINDS, values, strict=True))
         present = {kind for kind, value in known.items() if value > PRESENT}
-        if present <= PLAIN.keys() and any(known[kind] < PLAIN[kind] for kind in present):
+        if any(present == {kind} and known[kind] < least for kind, least in LEAST_ALONE.items()):
             return RESTORER
         fitting = (name for name in self._start if present and present <= SPECIALISTS[name])
         return next(fitting, RESTORER)

@@ -212,14 +212,17 @@ def test_a_run_that_would_restore_results_twice_is_refused(place):
 
 
 def test_without_a_journal_originals_come_back_on_demand(place):
-    if place.backup:
-        pytest.skip("files in a folder of the user count only with a line in the journal")
     before = states(place.source)
     place.run()
+    results = states(place.source)
     (place.source / ".varfix" / "originals.jsonl").write_bytes(b'[]\n{"name": 3}\n{"name": "a.p')
-    assert place.undo() == (0, 3, 0)
-    assert place.undo(overwrite=True) == (3, 0, 0)
-    assert states(place.source) == before
+    if place.backup:  # files in a folder of the user count only with a line in the journal
+        assert place.undo(overwrite=True) == (0, 0, 0)
+        assert states(place.source) == results
+    else:
+        assert place.undo() == (0, 3, 0)
+        assert place.undo(overwrite=True) == (3, 0, 0)
+        assert states(place.source) == before
 
 
 def test_nothing_outside_the_folder_is_written_by_a_journal(place, tmp_path):

@@ -9,6 +9,7 @@ from support.sessions import CUDA, ON_CPU, Faulty, noise, text_of
 
 from varfix.engine.errors import ConfigError, ModelContractError
 from varfix.engine.models.card import SPECIALISTS, TASKS
+from varfix.engine.networks.varformer_s.decisions import NOT_PLAIN
 from varfix.engine.networks.varformer_s.model import build_varformer_s
 from varfix.engine.networks.varformer_s.specialist import SpecialistNetwork
 from varfix.engine.restoration.findings import KINDS
@@ -23,7 +24,7 @@ from varfix.onnx.files.model_files import model_digest
 from varfix.onnx.inference.open_model import open_restorer
 from varfix.onnx.inference.restorer import Graphs, OnnxRestorer, Placement
 from varfix.onnx.inference.signature import Signature
-from varfix.onnx.inference.specialists import Specialists
+from varfix.onnx.inference.specialists import LEAST_ALONE, Specialists
 
 
 class Painting:
@@ -87,6 +88,10 @@ def test_an_image_with_nothing_wrong_stays_as_it_is(restorer, graphs):
 
 def test_doubts_alone_go_to_the_restore_graph(restorer):
     assert np.allclose(restorer.restore(noise(1), maps("noise", value=0.3)[None]).pixels, 0.1)
+
+
+def test_the_prior_graph_and_the_runtime_agree_on_what_plain_is():
+    assert NOT_PLAIN < LEAST_ALONE["rain"] < 1.0
 
 
 def test_rain_that_is_not_plain_goes_to_the_restore_graph(restorer):

@@ -20,6 +20,8 @@ needs_photographs = pytest.mark.skipif(
 )
 TASKS = ("auto", "noise", "rain", "haze", "lowlight", "blur", "snow")
 BLOCK = 500
+LEAST = 40.0
+"""PSNR in dB of a clean image after restoration, at least."""
 
 
 @pytest.fixture(scope="module")
@@ -87,22 +89,12 @@ def block_means(pixels, side):
 
 
 @needs_photographs
-@pytest.mark.parametrize(
-    "least",
-    [
-        28.0,
-        pytest.param(
-            45.0,
-            marks=pytest.mark.xfail(
-                strict=False, reason="the bar; the model of 12,000 steps gives 44.9 dB on average"
-            ),
-        ),
-    ],
-)
-def test_a_clean_image_stays_as_it_was(restore, least):
+def test_a_clean_image_stays_as_it_was(restore):
     images = [decode_image(p.read_bytes(), max_pixels=10**7) for p in find_images(CLEAN)]
     values = [psnr(rounded(restore(image.pixels)), image.pixels) for image in images]
-    assert np.mean(values) > least
+    equal_ones_count_60 = np.minimum(values, 60.0)
+    assert equal_ones_count_60.mean() > 48.0
+    assert equal_ones_count_60.min() > LEAST
 
 
 @needs_photographs
