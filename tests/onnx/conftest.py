@@ -15,7 +15,7 @@ from varfix.onnx.inference import runtime
 from varfix.onnx.inference.runtime import CPU, SessionPlan, start
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """These networks are tiny, and spinning threads would slow whatever runs beside."""
     threads = torch.get_num_threads()
@@ -24,11 +24,18 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True, scope="package")
-def cache():
+@pytest.fixture(scope="session")
+def cache_folder():
     """What is kept for next time is kept apart from the user's own, and not for long."""
-    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(platformdirs, "user_cache_path", lambda *names, **facts: Path(name))
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(cache_folder):
+    """Use that folder in these tests, and in no others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(platformdirs, "user_cache_path", lambda *names, **facts: cache_folder)
         yield
 
 

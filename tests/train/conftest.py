@@ -13,7 +13,7 @@ import torch
 TINY_RUN = Path(__file__).with_name("tiny_run.py")
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
