@@ -133,11 +133,24 @@ def _end(container: InputContainer, stream: VideoStream) -> int | None:
     return (stream.start_time or 0) + stream.duration
 
 
-def stream_seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Return the length of the stream itself; None if the container stores only its own."""
+def stream_seconds(
+    container: InputContainer, stream: VideoStream, first: Fraction | None = None
+) -> Fraction | None:
+    """Return the length of the stream itself; None if the container stores only its own.
+
+    Args:
+        container: The file.
+        stream: The stream.
+        first: Time of the first frame, in seconds; None = as FFmpeg estimates it.
+    """
     tag = _DURATION.fullmatch(stream.metadata.get("DURATION", ""))
     if tag is not None:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
+        seconds = int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
+        if "NUMBER_OF_FRAMES" in stream.metadata:
+            return seconds  # by mkvmerge, which counts from the first frame
+        if first is None:
+            first = (stream.start_time or 0) * (stream.time_base or Fraction(0))
+        return seconds - max(Fraction(0), first)  # by FFmpeg, which counts from the time 0
     # FFmpeg gives streams of Matroska the length of the container, of the longest stream.
     if "matroska" in container.format.name or stream.duration is None or stream.time_base is None:
         return None

@@ -12,7 +12,7 @@ from varfix.engine.events import ItemFail, Warn
 from varfix.engine.video.probe import probe_clip
 from varfix.engine.video.sources.dolby_vision import needs_dolby_vision
 
-from .conftest import contents, facts, images, times
+from .conftest import contents, facts, images, offset, times
 
 
 def steps(found):
@@ -25,6 +25,38 @@ def test_frames_of_a_packed_bitstream_are_even(shared, restore):
     assert not made.of(Warn)
     assert steps(times(made.path)) == {Fraction(1, 25)}
     assert len(times(made.path)) == 23
+
+
+def test_a_packed_bitstream_without_its_first_frames_fits_into_mkv(shared, restore, tmp_path):
+    made = restore(shared("xvid_packed.avi"), tmp_path / "out.mkv", codec="h264")
+    assert [event.message for event in made.of(ItemFail)] == []
+    assert (len(times(made.path)), times(made.path)[0]) == (23, Fraction(4, 25))
+
+
+@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize("rate", ["25", "24000/1001", "12"])
+def test_xvid_with_frames_out_of_order_fits_into_mkv(ffmpeg, restore, tmp_path, rate, sound):
+    source = tmp_path / "xvid.avi"
+    begin = ("-itsoffset", "0.4") if sound else ()
+    tone = ("-f", "lavfi", "-i", "sine", "-c:a", "libmp3lame") if sound else ()
+    images = (*begin, "-f", "lavfi", "-i", f"testsrc2=size=96x64:rate={rate}")
+    ffmpeg(*images, *tone, "-t", 1, "-c:v", "mpeg4", "-bf", 2, "-vtag", "XVID", source)
+    made = restore(source, tmp_path / "out.mkv", codec="h264")
+    assert [event.message for event in made.of(ItemFail)] == []
+
+
+@pytest.mark.parametrize(("source", "target"), [("late.mkv", "a.mkv"), ("late.mp4", "a.mkv")])
+def test_frames_that_begin_long_after_the_sound_keep_their_times(
+    ffmpeg, restore, tmp_path, source, target
+):
+    images = ("-itsoffset", "1.5", "-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25")
+    tone = ("-f", "lavfi", "-i", "sine", "-c:a", "aac")
+    ffmpeg(*images, *tone, "-t", 2.5, "-c:v", "libx264", tmp_path / source)
+    made = restore(tmp_path / source, tmp_path / target, codec="h264")
+    assert [event.message for event in made.of(ItemFail)] == []
+    assert abs(offset(made.path) - offset(tmp_path / source)) < Fraction(1, 500)
+    assert len(times(made.path)) == len(times(tmp_path / source))
+    assert abs(probe_clip(tmp_path / source).frames - len(times(made.path))) <= 1
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])

@@ -40,8 +40,10 @@ class _Found:
                     self.frames.append((pts_of(packet) * tick, (packet.duration or 0) * tick))
                 elif packet.size and packet.stream.index in keys:
                     self.digests[keys[packet.stream.index]].add(packet)
-            self.duration = stream_seconds(container, main)
-        self.frames.sort()
+            self.frames.sort()
+            # What FFmpeg says of the begin is wrong with few frames that are stored out of order.
+            first = self.frames[0][0] if self.frames else None
+            self.duration = stream_seconds(container, main, first)
 
     def _add(self, key: StreamKey, stream: object) -> None:
         from av.stream import AttachmentStream, Stream
@@ -99,8 +101,6 @@ def _check_descriptions(part: Path, result: MuxResult) -> None:
 def _check_length(mux_input: MuxInput, encoded: EncodedSegments, duration: Fraction | None) -> None:
     """Compare the length in the result's header, if it has one, within one frame."""
     times = encoded.times
-    if mux_input.packets is not None:
-        return  # in a trial, copied packets may end after the few frames
     wanted = (times[-1][0] + times[-1][1] - times[0][0]) * mux_input.clip.time_base
     frame = max(1 / mux_input.clip.rate, times[-1][1] * mux_input.clip.time_base)
     if duration is not None and abs(duration - wanted) > frame:
