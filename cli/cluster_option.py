@@ -12,6 +12,7 @@ import click
 
 from varfix.cli.options import Decorator, option
 from varfix.cli.terminal import Terminal
+from varfix.engine.system.counts import counted
 
 if TYPE_CHECKING:
     from varfix.engine.cluster.messages import WorkerInfo
@@ -85,7 +86,7 @@ def start_pool(address: str, settings: Settings, terminal: Terminal) -> Iterator
             transport = cluster.transport(loader, resources)
             stack.callback(transport.close)
         pool = WorkerPool(transport)
-        workers = f"{resources.workers} worker{'s' if resources.workers > 1 else ''}"
+        workers = counted(resources.workers, "worker")
         with terminal.busy(
             f"Starting {workers} ({resources.cpus:g} CPUs, {resources.gpus:g} GPUs each)"
         ):

@@ -15,6 +15,7 @@ from varfix.cli.run_session import LoadedModel
 from varfix.cli.run_stats import duration
 from varfix.cli.terminal import Terminal
 from varfix.engine.errors import ExitCode
+from varfix.engine.system.counts import counted
 
 if TYPE_CHECKING:
     from varfix.engine.batch.item import Item
@@ -103,7 +104,7 @@ def _size(item: Item) -> str:
     if item.size is None:
         return "unreadable"
     size = f"{item.size[0]}x{item.size[1]}"
-    return f"{size}, {item.frames} frames" if item.frames else size
+    return f"{size}, {counted(item.frames, 'frame')}" if item.frames else size
 
 
 def _bytes(item: Item, settings: Settings) -> float:

@@ -23,6 +23,7 @@ from varfix.engine.events import (
     RunEnd,
     RunStart,
 )
+from varfix.engine.system.counts import counted
 from varfix.engine.system.display_names import single_line
 
 _SHOWN_FAILURES: Final = 10
@@ -54,7 +55,7 @@ class InProgress:
     def size(self) -> str:
         """The size as text, with the number of frames of a video."""
         size = f"{self.width}x{self.height}" if self.width else ""
-        return f"{size}, {self.frames} frames" if self.frames else size
+        return f"{size}, {counted(self.frames, 'frame')}" if self.frames else size
 
     @property
     def pace(self) -> str:
@@ -199,7 +200,7 @@ class RunStats:
         if self.end.failed:
             parts.append(f"{self.end.failed} failed")
         if self.ignored:
-            parts.append(f"{self.ignored} {'file' if self.ignored == 1 else 'files'} ignored")
+            parts.append(f"{counted(self.ignored, 'file')} ignored")
         line = f"{', '.join(parts)} in {duration(self.end.seconds)}"
         speed = self._speed()
         lines = [line + (f" ({speed})" if speed else "")]

@@ -15,6 +15,7 @@ from varfix.cli.signals import handle_signals
 from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.errors import ExitCode, NothingToDoError, PlanError, VarfixError
 from varfix.engine.formats import format_of
+from varfix.engine.system.counts import counted
 
 if TYPE_CHECKING:
     from varfix.engine.batch.blending import BlendItem, BlendPlan, BlendRun
@@ -118,7 +119,8 @@ def command(src: Path, dst: Path, out: Path, options: BlendOptions, terminal: Te
     for name in plan.missing:
         terminal.warn(f"{src / name}: {dst} holds no result of this image")
     if plan.videos:
-        terminal.warn(f"{len(plan.videos)} videos are skipped: only images are blended")
+        videos = counted(len(plan.videos), "video is", "videos are")
+        terminal.warn(f"{videos} skipped: only images are blended")
     if not plan.items:
         raise NothingToDoError(f"{dst} holds no result of an image in {src}")
 
@@ -134,11 +136,13 @@ def command(src: Path, dst: Path, out: Path, options: BlendOptions, terminal: Te
     with ExitStack() as stack:
         drop = store.discard_unfinished
         stack.enter_context(handle_signals(stop, terminal.say, lambda: _summary(run), drop))
-        stack.enter_context(terminal.busy(f"Blending {len(plan.items)} images"))
+        stack.enter_context(terminal.busy(f"Blending {counted(len(plan.items), 'image')}"))
         run.run(plan.items)
     terminal.say(_summary(run))
     if run.kept:
-        terminal.warn(f"{run.kept} existing files are left alone; use --overwrite to replace them")
+        kept = counted(run.kept, "existing file is", "existing files are")
+        them = "it" if run.kept == 1 else "them"
+        terminal.warn(f"{kept} left alone; use --overwrite to replace {them}")
     if stop.code is not None:
         return stop.code
     return ExitCode.PARTIAL if run.failed or plan.missing else ExitCode.OK

@@ -13,6 +13,7 @@ from varfix.cli.options import Command, option, terminal_options
 from varfix.cli.signals import handle_signals
 from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.errors import ExitCode, NothingToDoError, VarfixError
+from varfix.engine.system.counts import counted
 
 if TYPE_CHECKING:
     from varfix.engine.storage.originals import Originals
@@ -77,7 +78,7 @@ def command(
     with ExitStack() as stack:
         say = terminal.say
         stack.enter_context(handle_signals(stop, say, lambda: _summary(run), lambda: None))
-        stack.enter_context(terminal.busy(f"Bringing back {len(names)} originals"))
+        stack.enter_context(terminal.busy(f"Bringing back {counted(len(names), 'original')}"))
         run.run()
     terminal.say(_summary(run))
     if stop.code is not None:
@@ -94,14 +95,15 @@ def _show(originals: Originals, names: list[str], overwrite: bool) -> int:
     for name in names:
         left = ": changed, left alone" if name in changed else ""
         click.echo(f"{single_line(name)}{left}")
-    click.echo(f"{len(names) - len(changed)} originals to bring back, {len(changed)} left alone")
+    count = counted(len(names) - len(changed), "original")
+    click.echo(f"{count} to bring back, {len(changed)} left alone")
     return ExitCode.OK
 
 
 def _summary(run: UndoRun) -> str:
     counts = {
-        "originals brought back": run.done,
-        "changed images left alone": run.changed,
-        "failed": run.failed,
+        f"{counted(run.done, 'original')} brought back": run.done,
+        f"{counted(run.changed, 'changed image')} left alone": run.changed,
+        f"{run.failed} failed": run.failed,
     }
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing done"
+    return ", ".join(text for text, count in counts.items() if count) or "nothing done"

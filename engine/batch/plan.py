@@ -20,6 +20,7 @@ from varfix.engine.storage.manifest import Manifest
 from varfix.engine.storage.open import store_of
 from varfix.engine.storage.scan import Filters, ScanResult
 from varfix.engine.storage.store import Store
+from varfix.engine.system.counts import counted
 from varfix.engine.system.display_names import printable
 
 DEFAULT_NAME: Final = "{dir}{stem}{ext}"
@@ -141,24 +142,42 @@ def plan_warnings(plan: Plan) -> Iterator[Warn]:
         yield Warn(code="scan_denied", message=f"{printable(folder)}: {reason}, skipped")
     stale, foreign = plan.skipped("stale"), plan.skipped("foreign")
     if stale:
-        text = f"{stale} outputs were made with other settings or from other sources"
-        yield Warn(code="stale_outputs", message=f"{text}; use --overwrite to make them again")
+        outputs = counted(stale, "output was", "outputs were")
+        text = f"{outputs} made with other settings or from other sources"
+        hint = f"use --overwrite to make {_them(stale)} again"
+        yield Warn(code="stale_outputs", message=f"{text}; {hint}")
     if isinstance(plan.target, InPlaceStore):
         yield from _in_place_warnings(plan.target, foreign)
     elif foreign:
-        text = f"{foreign} files in the destination were not made by varfix and are left alone"
-        yield Warn(code="foreign_outputs", message=f"{text}; use --overwrite to replace them")
+        files = f"{counted(foreign, 'file')} in the destination"
+        text = f"{files} {_left_alone(foreign, 'not made by varfix')}"
+        hint = f"use --overwrite to replace {_them(foreign)}"
+        yield Warn(code="foreign_outputs", message=f"{text}; {hint}")
 
 
 def _in_place_warnings(target: InPlaceStore, changed: int) -> Iterator[Warn]:
     """Yield what a run in place leaves alone."""
     videos, final = len(target.left_alone.videos), len(target.left_alone.final)
     if changed:
-        text = f"{changed} images were changed after varfix restored them and are left alone"
+        done = f"changed after varfix restored {_them(changed)}"
+        text = f"{counted(changed, 'image')} {_left_alone(changed, done)}"
         yield Warn(code="foreign_outputs", message=text)
     if final:
-        text = f"{final} images were restored earlier with other settings and are left alone"
-        yield Warn(code="originals_gone", message=f"{text}: their originals are not kept")
+        done = "restored earlier with other settings"
+        text = f"{counted(final, 'image')} {_left_alone(final, done)}"
+        gone = "its original is" if final == 1 else "their originals are"
+        yield Warn(code="originals_gone", message=f"{text}: {gone} not kept")
     if videos:
-        text = f"{videos} videos are left alone: only images are restored in place"
-        yield Warn(code="videos_in_place", message=text)
+        text = f"{counted(videos, 'video is', 'videos are')} left alone"
+        message = f"{text}: only images are restored in place"
+        yield Warn(code="videos_in_place", message=message)
+
+
+def _left_alone(count: int, done: str) -> str:
+    """Return the end of a sentence about files to which something was done."""
+    was, are = ("was", "is") if count == 1 else ("were", "are")
+    return f"{was} {done} and {are} left alone"
+
+
+def _them(count: int) -> str:
+    return "it" if count == 1 else "them"

@@ -40,6 +40,7 @@ from varfix.engine.errors import (
     WorkerLostError,
 )
 from varfix.engine.events import Event, ItemDone, ItemFail, RetryCounts, Warn
+from varfix.engine.system.counts import counted
 
 MAX_TRIES: Final = 3  # workers that an item may cost, and failed starts in a row of a worker
 _AHEAD: Final = 2.0  # seconds of work assigned to a worker
@@ -267,7 +268,8 @@ class Scheduler:
         self._pool.stop_worker(state)
         if self._stopping:
             return
-        rest = f"; {len(state.assigned)} items go to other workers" if state.assigned else ""
+        going = counted(len(state.assigned), "item goes", "items go")
+        rest = f"; {going} to other workers" if state.assigned else ""
         self._warn("worker_lost", f"{state.name} was lost ({reason}){rest}")
         for item in reversed(state.assigned.values()):
             self._requeue(item, reason)

@@ -74,7 +74,9 @@ def test_what_the_user_has_changed_is_neither_restored_nor_undone(place):
     (place.source / "a.png").write_bytes(b"cropped")
     assert counts(place.run(plan=place.plan(recipe="other", overwrite=True)))[:3] == (2, 1, 0)
     assert [event.reason for event in place.of(ItemSkip)] == ["foreign"]
-    assert "1 images were changed after varfix" in place.of(Warn)[0].message
+    (warning,) = place.of(Warn)
+    expected = "1 image was changed after varfix restored it and is left alone"
+    assert warning.message == expected
     assert place.undo() == (2, 1, 0)
     assert place.reports == [("a.png", "was changed after varfix restored it and is left alone")]
     assert (place.source / "a.png").read_bytes() == b"cropped"
@@ -136,7 +138,7 @@ def test_an_image_that_fails_stays_as_it_is(place):
 def test_videos_stay_and_are_counted(place):
     (place.source / "clip.mp4").write_bytes(b"frames")
     assert counts(place.run()) == (3, 0, 0, ExitCode.OK)
-    assert "1 videos are left alone" in place.of(Warn)[0].message
+    assert "1 video is left alone" in place.of(Warn)[0].message
     assert (place.source / "clip.mp4").read_bytes() == b"frames"
 
 

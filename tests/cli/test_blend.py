@@ -148,6 +148,17 @@ def test_a_repeated_blend_does_nothing_and_another_strength_needs_overwrite(varf
     assert "7 blended" in varfix("blend", "-s", "0.6", "--overwrite", *ends).stderr
 
 
+def test_messages_count_one_file_and_one_video_as_one(varfix, tmp_path, image):
+    image(tmp_path / "in" / "a.png"), image(tmp_path / "full" / "a.png")
+    (tmp_path / "in" / "clip.mp4").touch()
+    ends = (tmp_path / "in", tmp_path / "full", tmp_path / "out")
+    first = varfix("blend", "-s", "0.5", *ends)
+    assert "1 video is skipped: only images are blended" in first.stderr
+    assert "Blending 1 image..." in first.stderr
+    again = varfix("blend", "-s", "0.6", *ends)
+    assert "1 existing file is left alone; use --overwrite to replace it" in again.stderr
+
+
 def test_an_image_without_a_result_is_named(varfix, tree, tmp_path, image):
     image(tmp_path / "full" / "a.png")
     result = varfix("blend", "-s", "0.5", tree, tmp_path / "full", tmp_path / "blend")

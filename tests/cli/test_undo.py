@@ -66,7 +66,7 @@ def test_a_changed_image_is_named_and_left_alone(varfix, restore, photos):
     back = varfix("undo", photos)
     assert back.exit_code == 1
     assert "a.png: was changed after varfix restored it and is left alone" in back.stderr
-    assert "1 originals brought back, 1 changed images left alone" in back.stderr
+    assert "1 original brought back, 1 changed image left alone" in back.stderr
     assert (photos / "a.png").read_bytes() == b"cropped"
     assert varfix("undo", "--overwrite", photos).exit_code == 0
     assert states(photos) == before
