@@ -134,9 +134,9 @@ class ModelOptions:
     @property
     def label(self) -> str:
         """Name of the preset for messages and file names; several are joined by `+`."""
-        from varfix.engine.settings.presets import split_presets
+        from varfix.engine.settings.presets import chosen_presets
 
-        chosen = split_presets(self.preset or (os.environ.get("VARFIX_PRESET", ""),)) or ("auto",)
+        chosen = chosen_presets(self.preset, os.environ) or ("auto",)
         return "+".join(
             Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in chosen
         )

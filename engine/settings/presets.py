@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,9 @@ from typing import Final
 from varfix.engine.errors import ConfigError
 from varfix.engine.models.card import TASKS
 from varfix.engine.settings.layers import Layer, parse_layer, read_layer, suggestion
+
+VARIABLE: Final = "VARFIX_PRESET"
+"""Environment variable with the presets of runs without `--preset`."""
 
 BUILT_IN: Final = (
     "auto",
@@ -39,16 +42,35 @@ def preset_summary(name: str) -> str:
     return first.removeprefix("#").strip()
 
 
-def split_presets(texts: Iterable[str]) -> tuple[str, ...]:
+def chosen_presets(texts: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the names and paths in values of `--preset`, such as `denoise,dehaze`.
 
     The path of an existing file may contain commas.
+
+    Args:
+        texts: Values of `--preset`. Without any, `VARFIX_PRESET` counts; empty, it is unset.
+        environ: Environment variables, normally `os.environ`.
+
+    Raises:
+        ConfigError: A name is empty, as where a shell variable is unset: `auto` in its place would
+            restore with other settings than the user meant.
     """
-    names: list[str] = []
-    for text in texts:
-        whole = _is_path(text) and Path(text).expanduser().is_file()
-        names += [text] if whole else [part.strip() for part in text.split(",")]
-    return tuple(name for name in names if name)
+    if texts:
+        return tuple(name for text in texts for name in _names_in(text, "--preset"))
+    text = environ.get(VARIABLE, "")
+    return tuple(_names_in(text, VARIABLE)) if text.strip() else ()
+
+
+def _names_in(text: str, place: str) -> list[str]:
+    if _is_path(text) and Path(text).expanduser().is_file():
+        return [text]
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise ConfigError(
+            f'{place} "{text}": a name is empty',
+            hint=f"choose among {', '.join(BUILT_IN)}, and check that no shell variable is unset",
+        )
+    return names
 
 
 def load_presets(names: Sequence[str]) -> list[Layer]:

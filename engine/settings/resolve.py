@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from varfix.engine.errors import ConfigError
 from varfix.engine.settings.layers import Layer, suggestion
-from varfix.engine.settings.presets import load_preset, load_presets, split_presets
+from varfix.engine.settings.presets import chosen_presets, load_preset, load_presets
 from varfix.engine.settings.types import RENAMED_KEYS, Settings, Strength
 from varfix.engine.system.app_folders import config_folder
 
@@ -171,10 +171,10 @@ def standard_layers(
         user_dir: Folder of the user's `varfix.yaml`; None = the platform's configuration folder.
 
     Raises:
-        ConfigError: A preset or file is unknown or unreadable.
+        ConfigError: A preset or file is unknown or unreadable, or a preset's name is empty.
     """
     environ = environ if environ is not None else {}
-    chosen = split_presets(presets or (environ.get("VARFIX_PRESET", ""),))
+    chosen = chosen_presets(presets, environ)
     user_dir = user_dir or config_folder()
     layers = [] if chosen else load_preset("auto")
     for folder in (user_dir, project_dir):

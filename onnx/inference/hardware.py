@@ -17,6 +17,9 @@ from typing import Final
 
 import psutil
 
+from varfix.engine.errors import ConfigError
+from varfix.engine.system.display_names import single_line
+
 _PCI: Final = Path("/sys/bus/pci/devices")
 _NVIDIA: Final = "0x10de"
 _DISPLAY: Final = "0x03"  # first byte of the PCI class of graphics and 3D controllers
@@ -94,6 +97,9 @@ def usable_cores() -> int:
 
     A second thread per core does not speed up convolutions. CPU affinity (taskset, Slurm, cpuset)
     and the CPU quota of a container are respected.
+
+    Raises:
+        ConfigError: `VARFIX_THREADS` is not a positive integer.
     """
     if sys.platform != "linux":
         return max(1, min(psutil.cpu_count(logical=False) or os.cpu_count() or 1, _thread_limit()))
@@ -103,8 +109,15 @@ def usable_cores() -> int:
 
 
 def _thread_limit() -> int:
-    text = os.environ.get(THREADS_VARIABLE, "")
-    return int(text) if text.isdecimal() else sys.maxsize
+    text = os.environ.get(THREADS_VARIABLE, "").strip()
+    if not text:
+        return sys.maxsize
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(
+            f'{THREADS_VARIABLE}: expected a positive integer, got "{single_line(text)}"',
+            hint=f"set it to a number of threads, such as {THREADS_VARIABLE}=4, or unset it",
+        )
+    return int(text)
 
 
 def _siblings(cpus: Path, cpu: int) -> str:

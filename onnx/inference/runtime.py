@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from varfix.engine.errors import DeviceUnavailableError, ModelContractError
+from varfix.engine.errors import ConfigError, DeviceUnavailableError, ModelContractError
 from varfix.engine.models.card import PREFIX
 from varfix.onnx.files.card import graph_digest, read_metadata
 from varfix.onnx.inference.cuda_graphs import CudaGraphSession, wants_recording
@@ -121,6 +121,7 @@ def start(model: Path | bytes, plan: SessionPlan) -> Session:
     Raises:
         StartError: The provider does not start, or another one would be used instead.
         ModelContractError: The graph is broken, or ONNX Runtime cannot run it.
+        ConfigError: `VARFIX_THREADS` is not a positive integer.
     """
     if plan.device.kind == "cuda" and wants_recording():
         # Graphs that partly run on the CPU cannot be recorded; they run without recording.
@@ -135,6 +136,8 @@ def _started(model: Path | bytes, plan: SessionPlan) -> Session:
     missing = _preload(runtime) if plan.device.kind in ("cuda", "tensorrt") else ""
     try:
         session = _begun(runtime, model, plan)
+    except ConfigError:  # a wrong VARFIX_THREADS is no fault of the model or the device
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
         if plan.device == CPU or type(error).__name__ in _BROKEN_FILE:
             raise _refused(model, error) from error

@@ -170,6 +170,7 @@ def test_names_that_are_not_text_are_restored_and_emitted(restore, tree, image):
         (["-m", "no-such-model"], 4, "no such model or file"),
         (["-d", "gpu"], 2, 'did you mean "cuda"?'),
         (["-p", "derian"], 2, 'fast; did you mean "derain"?'),
+        (["-p", ""], 2, '--preset "": a name is empty; choose among auto, denoise'),
         (["--set", "tile.overlaps=48"], 2, 'unknown key "tile.overlaps"; did you mean "tile.overl'),
         (["--set", "tile.overlap=big"], 2, "tile.overlap: expected int, got str"),
         (["--batch", "0"], 2, "neither 'auto' nor a positive integer"),

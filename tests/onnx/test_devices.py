@@ -1,4 +1,3 @@
-import os
 import sys
 from importlib import metadata
 from types import SimpleNamespace
@@ -287,34 +286,6 @@ def test_a_runtime_that_does_not_load_is_a_device_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(DeviceUnavailableError, match="ONNX Runtime does not load"):
         runtime.load_runtime()
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
-def test_threads_follow_the_cpus_this_process_may_use():
-    allowed = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(allowed)})
-        assert hardware.usable_cores() == 1
-    finally:
-        os.sched_setaffinity(0, allowed)
-
-
-def test_two_threads_of_a_core_count_once(tmp_path):
-    for cpu in (0, 1):
-        folder = tmp_path / f"cpu{cpu}/topology"
-        folder.mkdir(parents=True)
-        (folder / "thread_siblings_list").write_text("0-1\n")
-    assert hardware._siblings(tmp_path, 0) == hardware._siblings(tmp_path, 1)
-    assert hardware._siblings(tmp_path, 2) != hardware._siblings(tmp_path, 3)
-
-
-@pytest.mark.parametrize(
-    ("text", "cpus"), [("150000 100000\n", 2), ("50000 100000", 1), ("max 100000", sys.maxsize)]
-)
-def test_a_containers_quota_counts(tmp_path, text, cpus):
-    (tmp_path / "cpu.max").write_text(text)
-    assert hardware._quota(tmp_path / "cpu.max") == cpus
-    assert hardware._quota(tmp_path / "absent") == sys.maxsize
 
 
 @pytest.fixture

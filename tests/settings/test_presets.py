@@ -128,11 +128,23 @@ def merged(here, *presets, environ=None):
         (["dehaze, fast"], "haze"),
         (["fast,auto"], "auto"),
         (["denoise,dejpeg,denoise"], "noise"),
-        (["denoise,"], "noise"),
     ],
 )
 def test_the_tasks_of_several_presets_are_joined(here, presets, task):
     assert merged(here, *presets).settings.model.task == task
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", "denoise,", "denoise,,dehaze"])
+def test_an_empty_name_is_refused_and_not_auto(here, text):
+    """An unset shell variable must not run another preset."""
+    expected = f'--preset "{text}": a name is empty'
+    assert str(refusal(lambda: merged(here, "dehaze", text))) == expected
+
+
+def test_the_variable_may_be_empty_but_not_one_of_its_names(here):
+    assert merged(here, environ={"VARFIX_PRESET": " "}).settings.model.task == "auto"
+    error = refusal(lambda: merged(here, environ={"VARFIX_PRESET": "denoise,"}))
+    assert str(error) == 'VARFIX_PRESET "denoise,": a name is empty'
 
 
 def test_of_other_settings_the_last_preset_counts(here):
