@@ -49,12 +49,15 @@ class LocalStore:
         excluded = None if target.relative_path_of(self) == "" else target.folder
         if files is None:
             return scan(self.folder, excluded, filters)
-        return self._listed(files, excluded)
+        return self._listed(files, excluded, filters)
 
-    def _listed(self, files: tuple[str, ...], excluded: Path | None) -> ScanResult:
+    def _listed(
+        self, files: tuple[str, ...], excluded: Path | None, filters: Filters
+    ) -> ScanResult:
         result = ScanResult()
         excluded = None if excluded is None else Path(os.path.realpath(excluded))
-        for name in dict.fromkeys(_relative_name(self.folder, name) for name in files):
+        names = dict.fromkeys(_relative_name(self.folder, name) for name in files)
+        for name in filters.apply_to_list(names, result):
             path = self.folder / name
             special = path.exists() and not path.is_file()  # lists made by `find` include folders
             parent = Path(os.path.realpath(path.parent))

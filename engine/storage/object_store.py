@@ -67,7 +67,8 @@ class ObjectStore:
         excluded = f"{inner}/" if inner else None
         result = ScanResult()
         if files is not None:
-            result.sources = list(dict.fromkeys(self._relative_name(name) for name in files))
+            names = dict.fromkeys(self._relative_name(name) for name in files)
+            result.sources = list(filters.apply_to_list(names, result))
             return result
         versions: dict[str, ObjectVersion] = {}
         with translate_store_errors(self._label):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -59,6 +59,29 @@ class Filters:
     exclude: tuple[str, ...] = ()
     recursive: bool = True
 
+    def matcher(self) -> Callable[[str], bool]:
+        """Return a function that says whether a name passes the globs."""
+        include = pathspec.GitIgnoreSpec.from_lines(self.include)
+        exclude = pathspec.GitIgnoreSpec.from_lines(self.exclude)
+
+        def is_wanted(name: str) -> bool:
+            included = not self.include or include.match_file(name)
+            return included and not exclude.match_file(name)
+
+        return is_wanted
+
+    def apply_to_list(self, names: Iterable[str], result: ScanResult) -> Iterator[str]:
+        """Yield the listed names that count, in their order; add the others to `result.ignored`.
+
+        Hidden and system files count: the list names them.
+        """
+        is_wanted = self.matcher()
+        for name in names:
+            if is_wanted(name) and (self.recursive or "/" not in name):
+                yield name
+            else:
+                result.ignored.append(name)
+
 
 @dataclass
 class ScanResult:
@@ -105,10 +128,9 @@ def apply_filters(
         result: Receives the names.
         folder: The source, if files can be looked into.
     """
-    include, exclude = _matcher(filters.include), _matcher(filters.exclude)
+    is_wanted = filters.matcher()
     for name in names:
-        wanted = not filters.include or include.match_file(name)
-        if not wanted or exclude.match_file(name):
+        if not is_wanted(name):
             result.ignored.append(name)
         elif folder is not None and is_moving(folder / name):
             result.sources.append(name)
@@ -149,10 +171,6 @@ def _is_skipped(name: str, filters: Filters) -> bool:
 
 def _is_known(name: str) -> bool:
     return format_of(name) is not None or is_video(PurePosixPath(name))
-
-
-def _matcher(globs: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
-    return pathspec.GitIgnoreSpec.from_lines(globs)
 
 
 def _ordered(names: list[str]) -> list[str]:

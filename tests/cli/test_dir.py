@@ -126,6 +126,14 @@ def test_a_list_of_files_is_taken_from_stdin(restore, tree):
     assert names(tree[1]) == ["sub/b.png"]
 
 
+def test_a_list_is_filtered_as_a_folder_is(restore, tree):
+    listed = "a.png\nsub/b.png\nsub/deep/c.bmp\n"
+    result = restore("--files-from", "-", "--exclude", "*.bmp", "--exclude", "a.*", stdin=listed)
+    assert result.exit_code == 0, result.stderr
+    assert names(tree[1]) == ["sub/b.png"]
+    assert "1 restored, 2 files ignored" in result.stderr
+
+
 def test_a_list_may_be_separated_by_nul_and_hold_line_breaks(restore, tree, image, tmp_path):
     name = "two\nlines.png" if os.name != "nt" else "one line.png"
     image(tree[0] / name)

@@ -78,6 +78,25 @@ def test_listed_names_are_taken_without_a_search(places):
         planned(places, files=("../a.png",))
 
 
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (Filters(exclude=("sub/",)), ["c.jpg", "a.png", ".b.png"]),
+        (Filters(include=("*.png",)), ["sub/d.png", "a.png", ".b.png"]),
+        (Filters(include=("*.png",), exclude=("a.*",)), ["sub/d.png", ".b.png"]),
+        (Filters(recursive=False), ["c.jpg", "a.png", ".b.png"]),
+    ],
+    ids=["exclude", "include", "both", "not recursive"],
+)
+def test_filters_also_apply_to_listed_names(places, filters, expected):
+    listed = ("sub/d.png", "c.jpg", "a.png", ".b.png")
+    for name in listed:
+        places.put(name, image())
+    plan = planned(places, files=listed, filters=filters)
+    assert [item.source.name for item in plan.items] == expected
+    assert set(plan.found.ignored) == set(listed) - set(expected)
+
+
 def test_a_file_that_is_gone_empty_or_no_image_costs_itself_alone(places):
     places.put("empty.png", b"")
     places.put("gone.png", image())
