@@ -22,7 +22,13 @@ from click.shell_completion import shell_complete
 from varfix.cli.signals import exit_on_termination
 from varfix.cli.stdio import discard, open_missing, silence_libraries
 from varfix.cli.terminal import Terminal, join_hint
-from varfix.engine.errors import DiskFullError, ExitCode, HostMemoryError, VarfixError
+from varfix.engine.errors import (
+    DiskFullError,
+    ExitCode,
+    HostMemoryError,
+    NothingToDoError,
+    VarfixError,
+)
 
 # Texts of errors of the system's loader, C++ and ONNX Runtime about lack of memory.
 _NO_MEMORY: Final = (
@@ -190,6 +196,8 @@ def _exit_code(error: BaseException, terminal: Terminal) -> int:
 def _report(error: BaseException, terminal: Terminal) -> int:
     known = _translated(error)
     if known is not None:
+        for name in known.ignored if isinstance(known, NothingToDoError) else ():
+            terminal.detail(f"ignored {name}")
         terminal.error(join_hint(known.message, known.hint))
         code = known.exit_code
     else:

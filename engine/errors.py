@@ -45,6 +45,7 @@ An `ItemError` costs one image; every other class ends the run.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import ClassVar, Self
 
@@ -123,10 +124,18 @@ class CollisionError(PlanError):
 
 
 class NothingToDoError(VarfixError):
-    """There is no input to restore."""
+    """There is no input to restore.
+
+    Attributes:
+        ignored: Names that were found and do not count.
+    """
 
     exit_code = ExitCode.NOTHING
     code = "nothing_to_do"
+
+    def __init__(self, message: str, *, hint: str = "", ignored: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.ignored = tuple(ignored)
 
 
 class ModelError(VarfixError):

@@ -34,6 +34,7 @@ from varfix.engine.storage.open import store_of
 from varfix.engine.storage.originals import Originals
 from varfix.engine.storage.scan import ScanResult
 from varfix.engine.storage.store import Place, Store
+from varfix.engine.system.counts import counted
 from varfix.engine.video.clip import Clip
 from varfix.engine.video.probe import probe_for
 
@@ -90,7 +91,7 @@ def plan_batch(
     if in_place:
         found = _without_duplicate_links(_without_results(found, manifest), ends.source.folder)
     if not found.sources:
-        raise NothingToDoError(_nothing(display_address(source), found))
+        raise _nothing(display_address(source), found, request)
     items, skips, refusals = [], [], []
     for item in _all_items(ends, found, manifest, request, settings):
         state = output_state(item, manifest, fingerprint, settings)
@@ -155,7 +156,7 @@ def plan_diagnosis(source: Place, request: BatchRequest) -> Plan:
     found.sources = [name for name in found.sources if name not in set(videos)]
     found.ignored += videos
     if not found.sources:
-        raise NothingToDoError(_nothing(display_address(source), found))
+        raise _nothing(display_address(source), found, request)
     names = _sampled(found.sources, request.sample)
     items = (_unwritten(number, name, store, found) for number, name in enumerate(names))
     return Plan(store, store, "", tuple(items), found=found)
@@ -275,11 +276,31 @@ def _sampled(names: list[str], count: int | None) -> list[str]:
     return [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
 
 
-def _nothing(source: str, found: ScanResult) -> str:
+def _nothing(source: str, found: ScanResult, request: BatchRequest) -> NothingToDoError:
+    if request.files is not None:
+        return _nothing_listed(source, found)
     text = f"No images under {source} (looked for {_LOOKED_FOR})."
     if found.denied:
-        text += f" {len(found.denied)} folders cannot be read."
-    return text + (f" {len(found.ignored)} files ignored; -v lists them." if found.ignored else "")
+        text += f" {counted(len(found.denied), 'folder')} cannot be read."
+    if found.ignored:
+        them = "it" if len(found.ignored) == 1 else "them"
+        text += f" {counted(len(found.ignored), 'file')} ignored; -v lists {them}."
+    return NothingToDoError(text, ignored=found.ignored)
+
+
+def _nothing_listed(source: str, found: ScanResult) -> NothingToDoError:
+    """Return the error about a list of files; the folder may well have images."""
+    if not found.ignored:
+        return NothingToDoError(
+            "--files-from: the list is empty",
+            hint=f"check what writes it, or leave out --files-from to take all of {source}",
+        )
+    ignored = counted(len(found.ignored), "name")
+    return NothingToDoError(
+        f"--files-from: the list names no image in {source} ({ignored} ignored)",
+        hint="list files and not folders, check --include and --exclude, add -v to see the names",
+        ignored=found.ignored,
+    )
 
 
 def _is_video(src: str, found: ScanResult) -> bool:

@@ -99,7 +99,7 @@ def test_only_selected_images_are_judged(setup):
 
 def test_a_folder_without_images_is_nothing_to_do(setup):
     (setup.source / "clip.mp4").write_bytes(b"x")
-    with pytest.raises(NothingToDoError, match="1 files ignored"):
+    with pytest.raises(NothingToDoError, match="1 file ignored"):
         plan_diagnosis(setup.source, BatchRequest())
     with pytest.raises(NothingToDoError, match="no such folder"):
         plan_diagnosis(setup.source / "no", BatchRequest())

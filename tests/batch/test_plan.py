@@ -85,7 +85,7 @@ def test_no_images_is_nothing_to_do(source, out):
     with pytest.raises(NothingToDoError) as caught:
         planned(source, out)
     assert f"No images under {source} (looked for 3g2, 3gp" in caught.value.message
-    assert "1 files ignored" in caught.value.message
+    assert "1 file ignored" in caught.value.message
 
 
 def test_a_missing_source_is_nothing_to_do(tmp_path, out):
@@ -154,6 +154,24 @@ def test_folders_in_a_list_are_ignored(source, out):
     draw(source / "b" / "c.png")
     plan = planned(source, out, files=(str(source), "b", "b/c.png"))
     assert pairs(plan) == [("b/c.png", "b/c.png")]
+
+
+@pytest.mark.parametrize(
+    ("files", "ignored", "text"),
+    [
+        ((), (), "--files-from: the list is empty"),
+        ((".",), (".",), "--files-from: the list names no image in {} (1 name ignored)"),
+        (("b", "a.png"), ("b", "a.png"), "--files-from: the list names no image in {} (2 names"),
+    ],
+)
+def test_a_list_without_images_is_blamed_and_not_the_folder(source, out, files, ignored, text):
+    draw(source / "a.png")
+    (source / "b").mkdir()
+    with pytest.raises(NothingToDoError) as caught:
+        planned(source, out, files=files, filters=Filters(exclude=("*.png",)))
+    assert caught.value.message.startswith(text.format(source))
+    assert caught.value.hint
+    assert caught.value.ignored == ignored
 
 
 @pytest.mark.parametrize("name", ["../elsewhere.png", "../gone.png", "/etc/hostname"])

@@ -134,6 +134,14 @@ def test_a_list_is_filtered_as_a_folder_is(restore, tree):
     assert "1 restored, 2 files ignored" in result.stderr
 
 
+@pytest.mark.parametrize("listed", ["", "\n\r\n", ".\n"], ids=["empty", "blank", "folder"])
+def test_a_list_without_images_is_named_and_not_the_folder(restore, tree, listed):
+    result = restore("--files-from", "-", stdin=listed)
+    assert result.exit_code == 3
+    assert "Error: --files-from: the list " in result.stderr
+    assert "No images under" not in result.stderr
+
+
 def test_a_list_may_be_separated_by_nul_and_hold_line_breaks(restore, tree, image, tmp_path):
     name = "two\nlines.png" if os.name != "nt" else "one line.png"
     image(tree[0] / name)

@@ -65,7 +65,8 @@ def test_an_empty_selection_lists_the_known_extensions(run, tmp_path):
     assert f"No images under {tmp_path / 'in'} (looked for " in line
     for extension in ("jpg", "png", "webp", "tif", "avif", "bmp", "mp4"):
         assert extension in line
-    assert line.endswith("1 files ignored; -v lists them.")
+    assert line.endswith("1 file ignored; -v lists it.")
+    assert "ignored notes.txt" in run("-d", "cpu", "-v").stderr.splitlines()
 
 
 def test_an_unusable_device_is_one_warning_and_an_event(run, tmp_path, image, monkeypatch):
