@@ -20,7 +20,6 @@ from varfix.engine.batch.pipeline import Pipeline, Stages
 from varfix.engine.batch.processor import as_varfix, jobs_of, queue_of
 from varfix.engine.batch.provenance import blended_by, stated
 from varfix.engine.errors import DecodeUnsupportedError, OutputError, VarfixError
-from varfix.engine.formats import is_video
 from varfix.engine.image.decoded_image import DecodedImage, replace_pixels
 from varfix.engine.image.reader import decode_image
 from varfix.engine.image.writer import encode_image
@@ -63,7 +62,7 @@ class BlendPlan:
     Attributes:
         items: Images that have a result.
         missing: Names of the images that have none.
-        videos: Names of videos, which are not blended.
+        videos: Names of videos and animations, which are not blended.
     """
 
     items: list[BlendItem] = field(default_factory=list)
@@ -87,12 +86,13 @@ def plan_blends(source: Path, results: Path, out: Path) -> BlendPlan:
         for folder in (results, out)
         if not source.resolve().is_relative_to(folder.resolve())
     ]
-    for name in scan(source, None, Filters()).sources:
+    found = scan(source, None, Filters())
+    for name in found.sources:
         path = source / name
         if any(path.resolve().is_relative_to(folder) for folder in inner):
             continue
         dst = recorded.get(name, name)
-        if is_video(path):
+        if found.is_video(name):
             plan.videos.append(name)
         elif (results / dst).is_file():
             plan.items.append(BlendItem(name, dst, path, results / dst, out / dst))

@@ -152,7 +152,7 @@ def plan_diagnosis(source: Place, request: BatchRequest) -> Plan:
         raise NothingToDoError(f"{source}: no such folder")
     store = store_of(source)
     found = store.find(request.filters, request.files, store)
-    videos = [name for name in found.sources if _is_video(name, found)]
+    videos = [name for name in found.sources if found.is_video(name)]
     found.sources = [name for name in found.sources if name not in set(videos)]
     found.ignored += videos
     if not found.sources:
@@ -243,7 +243,7 @@ def _all_items(
         known = [src for src, dst in names.items() if manifest.source_of(dst) is not None]
         versions = versions | ends.source.versions(known)
     for number, src in enumerate(_sampled(list(names), request.sample)):
-        video = VideoPart() if _is_video(src, found) else None
+        video = VideoPart() if found.is_video(src) else None
         source = ends.source_of(src, versions.get(src))
         target = ends.target_of(names[src], request.overwrite)
         yield Item(number, source, target, video=video)
@@ -258,7 +258,7 @@ def _output_names(
         request.name,
         request.preset,
         settings.model.name,
-        lambda src: _extension(src, settings, _is_video(src, found)),
+        lambda src: _extension(src, settings, found.is_video(src)),
     )
     inner = ends.target.relative_path_of(ends.source)
     owners = {}
@@ -301,10 +301,6 @@ def _nothing_listed(source: str, found: ScanResult) -> NothingToDoError:
         hint="list files and not folders, check --include and --exclude, add -v to see the names",
         ignored=found.ignored,
     )
-
-
-def _is_video(src: str, found: ScanResult) -> bool:
-    return src in found.moving or is_video(PurePosixPath(src))
 
 
 def _extension(src: str, settings: Settings, is_a_video: bool) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from varfix.engine.errors import PlanError
-from varfix.engine.formats import Header, is_video
+from varfix.engine.formats import Header
 from varfix.engine.storage.identity import UNKNOWN, FetchedFile, Identity, KnownFile
 from varfix.engine.storage.local import LocalStore
 from varfix.engine.storage.manifest import FileManifest, ResultStatus
@@ -44,7 +44,7 @@ class InPlaceStore(LocalStore):
     def find(self, filters: Filters, files: tuple[str, ...] | None, target: Store) -> ScanResult:
         """Walk the folder, or take the files that are listed; without videos and originals."""
         found = super().find(filters, files, LocalStore(self.originals.folder))
-        videos = {name for name in found.sources if name in found.moving or is_video(Path(name))}
+        videos = {name for name in found.sources if found.is_video(name)}
         self.left_alone.videos[:] = [name for name in found.sources if name in videos]
         found.sources = [name for name in found.sources if name not in videos]
         found.ignored += self.left_alone.videos

@@ -102,6 +102,10 @@ class ScanResult:
     versions: dict[str, ObjectVersion] = field(default_factory=dict)
     moving: set[str] = field(default_factory=set)
 
+    def is_video(self, name: str) -> bool:
+        """Return whether a source is a video or an animation."""
+        return name in self.moving or is_video(PurePosixPath(name))
+
 
 def scan(source: Path, destination: Path | None, filters: Filters) -> ScanResult:
     """Walk a folder; skip hidden files, system files, and links to folders.

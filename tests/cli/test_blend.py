@@ -159,6 +159,21 @@ def test_messages_count_one_file_and_one_video_as_one(varfix, tmp_path, image):
     assert "1 existing file is left alone; use --overwrite to replace it" in again.stderr
 
 
+def test_animations_are_skipped_as_videos_are(varfix, tmp_path, image):
+    """`varfix dir` restores them as clips, whose results are videos."""
+    image(tmp_path / "in" / "a.png"), image(tmp_path / "full" / "a.png")
+    frames = [Image.new("RGB", (16, 12), color) for color in ("teal", "gold")]
+    for name in ("b.gif", "c.webp"):
+        for folder in ("in", "full"):
+            path = tmp_path / folder / name
+            frames[0].save(path, save_all=True, append_images=frames[1:])
+    ends = (tmp_path / "in", tmp_path / "full", tmp_path / "out")
+    result = varfix("blend", "-s", "0.5", *ends)
+    assert result.exit_code == 0, result.stderr
+    assert "2 videos are skipped: only images are blended" in result.stderr
+    assert "1 blended" in result.stderr
+
+
 def test_an_image_without_a_result_is_named(varfix, tree, tmp_path, image):
     image(tmp_path / "full" / "a.png")
     result = varfix("blend", "-s", "0.5", tree, tmp_path / "full", tmp_path / "blend")
