@@ -19,17 +19,18 @@ from varfix.engine.batch.output_format import format_for
 from varfix.engine.batch.pipeline import Pipeline, Stages
 from varfix.engine.batch.processor import as_varfix, jobs_of, queue_of
 from varfix.engine.batch.provenance import blended_by, stated
-from varfix.engine.errors import DecodeUnsupportedError, OutputError, VarfixError
+from varfix.engine.errors import DecodeUnsupportedError, ItemError, OutputError, VarfixError
 from varfix.engine.image.decoded_image import DecodedImage, replace_pixels
 from varfix.engine.image.reader import decode_image
 from varfix.engine.image.writer import encode_image
 from varfix.engine.restoration.strength import blend
 from varfix.engine.settings.types import Settings
-from varfix.engine.storage.identity import UNKNOWN, FetchedFile
+from varfix.engine.storage.identity import UNKNOWN, FetchedFile, Identity
 from varfix.engine.storage.local import LocalStore
-from varfix.engine.storage.manifest import FileManifest, image_entry
+from varfix.engine.storage.manifest import Entry, FileManifest, image_entry
+from varfix.engine.storage.originals import has_been_in_place
 from varfix.engine.storage.scan import Filters, scan
-from varfix.engine.system.digests import edge_digest_of_file
+from varfix.engine.system.digests import edge_digest, edge_digest_of_file
 from varfix.engine.system.file_times import times_of
 
 # Bytes per byte of a file, for the images in memory at the same time: two, of 40 bytes per pixel.
@@ -46,6 +47,8 @@ class BlendItem:
         source: File of the source.
         result: File of the result.
         target: File to write.
+        entry: Record of the result; None where there is none, and for files that the user named.
+        remedy: What to do if the record shows that source and result do not belong together.
     """
 
     name: str
@@ -53,6 +56,32 @@ class BlendItem:
     source: Path
     result: Path
     target: Path
+    entry: Entry | None = None
+    remedy: str = ""
+
+    def check(self, source: Identity, size: int, digest: str) -> None:
+        """Reject a source or a result that was replaced since: the blend would mix two images.
+
+        Args:
+            source: Identity of the source.
+            size: Bytes of the result.
+            digest: The `edge_digest` of the result.
+
+        Raises:
+            ItemError: The record says otherwise.
+        """
+        if self.entry is None:
+            return
+        if not self.entry.is_from(source):
+            raise ItemError(
+                f"{self.result} was made from another image (size or time of this one differ)",
+                hint=self.remedy,
+            )
+        if (size, digest) != (self.entry.out_size, self.entry.out_sha256):
+            raise ItemError(
+                f"{self.result} is not as varfix wrote it (changed or replaced by another program)",
+                hint=self.remedy,
+            )
 
 
 @dataclass
@@ -79,7 +108,8 @@ def plan_blends(source: Path, results: Path, out: Path) -> BlendPlan:
         out: Folder of the blends, in which they have the names of the results.
     """
     plan = BlendPlan()
-    recorded = FileManifest(results).results()
+    manifest, remedy = FileManifest(results), _remedy(source, results)
+    recorded = manifest.results()
     # Originals that were kept in place are in a folder of their results.
     inner = [
         folder.resolve()
@@ -92,13 +122,23 @@ def plan_blends(source: Path, results: Path, out: Path) -> BlendPlan:
         if any(path.resolve().is_relative_to(folder) for folder in inner):
             continue
         dst = recorded.get(name, name)
+        entry = manifest.entry_of(dst)
         if found.is_video(name):
             plan.videos.append(name)
-        elif (results / dst).is_file():
-            plan.items.append(BlendItem(name, dst, path, results / dst, out / dst))
+        elif (results / dst).is_file() and (entry is None or entry.src == name):
+            ends = path, results / dst, out / dst
+            plan.items.append(BlendItem(name, dst, *ends, entry, remedy))
         else:
             plan.missing.append(name)
     return plan
+
+
+def _remedy(source: Path, results: Path) -> str:
+    """Return the hint about an image and a result that do not belong together."""
+    anyway = "name the two files, not the folders, to blend them anyway"
+    if has_been_in_place(results):
+        return anyway  # a run over both folders would take results for images
+    return f"use 'varfix dir --overwrite {source} {results}' to restore it again, or {anyway}"
 
 
 @dataclass
@@ -164,8 +204,11 @@ class BlendRun:
 
     def _is_wanted(self, item: BlendItem, manifest: FileManifest) -> bool:
         try:
+            item.check(
+                item.source.stat(), item.result.stat().st_size, edge_digest_of_file(item.result)
+            )
             state = manifest.status(item.dst, item.source.stat(), self._fingerprint(item))
-        except OSError:
+        except (OSError, ItemError):
             return True  # reading it reports the reason
         self.skipped += state == "done"
         self.kept += state in ("stale", "foreign") and not self.overwrite
@@ -178,9 +221,10 @@ class BlendRun:
 
     def _open(self, item: BlendItem) -> _Blend:
         limit = self.settings.limits.max_pixels
-        fetched = _read(item.source)
+        fetched, restored = _read(item.source), _read(item.result).data
+        item.check(fetched.stat, len(restored), edge_digest(restored))
         image = decode_image(fetched.data, max_pixels=limit)
-        result = decode_image(_read(item.result).data, max_pixels=limit)
+        result = decode_image(restored, max_pixels=limit)
         if result.pixels.shape != image.pixels.shape:
             sizes = [
                 f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (result.pixels, image.pixels)

@@ -60,6 +60,10 @@ class Entry:
         # A tag belongs to the content: it still matches after a copy to another store.
         return self.tag == tag if tag and self.tag else self.mtime_ns == source.st_mtime_ns
 
+    def is_from(self, source: Identity) -> bool:
+        """Return whether the result was made from this source, with whatever settings."""
+        return self.matches(source, self.recipe)
+
     def line(self, **more: Any) -> bytes:
         """Return the entry as a line of a manifest, with the fields `more` added."""
         fields = asdict(self) | more
@@ -168,6 +172,10 @@ class FileManifest:
         """Return the name of the source of a result; None if it is not recorded."""
         entry = self._entries.get(dst)
         return None if entry is None else entry.src
+
+    def entry_of(self, dst: str) -> Entry | None:
+        """Return what is recorded about a result."""
+        return self._entries.get(dst)
 
     def results(self) -> dict[str, str]:
         """Return the names of the results by the names of their sources."""

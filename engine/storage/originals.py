@@ -193,6 +193,11 @@ class Originals:
             self._recorded_folder = folder
 
 
+def has_been_in_place(folder: Path) -> bool:
+    """Return whether images of a folder were replaced by their results."""
+    return (folder / STATE_FOLDER / _JOURNAL).is_file()
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return

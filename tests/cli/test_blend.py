@@ -184,6 +184,66 @@ def test_an_image_without_a_result_is_named(varfix, tree, tmp_path, image):
     assert visible == ["a.png"]
 
 
+def replaced_source(folder, image):
+    image(folder / "in" / "a.png", seed=7)
+
+
+def replaced_result(folder, image):
+    image(folder / "full" / "a.png", seed=7)
+
+
+def changed_times(folder, image):
+    os.utime(folder / "in" / "a.png", (LONG_AGO, LONG_AGO))
+
+
+@pytest.mark.parametrize(
+    ("replace", "reason"),
+    [
+        (replaced_source, "full/a.png was made from another image"),
+        (changed_times, "full/a.png was made from another image"),
+        (replaced_result, "full/a.png is not as varfix wrote it"),
+    ],
+)
+@pytest.mark.parametrize("blended", [False, True], ids=["first", "again"])
+def test_images_that_do_not_belong_together_are_not_mixed(
+    varfix, tmp_path, image, model, replace, reason, blended
+):
+    image(tmp_path / "in" / "a.png"), image(tmp_path / "in" / "b.png", seed=1)
+    ends = [tmp_path / name for name in ("in", "full", "out")]
+    assert varfix("dir", *ends[:2], "-m", model, "-d", "cpu").exit_code == 0
+    if blended:
+        varfix("blend", "-s", "0.5", *ends)
+    replace(tmp_path, image)
+    result = varfix("blend", "-s", "0.5", *ends)
+    assert result.exit_code == 1
+    assert f"Error: {ends[0]}/a.png: {tmp_path}/{reason}" in result.stderr
+    assert f"use 'varfix dir --overwrite {ends[0]} {ends[1]}' to restore it" in result.stderr
+    assert f"1 {'up to date' if blended else 'blended'}, 1 failed" in result.stderr
+    assert (ends[2] / "a.png").exists() == blended
+
+
+def test_a_result_of_another_image_is_not_taken_for_its_name(varfix, tmp_path, image, model):
+    image(tmp_path / "in" / "a.bmp")
+    ends = [tmp_path / name for name in ("in", "full", "out")]
+    assert varfix("dir", "-f", "png", *ends[:2], "-m", model, "-d", "cpu").exit_code == 0
+    image(tmp_path / "in" / "a.png", seed=7)
+    result = varfix("blend", "-s", "0.5", *ends)
+    assert result.exit_code == 1
+    assert f"{ends[0] / 'a.png'}: {ends[1]} holds no result of this image" in result.stderr
+    assert "1 blended" in result.stderr
+
+
+def test_without_a_manifest_and_by_name_any_pair_is_blended(varfix, tmp_path, image, model):
+    image(tmp_path / "in" / "a.png")
+    ends = [tmp_path / name for name in ("in", "full", "out")]
+    varfix("dir", *ends[:2], "-m", model, "-d", "cpu")
+    replaced_source(tmp_path, image)
+    files = [end / "a.png" for end in ends[:2]]
+    assert varfix("blend", "-s", "0.5", *files, tmp_path / "named.png").exit_code == 0
+    shutil.rmtree(tmp_path / "full" / ".varfix")
+    assert varfix("blend", "-s", "0.5", *ends).exit_code == 0
+
+
 def test_a_result_of_another_size_fails_alone(varfix, tmp_path, image):
     image(tmp_path / "in" / "a.png"), image(tmp_path / "in" / "b.png")
     image(tmp_path / "full" / "a.png", size=(9, 9)), image(tmp_path / "full" / "b.png")
