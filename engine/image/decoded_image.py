@@ -16,6 +16,7 @@ from varfix.engine.errors import NonFiniteError
 from varfix.engine.image.color import SourceSamples
 from varfix.engine.image.jpeg_coding import JpegCoding
 from varfix.engine.image.metadata.iptc import record_of
+from varfix.engine.image.metadata.resolution import Resolution
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[Any]
@@ -38,7 +39,7 @@ class ImageInfo:
         xmp: XMP packet; orientation 1.
         resources: Photoshop image resources: an IPTC record, clipping paths.
         comment: Comment of a JPEG, in its own encoding, which is not recorded.
-        dpi: Horizontal and vertical resolution in pixels per inch.
+        resolution: Resolution of the upright image, if the file states one.
         lossless: The source is a lossless WebP, or an AVIF in RGB, which is meant to be lossless.
         jpeg: Coding of a JPEG; None for other formats.
         chunks: PNG chunks (type, payload) about color and text, which a PNG result keeps.
@@ -54,7 +55,7 @@ class ImageInfo:
     xmp: bytes | None = None
     resources: bytes | None = None
     comment: bytes | None = None
-    dpi: tuple[float, float] | None = None
+    resolution: Resolution | None = None
     lossless: bool = False
     jpeg: JpegCoding | None = None
     chunks: tuple[tuple[bytes, bytes], ...] = ()

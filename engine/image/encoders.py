@@ -15,7 +15,7 @@ from PIL import Image
 
 from varfix.engine.image import jpeg, jpeg_coding, png, tiff
 from varfix.engine.image.decoded_image import ImageInfo, Integers
-from varfix.engine.image.metadata import xmp
+from varfix.engine.image.metadata import resolution, xmp
 from varfix.engine.image.metadata.exif_block import PREFIX
 from varfix.engine.settings.types import OutputSettings
 
@@ -30,7 +30,6 @@ _AVIF_SPEED: Final = 7
 _JXL_EFFORT: Final = {True: 1, False: 5}
 # Offset of the pixels per meter in a BMP.
 _BMP_RESOLUTION: Final = 38
-_INCH: Final = 0.0254
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,11 @@ def _jpeg(raster: Raster) -> bytes:
         "icc_profile": info.icc,
         "exif": PREFIX + info.exif if info.exif else None,
         "xmp": packet,
-        "dpi": info.dpi,
     }
     data = _save_jpeg(raster, params)
+    density = resolution.jfif_fields(info.resolution) if info.resolution else None
+    if density:
+        data = jpeg.with_density(data, *density)
     more = [*extension, *jpeg.resources(info.resources or b""), *jpeg.comment(info.comment or b"")]
     return jpeg.insert(data, more) if more else data
 
@@ -179,18 +180,18 @@ def _jxl(raster: Raster) -> bytes:
 
 
 def _bmp(raster: Raster) -> bytes:
-    if raster.alpha is None:
-        return _save(_image(raster), "BMP", {"dpi": raster.info.dpi})
-    data = bytearray(_by_opencv(".bmp", raster))
-    if raster.info.dpi:
-        across, down = (round(value / _INCH) for value in raster.info.dpi)
-        struct.pack_into("<II", data, _BMP_RESOLUTION, across, down)
+    plain = raster.alpha is None
+    data = bytearray(_save(_image(raster), "BMP", {}) if plain else _by_opencv(".bmp", raster))
+    stated = raster.info.resolution
+    # Pillow states 96 pixels per inch if it is told nothing.
+    pixels = resolution.pixels_per_meter(stated) if stated else (0, 0)
+    struct.pack_into("<II", data, _BMP_RESOLUTION, *pixels)
     return bytes(data)
 
 
 def _tiff(raster: Raster) -> bytes:
     info = raster.info
-    tags = tiff.TiffTags(info.icc, info.exif, info.xmp, info.resources, info.dpi)
+    tags = tiff.TiffTags(info.icc, info.exif, info.xmp, info.resources, info.resolution)
     samples = raster.samples
     if raster.alpha is not None and samples.shape[2] == 1 and samples.dtype == np.uint16:
         samples = samples.repeat(3, axis=2)  # Pillow cannot read 16-bit gray with alpha
@@ -238,8 +239,8 @@ def _png_chunks(info: ImageInfo) -> Iterator[png.Chunk]:
     if info.icc and not (info.icc_is_implied and stated):
         yield png.icc_chunk(info.icc)
     yield from info.chunks
-    if info.dpi:
-        yield png.dpi_chunk(info.dpi)
+    if info.resolution:
+        yield png.resolution_chunk(*resolution.png_fields(info.resolution))
     if info.exif:
         yield png.exif_chunk(info.exif)
     if info.xmp:

@@ -12,6 +12,10 @@ _END: Final = b"\xff\xd9"
 _START_OF_SCAN: Final = b"\xff\xda"
 _FIRST_APP, _LAST_APP = 0xE0, 0xEF
 _APP1, _APP2, _RESOURCES, _COMMENT = 0xE1, 0xE2, 0xED, 0xFE
+_JFIF: Final = b"JFIF\x00"
+# Unit and densities, in the segment behind its identifier and its version.
+_DENSITY: Final = struct.Struct(">BHH")
+_DENSITY_PLACE: Final = len(_JFIF) + 2
 _PHOTOSHOP: Final = b"Photoshop 3.0\x00"
 _EXTENSION: Final = b"http://ns.adobe.com/xmp/extension/\x00"
 _SEVERAL: Final = b"MPF\x00"
@@ -103,6 +107,29 @@ def resources_of(data: bytes) -> bytes:
 def comments_of(data: bytes) -> tuple[bytes, ...]:
     """Return the comments of a JPEG."""
     return tuple(text for text in _payloads(data, _COMMENT, b"") if text.strip(b"\x00 "))
+
+
+def density_of(data: bytes) -> tuple[int, int, int] | None:
+    """Return the unit and the densities in the JFIF segment of a JPEG; None without a segment."""
+    place = _density_place(data)
+    return _DENSITY.unpack_from(data, place) if place else None
+
+
+def with_density(data: bytes, unit: int, across: int, down: int) -> bytes:
+    """Return the file with other densities in its JFIF segment; as it is without a segment."""
+    place = _density_place(data)
+    if place is None:
+        return data
+    fields = _DENSITY.pack(unit, across, down)
+    return data[:place] + fields + data[place + len(fields) :]
+
+
+def _density_place(data: bytes) -> int | None:
+    for marker, start, end in _segments(data):
+        place = start + _DENSITY_PLACE
+        if marker == _FIRST_APP and data.startswith(_JFIF, start):
+            return place if place + _DENSITY.size <= min(end, len(data)) else None
+    return None
 
 
 def has_several_images(data: bytes) -> bool:

@@ -24,7 +24,6 @@ _COMMENT_KEY: Final = b"Comment\x00"
 # ImageMagick stores EXIF, XMP and IPTC in these texts; they would contradict the patched blocks.
 _RAW_PROFILE: Final = b"Raw profile type "
 _AFTER_HEADER: Final = len(SIGNATURE) + 8 + 13 + 4
-_INCH: Final = 0.0254
 _APPLE: Final = b"CgBI"
 
 Chunk = tuple[bytes, bytes]
@@ -181,10 +180,9 @@ def xmp_chunk(xmp: bytes) -> Chunk:
     return b"iTXt", _XMP_KEY + b"\x00\x00\x00\x00" + xmp
 
 
-def dpi_chunk(dpi: tuple[float, float]) -> Chunk:
-    """Pack a resolution in pixels per inch."""
-    horizontal, vertical = (round(value / _INCH) for value in dpi)
-    return b"pHYs", struct.pack(">IIB", horizontal, vertical, 1)
+def resolution_chunk(across: int, down: int, unit: int) -> Chunk:
+    """Pack numbers of pixels per meter (`unit` 1), or a ratio of them (`unit` 0)."""
+    return b"pHYs", struct.pack(">IIB", across, down, unit)
 
 
 def insert(data: bytes, extra: Iterable[Chunk]) -> bytes:

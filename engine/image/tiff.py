@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from varfix.engine.image.metadata import exif_block, iptc, tiff_tags
+from varfix.engine.image.metadata import exif_block, iptc, resolution, tiff_tags
 from varfix.engine.image.metadata.exif_block import (
     ASCII,
     EXIF_POINTER,
@@ -19,6 +19,7 @@ from varfix.engine.image.metadata.exif_block import (
     ExifBlock,
     Value,
 )
+from varfix.engine.image.metadata.resolution import Resolution
 
 Integers = npt.NDArray[Any]
 
@@ -38,7 +39,7 @@ class TiffTags:
     exif: bytes | None = None
     xmp: bytes | None = None
     resources: bytes | None = None
-    dpi: tuple[float, float] | None = None
+    resolution: Resolution | None = None
 
 
 def write(
@@ -60,6 +61,7 @@ def write(
     planes = [plane for plane in (samples, alpha, extra) if plane is not None]
     stacked = samples if len(planes) == 1 else np.dstack(planes)
     block = _block(tags.exif)
+    pixels, unit = resolution.tiff_fields(tags.resolution) if tags.resolution else (None, None)
     out = io.BytesIO()
     tifffile.imwrite(
         out,
@@ -74,8 +76,8 @@ def write(
         maxworkers=1,
         metadata=None,
         software=False,
-        resolution=tags.dpi,
-        resolutionunit="inch" if tags.dpi else None,
+        resolution=pixels,
+        resolutionunit=unit,
         iccprofile=tags.icc,
         extratags=_extra_tags(tags, block),
     )

@@ -210,7 +210,7 @@ def _metadata_attempts(image: DecodedImage) -> Iterator[ImageInfo]:
         replace(info, comment=None),
     )
     yield from (lighter for lighter in parts if lighter != info)
-    bare = replace(parts[0], exif=None, resources=None, comment=None, chunks=(), dpi=None)
+    bare = replace(parts[0], exif=None, resources=None, comment=None, chunks=(), resolution=None)
     if bare != info:
         yield bare
     if info.icc and image.origin is None:

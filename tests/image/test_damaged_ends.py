@@ -128,7 +128,7 @@ def test_a_damaged_chunk_that_decoding_does_not_need_is_a_warning(chunk, depth, 
     text = f"the {kind} chunk is damaged (wrong checksum) and was not kept"
     assert image.info.warnings == (text,)
     assert np.array_equal(image.pixels, kit.read(data).pixels)
-    assert image.info.dpi is None
+    assert image.info.resolution is None
     assert image.info.chunks == ()
 
 

@@ -16,6 +16,7 @@ from support.images import opened, saved, smooth
 from varfix.engine.image import encoders
 from varfix.engine.image.decoded_image import DecodedImage, to_floats, to_integers
 from varfix.engine.image.metadata.iptc import record_of, resources
+from varfix.engine.image.metadata.resolution import Resolution
 from varfix.engine.image.reader import decode_image
 from varfix.engine.image.writer import encode_image, encode_image_bytes
 from varfix.engine.settings.types import OutputSettings
@@ -109,13 +110,13 @@ def test_tiff_of_any_depth_keeps_metadata(channels, dtype):
         depth=np.iinfo(dtype).bits,
         mode="gray" if channels == 1 else "rgb",
         xmp=XMP,
-        dpi=(300.0, 150.0),
+        resolution=Resolution(300.0, 150.0, "inch"),
     )
     alpha = samples[..., 3] | 1 if channels == 4 else None
     data = encode_image_bytes(DecodedImage(to_floats(samples[..., :3]), alpha, info), "tiff", KEEP)
     again = read(data)
     assert again.info.icc == SRGB
-    assert again.info.dpi == (300.0, 150.0)
+    assert again.info.resolution == Resolution(300.0, 150.0, "inch")
     assert opened(data).getexif().get_ifd(0x8769)[0x927C] == b"maker note"
     assert np.array_equal(
         to_integers(again.pixels, depth=info.depth, gray=channels == 1), samples[..., :3]

@@ -16,6 +16,7 @@ from varfix.engine.image.metadata.exif_block import PREFIX
 ORIENTATION: Final = 0x0112
 _WIDTHS: Final = (0x0100, 0xA002)
 _HEIGHTS: Final = (0x0101, 0xA003)
+_ACROSS, _DOWN = 0x011A, 0x011B
 _EXIF_IFD: Final = 0x8769
 _THUMBNAIL_OFFSET: Final = 0x0201
 _THUMBNAIL_LENGTH: Final = 0x0202
@@ -86,6 +87,7 @@ def _entries(block: bytearray, order: str, at: int) -> Iterator[_Entry]:
 
 def _patch_directory(block: bytearray, order: str, at: int, size: tuple[int, int]) -> None:
     inner = 0
+    _turn_resolution(block, order, list(_entries(block, order, at)))
     for entry in _entries(block, order, at):
         if entry.tag == _EXIF_IFD:
             inner = _get(block, order, entry)
@@ -96,6 +98,17 @@ def _patch_directory(block: bytearray, order: str, at: int, size: tuple[int, int
     if inner:
         for entry in _entries(block, order, inner):
             _patch_size(block, order, entry, size)
+
+
+def _turn_resolution(block: bytearray, order: str, entries: list[_Entry]) -> None:
+    """Exchange the horizontal and the vertical resolution if the image gets a quarter turn."""
+    found = {entry.tag: entry for entry in entries}
+    turn, across, down = (found.get(tag) for tag in (ORIENTATION, _ACROSS, _DOWN))
+    if not (turn and across and down and across.kind == down.kind):
+        return
+    if _get(block, order, turn) in range(5, 9):
+        one, two = (slice(entry.value_at, entry.value_at + 4) for entry in (across, down))
+        block[one], block[two] = block[two], block[one]
 
 
 def _patch_size(block: bytearray, order: str, entry: _Entry, size: tuple[int, int]) -> None:

@@ -12,9 +12,9 @@ from typing import Final
 from varfix.engine.formats import Format
 from varfix.engine.image import cicp, png
 from varfix.engine.image.decoded_image import ImageInfo
-from varfix.engine.image.metadata import exif_block, iptc, tiff_tags
+from varfix.engine.image.metadata import exif_block, iptc, resolution, tiff_tags
 from varfix.engine.image.metadata.exif import ORIENTATION
-from varfix.engine.image.metadata.exif_block import ASCII, BYTE, ExifBlock, Value
+from varfix.engine.image.metadata.exif_block import ASCII, BYTE, Directory, ExifBlock, Value
 from varfix.engine.settings.types import OutputSettings
 
 _DESCRIPTION: Final = 270
@@ -29,6 +29,9 @@ _TEXTS: Final = {
 }
 # Keywords of texts that ImageMagick writes into every file; they describe the file.
 _NOISE: Final = ("date:", "exif:", "png:", "xmp:", "icc:", "Creation Time", "Comment")
+
+# Formats with a field for the resolution.
+_OWN_RESOLUTION: Final = ("jpeg", "png", "tiff", "bmp")
 
 # The metadata, and a sentence for each part that is lost.
 _StepResult = tuple[ImageInfo, list[str]]
@@ -162,11 +165,15 @@ def _has(exif: bytes | None, tag: int) -> bool:
 
 def _with_tags(info: ImageInfo, tags: dict[int, str]) -> ImageInfo:
     """Add texts to the EXIF block; create it if there is none."""
+    return _with_values(info, {tag: _value(tag, words) for tag, words in tags.items()}, "<")
+
+
+def _with_values(info: ImageInfo, tags: Directory, order: str) -> ImageInfo:
+    """Add tags to the EXIF block; create it in byte order `order` if there is none."""
     exif = info.exif
-    for tag, words in tags.items():
-        value = _value(tag, words)
+    for tag, value in tags.items():
         if exif is None:
-            exif = exif_block.pack(ExifBlock("<", {tag: value}))
+            exif = exif_block.pack(ExifBlock(order, {tag: value}))
         else:
             exif = exif_block.with_tag(exif, tag, value)
     return replace(info, exif=exif)
@@ -191,6 +198,23 @@ def _exif(info: ImageInfo, form: Format) -> _StepResult:
     return replace(info, exif=None, xmp=None), lost if info.exif or info.xmp else []
 
 
+def _resolution(info: ImageInfo, form: Format) -> _StepResult:
+    """Adapt the resolution; store it in EXIF for a format that has no field of its own."""
+    stated = info.resolution
+    if stated is None:
+        return info, []
+    # A JPEG in CMYK has no JFIF segment.
+    in_exif = form.name not in _OWN_RESOLUTION or (form.name == "jpeg" and info.mode == "cmyk")
+    if stated.unit == "none" and (in_exif or form.name == "bmp"):
+        square = stated.across == stated.down
+        lost = [f"{form.label} cannot store pixels that are not square: their shape is not kept"]
+        return replace(info, resolution=None), [] if square else lost
+    if in_exif and not _has(info.exif, resolution.ACROSS):
+        order = exif_block.parse(info.exif).order if info.exif else "<"
+        return _with_values(info, resolution.exif_tags(stated, order), order), []
+    return info, []
+
+
 def _resources(info: ImageInfo, form: Format) -> _StepResult:
     if info.resources is None or form.iptc:
         return info, []
@@ -207,5 +231,6 @@ _STEPS: Final[tuple[Callable[[ImageInfo, Format], _StepResult], ...]] = (
     _texts,
     _comment,
     _exif,
+    _resolution,
     _resources,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from PIL import ImageFile
 
@@ -13,9 +13,10 @@ from varfix.engine.image.decoded_image import ImageInfo
 from varfix.engine.image.header import LIBRARY_ERRORS, MODES, orientation_of
 from varfix.engine.image.heif_jxl import JxlImageFile
 from varfix.engine.image.jpeg_coding import coding_of
-from varfix.engine.image.metadata import exif_block, iptc, tiff_tags, xmp
+from varfix.engine.image.metadata import exif_block, iptc, resolution, tiff_tags, xmp
 from varfix.engine.image.metadata.exif import upright_exif
 from varfix.engine.image.metadata.exif_block import PREFIX
+from varfix.engine.image.metadata.resolution import Resolution
 from varfix.engine.image.tiff_pages import MainTiffImageFile
 
 # Color types of PNG without and with alpha.
@@ -70,7 +71,7 @@ def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> ImageInf
         xmp=packet,
         resources=resources,
         comment=raw.comment,
-        dpi=_dpi(image),
+        resolution=_resolution(image, header, data, raw.exif),
         lossless=_is_lossless(header.format, data),
         jpeg=coding_of(image, data, turned=orientation_of(image) >= 5),
         chunks=chunks,
@@ -209,11 +210,12 @@ def _is_gray(image: ImageFile.ImageFile, header: Header, data: bytes) -> bool:
     return data[25] in _PNG_GRAY if deep_png else MODES[image.mode] in ("L", "LA")
 
 
-def _dpi(image: Any) -> tuple[float, float] | None:
-    try:
-        across, down = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    if not (0 < across < 1e6 and 0 < down < 1e6):
-        return None
-    return (down, across) if orientation_of(image) >= 5 else (across, down)
+def _resolution(
+    image: ImageFile.ImageFile, header: Header, data: bytes, exif: bytes | None
+) -> Resolution | None:
+    """Return the resolution that a file states, for the upright image."""
+    if isinstance(image, MainTiffImageFile):
+        found = resolution.read_tiff(data, image.location.offset)
+    else:
+        found = resolution.read(header.format, data, exif)
+    return found.turned if found and orientation_of(image) >= 5 else found
