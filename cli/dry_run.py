@@ -93,7 +93,10 @@ def _lines(plan: Plan, loaded: LoadedModel[Restorer], settings: Settings) -> Ite
         f"{card.name} on {used.device} ({used.provider}, {used.precision}),"
         f" tile {loaded.restorer.tile}, batch {loaded.restorer.batch}"
     )
-    yield f"{len(plan.items)} to restore ({plan.pixels / 1e6:.1f} MP), {len(plan.skips)} to skip"
+    readable = sum(item.size is not None for item in plan.items)
+    bad = len(plan.items) - readable
+    counts = f"{readable} to restore ({plan.pixels / 1e6:.1f} MP), {len(plan.skips)} to skip"
+    yield f"{counts}, {bad} unreadable" if bad else counts
     if plan.pixels:
         bytes_ = sum(_bytes(item, settings) for item in plan.items)
         seconds = _seconds(plan, loaded, settings)

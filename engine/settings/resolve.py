@@ -238,12 +238,28 @@ def _checked(key: str, value: Any, place: str, kinds: Mapping[str, Any]) -> Any:
     if duration is not None and key.endswith("_seconds"):
         value = float(duration[1])
     try:
-        return msgspec.convert(value, kinds[key])
+        checked = msgspec.convert(value, kinds[key])
     except msgspec.ValidationError as error:
         choices = [str(choice) for choice in _choices(kinds[key])]
         hint = suggestion(value, choices) if isinstance(value, str) else ""
         reason = _reason(choices, value, error)
         raise ConfigError(f"{place}: {key}: {reason}", hint=hint) from error
+    if key == "output.flatten" and checked is not None:
+        _check_color(checked, f"{place}: {key}")
+    return checked
+
+
+def _check_color(name: str, where: str) -> None:
+    """Reject what is no color, before any image is restored for nothing."""
+    from PIL import ImageColor
+
+    try:
+        ImageColor.getrgb(name)
+    except ValueError as error:
+        raise ConfigError(
+            f'{where}: "{name}" is not a color',
+            hint="use a name such as white, #rrggbb, or rgb(255, 255, 255)",
+        ) from error
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

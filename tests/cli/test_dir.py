@@ -239,6 +239,23 @@ def test_a_dry_run_writes_nothing_and_prints_the_plan(restore, tree):
     assert "about" in result.stdout
 
 
+def test_a_dry_run_counts_what_it_cannot_read_on_its_own(restore, tree):
+    (tree[0] / "z.png").write_bytes(b"\x89PNG\r\n\x1a\nbut nothing more")
+    lines = restore("-n").stdout.splitlines()
+    assert "z.png -> z.png  unreadable" in lines
+    (counts,) = (line for line in lines if "to restore (" in line)
+    assert counts.startswith("3 to restore (")
+    assert counts.endswith(", 0 to skip, 1 unreadable")
+
+
+def test_a_color_that_is_none_ends_the_run_before_it_begins(restore, tree):
+    for more in ([], ["-n"]):
+        result = restore(*more, "--set", "output.flatten=purpleish")
+        assert result.exit_code == 2
+        assert '"purpleish" is not a color; use a name such as white, #rrggbb' in result.stderr
+    assert not tree[1].exists()
+
+
 def test_a_dry_run_lists_what_is_done(restore):
     restore()
     assert "a.png: skip (done)" in restore("-n").stdout

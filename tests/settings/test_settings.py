@@ -82,6 +82,7 @@ def test_nested_and_dotted_keys_are_the_same():
         ("strength=1", "strength", 1.0),
         ("tile.size=null", "tile.size", None),
         ("output.flatten=#ffffff", "output.flatten", "#ffffff"),
+        ("output.flatten=White", "output.flatten", "White"),
         ("output.flatten=null", "output.flatten", None),
         ("device=cuda:0", "device", "cuda:0"),
         ("model.name=123", "model.name", "123"),
@@ -104,6 +105,8 @@ def test_set_reads_the_value_the_key_expects(text, key, value):
         ("=3", '--set "=3": expected KEY=VALUE'),
         ("tile.overlap=[1", '--set: tile.overlap: cannot parse the value "[1"'),
         ("tile.overlaps=1", '--set: unknown key "tile.overlaps"; did you mean "tile.overlap"?'),
+        ("output.flatten=purpleish", '--set: output.flatten: "purpleish" is not a color; use a'),
+        ("output.flatten=#12345", '--set: output.flatten: "#12345" is not a color; use a name'),
         ("output.format=gif", "--set: output.format: expected one of keep, png"),
     ],
 )
