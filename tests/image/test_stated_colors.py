@@ -213,6 +213,8 @@ def test_stated_colors_of_another_program_survive_in_a_jpeg(name):
 def test_hdr_in_a_png_stays_in_a_png_and_is_a_warning_elsewhere(transfer, name):
     codes = bytes((9, transfer, 0, 1))
     image = kit.read(stated(kit.smooth(), (b"cICP", codes), depth=16))
+    restored_as = f"HDR image ({name}) is restored as if it were SDR, for which the models are made"
+    assert image.info.warnings == (restored_as,)
     kept = encode_image(image, "keep", kit.KEEP)
     assert dict(png.chunks(kept.data))[b"cICP"] == codes
     assert kept.warnings == ()

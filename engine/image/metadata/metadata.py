@@ -59,6 +59,7 @@ def info_of(image: ImageFile.ImageFile, header: Header, data: bytes) -> ImageInf
     if lost:
         warnings.append("paths and guides are not kept: the image was turned")
     chunks = png.kept_chunks(data) if header.format == "png" else ()
+    warnings += _hdr_losses(chunks)
     mode = _mode(image, header, data)
     implied = None if raw.icc else _implied_profile(header.format, mode, data, chunks)
     return ImageInfo(
@@ -196,6 +197,15 @@ def _heif_losses(image: ImageFile.ImageFile) -> list[str]:
     if image.info.get("aux") or image.info.get("depth_images"):
         losses.append("auxiliary images (depth, HDR gain map) are not kept")
     return losses
+
+
+def _hdr_losses(chunks: tuple[png.Chunk, ...]) -> list[str]:
+    """Return a warning for an HDR PNG; HDR AVIF and HEIC are refused: no result would keep it."""
+    codes = cicp.codes_of(dict(chunks))
+    if codes is None or codes[1] not in cicp.HDR:
+        return []
+    name = cicp.HDR[codes[1]]
+    return [f"HDR image ({name}) is restored as if it were SDR, for which the models are made"]
 
 
 def _mode(image: ImageFile.ImageFile, header: Header, data: bytes) -> str:
