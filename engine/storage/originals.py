@@ -79,7 +79,7 @@ class Originals:
         option = "leave out --backup" if folder is None else f"add --backup {folder}"
         raise PlanError(
             f"the originals of {self.root} are in {folder or self.root / STATE_FOLDER / _FOLDER}",
-            hint=f"{option}; 'varfix undo' brings them back",
+            hint=option,
         )
 
     def path(self, name: str) -> Path:

@@ -91,6 +91,13 @@ def test_what_does_not_fit_is_refused_before_the_work(restore, photos, words, te
     assert not (photos / ".varfix").exists()
 
 
+def test_undo_with_another_backup_does_not_recommend_itself(varfix, restore, photos, tmp_path):
+    restore("--backup", tmp_path / "kept")
+    done = varfix("undo", photos)
+    assert done.exit_code == 2
+    assert done.stderr.rstrip().endswith(f"add --backup {tmp_path / 'kept'}")
+
+
 def test_addresses_are_refused(varfix, tmp_path):
     done = varfix("dir", "--in-place", "memory://photos")
     assert done.exit_code == 2
