@@ -56,6 +56,7 @@ def list_models(as_json: bool = False) -> None:
         return
     for row in rows:
         state = "installed" if row["installed"] else "not installed"
+        state = "damaged" if row["damaged"] else state
         terms = f"  [{row['license']}]" if row["license"] else ""
         use = "  NONCOMMERCIAL USE ONLY" if row["noncommercial"] else ""
         click.echo(f"{row['name']:16}  {state:13}  {row['summary']}{terms}{use}")
@@ -107,14 +108,15 @@ def verify(models: tuple[str, ...], terminal: Terminal) -> int:
 def _row(entry: ModelEntry) -> dict[str, Any]:
     """Return a row of the list; those of the card if it is installed."""
     from varfix.onnx.files.card import read_card
-    from varfix.onnx.files.model_files import find_model
+    from varfix.onnx.files.model_files import find_model, is_imported
 
-    row: dict[str, Any] = {"name": entry.name, "installed": False, "summary": entry.summary}
-    row |= {"license": "", "noncommercial": False}
+    row: dict[str, Any] = {"name": entry.name, "installed": False, "damaged": False}
+    row |= {"summary": entry.summary, "license": "", "noncommercial": False}
     try:
         card = read_card(find_model(entry.name).restore)
     except ModelError:
-        return row
+        damaged = entry.release is None or is_imported(entry.name)
+        return row | {"damaged": damaged}
     if card.network:
         row["summary"] = f"{entry.summary}: {card.network}"
     return row | {

@@ -97,7 +97,6 @@ def remove(name: str, terminal: Terminal) -> None:
     """Remove a model from the user's model folder; shipped models cannot be removed."""
     from varfix.onnx.files import installed as library
 
-    library.check_name(name)
     library.remove(name)
     terminal.say(f"{name}: removed")
 

@@ -22,6 +22,7 @@ from varfix.engine.errors import ModelChecksumError, ModelContractError, ModelMi
 from varfix.engine.models.card import PREFIX, SPECIALISTS, ModelCard, from_metadata, to_metadata
 from varfix.engine.system.atomic import replacement
 from varfix.onnx.files import protobuf
+from varfix.onnx.files.origin_file import remedy
 
 PRIOR_SUFFIX: Final = ".prior.onnx"
 FP16_SUFFIX: Final = ".fp16.onnx"
@@ -31,7 +32,8 @@ SPECIALIST_SUFFIXES: Final = {name: f".{name}.onnx" for name in SPECIALISTS}
 MADE_FROM: Final = "made-from"
 """Metadata key of an int8 variant: the checksum of the original graph."""
 WEIGHTS_SUFFIX: Final = ".data"
-_EXPORT: Final = "export it with varfix export-onnx"
+_COPY_AGAIN: Final = "copy or export it again, or reinstall varfix if it is a shipped model"
+_COPY_ALL: Final = "copy all files of the model, and keep their names"
 
 
 def prior_path(path: Path) -> Path:
@@ -81,7 +83,8 @@ def read_card(path: Path) -> ModelCard:
     try:
         return from_metadata(metadata)
     except ModelContractError as error:
-        raise ModelContractError(f"{path.name}: {error.message}", hint=error.hint) from error
+        hint = remedy(path, error.hint)
+        raise ModelContractError(f"{path.name}: {error.message}", hint=hint) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -160,6 +163,7 @@ def verify_model(path: Path) -> ModelCard:
     """
     card = _verified(path)
     if card.guidance == "image" and not path.name.endswith(PRIOR_SUFFIX):
+        _require_companion(prior_path(path), path)
         _verified(prior_path(path))
         check_companion(card, prior_path(path), path)
     for companion in (fp16_path(path), decoder_path(path), *specialist_paths(path).values()):
@@ -184,13 +188,19 @@ def check_companion(card: ModelCard, companion: Path, path: Path) -> None:
         ModelMissingError: The companion is missing.
         ModelContractError: It is not an ONNX file with a card, or its card differs.
     """
-    if not companion.is_file():
-        raise ModelMissingError(f"{path.name}: {companion.name} not found next to it", hint=_EXPORT)
+    _require_companion(companion, path)
     digests = {"sha256": card.sha256, "weights": card.weights}
     if msgspec.structs.replace(read_card(companion), **digests) != card:
         raise ModelContractError(
             f"{companion.name}: belongs to another model than {path.name} (the cards differ)",
-            hint=_EXPORT,
+            hint=remedy(path),
+        )
+
+
+def _require_companion(companion: Path, path: Path) -> None:
+    if not companion.is_file():
+        raise ModelMissingError(
+            f"{path.name}: {companion.name} not found next to it", hint=remedy(path, _COPY_ALL)
         )
 
 
@@ -228,7 +238,7 @@ def check_weights(path: Path) -> None:
     if not weights.is_file():
         raise ModelMissingError(
             f"{path.name}: weights {weights.name} not found next to it",
-            hint="copy both files, and keep their names",
+            hint=remedy(path, "copy both files, and keep their names"),
         )
 
 
@@ -242,7 +252,7 @@ def _compare(path: Path, digest: str, wanted: str) -> None:
     if digest != wanted:
         raise ModelChecksumError(
             f"{path.name}: checksum mismatch (the graph does not match its card)",
-            hint="copy or export it again, or reinstall varfix if it is a shipped model",
+            hint=remedy(path, _COPY_AGAIN),
         )
 
 
@@ -276,7 +286,7 @@ def _mapped(path: Path) -> Iterator[memoryview]:
         yield data
     except protobuf.ProtobufError as error:
         raise ModelContractError(
-            f"{path.name}: not a complete ONNX file ({error})", hint=_EXPORT
+            f"{path.name}: not a complete ONNX file ({error})", hint=remedy(path)
         ) from error
 
 
@@ -284,7 +294,10 @@ def _map(path: Path) -> mmap.mmap:
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
-                raise ModelContractError(f"{path.name}: empty file", hint=_EXPORT)
+                raise ModelContractError(f"{path.name}: empty file", hint=remedy(path))
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise ModelMissingError(f"{path}: {error.strerror or error}") from error
+        reason = (error.strerror or str(error)).lower()
+        raise ModelMissingError(
+            f"{path}: model file cannot be read ({reason})", hint=remedy(path, "check its path")
+        ) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -29,9 +29,14 @@ from varfix.engine.models.registry import MODELS, Release
 from varfix.engine.system.atomic import translate_os_errors
 from varfix.engine.system.digests import file_sha256
 from varfix.engine.system.disk_space import require_disk_space
-from varfix.onnx.files.model_files import ModelFiles, find_model, installed_path, model_folder
+from varfix.onnx.files.model_files import (
+    ModelFiles,
+    find_model,
+    installed_path,
+    model_folder,
+)
+from varfix.onnx.files.origin_file import ORIGIN
 
-ORIGIN: Final = "origin.json"
 TERMS: Final = "LICENSE.md"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ROOM: Final = 1.6  # bytes of model files for each byte of the checkpoint, with a margin
@@ -165,15 +170,24 @@ def install(name: str, sources: Sequence[SourceFile], export: Export) -> ModelFi
 
 
 def remove(name: str) -> None:
-    """Remove an installed model.
+    """Remove an installed model, or what is left of one.
 
     Raises:
+        ConfigError: The model ships with varfix.
         ModelMissingError: The model is not installed.
         OutputLockedError: Another varfix process is installing it.
     """
     final = installed_path(name).parent
-    if not installed_path(name).is_file():
-        raise ModelMissingError(f"{name}: not installed in {model_folder()}")
+    if name in MODELS and MODELS[name].release is None:
+        raise ConfigError(
+            f"{name} ships with varfix and cannot be removed",
+            hint="to use another model, give its name or path: --model NAME",
+        )
+    check_name(name)
+    if not final.is_dir():
+        raise ModelMissingError(
+            f"{name}: not installed in {model_folder()}", hint="see the names: varfix models"
+        )
     with translate_os_errors(final), _locked(name):
         old = final.with_name(f".{name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -185,7 +199,8 @@ def remove(name: str) -> None:
 def _locked(name: str) -> Iterator[None]:
     folder = model_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / f".{name}.lock")
+    path = folder / f".{name}.lock"
+    lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -196,6 +211,9 @@ def _locked(name: str) -> Iterator[None]:
     try:
         yield
     finally:
+        # Windows cannot remove it while it is open; a process that waits locks the new file.
+        with suppress(OSError):
+            path.unlink()
         lock.release()
 
 

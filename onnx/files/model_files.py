@@ -21,6 +21,7 @@ from varfix.onnx.files.card import (
     prior_path,
     specialist_paths,
 )
+from varfix.onnx.files.origin_file import ORIGIN, remedy
 
 FOLDER_VARIABLE: Final = "VARFIX_MODELS"
 
@@ -68,10 +69,17 @@ def installed_path(name: str) -> Path:
 
 
 def imported_names() -> list[str]:
-    """Return the names of all models in the model folder, sorted."""
+    """Return the names of all models in the model folder, sorted; damaged ones are included."""
     folder = model_folder()
     found = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-    return sorted(name for name in found if installed_path(name).is_file())
+    return sorted(name for name in found if is_imported(name))
+
+
+def is_imported(name: str) -> bool:
+    """Return whether the model folder holds the model `name`, or what is left of it."""
+    path = installed_path(name)
+    # Unfinished imports have a dot in front.
+    return path.is_file() or (name[:1] != "." and (path.parent / ORIGIN).is_file())
 
 
 def find_model(model: str) -> ModelFiles:
@@ -87,8 +95,8 @@ def find_model(model: str) -> ModelFiles:
     if entry is not None and entry.release is None:
         return _shipped(entry)
     path = Path(model)
-    if path.name == model and installed_path(model).is_file():
-        return _files(model, installed_path(model))
+    if path.name == model and is_imported(model):
+        return _imported(model)
     if entry is not None:
         raise ModelMissingError(
             f"{model}: not installed",
@@ -115,6 +123,15 @@ def model_digest(model: str) -> str:
     for path in found.specialists.values():
         digest += checked_digest(path)
     return hashlib.sha256(digest.encode()).hexdigest()
+
+
+def _imported(name: str) -> ModelFiles:
+    path = installed_path(name)
+    if not path.is_file():
+        raise ModelMissingError(
+            f"{name}: {path.name} not found in {path.parent}", hint=remedy(path)
+        )
+    return _files(name, path)
 
 
 def _shipped(entry: ModelEntry) -> ModelFiles:

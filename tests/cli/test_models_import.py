@@ -110,6 +110,62 @@ def test_an_installed_model_is_replaced_only_on_request(varfix, folder, shelf):
     assert json.loads(varfix("models", "show", "mine", "--json").stdout)["licence"] == "MIT"
 
 
+@pytest.fixture
+def installed(varfix, folder, shelf):
+    made = varfix("models", "import", "mine", shelf.foreign(), "--tile", 64, "--license", "MIT")
+    assert made.exit_code == 0, made.stderr
+    return folder / "mine" / "mine.onnx"
+
+
+def row_of(varfix, name):
+    rows = json.loads(varfix("models", "list", "--json").stdout)
+    return next((row for row in rows if row["name"] == name), None)
+
+
+AGAIN = "import it again: varfix models import mine FILE --overwrite (into "
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut"])
+def test_a_damaged_model_is_named_until_it_is_removed(varfix, installed, damage):
+    data = installed.read_bytes()
+    installed.unlink()
+    if damage != "missing":
+        installed.write_bytes(data[: len(data) // 2 if damage == "cut" else 0])
+    result = varfix("models", "verify")
+    assert result.exit_code == ExitCode.MODEL
+    assert "mine.onnx" in result.stderr
+    assert f"{AGAIN}{installed.parent})" in result.stderr
+    row = row_of(varfix, "mine")
+    assert (row["installed"], row["damaged"]) == (False, True)
+    assert "mine              damaged" in varfix("models").stdout
+    assert varfix("models", "rm", "mine").exit_code == 0
+    assert not installed.parent.exists()
+    assert row_of(varfix, "mine") is None
+
+
+def test_a_damaged_model_is_imported_again_as_the_hint_says(varfix, installed, shelf):
+    installed.unlink()
+    again = ("models", "import", "mine", shelf.foreign(), "--overwrite", "--tile", 64)
+    assert varfix(*again).exit_code == 0
+    assert varfix("models", "verify", "mine").exit_code == 0
+
+
+def test_a_shipped_model_is_not_removed(varfix):
+    result = varfix("models", "rm", "varformer-s")
+    assert result.exit_code == ExitCode.USAGE
+    assert "varformer-s ships with varfix and cannot be removed" in result.stderr
+
+
+def test_a_missing_prior_is_named_with_a_hint_and_nothing_is_left(varfix, folder, shelf):
+    pair = shelf.pair()
+    (prior,) = pair.parent.glob("*.prior.onnx")
+    prior.unlink()
+    result = varfix("models", "import", "dn", pair)
+    assert result.exit_code == ExitCode.MODEL
+    assert f"{pair.name}: {prior.name} not found next to it; copy all files" in result.stderr
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["../x", "NAFNet", "a b", "-x", ".x", "x.onnx", "", "ü", "auto/x"])
 def test_a_name_that_could_not_be_a_folder_is_refused(varfix, folder, shelf, name):
     result = varfix("models", "import", "--", name, shelf.foreign())

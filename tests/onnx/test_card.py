@@ -118,7 +118,7 @@ def test_an_empty_file_is_no_model(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_missing(tmp_path):
-    with pytest.raises(ModelMissingError, match="No such file"):
+    with pytest.raises(ModelMissingError, match="no such file"):
         read_card(tmp_path / "net.onnx")
 
 
