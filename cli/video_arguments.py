@@ -170,10 +170,10 @@ video_options = options_record(
     option(
         "Output",
         "--streams",
-        metavar="copy|none|LIST",
-        help="Streams to copy besides the images: all, none, or those in a list such as"
+        metavar="all|none|LIST",
+        help="Streams to copy besides the images: all (or copy), none, or those in a list such as"
         " 0:a:0,0:s:m:language:eng (as in FFmpeg's -map). Subtitles of plain text are converted"
-        " where the container needs that.  [default: copy]",
+        " where the container needs that.  [default: all]",
     ),
     option("Output", "--overwrite", is_flag=True, help="Replace DST if it exists."),
     dry_run_option,

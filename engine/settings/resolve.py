@@ -18,6 +18,7 @@ import yaml
 from msgspec import Struct
 
 from varfix.engine.errors import ConfigError
+from varfix.engine.settings.allowed_values import choices, extra, shown, wrong_value
 from varfix.engine.settings.layers import Layer, suggestion
 from varfix.engine.settings.presets import chosen_presets, load_preset, load_presets
 from varfix.engine.settings.types import RENAMED_KEYS, Settings, Strength
@@ -196,12 +197,12 @@ def _renamed(key: str, current: str, layer: Layer, given: Mapping[str, Any]) -> 
 
 def _typed_keys(prefix: str, struct: type[Struct]) -> Iterator[tuple[str, Any]]:
     for name, kind in get_type_hints(struct, include_extras=True).items():
-        choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-        sections = [part for part in choices if isinstance(part, type) and issubclass(part, Struct)]
+        parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        sections = [part for part in parts if isinstance(part, type) and issubclass(part, Struct)]
         if not sections:
             yield f"{prefix}{name}", kind
-        elif len(choices) > 1:  # one value for all parts, or one for each
-            yield f"{prefix}{name}", choices[0]
+        elif len(parts) > 1:  # one value for all parts, or one for each
+            yield f"{prefix}{name}", parts[0]
         for section in sections:
             yield from _typed_keys(f"{prefix}{name}.", section)
 
@@ -231,18 +232,20 @@ def _with_parts(chosen: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(key: str, value: Any, place: str, kinds: Mapping[str, Any]) -> Any:
     """Return the value, converted to the key's type."""
     if key in _sections():
-        raise ConfigError(f"{place}: {key}: expected keys and values, got {_kind_name(value)}")
+        raise ConfigError(f"{place}: {key}: expected keys and values, got {shown(value)}")
     if key not in kinds:
         raise ConfigError(f'{place}: unknown key "{key}"', hint=suggestion(key, kinds))
     duration = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if duration is not None and key.endswith("_seconds"):
         value = float(duration[1])
+    if isinstance(value, str):
+        value = extra(kinds[key]).get("synonyms", {}).get(value, value)
     try:
         checked = msgspec.convert(value, kinds[key])
     except msgspec.ValidationError as error:
-        choices = [str(choice) for choice in _choices(kinds[key])]
-        hint = suggestion(value, choices) if isinstance(value, str) else ""
-        reason = _reason(choices, value, error)
+        near = suggestion(value, choices(kinds[key])) if isinstance(value, str) else ""
+        hint = near or extra(kinds[key]).get("hint", "")
+        reason = wrong_value(kinds[key], value)
         raise ConfigError(f"{place}: {key}: {reason}", hint=hint) from error
     if key == "output.flatten" and checked is not None:
         _check_color(checked, f"{place}: {key}")
@@ -260,26 +263,6 @@ def _check_color(name: str, where: str) -> None:
             f'{where}: "{name}" is not a color',
             hint="use a name such as white, #rrggbb, or rgb(255, 255, 255)",
         ) from error
-
-
-def _choices(kind: Any) -> tuple[Any, ...]:
-    if get_origin(kind) is Literal:
-        return get_args(kind)
-    extras = (meta.extra or {} for meta in get_args(kind) if isinstance(meta, msgspec.Meta))
-    return tuple(choice for extra in extras for choice in extra.get("choices", ()))
-
-
-def _reason(choices: Sequence[str], value: Any, error: msgspec.ValidationError) -> str:
-    if choices:
-        got = f'"{value}"' if isinstance(value, str) else _kind_name(value)
-        return f"expected one of {', '.join(choices)}; got {got}"
-    text = str(error).replace("`", "").replace(" | null", "")
-    text = text[:1].lower() + text[1:]
-    return text if ", got " in text else f"{text}, got {value}"
-
-
-def _kind_name(value: Any) -> str:
-    return "null" if value is None else type(value).__name__
 
 
 def _from_text(key: str, text: str, place: str) -> Any:

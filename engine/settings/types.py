@@ -14,8 +14,18 @@ Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 _STREAM: Final = r"(0:)?(\d+|[vasdt](:m:language:\w+)?(:\d+)?|m:language:\w+(:\d+)?)"
-STREAMS: Final = rf"^(copy|none|{_STREAM}(,{_STREAM})*)$"
-"""Values of `video.streams`."""
+Streams = Annotated[
+    str,
+    Meta(
+        pattern=rf"^(copy|none|{_STREAM}(,{_STREAM})*)$",
+        extra={
+            "allowed": "all (or copy), none, or a list such as 0:a:0,0:s:m:language:eng",
+            "hint": "name streams as in 0:2, 0:a, 0:s:0 or 0:a:m:language:eng, with commas between",
+            "synonyms": {"all": "copy"},
+        },
+    ),
+]
+"""`copy` (all), `none`, or streams with commas between them."""
 
 _ONE_TASK: Final = f"({'|'.join(TASKS)})"
 Tasks = Annotated[str, Meta(pattern=f"^{_ONE_TASK}( *, *{_ONE_TASK})*$", extra={"choices": TASKS})]
@@ -129,8 +139,8 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         encoder_options: More options for the encoder, as `key=value,key=value`.
         segment_seconds: Length of a segment, such as 4 or 4s: at most this much is redone after an
             interruption. It is also the interval of key frames.
-        streams: `copy` audio, subtitles, chapters and attachments, `none` of them, or only those
-            that are named, as in FFmpeg's -map: `0:a:0,0:s:m:language:eng`.
+        streams: `copy` (or `all`) audio, subtitles, chapters and attachments, `none` of them, or
+            only those that are named, as in FFmpeg's -map: `0:a:0,0:s:m:language:eng`.
         deflicker_window: Temporal window of the deflicker filter, in frames on each side; 0
             disables it.
         denoise_window: Frames on each side with which a frame is averaged before it is restored,
@@ -153,7 +163,7 @@ class VideoSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     speed: str | None = None
     encoder_options: str = ""
     segment_seconds: Annotated[float, Meta(gt=0.0, le=600.0)] = 4.0
-    streams: Annotated[str, Meta(pattern=STREAMS)] = "copy"
+    streams: Streams = "copy"
     deflicker_window: Annotated[int, Meta(ge=0, le=60)] = 4
     denoise_window: Annotated[int, Meta(ge=0, le=8)] = 3
     prior_interval: Positive = 2

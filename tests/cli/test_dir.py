@@ -188,7 +188,7 @@ def test_names_that_are_not_text_are_restored_and_emitted(restore, tree, image):
         (["-p", "derian"], 2, 'fast; did you mean "derain"?'),
         (["-p", ""], 2, '--preset "": a name is empty; choose among auto, denoise'),
         (["--set", "tile.overlaps=48"], 2, 'unknown key "tile.overlaps"; did you mean "tile.overl'),
-        (["--set", "tile.overlap=big"], 2, "tile.overlap: expected int, got str"),
+        (["--set", "tile.overlap=big"], 2, 'at least 0, got "big"'),
         (["--batch", "0"], 2, "neither 'auto' nor a positive integer"),
         (["--name", "{nonsense}"], 2, "{dir} {stem} {ext} {preset} {model}"),
         (["-s", "2"], 2, "0<=x<=1"),

@@ -72,4 +72,5 @@ def test_an_old_and_a_new_key_in_one_layer_are_rejected(here):
 
 def test_mistakes_under_an_old_key_are_named():
     error = refusal(lambda: resolve([set_layer(["video.window=many"])]))
-    assert str(error) == "--set: video.deflicker_window: expected int, got str"
+    told = 'expected a whole number from 0 to 60, got "many"'
+    assert str(error) == f"--set: video.deflicker_window: {told}"

@@ -108,6 +108,17 @@ def test_set_reads_the_value_the_key_expects(text, key, value):
         ("output.flatten=purpleish", '--set: output.flatten: "purpleish" is not a color; use a'),
         ("output.flatten=#12345", '--set: output.flatten: "#12345" is not a color; use a name'),
         ("output.format=gif", "--set: output.format: expected one of keep, png"),
+        ("strength=nan", '--set: strength: expected a number from 0 to 1, got "nan"'),
+        (
+            "tile.overlap=abc",
+            '--set: tile.overlap: expected a whole number of at least 0, got "abc"',
+        ),
+        (
+            "output.jpeg_quality=95.5",
+            "--set: output.jpeg_quality: expected a whole number from 1 to 100, or source; got",
+        ),
+        ("video.compare=abc", '--set: video.compare: expected true or false, got "abc"'),
+        ("cluster.cpus=0", "--set: cluster.cpus: expected a number above 0, got 0"),
     ],
 )
 def test_set_refuses_by_name(text, message):
@@ -119,7 +130,7 @@ def test_environment_names_its_variable():
     assert (resolved.settings.tile.overlap, resolved.settings.strength) == (48, 0.5)
     assert resolved.origins["tile.overlap"] == "VARFIX_TILE_OVERLAP"
     bad = refusal(lambda: resolve([env_layer({"VARFIX_STRENGTH": "much"})]))
-    assert str(bad) == "VARFIX_STRENGTH: strength: expected float, got str"
+    assert str(bad) == 'VARFIX_STRENGTH: strength: expected a number from 0 to 1, got "much"'
 
 
 def test_other_variables_are_not_settings():
@@ -206,5 +217,5 @@ def test_lengths_of_time_may_have_their_unit(value, key):
 
 
 def test_other_units_are_refused():
-    with pytest.raises(ConfigError, match="expected float"):
+    with pytest.raises(ConfigError, match=r"expected a number above 0 and up to 600, got \"20m\""):
         resolve([Layer("here", {"video": {"segment_seconds": "20m"}})])

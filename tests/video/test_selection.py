@@ -52,10 +52,18 @@ def test_a_stream_that_does_not_exist_is_named(film, restore):
     assert "stream 2 (audio, aac, deu)" in caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["0:x", "all", "a,,s", "1:a", ""])
-def test_other_selections_are_refused(text):
-    with pytest.raises(ConfigError, match=r"video\.streams"):
+@pytest.mark.parametrize("text", ["0:x", "bogus", "a,,s", "1:a", "0:a?", ""])
+def test_other_selections_are_refused_with_the_forms_that_are_allowed(text):
+    with pytest.raises(ConfigError, match=r"video\.streams") as caught:
         resolve([set_layer([f"video.streams={text}"])])
+    told = "expected all (or copy), none, or a list such as 0:a:0,0:s:m:language:eng;"
+    assert caught.value.message.endswith(f'{told} got "{text}"')
+    assert "0:s:0" in caught.value.hint
+
+
+def test_all_is_another_word_for_copy():
+    layers = [set_layer([f"video.streams={text}"]) for text in ("all", "copy")]
+    assert {resolve([layer]).settings.video.streams for layer in layers} == {"copy"}
 
 
 @pytest.mark.parametrize(
