@@ -78,14 +78,14 @@ def parse_device(text: str) -> DeviceRequest:
         return DeviceRequest(text, None)
     kind, colon, number = text.partition(":")
     if kind not in PROVIDERS:
-        raise ConfigError(f"--device {text}: unknown device", hint=_known(kind))
+        raise ConfigError(f'--device "{text}": unknown device', hint=_known(kind))
     if re.fullmatch(r"\d+(,\d+)+", number) and kind in _NUMBERED:
         first, *others = (Device(kind, int(index)) for index in number.split(","))
         if len({first, *others}) <= len(others):
-            raise ConfigError(f"--device {text}: a GPU is named twice")
+            raise ConfigError(f'--device "{text}": a GPU is named twice')
         return DeviceRequest(text, first, tuple(others))
     if colon and (kind not in _NUMBERED or not re.fullmatch(r"\d+", number)):
-        raise ConfigError(f"--device {text}: expected a form like cpu, cuda or cuda:1")
+        raise ConfigError(f'--device "{text}": expected a form like cpu, cuda or cuda:1')
     return DeviceRequest(text, Device(kind, int(number or 0)))
 
 

@@ -127,7 +127,7 @@ def test_a_device_is_read_from_its_text(text, device):
 def test_what_is_no_device_is_refused_with_help(text, words):
     with pytest.raises(ConfigError) as caught:
         parse_device(text)
-    assert f"--device {text}: " in caught.value.message
+    assert f'--device "{text}": ' in caught.value.message
     assert words in text_of(caught.value)
 
 
