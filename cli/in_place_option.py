@@ -77,7 +77,7 @@ class InPlaceOptions:
         if isinstance(target, InPlaceStore) and target.originals.names():
             backup = "" if self.backup is None else f"--backup {self.backup} "
             terminal.say(
-                f"Originals are in {target.originals.folder};"
+                f"originals are in {target.originals.folder};"
                 f" 'varfix undo {backup}{src}' brings them back"
             )
 

@@ -127,12 +127,12 @@ def choose_target(
     if not lost:
         usual = f"{wanted[1:]} is the usual container of {codec}"
         why = usual if suffix in CONTAINERS else f"varfix does not write {suffix[1:]}"
-        return TargetChoice(target, "" if wanted == suffix else f"Writing {target.name}: {why}.")
+        return TargetChoice(target, "" if wanted == suffix else f"writing {target.name}: {why}")
     other = _container_for(source, target, clip, settings)
     if other is None:
         raise _cannot_hold(source, target, clip, settings)
     why = f"{target.suffix[1:]} cannot hold {lost[0]}"
-    return TargetChoice(other, f"Writing {other.name}: {why}.")
+    return TargetChoice(other, f"writing {other.name}: {why}")
 
 
 def clip_item(

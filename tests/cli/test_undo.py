@@ -31,7 +31,7 @@ def test_there_and_back(varfix, restore, photos, monkeypatch):
     before = states(photos)
     done = restore()
     assert done.exit_code == 0, done.stderr
-    assert f"Originals are in {photos}/.varfix/originals; 'varfix undo {photos}' brings" in (
+    assert f"originals are in {photos}/.varfix/originals; 'varfix undo {photos}' brings" in (
         done.stderr.replace("\n", " ")
     )
     assert states(photos) != before

@@ -55,7 +55,7 @@ def test_common_containers(source, restore, name):
     assert made.summary.exit_code == ExitCode.OK
     assert not made.of(Warn)
     assert made.path.suffix == RESULTS.get(name, ".mp4")
-    assert made.note.startswith(f"Writing {made.path.name}: ")
+    assert made.note.startswith(f"writing {made.path.name}: ")
     before, after = times(source(name)), times(made.path)
     assert [b - a for a, b in itertools.pairwise(before)] == pytest.approx(
         [b - a for a, b in itertools.pairwise(after)], abs=1e-3

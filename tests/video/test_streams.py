@@ -139,7 +139,7 @@ def test_streams_that_mp4_cannot_hold_select_mkv_with_a_note(film, restore):
     source = film("old.avi", codec="mpeg4", options={}, audio=("pcm_u8",))
     made = restore(source, codec="h264")
     assert made.path.name == "old.varfix.mkv"
-    assert made.note == ("Writing old.varfix.mkv: mp4 cannot hold stream 1 (audio, pcm_u8).")
+    assert made.note == "writing old.varfix.mkv: mp4 cannot hold stream 1 (audio, pcm_u8)"
     assert contents(made.path, 1)[0] == contents(source, 1)[0]
 
 
