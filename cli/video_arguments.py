@@ -39,6 +39,14 @@ class TimeOffset(_TimeOffsetType):
             numbers = []
         if not numbers or len(numbers) > 3 or any(n < 0 for n in numbers) or "/" in str(value):
             self.fail(f"'{value}' is not a time such as 90, 1:30 or 1:02:03.5", param, ctx)
+        wrong = next((part for part in parts[1:] if Fraction(part) >= 60), None)
+        if wrong is not None:
+            self.fail(
+                f"'{value}' has {wrong} in it: minutes and seconds are below 60 after a colon"
+                " (write 90 or 1:30 for a minute and a half)",
+                param,
+                ctx,
+            )
         seconds = Fraction(0)
         for number in numbers:
             seconds = seconds * 60 + number

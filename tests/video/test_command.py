@@ -211,6 +211,8 @@ def test_parts(film, video, tmp_path, options, frames):
         (("--from", "2", "--to", "1"), "not after"),
         (("--from", "99"), "only 0.4 s long"),
         (("--from", "x"), "not a time such as"),
+        (("--from", "1:99"), "'1:99' has 99 in it: minutes and seconds are below 60"),
+        (("--to", "0:60:00"), "'0:60:00' has 60 in it: minutes and seconds are below 60"),
         (("--sample", "0"), "more than 0"),
         (("--sample", "1", "--from", "1"), "cannot be combined with --from"),
         (("--codec", "nonsense"), "unknown encoder"),
