@@ -41,7 +41,7 @@ class Benchmark:
     Attributes:
         title: Title in the table.
         folder: Folder of the test set.
-        task: The matching task; empty if the images are clean.
+        task: The matching task, or several, as in `rain,haze`; empty if the images are clean.
         degrade: Damage of clean images, a value of `varfix eval --degrade`; None if the folder
             contains pairs.
         compare: Scores a result.
@@ -64,7 +64,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark("CC15, real camera noise", "noise_cc15", "noise"),
     Benchmark("Rain100H, heavy rain", "rain100h", "rain"),
     Benchmark("Rain1400, soft rain", "rain1400", "rain"),
-    Benchmark("rain with veil", "heavyrain", "rain"),
+    Benchmark("rain with veil", "heavyrain", "rain,haze"),
     Benchmark("Kodak24, rain", "kodak24", "rain", "rain"),
     Benchmark("SOTS indoor, haze", "haze_sots_indoor", "haze"),
     Benchmark("Kodak24, haze", "kodak24", "haze", "haze"),

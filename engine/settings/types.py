@@ -45,7 +45,8 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Which model runs, for which damage, in which precision.
 
     Attributes:
-        task: Kind of damage to treat besides what the model finds; or several, as in `noise,haze`.
+        task: The only kind of damage to treat, or several, as in `noise,haze`; `auto` = whatever
+            the model finds.
         level: Noise level for models with such an input: the standard deviation of the noise, in
             units of 1/255. None takes the value of the model card.
     """

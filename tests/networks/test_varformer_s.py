@@ -18,6 +18,7 @@ from varfix.engine.networks.varformer_s.decisions import (
     POSSIBLE,
     confident,
     confident_in_task,
+    considered,
     head_tone,
     joined,
     tell,
@@ -129,6 +130,20 @@ def test_who_asks_for_a_task_is_believed_unless_the_image_plainly_contradicts():
     assert all(ASKED[kind][1] < LIKELY[kind][1] for kind in KINDS)
 
 
+def test_with_a_task_nothing_else_is_treated(network):
+    rng = torch.Generator().manual_seed(4)
+    thumbnail = torch.rand(1, 3, 256, 256, generator=rng)
+    sure = torch.ones(1, 2, len(KINDS))
+    with torch.no_grad():
+        found = network.prior(thumbnail, torch.tensor([0]), probabilities=sure)
+        asked = network.prior(
+            thumbnail, torch.tensor([1 + KINDS.index("rain")]), probabilities=sure
+        )
+    torch.testing.assert_close(found.scores, torch.ones(1, len(KINDS)))
+    torch.testing.assert_close(asked.scores, told_of(rain=1.0))
+    assert considered(torch.tensor([0, 1])).tolist() == [[1.0] * 6, [1.0, *[0.0] * 5]]
+
+
 def test_haze_and_darkness_that_the_head_sees_are_enough_for_who_asks():
     every, possible = torch.arange(1, len(TASKS)), torch.full((len(KINDS), len(KINDS)), POSSIBLE[1])
     asked = confident_in_task(possible, torch.ones_like(possible), every).diagonal()
@@ -173,11 +188,20 @@ def test_neither_is_believed_where_the_other_is_sure_that_it_is_wrong(kind):
 def test_the_tone_of_the_head_counts_where_it_is_sure_and_always_for_rain():
     sure, unsure = head_tone(torch.full((1, len(KINDS)), 8.0)), head_tone(torch.full((1, 6), -2.0))
     dark, rainy = told_of(lowlight=1.0), told_of(rain=1.0)
-    assert tone_share(sure, dark) == 1.0
-    assert tone_share(unsure, dark) == 0.0
-    assert tone_share(unsure, rainy) == 1.0
-    assert tone_share(unsure, dark + rainy) == 0.5
-    assert tone_share(sure, torch.zeros(1, len(KINDS))) == 0.0  # nothing changes tone
+    nothing = told_of()
+    assert tone_share(sure, dark, nothing) == tone_share(sure, dark, dark) == 1.0
+    assert tone_share(unsure, dark, nothing) == 0.0
+    assert tone_share(unsure, rainy, nothing) == 1.0
+    assert tone_share(unsure, dark + rainy, nothing) == 0.5
+    assert tone_share(sure, nothing, nothing) == 0.0  # nothing changes tone
+
+
+def test_of_darkness_that_the_user_asks_for_the_head_must_be_surer():
+    nearly = head_tone(torch.full((1, len(KINDS)), 0.98).logit())
+    dark, hazy = told_of(lowlight=1.0), told_of(haze=1.0)
+    assert tone_share(nearly, dark, told_of()) > 0.9
+    assert tone_share(nearly, dark, dark) == 0.0
+    assert tone_share(nearly, hazy, hazy) == 1.0
 
 
 def test_what_is_known_of_a_scene_takes_the_place_of_what_an_image_shows(network):
@@ -199,7 +223,7 @@ def test_what_is_known_of_a_scene_takes_the_place_of_what_an_image_shows(network
 
 
 def test_the_restorer_is_told_of_plain_degradations_and_of_the_one_that_was_asked_for():
-    little, nothing = told_of(noise=0.25, rain=0.4), told_of()
+    little, nothing = told_of(noise=0.15, rain=0.4), told_of()
     assert not tell(little, nothing).any()
     torch.testing.assert_close(tell(little, told_of(noise=1.0)), told_of(noise=1.0))
     assert tell(told_of(rain=0.99), nothing)[0, KINDS.index("rain")] == 1.0

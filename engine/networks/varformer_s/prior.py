@@ -21,6 +21,7 @@ from varfix.engine.networks.layers.vqvae import Vqvae, VqvaeConfig, VqvaeEncoder
 from varfix.engine.networks.varformer_s.decisions import (
     confident,
     confident_in_task,
+    considered,
     head_tone,
     joined,
     tell,
@@ -173,7 +174,7 @@ class PriorNetwork(nn.Module):
 
         Args:
             thumbnail: (B, 3, 256, 256) in [0, 1], the whole degraded image.
-            task: (B,) int64, 0 for unknown.
+            task: (B,) int64, 0 for unknown; else the only kind that is treated.
             crops: (B, N, 3, 64, 64) in [0, 1], pieces of it at native size; None where the
                 thumbnail is the image at native size.
             probabilities: (B, 2, 6) in [0, 1], the first two rows of `Prior.found` to act on in
@@ -188,14 +189,15 @@ class PriorNetwork(nn.Module):
             known = torch.where(probabilities < 0.0, known, probabilities)
         probability, head_shares = known.unbind(1)
         asked = confident_in_task(probability, head_shares, task)
-        belief = torch.maximum(confident(probability), asked)
+        treated = considered(task)
+        belief = torch.maximum(confident(probability) * treated, asked)
         grid = torch.lerp(
             self.judge.grid(seen, belief),
             self.tone(computed.features, computed.statistics, belief),
-            tone_share(head_shares, belief)[:, None, None, None],
+            tone_share(head_shares, belief, asked)[:, None, None, None],
         )
         certainty = tone_certainty(grid, thumbnail, belief)
-        evidence = tell(probability, asked)
+        evidence = tell(probability, asked) * treated
         acted = torch.where(self.tone_only, belief * (certainty > 0.0)[:, None], evidence)
         found = torch.cat([known, torch.stack([seen.strength, acted], 1)], 1)
         grid = grid * certainty[:, None, None, None]
