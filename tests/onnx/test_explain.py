@@ -115,7 +115,7 @@ def test_the_shipped_model_draws_all_sheets(tmp_path):
 
 
 def test_rain_is_recognized_as_rain(shipped):
-    image = cv2.resize(cv2.imread(str(PICTURES / "animals" / "osprey-rain.jpg")), (256, 128))
+    image = cv2.resize(cv2.imread(str(PICTURES / "animals" / "osprey-rain.jpg")), (256, 144))
     pixels = image[..., ::-1] / np.float32(255)
     explanation = explain.explanation_of(
         open_restorer("varformer-s", ON_CPU), shipped, pixels, "auto"

@@ -84,9 +84,10 @@ class InTorch(IdentityRestorer):
 
     def prior(self, prior_input):
         image = torch.from_numpy(prior_input.thumbnail).permute(2, 0, 1)[None]
+        crops = torch.from_numpy(prior_input.crops).permute(0, 3, 1, 2)[None]
         with torch.no_grad():
             task = torch.tensor([TASKS.index(prior_input.task)])
-            return self.network.prior(image, task).maps[0].numpy()
+            return self.network.prior(image, task, crops).maps[0].numpy()
 
     def restore(self, tiles, prior):
         self.shapes.append(tiles.shape[1:3])
