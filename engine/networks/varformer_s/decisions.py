@@ -48,7 +48,7 @@ ASKED: Ramps = MappingProxyType(
 
 TOLD: Ramps = MappingProxyType(
     {
-        "noise": (0.25, 0.45),
+        "noise": (0.3, 0.42),
         "rain": (0.5, 0.9),
         "haze": (0.5, 0.9),
         "lowlight": (0.5, 0.9),
