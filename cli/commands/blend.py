@@ -15,7 +15,7 @@ from varfix.cli.signals import handle_signals
 from varfix.cli.terminal import Terminal, join_hint
 from varfix.engine.errors import ExitCode, NothingToDoError, PlanError, VarfixError
 from varfix.engine.formats import format_of
-from varfix.engine.system.counts import counted
+from varfix.engine.system.counts import counted, them
 
 if TYPE_CHECKING:
     from varfix.engine.batch.blending import BlendItem, BlendPlan, BlendRun
@@ -141,8 +141,7 @@ def command(src: Path, dst: Path, out: Path, options: BlendOptions, terminal: Te
     terminal.say(_summary(run))
     if run.kept:
         kept = counted(run.kept, "existing file is", "existing files are")
-        them = "it" if run.kept == 1 else "them"
-        terminal.warn(f"{kept} left alone; use --overwrite to replace {them}")
+        terminal.warn(f"{kept} left alone; use --overwrite to replace {them(run.kept)}")
     if stop.code is not None:
         return stop.code
     return ExitCode.PARTIAL if run.failed or plan.missing else ExitCode.OK

@@ -20,7 +20,7 @@ from varfix.engine.storage.manifest import Manifest
 from varfix.engine.storage.open import store_of
 from varfix.engine.storage.scan import Filters, ScanResult
 from varfix.engine.storage.store import Store
-from varfix.engine.system.counts import counted
+from varfix.engine.system.counts import counted, them
 from varfix.engine.system.display_names import printable
 
 DEFAULT_NAME: Final = "{dir}{stem}{ext}"
@@ -144,14 +144,14 @@ def plan_warnings(plan: Plan) -> Iterator[Warn]:
     if stale:
         outputs = counted(stale, "output was", "outputs were")
         text = f"{outputs} made with other settings or from other sources"
-        hint = f"use --overwrite to make {_them(stale)} again"
+        hint = f"use --overwrite to make {them(stale)} again"
         yield Warn(code="stale_outputs", message=f"{text}; {hint}")
     if isinstance(plan.target, InPlaceStore):
         yield from _in_place_warnings(plan.target, foreign)
     elif foreign:
         files = f"{counted(foreign, 'file')} in the destination"
         text = f"{files} {_left_alone(foreign, 'not made by varfix')}"
-        hint = f"use --overwrite to replace {_them(foreign)}"
+        hint = f"use --overwrite to replace {them(foreign)}"
         yield Warn(code="foreign_outputs", message=f"{text}; {hint}")
 
 
@@ -159,7 +159,7 @@ def _in_place_warnings(target: InPlaceStore, changed: int) -> Iterator[Warn]:
     """Yield what a run in place leaves alone."""
     videos, final = len(target.left_alone.videos), len(target.left_alone.final)
     if changed:
-        done = f"changed after varfix restored {_them(changed)}"
+        done = f"changed after varfix restored {them(changed)}"
         text = f"{counted(changed, 'image')} {_left_alone(changed, done)}"
         yield Warn(code="foreign_outputs", message=text)
     if final:
@@ -177,7 +177,3 @@ def _left_alone(count: int, done: str) -> str:
     """Return the end of a sentence about files to which something was done."""
     was, are = ("was", "is") if count == 1 else ("were", "are")
     return f"{was} {done} and {are} left alone"
-
-
-def _them(count: int) -> str:
-    return "it" if count == 1 else "them"

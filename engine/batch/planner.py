@@ -34,7 +34,7 @@ from varfix.engine.storage.open import store_of
 from varfix.engine.storage.originals import Originals
 from varfix.engine.storage.scan import ScanResult
 from varfix.engine.storage.store import Place, Store
-from varfix.engine.system.counts import counted
+from varfix.engine.system.counts import counted, them
 from varfix.engine.video.clip import Clip
 from varfix.engine.video.probe import probe_for
 
@@ -283,8 +283,9 @@ def _nothing(source: str, found: ScanResult, request: BatchRequest) -> NothingTo
     if found.denied:
         text += f" {counted(len(found.denied), 'folder')} cannot be read."
     if found.ignored:
-        them = "it" if len(found.ignored) == 1 else "them"
-        text += f" {counted(len(found.ignored), 'file')} ignored; -v lists {them}."
+        text += (
+            f" {counted(len(found.ignored), 'file')} ignored; -v lists {them(len(found.ignored))}."
+        )
     return NothingToDoError(text, ignored=found.ignored)
 
 

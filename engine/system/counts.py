@@ -12,3 +12,8 @@ def counted(count: int, singular: str, plural: str = "") -> str:
         plural: The same for any other number; by default `singular` with an `s`.
     """
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
+
+
+def them(count: int) -> str:
+    """Return the pronoun for things that were counted: `it` or `them`."""
+    return "it" if count == 1 else "them"

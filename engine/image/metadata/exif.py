@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from varfix.engine.image.metadata.exif_block import PREFIX
+from varfix.engine.image.metadata.resolution import ACROSS, DOWN
 
 ORIENTATION: Final = 0x0112
 _WIDTHS: Final = (0x0100, 0xA002)
 _HEIGHTS: Final = (0x0101, 0xA003)
-_ACROSS, _DOWN = 0x011A, 0x011B
 _EXIF_IFD: Final = 0x8769
 _THUMBNAIL_OFFSET: Final = 0x0201
 _THUMBNAIL_LENGTH: Final = 0x0202
@@ -103,7 +103,7 @@ def _patch_directory(block: bytearray, order: str, at: int, size: tuple[int, int
 def _turn_resolution(block: bytearray, order: str, entries: list[_Entry]) -> None:
     """Exchange the horizontal and the vertical resolution if the image gets a quarter turn."""
     found = {entry.tag: entry for entry in entries}
-    turn, across, down = (found.get(tag) for tag in (ORIENTATION, _ACROSS, _DOWN))
+    turn, across, down = (found.get(tag) for tag in (ORIENTATION, ACROSS, DOWN))
     if not (turn and across and down and across.kind == down.kind):
         return
     if _get(block, order, turn) in range(5, 9):

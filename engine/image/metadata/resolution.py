@@ -28,8 +28,8 @@ _TIFF_CODES: Final = {unit: code for code, unit in _TIFF_UNITS.items()}
 _JFIF_UNITS: Final[dict[int, Unit]] = {0: "none", 1: "inch", 2: "cm"}
 _JFIF_CODES: Final = {unit: code for code, unit in _JFIF_UNITS.items()}
 _PNG_UNITS: Final[dict[int, Unit]] = {0: "none", 1: "meter"}
-_PER_METER: Final = {"inch": 1 / 0.0254, "cm": 100.0, "meter": 1.0}
 _INCH: Final = 0.0254
+_PER_METER: Final = {"inch": 1 / _INCH, "cm": 100.0, "meter": 1.0}
 # Offset of the pixels per meter in a BMP; a file with the header of OS/2 1.x has none.
 _BMP_PLACE: Final = 38
 _BMP_HEADER: Final = 40

@@ -160,8 +160,13 @@ def considered(task: Tensor) -> Tensor:
     Args:
         task: (B,) int64, 0 for `auto`, else one more than the number of the kind.
     """
+    return ((task[:, None] == 0) | _named(task)).float()
+
+
+def _named(task: Tensor) -> Tensor:
+    """Whether each kind is the one that was asked for, (B, 6)."""
     kinds = torch.arange(1, len(KINDS) + 1, device=task.device)
-    return ((task[:, None] == 0) | (task[:, None] == kinds)).float()
+    return task[:, None] == kinds
 
 
 def confident_in_task(probability: Tensor, head_shares: Tensor, task: Tensor) -> Tensor:
@@ -178,8 +183,7 @@ def confident_in_task(probability: Tensor, head_shares: Tensor, task: Tensor) ->
     """
     low, high = probability.new_tensor([ASKED[kind] for kind in KINDS]).T
     seen_by_head = probability.new_tensor([float(kind in HEAD_TONE) for kind in KINDS])
-    kinds = torch.arange(1, len(KINDS) + 1, device=task.device)
-    asked = (task[:, None] == kinds).to(probability.dtype)
+    asked = _named(task).to(probability.dtype)
     head = torch.minimum(ramp(head_shares, *SEEN), ramp(probability, *POSSIBLE))
     believed = torch.maximum(ramp(probability, low, high), seen_by_head * head)
     return asked * believed
