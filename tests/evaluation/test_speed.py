@@ -10,19 +10,26 @@ from varfix.engine.evaluation import speed as bench
 from varfix.engine.restoration.restorer import RestoredTiles
 from varfix.engine.settings.types import Settings
 
+SECONDS = 0.04
+"""Time for a tile, long enough that a busy machine does not triple it."""
+
+TILES = 12
+"""Of an image of 173x115 pixels in tiles of 64."""
+
 
 class SlowRestorer(IdentityRestorer):
     """Takes a known time for every tile."""
 
     def restore(self, tiles, prior):
-        time.sleep(0.02 * len(tiles))
+        time.sleep(SECONDS * len(tiles))
         return RestoredTiles(tiles)
 
 
-@pytest.fixture
-def speed(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "MAX_IMAGES", 4)
-    return bench.measure(SlowRestorer(), Settings(), 0.02, tmp_path)
+@pytest.fixture(scope="module")
+def speed(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "MAX_IMAGES", 4)
+        return bench.measure(SlowRestorer(), Settings(), 0.02, tmp_path_factory.mktemp("bench"))
 
 
 def test_a_synthetic_image_has_the_requested_size_and_detail_at_every_scale():
@@ -37,13 +44,12 @@ def test_a_synthetic_image_has_the_requested_size_and_detail_at_every_scale():
 
 
 def test_the_time_of_the_model_alone_is_the_tiles_time(speed):
-    tiles = 12  # 173x115 pixels in tiles of 64
-    least = tiles * 0.02 / speed.megapixels
+    least = TILES * SECONDS / speed.megapixels
     assert least <= speed.model_seconds < 3 * least
 
 
-def test_files_to_files_takes_no_less_than_the_model_alone(speed):
-    assert speed.overhead > 0.95
+def test_files_to_files_takes_no_less_than_the_tiles_time(speed):
+    assert speed.file_seconds >= TILES * SECONDS / speed.megapixels
     assert speed.images == 4
     assert speed.busy["infer"] > 0.3
     assert speed.memory > 10e6
