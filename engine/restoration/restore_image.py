@@ -111,7 +111,8 @@ def restore_and_measure(
         NonFiniteError: The model produced invalid values for this image.
         DeviceMemoryError: A single tile does not fit the device.
     """
-    cells, strength = ToneCells(*pixels.shape[:2]), settings.strengths
+    exact, strength = settings.tile.tone_lock == "always", settings.strengths
+    cells = ToneCells(*pixels.shape[:2], exact=exact)
     if strength.is_zero:
         return RestoredImage(pixels, cells.change)
     if maps is None and restorer.card.guidance == "image":

@@ -4,7 +4,8 @@ Noise, compression and blur do not move the mean of an area; a network that remo
 accident. So the means of the change (result minus source) over cells of about 32 x 32 pixels are
 measured, interpolated over the whole image, and subtracted: there are no seams between tiles. Where
 noise was clipped at black or white, it did move the mean of the source. What the restored image
-says of that is left in the change.
+says of that is left in the change, unless the setting says `always`: then the means of the cells
+are those of the source.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ Floats = npt.NDArray[np.float32]
 
 CELL: Final = 32
 """Side of a cell in pixels, about. White noise of 25 code values moves its mean by 0.8."""
+
+SHARPENINGS: Final = 2
+"""Steps toward the field whose interpolation has the means of the cells."""
 
 DETAIL_TASKS: Final = frozenset({"noise", "blur"})
 """Tasks that are about detail; compression is a kind of noise."""
@@ -61,9 +65,15 @@ class ToneCells:
             clipped noise moves the mean of each cell, as the restored image says.
     """
 
-    def __init__(self, height: int, width: int) -> None:
-        """Begin an image of this size."""
-        self._height, self._width = height, width
+    def __init__(self, height: int, width: int, *, exact: bool = False) -> None:
+        """Begin an image of this size.
+
+        Args:
+            height: In pixels.
+            width: In pixels.
+            exact: Whether `remove_change` also removes what clipped noise explains.
+        """
+        self._height, self._width, self._exact = height, width, exact
         count = -(-height // CELL)
         self._bounds = [round(row * height / count) for row in range(count + 1)]
         self._row = 0
@@ -102,7 +112,7 @@ class ToneCells:
             image: (H, W, 3) in [0, 1], the whole image after blending at this strength.
             strength: The strength.
         """
-        field = self.change + self.clipping
+        field = self._sharpened(self.change) if self._exact else self.change + self.clipping
         if not field.any():
             return
         scaled = scale(field.copy(), strength)
@@ -110,7 +120,22 @@ class ToneCells:
             band = image[self._bounds[row] : self._bounds[row + 1]]
             band -= self._interpolated(scaled, row)
             np.clip(band, 0.0, 1.0, out=band)
-            self.change[row] -= _means(self._interpolated(field, row), field.shape[1])
+            self.change[row] -= self._interpolated_means(field, row)
+
+    def _sharpened(self, field: Floats) -> Floats:
+        """Return a field whose interpolation has nearly the means of this one (Van Cittert 1931).
+
+        Interpolation smooths; without this, noise of 50 code values leaves 0.4 in the means.
+        """
+        sharp = field
+        for _ in range(SHARPENINGS):
+            means = [self._interpolated_means(sharp, row) for row in range(len(field))]
+            sharp = sharp + field - np.stack(means)
+        return sharp
+
+    def _interpolated_means(self, field: Floats, row: int) -> Floats:
+        """Return the means (w, 3) of one row of cells of an interpolated field."""
+        return _means(self._interpolated(field, row), field.shape[1])
 
     def _interpolated(self, field: Floats, row: int) -> Floats:
         """Return a field (h, w, 3) of the cells at the pixels of one row of cells, (n, W, 3)."""

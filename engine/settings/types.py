@@ -73,9 +73,10 @@ class TileSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         tone: For models whose prior sees single tiles: `global` takes the tone from the whole
             image, restored once at the tile's size; `tile` takes it from each tile.
         resize_whole: For the same models: resize the image to one tile and back instead of tiling.
-        tone_lock: Keep the mean and the low frequencies of the source: `always`, `never`, or `auto`
-            = where only detail is restored (tasks `noise` and `blur`, and `auto` when nothing that
-            the model found changes the tone).
+        tone_lock: Keep the mean and the low frequencies of the source: `always`, for every task and
+            exactly; `never`; or `auto` = where only detail is restored (tasks `noise` and `blur`,
+            and `auto` when nothing that the model found changes the tone), except for the light
+            that noise added to black and took from white.
     """
 
     size: Positive | None = None

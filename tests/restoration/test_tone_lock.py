@@ -37,7 +37,8 @@ class Oracle(IdentityRestorer):
     truth: np.ndarray
 
     def restore(self, tiles, prior):
-        return RestoredTiles(np.clip(self.truth[None] + np.float32(0.02), 0.0, 1.0))
+        restored = np.clip(self.truth + np.float32(0.02), 0.0, 1.0)
+        return RestoredTiles(np.stack([restored] * len(tiles)))
 
 
 def image(height=150, width=210, seed=0):
@@ -122,10 +123,22 @@ def test_clipped_noise_is_no_tone(level):
     source = np.clip(truth + noise, 0.0, 1.0).astype(np.float32)
     restorer = Oracle()
     restorer.truth = truth
-    locked = restore_image(restorer, source, LOCKED)
+    locked = restore_image(restorer, source, settings("noise"))
     moved = float(abs(source.mean() - level))
     assert abs(locked.mean() - level) < max(0.01, 0.35 * moved)
     assert moved > 0.03 or level == 0.5
+
+
+@pytest.mark.parametrize("level", [0.0, 0.04, 0.5, 1.0])
+def test_always_keeps_the_means_of_clipped_noise_too(level):
+    noise = np.random.default_rng(3).normal(0.0, 50 / 255, (160, 224, 3))
+    source = np.clip(level + noise, 0.0, 1.0).astype(np.float32)
+    restorer = Oracle()
+    restorer.truth = np.full((64, 64, 3), level, np.float32)  # every tile
+    locked = restore_and_measure(restorer, source, LOCKED)
+    shifts = np.abs(block_means(locked.pixels) - block_means(source))
+    assert shifts.mean() < 0.3 / 255
+    assert tone_shift(locked.tone_change, LOCKED.strengths) < 0.3 / 255
 
 
 def test_models_that_see_one_tile_are_locked_too():
