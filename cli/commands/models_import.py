@@ -273,11 +273,9 @@ class ImportJob:
         self.terminal.say(f"{self.name}: {network}, tiles of {size}, overlap {card.overlap}")
         if card.agreement:
             self.terminal.detail(f"{self.name}: {card.agreement}")
-        if card.tiling == "discouraged":
-            self.terminal.warn(
-                f"{self.name} uses context beyond a tile of {card.tile}; neighboring tiles may"
-                " differ (a larger --tile helps)"
-            )
+        if card.tiling_limit:
+            hint = " (a larger --tile helps)" if card.reach else ""
+            self.terminal.warn(f"{self.name} {card.tiling_limit}{hint}")
         if card.licence == UNSTATED:
             self.terminal.warn(f"{self.name}: no license of the weights was stated (--license)")
         if card.noncommercial:

@@ -127,6 +127,15 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the tone of a restored tile depends on what else is in the tile."""
         return self.guidance == "tile" or self.tiling == "discouraged"
 
+    @property
+    def tiling_limit(self) -> str:
+        """What a user must know about the tiles of this model, as a clause; empty if nothing."""
+        if self.tiling != "discouraged":
+            return ""
+        if self.reach:
+            return f"uses context beyond a tile of {self.tile}; neighboring tiles may differ"
+        return "uses global context; neighboring tiles may differ in tone"
+
     def _check_prior(self) -> None:
         if self.thumbnail < 1 or self.prior_channels < 1:
             raise ValueError("guidance image needs a thumbnail and prior_channels")

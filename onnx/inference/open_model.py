@@ -117,11 +117,8 @@ def _warn_of_limits(card: ModelCard, settings: Settings, warn: Warn) -> None:
     for task in settings.model.tasks:
         if task not in card.tasks and set(card.tasks) - {"auto"} and task != "auto":
             warn("task_untrained", f"{card.name} was not trained for {task}")
-    if card.tiling == "discouraged":
-        warn(
-            "tiling_discouraged",
-            f"{card.name} uses global context; neighboring tiles may differ in tone",
-        )
+    if card.tiling_limit:
+        warn("tiling_discouraged", f"{card.name} {card.tiling_limit}")
 
 
 def _python_warning(code: str, message: str) -> None:

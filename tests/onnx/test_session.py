@@ -142,6 +142,21 @@ def test_limits_of_a_model_cause_a_warning(shelf, facts, code):
     assert codes == ([code] if code else [])
 
 
+@pytest.mark.parametrize(
+    ("facts", "limit"),
+    [
+        ({"tiling": "supported"}, ""),
+        ({"tiling": "discouraged"}, "uses global context; neighboring tiles may differ in tone"),
+        (
+            {"tiling": "discouraged", "reach": 300, "tile": 256},
+            "uses context beyond a tile of 256; neighboring tiles may differ",
+        ),
+    ],
+)
+def test_what_a_model_needs_beyond_its_tiles_is_said_as_it_is(shelf, facts, limit):
+    assert shelf.card(**facts).tiling_limit == limit
+
+
 def test_threads_are_the_cores_and_do_not_spin(shelf, monkeypatch):
     import onnxruntime
 
