@@ -21,7 +21,11 @@ TASKS: Final = ("auto", "noise", "rain", "haze", "lowlight", "blur", "snow")
 """Kinds of damage to treat; `auto` treats what the model finds."""
 
 SPECIALISTS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
-    {"denoise": frozenset({"noise"}), "derain": frozenset({"rain", "snow"})}
+    {
+        "denoise": frozenset({"noise"}),
+        "derain": frozenset({"rain", "snow"}),
+        "deblur": frozenset({"blur"}),
+    }
 )
 """Graphs that restore tiles in place of the restore graph, if nothing else is wrong with an image:
 their names, and the members of `TASKS` that they restore."""

@@ -48,7 +48,8 @@ def maps(*kinds, value=0.98):
 
 @pytest.fixture
 def graphs():
-    return {"restore": Painting(0.1), "denoise": Painting(0.2), "derain": Painting(0.3)}
+    values = {"restore": 0.1, "denoise": 0.2, "derain": 0.3, "deblur": 0.4}
+    return {name: Painting(value) for name, value in values.items()}
 
 
 @pytest.fixture
@@ -68,7 +69,9 @@ def restorer(shelf, graphs):
         (["rain"], 0.3),
         (["snow"], 0.3),
         (["rain", "snow"], 0.3),
+        (["blur"], 0.4),
         (["noise", "rain"], 0.1),
+        (["noise", "blur"], 0.1),
         (["haze"], 0.1),
         (["haze", "noise"], 0.1),
     ],

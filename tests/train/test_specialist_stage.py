@@ -5,11 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from varfix.engine.networks.varformer_s.degradation_head import KINDS
 from varfix.engine.networks.varformer_s.specialist import SpecialistConfig, SpecialistNetwork
+from varfix.engine.train.data.batches import Batches
 from varfix.engine.train.data.photos import load_photos
 from varfix.engine.train.data.source import Synthetic
 from varfix.engine.train.loop import Trainer
 from varfix.engine.train.recipes.recipe import load_recipe
+from varfix.engine.train.stages.losses import amplitude_loss, charbonnier
+from varfix.engine.train.stages.specialist import SHARPNESS_WEIGHT, SpecialistStage
 from varfix.engine.train.trainable import RECIPES, trainable_named
 
 SMALL = SpecialistConfig(widths=(8, 8, 8, 8), blocks=1, middle=1)
@@ -58,6 +62,22 @@ def test_it_learns_to_remove_noise(trainer, tmp_path):
     run.run()
     after = (run.averaged(damaged) - flat).square().mean()
     assert float(after) < 0.5 * float(before)
+
+
+def test_blurred_patches_must_get_their_amplitudes_back(folder):
+    recipe = load_recipe(
+        RECIPES / "deblur.yaml",
+        [STAGE, "mix={camera blur: 0.5, camera: 0.5}", "specialist.batch_size=8"],
+    )
+    source = Synthetic(load_photos([folder]), recipe.degradations)
+    pool = Batches(source, recipe.stages["specialist"], 5, torch.device("cpu"))[0]
+    batch = pool.split(0, 1)
+    losses = SpecialistStage().losses(lambda tiles: tiles, batch)["pixels"]
+    error = charbonnier(batch.patches - batch.targets)
+    amplitudes = amplitude_loss(batch.patches, batch.targets)
+    blurred = batch.present[batch.owner, KINDS.index("blur")] > 0.5
+    assert 0 < int(blurred.sum()) < len(blurred)
+    torch.testing.assert_close(losses, error + blurred * SHARPNESS_WEIGHT * amplitudes)
 
 
 def test_the_recipe_is_one_of_noise():

@@ -1,4 +1,4 @@
-"""Motion blur: straight motion and camera shake along random paths."""
+"""Blur: straight motion, camera shake along random paths, and defocus."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from varfix.engine.train.degradations.random_draws import normal, uniform
+from varfix.engine.train.degradations.exposure import to_encoded, to_linear
+from varfix.engine.train.degradations.random_draws import log_uniform, normal, uniform
 
 KERNEL = 31
 """Side of the largest kernel in pixels."""
+
+LINEAR = 0.4
+"""Share of images that are blurred as light, where highlights draw bright paths. Test sets mostly
+blur file values."""
+
+DEFOCUSED = 0.2
+"""Share of images that are out of focus and not moved."""
 
 STEPS = 96
 """Points of a path."""
@@ -34,6 +42,32 @@ def motion_blur(clean: Tensor, rng: torch.Generator) -> Tensor:
     side = (0.5 + 0.5 * (rows * angle.sin() + columns * angle.cos())).clamp(0.0, 1.0)
     first, second = (convolve(clean, _rasterize(end)) for end in (path, other))
     return torch.lerp(first, second, side)
+
+
+def camera_blur(clean: Tensor, rng: torch.Generator) -> Tensor:
+    """Blur as a camera does: moved or out of focus, and with the read noise of a good exposure.
+
+    Noise is what limits the sharpening of an image: 0.3 to 3 code values of it.
+    """
+    shape = (len(clean), 1, 1, 1)
+    in_light = uniform(shape, 0.0, 1.0, rng) < LINEAR
+    sharp = torch.where(in_light, to_linear(clean), clean)
+    defocused = uniform(shape, 0.0, 1.0, rng) < DEFOCUSED
+    blurred = torch.where(
+        defocused, convolve(sharp, discs(len(clean), rng)), motion_blur(sharp, rng)
+    )
+    blurred = torch.where(in_light, to_encoded(blurred), blurred)
+    sigma = log_uniform(shape, 0.3, 3.0, rng) / 255.0
+    return blurred + sigma * normal((*clean.shape,), rng)
+
+
+def discs(batch: int, rng: torch.Generator) -> Tensor:
+    """Return kernels (batch, KERNEL, KERNEL) with sum 1: discs of a radius of 0.7 to 6 pixels."""
+    places = torch.arange(KERNEL, device=rng.device) - KERNEL // 2
+    distance = (places[:, None].square() + places.square()).sqrt()
+    radius = log_uniform((batch, 1, 1), 0.7, 6.0, rng)
+    kernels = (radius + 0.5 - distance).clamp(0.0, 1.0)
+    return kernels / kernels.sum((1, 2), keepdim=True)
 
 
 def random_paths(batch: int, rng: torch.Generator) -> Tensor:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from varfix.engine.networks.varformer_s.degradation_head import KINDS
 from varfix.engine.networks.varformer_s.specialist import SpecialistNetwork
 from varfix.engine.train.data.batches import Batch
-from varfix.engine.train.stages.losses import charbonnier
+from varfix.engine.train.stages.losses import amplitude_loss, charbonnier
 from varfix.engine.train.stages.stage import PlainStage
+
+SHARPNESS_WEIGHT = 0.1
+"""Weight of the spectrum's amplitudes, relative to the pixels, for blurred patches."""
 
 
 class SpecialistStage(PlainStage):
@@ -21,9 +25,13 @@ class SpecialistStage(PlainStage):
         return list(model.parameters())
 
     def losses(self, model: SpecialistNetwork, batch: Batch) -> dict[str, Tensor]:
-        """Return the Charbonnier loss of each patch (N,)."""
-        restored = model(batch.patches.contiguous(memory_format=torch.channels_last))
-        return {"pixels": charbonnier(restored.float() - batch.targets)}
+        """Return the loss of each patch (N,): Charbonnier, and amplitudes of blurred ones."""
+        restored = model(batch.patches.contiguous(memory_format=torch.channels_last)).float()
+        pixels = charbonnier(restored - batch.targets)
+        blurred = batch.present[batch.owner, KINDS.index("blur")] > 0.5
+        if blurred.any():
+            pixels = pixels + blurred * SHARPNESS_WEIGHT * amplitude_loss(restored, batch.targets)
+        return {"pixels": pixels}
 
 
 def restore(model: SpecialistNetwork, images: Tensor, tasks: Tensor) -> Tensor:
