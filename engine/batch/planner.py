@@ -279,14 +279,13 @@ def _sampled(names: list[str], count: int | None) -> list[str]:
 def _nothing(source: str, found: ScanResult, request: BatchRequest) -> NothingToDoError:
     if request.files is not None:
         return _nothing_listed(source, found)
-    text = f"No images under {source} (looked for {_LOOKED_FOR})."
+    parts = [f"{source}: no images (looked for {_LOOKED_FOR})"]
     if found.denied:
-        text += f" {counted(len(found.denied), 'folder')} cannot be read."
+        parts.append(f"{counted(len(found.denied), 'folder')} cannot be read")
     if found.ignored:
-        text += (
-            f" {counted(len(found.ignored), 'file')} ignored; -v lists {them(len(found.ignored))}."
-        )
-    return NothingToDoError(text, ignored=found.ignored)
+        listed = them(len(found.ignored))
+        parts.append(f"{counted(len(found.ignored), 'file')} ignored, -v lists {listed}")
+    return NothingToDoError("; ".join(parts), ignored=found.ignored)
 
 
 def _nothing_listed(source: str, found: ScanResult) -> NothingToDoError:

@@ -84,7 +84,7 @@ def test_no_images_is_nothing_to_do(source, out):
     (source / "notes.txt").touch()
     with pytest.raises(NothingToDoError) as caught:
         planned(source, out)
-    assert f"No images under {source} (looked for 3g2, 3gp" in caught.value.message
+    assert f"{source}: no images (looked for 3g2, 3gp" in caught.value.message
     assert "1 file ignored" in caught.value.message
 
 

@@ -169,7 +169,7 @@ def test_other_files_are_counted_and_listed_with_v(varfix, identity, tmp_path):
     where = ("dir", tmp_path / "in", tmp_path / "out", "-m", identity, "-d", "cpu")
     result = varfix(*where)
     assert result.exit_code == ExitCode.NOTHING
-    assert "No images under" in result.stderr
+    assert "no images (looked for" in result.stderr
     assert "41 files ignored; -v lists them." in result.stderr
 
 

@@ -139,7 +139,7 @@ def test_a_list_without_images_is_named_and_not_the_folder(restore, tree, listed
     result = restore("--files-from", "-", stdin=listed)
     assert result.exit_code == 3
     assert "Error: --files-from: the list " in result.stderr
-    assert "No images under" not in result.stderr
+    assert "no images (" not in result.stderr
 
 
 def test_a_list_may_be_separated_by_nul_and_hold_line_breaks(restore, tree, image, tmp_path):
@@ -182,7 +182,7 @@ def test_names_that_are_not_text_are_restored_and_emitted(restore, tree, image):
     [
         (["-0"], 2, "--files-from"),
         (["--files-from", "nowhere"], 2, "nowhere: No such file"),
-        (["--include", "*.gif"], 3, "No images under"),
+        (["--include", "*.gif"], 3, "no images ("),
         (["-m", "no-such-model"], 4, "no such model or file"),
         (["-d", "gpu"], 2, 'did you mean "cuda"?'),
         (["-p", "derian"], 2, 'fast; did you mean "derain"?'),

@@ -101,7 +101,7 @@ def failing(monkeypatch, error):
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (NothingToDoError("No images under in/."), 3, "Error: No images under in/."),
+        (NothingToDoError("in: no images"), 3, "Error: in: no images"),
         (ModelMissingError("net: gone", hint="get it"), 4, "Error: net: gone; get it"),
         (DeviceUnavailableError("no cuda."), 5, "Error: no cuda."),
         (DiskFullError("out/: no space left"), 6, "Error: out/: no space left"),

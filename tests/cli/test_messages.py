@@ -61,11 +61,11 @@ def test_an_empty_selection_lists_the_known_extensions(run, tmp_path):
     (tmp_path / "in" / "notes.txt").touch()
     result = run("-d", "cpu")
     assert result.exit_code == ExitCode.NOTHING
-    (line,) = [line for line in result.stderr.splitlines() if "No images" in line]
-    assert f"No images under {tmp_path / 'in'} (looked for " in line
+    (line,) = [line for line in result.stderr.splitlines() if "no images" in line]
+    assert f"{tmp_path / 'in'}: no images (looked for " in line
     for extension in ("jpg", "png", "webp", "tif", "avif", "bmp", "mp4"):
         assert extension in line
-    assert line.endswith("1 file ignored; -v lists it.")
+    assert line.endswith("1 file ignored, -v lists it")
     assert "ignored notes.txt" in run("-d", "cpu", "-v").stderr.splitlines()
 
 
