@@ -67,7 +67,7 @@ def test_it_learns_to_remove_noise(trainer, tmp_path):
 def test_blurred_patches_must_get_their_amplitudes_back(folder):
     recipe = load_recipe(
         RECIPES / "deblur.yaml",
-        [STAGE, "mix={camera blur: 0.5, camera: 0.5}", "specialist.batch_size=8"],
+        [STAGE, "mix={slight blur: 0.5, camera: 0.5}", "specialist.batch_size=8"],
     )
     source = Synthetic(load_photos([folder]), recipe.degradations)
     pool = Batches(source, recipe.stages["specialist"], 5, torch.device("cpu"))[0]

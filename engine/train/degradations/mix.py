@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from varfix.engine.models.card import TASKS
-from varfix.engine.train.degradations.blur import camera_blur, motion_blur
+from varfix.engine.train.degradations.blur import motion_blur, slight_blur
 from varfix.engine.train.degradations.camera import sensor_noise
 from varfix.engine.train.degradations.exposure import jitter_tone, low_light
 from varfix.engine.train.degradations.haze import haze
@@ -38,7 +38,7 @@ DEGRADATIONS: Mapping[str, tuple[tuple[Degradation, ...], str]] = MappingProxyTy
         "haze": ((haze,), "haze"),
         "lowlight": ((low_light,), "lowlight"),
         "blur": ((motion_blur,), "blur"),
-        "camera blur": ((camera_blur,), "blur"),
+        "slight blur": ((slight_blur,), "blur"),
         "snow": ((snow,), "snow"),
         "jpeg": ((jpeg,), "noise"),
         "rain+haze": ((rain, haze), "auto"),
