@@ -231,7 +231,8 @@ model_options = options_record(
         metavar="NAME|FILE",
         shell_complete=preset_items,
         help="Degradation to correct: auto, denoise, dejpeg, derain, dehaze, lowlight,"
-        " deblur, desnow; 'fast' for 8-bit integers on a CPU; or a YAML file of settings."
+        " deblur (the shipped model does not sharpen yet), desnow; 'fast' for 8-bit integers"
+        " on a CPU; or a YAML file of settings."
         " 'denoise,dehaze', or -p repeated, corrects all of them; of other settings the last"
         " preset counts."
         "  [default: auto]",
