@@ -22,8 +22,7 @@ DEFOCUSED = 0.35
 """Share of images that are out of focus and not moved."""
 
 SLIGHT = 5.0
-"""Greatest distance of a path from its center in pixels, for slight blur. 5,000 steps with paths up
-to 14 pixels taught a small network nothing: what could be anything is best left alone."""
+"""Greatest distance of a path from its center in pixels, for slight blur."""
 
 WIDEST = (KERNEL - 3) / 2.0
 """Greatest distance of a path from its center, in pixels."""
