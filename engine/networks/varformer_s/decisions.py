@@ -87,7 +87,7 @@ the truth: the head alone is 1 dB better than the judge on images hazed as `varf
 the mean 0.5 dB better than either on the judge's own haze."""
 
 SURE: Ramps = MappingProxyType({"lowlight": (0.67, 0.97)})
-SURE_IF_ASKED: Ramps = MappingProxyType({"lowlight": (0.996, 1.0)})
+SURE_IF_ASKED: Ramps = MappingProxyType({"lowlight": (0.99, 1.0)})
 """The same of the shares by `HEAD_TONE`, where the head must be surer still; with the task it is
 surer of everything. Its tone is better for one factor for all light, of which it is sure to a
 thousandth (23.2 dB, the judge's 17.7, on training images; 22 by this rule), and worse for real
