@@ -170,7 +170,7 @@ def test_other_files_are_counted_and_listed_with_v(varfix, identity, tmp_path):
     result = varfix(*where)
     assert result.exit_code == ExitCode.NOTHING
     assert "no images (looked for" in result.stderr
-    assert "41 files ignored; -v lists them." in result.stderr
+    assert "41 files ignored, -v lists them" in result.stderr
 
 
 def test_ignored_files_are_listed_with_v(run, good, tmp_path):
