@@ -30,7 +30,7 @@ LIKELY: Ramps = MappingProxyType(
     }
 )
 """Below the first probability a degradation is taken for absent, from the second on for there, and
-tone is changed for it. At the middle of those of haze and darkness 6 of 193 good training images
+tone is changed for it. At the middle of those of haze and darkness 8 of 193 good training images
 count as hazy or dark. Bars and facades pass for a little rain, and lost whole columns at lower
 values."""
 
