@@ -1,8 +1,8 @@
 """From how likely a degradation is to what is done about it.
 
 Three answers: what tone is changed for under `auto`, what it is changed for because the user asked,
-and what the restorer is told. Every threshold was chosen on training images (the model's card says
-how); none on a test set.
+and what the restorer is told. Thresholds were chosen on training images, some of
+them with figures of test sets in view (the model's card says which).
 """
 
 from __future__ import annotations
